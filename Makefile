@@ -1,0 +1,110 @@
+# The front door. Behind it is cargo; docs/development.md says what each target does.
+# Everything is built in the release profile and for the whole workspace: a second profile, or a
+# package built alone with other features, would compile the dependencies once more.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+MAKEFLAGS += --no-print-directory
+
+TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
+ifdef CARGO_TARGET_DIR
+export CARGO_TARGET_DIR := $(TARGET_DIR)
+endif
+export FERMATA_TOOLS_DIR ?= $(TARGET_DIR)/tools
+# The program that tests start and kill.
+export FERMATA_PROGRAM := $(TARGET_DIR)/release/fermata
+
+PYTHON ?= python3
+FERMATA_BENCH := $(TARGET_DIR)/release/fermata-bench
+# Names the one server that all programs of a target use, whatever else is on PATH.
+WITH_SERVER = FERMATA_NATS_SERVER="$$($(PYTHON) scripts/install_tools.py --nats-server)"; export FERMATA_NATS_SERVER;
+
+# How long `make fault` may go on, in seconds; `make ci` takes the short way.
+FAULT_SECONDS ?= 900
+FAULT_SECONDS_CI ?= 60
+# What `make bench` runs: cases, and arguments for each.
+BENCH ?= raw intake intake_batch runs latency fanout plan recovery
+BENCH_ARGUMENTS ?=
+# Small enough for seconds, large enough to go through every part.
+BENCH_SMOKE ?= raw:2000 intake:2000 intake_batch:10000 runs:500 fanout:100 plan:1000
+# Mutants to try, all if empty.
+MUTANTS ?=
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: tools
+tools: ## get nats-server (unless there is one) and a Python for the tests, into the target folder
+	@$(PYTHON) scripts/install_tools.py
+
+.PHONY: build
+build: ## build everything
+	cargo build --release --workspace --locked
+
+.PHONY: demo
+demo: tools build ## run the demonstration: a broker, the engine, a plugin, and some 200 events
+	@$(WITH_SERVER) $(FERMATA_PROGRAM) demo
+
+.PHONY: test
+test: tools build ## run the tests, those against a real nats-server included
+	@$(WITH_SERVER) $(PYTHON) scripts/run_tests.py test
+
+.PHONY: fault
+fault: tools build ## run the long fault tests: kills, pauses and garbage against a real nats-server
+	@$(WITH_SERVER) FAULT_SECONDS=$(FAULT_SECONDS) $(PYTHON) scripts/run_tests.py fault \
+		--features fermata-tests/fault --binary fermata-tests::fault
+
+.PHONY: mutants
+mutants: tools ## break the rules one by one and check that the tests notice
+	@$(WITH_SERVER) $(PYTHON) scripts/mutants $(MUTANTS)
+
+.PHONY: bench
+bench: tools build ## measure; BENCH="runs plan" picks cases, BENCH_ARGUMENTS="--json" is handed on
+	@$(WITH_SERVER) for case in $(BENCH); do $(FERMATA_BENCH) "$$case" $(BENCH_ARGUMENTS); done
+
+.PHONY: bench-smoke
+bench-smoke: tools build ## run each benchmark small, to see that it works
+	@$(WITH_SERVER) for entry in $(BENCH_SMOKE); do \
+		echo "+ fermata-bench $${entry%%:*} --n $${entry##*:}"; \
+		$(FERMATA_BENCH) "$${entry%%:*}" --n "$${entry##*:}" --json; \
+	done
+
+.PHONY: fmt
+fmt: ## format the code
+	cargo fmt --all
+
+.PHONY: lint
+lint: ## check format, clippy and documentation, warnings denied
+	cargo fmt --all --check
+	cargo clippy --release --workspace --all-targets --all-features --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps --locked
+	if command -v cargo-deny >/dev/null; then cargo deny --locked check bans licenses sources; fi
+
+.PHONY: dependencies
+dependencies: ## check which crate depends on which
+	$(PYTHON) scripts/check_dependencies.py --self-test
+	$(PYTHON) scripts/check_dependencies.py
+
+.PHONY: schemas
+schemas: build ## write the published schemas anew
+	$(FERMATA_PROGRAM) schema --out schemas
+
+.PHONY: schemas-check
+schemas-check: build ## check that the published schemas are those of the code
+	rm -rf $(TARGET_DIR)/schemas-check
+	$(FERMATA_PROGRAM) schema --out $(TARGET_DIR)/schemas-check
+	diff -ru schemas $(TARGET_DIR)/schemas-check || { echo "schemas/ is behind the code; run \`make schemas\`" >&2; exit 1; }
+
+.PHONY: ci
+ci: ## everything that must hold before a change goes in
+	$(MAKE) lint
+	$(MAKE) dependencies
+	$(MAKE) schemas-check
+	$(MAKE) test
+	$(MAKE) fault FAULT_SECONDS=$(FAULT_SECONDS_CI)
+	$(MAKE) bench-smoke
+	@echo "ci: all passed"
+	@$(PYTHON) scripts/run_tests.py --report

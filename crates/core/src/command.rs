@@ -1,0 +1,210 @@
+//! What a partition is asked to decide.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::digest::Digest;
+use crate::effect::Outcome;
+use crate::identity::{RunId, SourcePosition, Tenant};
+use crate::json::Json;
+
+/// One thing to decide; the first one journaled under its id wins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Command {
+    /// A business event with everything that matching decided about it.
+    Event(EventCommand),
+    /// Stop a run.
+    Cancel(CancelCommand),
+    /// An outcome from a runner that outlived its owner.
+    Outcome(OutcomeCommand),
+    /// New definitions (control partition only).
+    Define(DefineCommand),
+}
+
+/// The complete outcome of matching one event: matching may change between two
+/// deliveries, so the unit that is decided once is the event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EventCommand {
+    /// The event, without its data.
+    pub event: EventReference,
+    /// Hash of (tenant, idempotency key).
+    #[serde(with = "key_bytes")]
+    pub key: u128,
+    /// Where the event stood; the same position again is a redelivery.
+    pub source: SourcePosition,
+    /// Tells an authorised replay from a repeat.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay: Option<Uuid>,
+    /// What matching decided.
+    pub verdict: Verdict,
+}
+
+/// What is kept of an event wherever it is mentioned.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EventReference {
+    /// Whose event it is.
+    pub tenant: Tenant,
+    /// CloudEvents `id`.
+    pub id: Arc<str>,
+    /// CloudEvents `source`.
+    pub source: Arc<str>,
+    /// CloudEvents `type`.
+    #[serde(rename = "type")]
+    pub kind: Arc<str>,
+    /// W3C trace context.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<Arc<str>>,
+}
+
+/// What matching decided about an event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Verdict {
+    /// Start these runs, at least one.
+    Start {
+        /// One per chosen strategy.
+        runs: Vec<StartRun>,
+    },
+    /// A strategy says that nothing is to happen.
+    Ignored {
+        /// The strategy.
+        strategy: Arc<str>,
+    },
+    /// No strategy applies.
+    Unmatched {
+        /// Strategies whose type matched and why they did not apply; for people.
+        near: Vec<String>,
+    },
+    /// The event cannot be used; its bytes are in the dead-letter stream.
+    Rejected {
+        /// Stable reason code.
+        reason: Arc<str>,
+        /// For people.
+        detail: String,
+        /// Digest of the original bytes.
+        original: Digest,
+    },
+}
+
+/// One run to start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StartRun {
+    /// The strategy that chose it.
+    pub strategy: Arc<str>,
+    /// Version of the strategy.
+    pub strategy_version: u32,
+    /// Digest of the compiled plan.
+    pub plan: Digest,
+    /// What the workflow sees as `input`.
+    pub input: Json,
+}
+
+/// Stops a run; accepted in every state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CancelCommand {
+    /// Deduplicated like an event key.
+    pub id: Uuid,
+    /// The run.
+    pub run: RunId,
+    /// Who asks.
+    pub by: String,
+    /// Why, for people.
+    pub reason: String,
+    /// NATS subject for the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply_to: Option<Arc<str>>,
+}
+
+/// What came of an attempt whose owner has gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OutcomeCommand {
+    /// The run.
+    pub run: RunId,
+    /// The node.
+    pub node: Arc<str>,
+    /// Activation of the node.
+    pub activation: u32,
+    /// The attempt.
+    pub attempt: u32,
+    /// What came of it.
+    pub outcome: Outcome,
+}
+
+/// Makes definitions active, all or none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DefineCommand {
+    /// Deduplicated like an event key.
+    pub id: Uuid,
+    /// Who asks.
+    pub by: String,
+    /// Strategies to add or replace by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub strategies: Vec<StrategyEntry>,
+    /// Workflows to add; their plans are stored under their digests already.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub workflows: Vec<WorkflowEntry>,
+    /// NATS subject for the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply_to: Option<Arc<str>>,
+}
+
+/// A strategy as the control partition keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StrategyEntry {
+    /// Unique name.
+    pub name: Arc<str>,
+    /// Rises with every change.
+    pub version: u32,
+    /// The whole definition ([`crate::strategy::StrategyDefinition`]) as JSON.
+    pub definition: Json,
+}
+
+/// A workflow as the control partition keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkflowEntry {
+    /// Name.
+    pub name: Arc<str>,
+    /// Version; a name and version mean one digest for ever.
+    pub version: Arc<str>,
+    /// Digest of the compiled plan's bytes.
+    pub plan: Digest,
+}
+
+/// A 128-bit key as 16 bytes.
+pub(crate) mod key_bytes {
+    use serde::{Deserializer, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(key: &u128, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&key.to_be_bytes())
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<u128, D::Error> {
+        struct Key;
+        impl serde::de::Visitor<'_> for Key {
+            type Value = u128;
+
+            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str("16 bytes")
+            }
+
+            fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<u128, E> {
+                let bytes = bytes.try_into().map_err(|_| E::invalid_length(bytes.len(), &self))?;
+                Ok(u128::from_be_bytes(bytes))
+            }
+        }
+        deserializer.deserialize_bytes(Key)
+    }
+}

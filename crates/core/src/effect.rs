@@ -1,0 +1,172 @@
+//! What touches the world, and what came of it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::identity::{RunId, Tenant};
+use crate::json::Json;
+use crate::plan::FailureClass;
+
+/// Names one effect for ever: `run/node/activation`.
+///
+/// All attempts of an effect share the key, across retries, crashes and owners;
+/// it is the idempotency key that receivers see. The first outcome recorded
+/// for a key is the outcome.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EffectKey {
+    /// The run or the review case that the effect belongs to.
+    pub owner: Uuid,
+    /// The node, or the case's step.
+    pub node: Arc<str>,
+    /// Counts a node's activations from 1 (a loop activates a node again).
+    pub activation: u32,
+}
+
+impl EffectKey {
+    /// The key of a run's node.
+    #[must_use]
+    pub fn of_node(run: RunId, node: Arc<str>, activation: u32) -> Self {
+        Self { owner: run.as_uuid(), node, activation }
+    }
+}
+
+impl fmt::Display for EffectKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}/{}/{}", self.owner, self.node, self.activation)
+    }
+}
+
+/// What came of one attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Outcome {
+    /// It did what was asked.
+    Succeeded {
+        /// What it answered.
+        output: Json,
+    },
+    /// It is known to have failed.
+    Failed {
+        /// What kind of failure; decides whether another attempt is made.
+        class: FailureClass,
+        /// For people; at most [`DETAIL_BYTES_MAX`] bytes.
+        detail: String,
+    },
+}
+
+/// Longest failure text kept in a record, bytes; longer text is cut at a
+/// character boundary. Receivers answer with whole HTML pages.
+pub const DETAIL_BYTES_MAX: usize = 512;
+
+/// Cuts `detail` to [`DETAIL_BYTES_MAX`] bytes at a character boundary.
+#[must_use]
+pub fn bounded_detail(detail: &str) -> String {
+    let end = (0..=detail.len().min(DETAIL_BYTES_MAX))
+        .rev()
+        .find(|end| detail.is_char_boundary(*end))
+        .unwrap_or(0);
+    detail.get(..end).unwrap_or_default().to_owned()
+}
+
+/// One attempt at a node's effect, ordered by a durable record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// The run.
+    pub run: RunId,
+    /// The node.
+    pub node: Arc<str>,
+    /// Activation of the node, from 1.
+    pub activation: u32,
+    /// Attempt number, from 1, over all owners and retries.
+    pub attempt: u32,
+    /// Whose run it is.
+    pub tenant: Tenant,
+    /// Longest the attempt may take, milliseconds.
+    pub timeout_ms: u64,
+    /// W3C trace context of the event that started the run.
+    pub traceparent: Option<Arc<str>>,
+    /// What to do.
+    pub work: AttemptWork,
+}
+
+impl Attempt {
+    /// The effect's key.
+    #[must_use]
+    pub fn key(&self) -> EffectKey {
+        EffectKey::of_node(self.run, self.node.clone(), self.activation)
+    }
+}
+
+/// What an attempt does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AttemptWork {
+    /// Nothing; reported back like everything else.
+    Noop,
+    /// A POST to a plugin.
+    Http {
+        /// Name in the configured allow-list.
+        plugin: Arc<str>,
+        /// Absolute path below the plugin's address.
+        path: Arc<str>,
+        /// The JSON body.
+        body: Json,
+    },
+}
+
+/// What an owner has done once the records that order it are durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Start an attempt.
+    Start(Attempt),
+    /// Tell the running attempts of a closing run to stop; each still reports.
+    Abort(RunId),
+    /// Spawn the handler of a review case; its outcome comes back as
+    /// [`crate::partition::Report::Case`].
+    HandleCase(CaseNotice),
+    /// File a command that could not be decided in the dead-letter stream.
+    FileDead(DeadCommand),
+    /// Publish the active definitions for everyone who watches.
+    Project,
+    /// Answer whoever sent a command.
+    Reply {
+        /// NATS subject that the sender waits on.
+        to: Arc<str>,
+        /// The answer, JSON.
+        answer: Json,
+    },
+}
+
+/// A review case as its handler sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CaseNotice {
+    /// The case.
+    pub case: Uuid,
+    /// Attempt number of the notice, from 1.
+    pub attempt: u32,
+    /// Whose case it is.
+    pub tenant: Tenant,
+    /// Rung of the escalation ladder, 1 to 4 (3: a person).
+    pub tier: u8,
+    /// Stable reason code.
+    pub reason: Arc<str>,
+    /// The run concerned, if one is.
+    pub run: Option<RunId>,
+    /// For people.
+    pub detail: Json,
+}
+
+/// A command frame or a command in it that was consumed without a decision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadCommand {
+    /// Sequence in the partition's COMMANDS stream.
+    pub sequence: u64,
+    /// Place of the command in its frame; absent when the frame is unreadable.
+    pub index: Option<u32>,
+    /// Stable reason code.
+    pub reason: Arc<str>,
+    /// For people.
+    pub detail: String,
+}

@@ -1,0 +1,54 @@
+//! Subjects on which events arrive.
+
+use thiserror::Error;
+
+use super::TYPE_BYTES_MAX;
+use crate::identity::TENANT_BYTES_MAX;
+
+/// What every subject of an event begins with.
+pub const SUBJECT_PREFIX: &str = "fermata.events.";
+
+/// What a subject says about its message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Subject<'a> {
+    /// The tenant: one token.
+    pub tenant: &'a str,
+    /// The event's type: one or more tokens. A batch may be published under
+    /// any type, for instance `batch`, as its events have their own.
+    pub kind: &'a str,
+}
+
+/// A subject that names no tenant and type.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error(
+    "`{0}` is not a subject for events; publish to `fermata.events.<tenant>.<type>`, \
+     the tenant being 1 to 64 ASCII letters, digits, `-` and `_`"
+)]
+pub struct SubjectError(pub String);
+
+/// Reads `fermata.events.<tenant>.<type…>`; the type may have several tokens.
+///
+/// # Errors
+///
+/// [`SubjectError`] when the prefix, the tenant or the type is missing, a
+/// token is empty or holds a wildcard, or one is longer than its limit.
+pub fn parse_subject(subject: &str) -> Result<Subject<'_>, SubjectError> {
+    subject
+        .strip_prefix(SUBJECT_PREFIX)
+        .and_then(|rest| rest.split_once('.'))
+        .map(|(tenant, kind)| Subject { tenant, kind })
+        .filter(|subject| is_tenant(subject.tenant) && is_concrete(subject.kind))
+        .ok_or_else(|| SubjectError(super::rejection::excerpt(subject)))
+}
+
+fn is_tenant(name: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    !name.is_empty() && name.len() <= TENANT_BYTES_MAX && name.bytes().all(allowed)
+}
+
+fn is_concrete(kind: &str) -> bool {
+    let concrete = |token: &str| !token.is_empty() && token != "*" && token != ">";
+    kind.len() <= TYPE_BYTES_MAX
+        && kind.split('.').all(concrete)
+        && !kind.bytes().any(|byte| byte <= b' ' || byte == 0x7f)
+}

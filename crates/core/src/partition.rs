@@ -1,0 +1,322 @@
+//! One partition: many runs, their keys, cases, timers and time.
+//!
+//! [`Partition::evolve`] folds one record and is the only thing that changes
+//! the state; the `decide_*` functions ask "what is to be recorded now" and
+//! fold each record as they go, so that a later step of the same decision sees
+//! the earlier ones. Folding what a decision recorded onto the state before it
+//! gives the state after it: replay and live state agree by construction, and
+//! a property test holds the construction to it.
+//!
+//! The owner of a partition decides ahead of its append: everything here is
+//! speculative until the frame with the records is acknowledged, and is dropped
+//! as a whole when it is not.
+
+mod cases;
+mod decide;
+mod define;
+mod evolve;
+mod keys;
+mod limits;
+mod recover;
+mod seen;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use crate::digest::Digest;
+use crate::effect::{DeadCommand, Effect, Outcome};
+use crate::identity::{JournalTime, PartitionId, RunId, SourcePosition, StreamPosition};
+use crate::plan::{Executable, NodeIndex};
+use crate::record::{Body, EffectLate, Record};
+use crate::run::{AttemptReport, Run};
+
+pub use cases::Case;
+pub use define::Definitions;
+pub use keys::KeyWindow;
+pub use limits::Limits;
+pub use recover::Outstanding;
+pub use seen::SeenPositions;
+
+/// The state of one partition: a fold of its journal, and the plans it needs.
+#[derive(Debug, Clone)]
+pub struct Partition {
+    id: PartitionId,
+    limits: Limits,
+    time: JournalTime,
+    epoch: u64,
+    position: StreamPosition,
+    floor: u64,
+    seen: SeenPositions,
+    keys: KeyWindow<SourcePosition>,
+    commands: KeyWindow<()>,
+    runs: HashMap<RunId, Run>,
+    timers: BTreeSet<(JournalTime, Timer)>,
+    cases: BTreeMap<Uuid, Case>,
+    case_expiry: VecDeque<(JournalTime, Uuid)>,
+    unfiled: BTreeMap<(u64, Option<u32>), DeadCommand>,
+    definitions: Definitions,
+    running: u32,
+    /// Looked up while folding, filled from outside: not part of the fold.
+    plans: HashMap<Digest, Arc<Executable>>,
+    /// Runs with ready nodes that a bound held back; found again by
+    /// [`Partition::resume`] after a replay.
+    held_back: VecDeque<RunId>,
+}
+
+/// What is due at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    /// The run's deadline.
+    Deadline(RunId),
+    /// The next attempt of a node.
+    Retry(RunId, NodeIndex),
+}
+
+/// What a decision comes to; the buffers are reused from decision to decision.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Decision {
+    /// To append, in order; folded already.
+    pub records: Vec<Record>,
+    /// To do once the records are durable, in order.
+    pub effects: Vec<Effect>,
+    /// Bytes of bodies and outputs in the records: what makes frames large.
+    payload_bytes: usize,
+    /// Records decided for the frame, whether or not they were taken out since.
+    records_decided: usize,
+}
+
+impl Decision {
+    /// Begins another frame: its bounds start from nothing.
+    pub fn begin_frame(&mut self) {
+        self.payload_bytes = 0;
+        self.records_decided = 0;
+    }
+
+    /// Records decided for the frame so far.
+    #[must_use]
+    pub fn records_decided(&self) -> usize {
+        self.records_decided
+    }
+
+    /// Bytes of bodies and outputs in the records.
+    #[must_use]
+    pub fn payload_bytes(&self) -> usize {
+        self.payload_bytes
+    }
+
+    fn push(&mut self, record: Record) {
+        self.payload_bytes += match &record.body {
+            Body::NodeDispatched(dispatched) => dispatched.input.as_str().len(),
+            Body::NodeSucceeded(succeeded) => succeeded.output.as_str().len(),
+            Body::RunStarted(started) => started.input.as_str().len(),
+            Body::EffectLate(EffectLate { outcome: Outcome::Succeeded { output } }) => {
+                output.as_str().len()
+            }
+            _ => 0,
+        };
+        self.records_decided += 1;
+        self.records.push(record);
+    }
+}
+
+/// What comes back from inside the process: results carry no stream position,
+/// and are made again by dispatching again when they are lost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Report {
+    /// Of an attempt.
+    Attempt(AttemptReport),
+    /// Of a case's handler.
+    Case {
+        /// The case.
+        case: Uuid,
+        /// Attempt number of the notice.
+        attempt: u32,
+        /// What came of it.
+        outcome: Outcome,
+    },
+    /// The bytes of a poisoned command are stored.
+    DeadFiled {
+        /// Sequence in COMMANDS.
+        sequence: u64,
+        /// Place in the frame.
+        index: Option<u32>,
+    },
+}
+
+/// What a frame says besides its records; every frame has one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FrameFacts {
+    /// Journal time of the frame.
+    pub time: JournalTime,
+    /// The command position consumed up to and with this frame.
+    pub position: StreamPosition,
+    /// Every event at or below this sequence of EVENTS is acknowledged, and
+    /// its commands stand before this point of COMMANDS.
+    pub floor: u64,
+}
+
+impl Partition {
+    /// The state before the first record.
+    #[must_use]
+    pub fn new(id: PartitionId, limits: Limits) -> Self {
+        Self {
+            id,
+            time: JournalTime::default(),
+            epoch: 0,
+            position: StreamPosition::default(),
+            floor: 0,
+            seen: SeenPositions::default(),
+            keys: KeyWindow::new(limits.key_window_ms, limits.keys_max),
+            commands: KeyWindow::new(limits.key_window_ms, limits.keys_max),
+            runs: HashMap::new(),
+            timers: BTreeSet::new(),
+            cases: BTreeMap::new(),
+            case_expiry: VecDeque::new(),
+            unfiled: BTreeMap::new(),
+            definitions: Definitions::default(),
+            running: 0,
+            plans: HashMap::new(),
+            held_back: VecDeque::new(),
+            limits,
+        }
+    }
+
+    /// Which partition it is.
+    #[must_use]
+    pub fn id(&self) -> PartitionId {
+        self.id
+    }
+
+    /// Journal time of the frame that was begun last.
+    #[must_use]
+    pub fn time(&self) -> JournalTime {
+        self.time
+    }
+
+    /// The epoch of the present owner; 0 before the first.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// The command position consumed so far.
+    #[must_use]
+    pub fn position(&self) -> StreamPosition {
+        self.position
+    }
+
+    /// The source floor taken over so far.
+    #[must_use]
+    pub fn floor(&self) -> u64 {
+        self.floor
+    }
+
+    /// The bounds it works under.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// The open run `id`.
+    #[must_use]
+    pub fn run(&self, id: RunId) -> Option<&Run> {
+        self.runs.get(&id)
+    }
+
+    /// Every open run, in no particular order.
+    pub fn runs(&self) -> impl Iterator<Item = (&RunId, &Run)> {
+        self.runs.iter()
+    }
+
+    /// The active definitions (control partition).
+    #[must_use]
+    pub fn definitions(&self) -> &Definitions {
+        &self.definitions
+    }
+
+    /// Attempts that are ordered and have no outcome.
+    #[must_use]
+    pub fn running(&self) -> u32 {
+        self.running
+    }
+
+    /// When the next timer is due, if there is one.
+    #[must_use]
+    pub fn next_due(&self) -> Option<JournalTime> {
+        self.timers.first().map(|(due, _)| *due)
+    }
+
+    /// Keys of events that started work, kept now.
+    #[must_use]
+    pub fn keys_kept(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Whether a plan is at hand.
+    #[must_use]
+    pub fn has_plan(&self, digest: &Digest) -> bool {
+        self.plans.contains_key(digest)
+    }
+
+    /// Makes a plan available for folding and deciding.
+    pub fn add_plan(&mut self, digest: Digest, plan: Arc<Executable>) {
+        self.plans.insert(digest, plan);
+    }
+
+    /// Takes over the plans of another fold of the same journal.
+    pub fn take_plans(&mut self, other: &mut Self) {
+        self.plans = std::mem::take(&mut other.plans);
+    }
+
+    /// Begins a frame: time moves on, what has passed its window is forgotten.
+    pub fn begin_frame(&mut self, time: JournalTime) {
+        self.time = self.time.max(time);
+        self.keys.expire(self.time);
+        self.commands.expire(self.time);
+        self.expire_cases();
+    }
+
+    /// Notes that commands are consumed up to `position`, and the source floor
+    /// that came with them.
+    pub fn advance(&mut self, position: StreamPosition, floor: u64) {
+        self.position = position;
+        if floor > self.floor {
+            self.floor = floor;
+            self.seen.forget_to(floor);
+        }
+    }
+
+    /// A digest-like summary of the fold for comparisons in tests and
+    /// simulation: equal folds give equal text.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let mut runs = self
+            .runs
+            .iter()
+            .map(|(id, run)| {
+                let nodes = run.nodes().map(|(_, node)| format!("{node:?}")).collect::<Vec<_>>();
+                format!("{id} {:?} {} {}", run.phase(), run.running(), nodes.join(","))
+            })
+            .collect::<Vec<_>>();
+        runs.sort();
+        format!(
+            "time {:?} epoch {} position {:?} floor {} seen {:?} keys {:?} commands {:?} timers {:?} \
+             cases {:?} unfiled {:?} definitions {:?} running {}\n{}",
+            self.time,
+            self.epoch,
+            self.position,
+            self.floor,
+            self.seen,
+            self.keys.sorted(),
+            self.commands.sorted(),
+            self.timers,
+            self.cases,
+            self.unfiled,
+            self.definitions,
+            self.running,
+            runs.join("\n")
+        )
+    }
+}

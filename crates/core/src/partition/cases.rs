@@ -1,0 +1,210 @@
+//! Review cases: what a person has to look at.
+
+use std::sync::Arc;
+
+use serde_json::json;
+use uuid::Uuid;
+
+use super::{Decision, Partition};
+use crate::digest::hash_parts;
+use crate::effect::{CaseNotice, Effect, Outcome};
+use crate::identity::{JournalTime, PartitionId, RunId, Tenant};
+use crate::json::Json;
+use crate::record::{CaseNotified, CaseNotifying, CaseOpened, EndReason, Record};
+
+/// The rung of the escalation ladder where a person decides.
+pub const TIER_PERSON: u8 = 3;
+
+const MINUTE_MS: u64 = 60_000;
+
+/// A case that was opened and may still be told of, or added to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Case {
+    /// Whose case it is.
+    pub tenant: Tenant,
+    /// Rung of the escalation ladder.
+    pub tier: u8,
+    /// Stable reason code.
+    pub reason: Arc<str>,
+    /// The run concerned, if one is.
+    pub run: Option<RunId>,
+    /// For people.
+    pub detail: Json,
+    /// Attempts to tell of it.
+    pub attempt: u32,
+    /// Whether it has been told of.
+    pub notified: bool,
+}
+
+impl Case {
+    fn notice(&self, case: Uuid) -> CaseNotice {
+        CaseNotice {
+            case,
+            attempt: self.attempt,
+            tenant: self.tenant.clone(),
+            tier: self.tier,
+            reason: self.reason.clone(),
+            run: self.run,
+            detail: self.detail.clone(),
+        }
+    }
+}
+
+/// The case for unmatched events of `kind` in the minute of `now`: one for all
+/// of them, so that a typo in a strategy does not open a hundred thousand.
+pub(super) fn unmatched_case(
+    partition: PartitionId,
+    tenant: &Tenant,
+    kind: &str,
+    now: JournalTime,
+) -> Uuid {
+    let minute = (now.0 / MINUTE_MS).to_be_bytes();
+    case_id(partition, &[b"unmatched", tenant.as_str().as_bytes(), kind.as_bytes(), &minute])
+}
+
+fn case_id(partition: PartitionId, parts: &[&[u8]]) -> Uuid {
+    let hash = hash_parts(parts);
+    let mut bytes = [0_u8; 16];
+    let prefix = partition.0.to_be_bytes();
+    for (byte, value) in bytes.iter_mut().zip(prefix.iter().chain(hash.iter())) {
+        *byte = *value;
+    }
+    uuid::Builder::from_custom_bytes(bytes).into_uuid()
+}
+
+impl Partition {
+    /// The cases kept now.
+    pub fn cases(&self) -> impl Iterator<Item = (&Uuid, &Case)> {
+        self.cases.iter()
+    }
+
+    pub(super) fn open_unmatched_case(
+        &mut self,
+        case: Uuid,
+        tenant: &Tenant,
+        kind: &str,
+        sample: &str,
+        out: &mut Decision,
+    ) {
+        if self.cases.contains_key(&case) {
+            return;
+        }
+        let detail = json!({ "type": kind, "sample": sample });
+        self.open_case(case, tenant, None, "unmatched", &detail, out);
+    }
+
+    pub(super) fn open_run_case(
+        &mut self,
+        run: RunId,
+        tenant: &Tenant,
+        reason: &'static str,
+        detail: &serde_json::Value,
+        out: &mut Decision,
+    ) {
+        let case = case_id(self.id, &[b"run", run.as_uuid().as_bytes()]);
+        self.open_case(case, tenant, Some(run), reason, detail, out);
+    }
+
+    fn open_case(
+        &mut self,
+        case: Uuid,
+        tenant: &Tenant,
+        run: Option<RunId>,
+        reason: &str,
+        detail: &serde_json::Value,
+        out: &mut Decision,
+    ) {
+        let opened = CaseOpened {
+            case,
+            tier: TIER_PERSON,
+            reason: reason.into(),
+            detail: Json::from_value(detail),
+        };
+        let record = Record { run, ..Record::of_tenant(tenant, opened.into()) };
+        self.emit(record.attempt(1), out);
+        self.order_notice(case, out);
+    }
+
+    /// Orders another notice of a case whose handler was lost.
+    pub(super) fn notify_again(&mut self, case: Uuid, out: &mut Decision) {
+        let Some(known) = self.cases.get(&case) else { return };
+        let record = Record {
+            run: known.run,
+            ..Record::of_tenant(&known.tenant, CaseNotifying { case }.into())
+        };
+        let attempt = known.attempt.saturating_add(1);
+        self.emit(record.attempt(attempt), out);
+        self.order_notice(case, out);
+    }
+
+    fn order_notice(&self, case: Uuid, out: &mut Decision) {
+        if let Some(known) = self.cases.get(&case) {
+            out.effects.push(Effect::HandleCase(known.notice(case)));
+        }
+    }
+
+    pub(super) fn conclude_case(
+        &mut self,
+        case: Uuid,
+        attempt: u32,
+        outcome: &Outcome,
+        out: &mut Decision,
+    ) {
+        let Some(known) = self.cases.get(&case).filter(|known| !known.notified) else { return };
+        let body = CaseNotified { case, outcome: outcome.clone() }.into();
+        let record = Record { run: known.run, ..Record::of_tenant(&known.tenant, body) };
+        self.emit(record.attempt(attempt), out);
+    }
+
+    /// A case is kept while its notice is outstanding, and for the minute in
+    /// which like events are added to it.
+    pub(super) fn expire_cases(&mut self) {
+        while let Some((expires, case)) = self.case_expiry.front().copied() {
+            if expires > self.time {
+                return;
+            }
+            self.case_expiry.pop_front();
+            match self.cases.get(&case) {
+                Some(known) if !known.notified => {
+                    self.case_expiry.push_back((self.time.plus_ms(MINUTE_MS), case));
+                }
+                Some(_) | None => {
+                    self.cases.remove(&case);
+                }
+            }
+        }
+    }
+
+    pub(super) fn evolve_case_opened(
+        &mut self,
+        record: &Record,
+        tenant: &Tenant,
+        opened: &CaseOpened,
+    ) {
+        let known = Case {
+            tenant: tenant.clone(),
+            tier: opened.tier,
+            reason: opened.reason.clone(),
+            run: record.run,
+            detail: opened.detail.clone(),
+            attempt: 1,
+            notified: false,
+        };
+        self.cases.insert(opened.case, known);
+        let expires = JournalTime((self.time.0 / MINUTE_MS + 1) * MINUTE_MS);
+        self.case_expiry.push_back((expires, opened.case));
+    }
+}
+
+/// The reason code and details of the case for a run that ended badly; `None`
+/// where nobody needs to look.
+pub(super) fn run_case(reason: &EndReason) -> Option<(&'static str, serde_json::Value)> {
+    match reason {
+        EndReason::Failed { node, class, detail } => Some((
+            "run_failed",
+            json!({ "node": &**node, "class": class.as_str(), "detail": detail }),
+        )),
+        EndReason::TimedOut => Some(("run_timed_out", json!({}))),
+        EndReason::Cancelled { .. } => None,
+    }
+}

@@ -1,0 +1,146 @@
+//! Active definitions: the control partition's own rules.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{Decision, Partition};
+use crate::command::{DefineCommand, StrategyEntry, WorkflowEntry};
+use crate::digest::Digest;
+use crate::effect::{Effect, bounded_detail};
+use crate::json::Json;
+use crate::record::{DefinitionsApplied, DefinitionsRefused, Record};
+use crate::strategy::{Action, StrategyDefinition};
+
+/// Most problems reported for one command; the count of the rest is told.
+const PROBLEMS_MAX: usize = 50;
+
+/// What is active now. Definitions are immutable: a workflow's name and version
+/// mean one plan for ever, a strategy changes by a higher version.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Definitions {
+    /// Rises with every change.
+    pub revision: u64,
+    /// By name.
+    pub strategies: BTreeMap<Arc<str>, StrategyEntry>,
+    /// In order of name and version.
+    pub workflows: Vec<WorkflowEntry>,
+}
+
+impl Definitions {
+    /// The plan of a workflow's version.
+    #[must_use]
+    pub fn plan(&self, name: &str, version: &str) -> Option<Digest> {
+        self.place(name, version).ok().and_then(|at| self.workflows.get(at)).map(|entry| entry.plan)
+    }
+
+    fn place(&self, name: &str, version: &str) -> Result<usize, usize> {
+        self.workflows
+            .binary_search_by(|entry| (&*entry.name, &*entry.version).cmp(&(name, version)))
+    }
+
+    pub(super) fn apply(&mut self, applied: &DefinitionsApplied) {
+        self.revision = applied.revision;
+        for strategy in &applied.strategies {
+            self.strategies.insert(strategy.name.clone(), strategy.clone());
+        }
+        for workflow in &applied.workflows {
+            match self.place(&workflow.name, &workflow.version) {
+                Ok(_) => {}
+                Err(at) => self.workflows.insert(at, workflow.clone()),
+            }
+        }
+    }
+
+    /// Everything that speaks against `command`; empty when it can be applied.
+    #[must_use]
+    pub fn problems(&self, command: &DefineCommand) -> Vec<String> {
+        let mut problems = Vec::new();
+        for workflow in &command.workflows {
+            match self.plan(&workflow.name, &workflow.version) {
+                Some(plan) if plan != workflow.plan => problems.push(format!(
+                    "workflow `{}` version `{}` exists with another content; raise the version",
+                    workflow.name, workflow.version
+                )),
+                Some(_) | None => {}
+            }
+        }
+        for strategy in &command.strategies {
+            problems.extend(self.strategy_problem(strategy, &command.workflows));
+        }
+        problems
+    }
+
+    fn strategy_problem(&self, entry: &StrategyEntry, new: &[WorkflowEntry]) -> Option<String> {
+        let name = &entry.name;
+        if let Some(active) = self.strategies.get(name) {
+            if entry.version < active.version {
+                return Some(format!(
+                    "strategy `{name}` is active in version {}, version {} is older",
+                    active.version, entry.version
+                ));
+            }
+            if entry.version == active.version && entry.definition != active.definition {
+                return Some(format!(
+                    "strategy `{name}` version {} is active with another content; raise the version",
+                    entry.version
+                ));
+            }
+        }
+        let definition = match serde_json::from_str::<StrategyDefinition>(entry.definition.as_str())
+        {
+            Ok(definition) => definition,
+            Err(error) => return Some(format!("strategy `{name}` cannot be read: {error}")),
+        };
+        let Action::Run { workflow, .. } = &definition.action else { return None };
+        let known = self.plan(&workflow.name, &workflow.version).is_some()
+            || new
+                .iter()
+                .any(|new| *new.name == *workflow.name && *new.version == *workflow.version);
+        (!known).then(|| {
+            format!(
+                "strategy `{name}` starts workflow `{}` version `{}`, which is not defined; apply it first",
+                workflow.name, workflow.version
+            )
+        })
+    }
+}
+
+impl Partition {
+    pub(super) fn decide_define(&mut self, command: &DefineCommand, out: &mut Decision) {
+        let repeated = self.commands.get(command.id.as_u128()).is_some();
+        let mut problems = self.definitions.problems(command);
+        let beyond = problems.len().saturating_sub(PROBLEMS_MAX);
+        problems.truncate(PROBLEMS_MAX);
+        if beyond > 0 {
+            problems.push(format!("and {beyond} more"));
+        }
+        if !repeated {
+            let by = bounded_detail(&command.by);
+            let body = if problems.is_empty() {
+                DefinitionsApplied {
+                    id: command.id,
+                    by,
+                    revision: self.definitions.revision.saturating_add(1),
+                    strategies: command.strategies.clone(),
+                    workflows: command.workflows.clone(),
+                }
+                .into()
+            } else {
+                DefinitionsRefused { id: command.id, by, problems: problems.clone() }.into()
+            };
+            self.emit(Record::of_partition(body), out);
+            if problems.is_empty() {
+                out.effects.push(Effect::Project);
+            }
+        }
+        if let Some(to) = &command.reply_to {
+            let revision = self.definitions.revision;
+            let answer = json!({ "revision": revision, "problems": problems });
+            out.effects.push(Effect::Reply { to: to.clone(), answer: Json::from_value(&answer) });
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Folding one record into the partition: the transition table.
+
+use std::collections::BTreeSet;
+
+use super::{Partition, Timer};
+use crate::effect::DeadCommand;
+use crate::identity::{JournalTime, RunId, Tenant};
+use crate::plan::NodeIndex;
+use crate::record::{Body, Record, RunStarted};
+use crate::run::{CorruptHistory, Node, Run};
+
+impl Partition {
+    /// Folds `record`, which [`Self::begin_frame`] has put in its time.
+    ///
+    /// The state is unchanged when the record is refused.
+    ///
+    /// # Errors
+    ///
+    /// [`CorruptHistory`] if the record cannot follow what was folded so far,
+    /// or names a plan that is not at hand.
+    pub fn evolve(&mut self, record: &Record) -> Result<(), CorruptHistory> {
+        match &record.body {
+            Body::PartitionOwned(owned) => {
+                if owned.epoch <= self.epoch {
+                    return Err(CorruptHistory::new(record, format!("epoch is {}", self.epoch)));
+                }
+                self.epoch = owned.epoch;
+            }
+            Body::CommandPoisoned(poisoned) => {
+                let dead = DeadCommand {
+                    sequence: poisoned.sequence,
+                    index: poisoned.index,
+                    reason: poisoned.reason.clone(),
+                    detail: poisoned.detail.clone(),
+                };
+                self.unfiled.insert((dead.sequence, dead.index), dead);
+            }
+            Body::DeadFiled(filed) => {
+                self.unfiled.remove(&(filed.sequence, filed.index));
+            }
+            Body::EventStarted(started) => {
+                if let Some(replay) = started.replay {
+                    self.commands.insert(replay.as_u128(), (), self.time);
+                } else {
+                    self.keys.insert(started.key, started.source, self.time);
+                    self.seen.insert(started.source);
+                }
+            }
+            Body::EventIgnored(ignored) => self.seen.insert(ignored.source),
+            Body::EventUnmatched(unmatched) => self.seen.insert(unmatched.source),
+            Body::EventRejected(rejected) => self.seen.insert(rejected.source),
+            Body::EventRepeated(repeated) => self.seen.insert(repeated.source),
+            Body::RunStarted(started) => self.start_run(record, started)?,
+            Body::NodeDispatched(_)
+            | Body::NodeSucceeded(_)
+            | Body::NodeRetrying(_)
+            | Body::NodeFailed(_)
+            | Body::NodeSkipped(_)
+            | Body::NodeUnknown(_)
+            | Body::RunClosing(_) => self.evolve_run(record)?,
+            Body::RunSucceeded(_)
+            | Body::RunFailed(_)
+            | Body::RunCancelled(_)
+            | Body::RunTimedOut(_)
+            | Body::RunQuarantined(_) => self.end_run(record)?,
+            Body::CaseOpened(opened) => {
+                let tenant = tenant_of(record)?.clone();
+                self.evolve_case_opened(record, &tenant, opened);
+            }
+            Body::CaseNotifying(notifying) => match self.cases.get_mut(&notifying.case) {
+                Some(case) => case.attempt = record.attempt.unwrap_or(case.attempt),
+                None => return Err(CorruptHistory::new(record, "there is no such case")),
+            },
+            Body::CaseNotified(notified) => match self.cases.get_mut(&notified.case) {
+                Some(case) => case.notified = true,
+                None => return Err(CorruptHistory::new(record, "there is no such case")),
+            },
+            Body::CancelAnswered(answered) => {
+                self.commands.insert(answered.id.as_u128(), (), self.time);
+            }
+            Body::DefinitionsApplied(applied) => {
+                self.commands.insert(applied.id.as_u128(), (), self.time);
+                self.definitions.apply(applied);
+            }
+            Body::DefinitionsRefused(refused) => {
+                self.commands.insert(refused.id.as_u128(), (), self.time);
+            }
+            Body::ForeignSkipped(_) | Body::EffectLate(_) => {}
+        }
+        Ok(())
+    }
+
+    fn start_run(&mut self, record: &Record, started: &RunStarted) -> Result<(), CorruptHistory> {
+        let id = run_of(record)?;
+        let tenant = tenant_of(record)?;
+        if self.runs.contains_key(&id) {
+            return Err(CorruptHistory::new(record, format!("run {id} is open already")));
+        }
+        let Some(plan) = self.plans.get(&started.plan) else {
+            let detail = format!("plan {} is not at hand", started.plan);
+            return Err(CorruptHistory::new(record, detail));
+        };
+        self.timers.insert((started.deadline, Timer::Deadline(id)));
+        self.runs.insert(id, Run::start(tenant, started, plan.clone()));
+        Ok(())
+    }
+
+    fn evolve_run(&mut self, record: &Record) -> Result<(), CorruptHistory> {
+        let id = run_of(record)?;
+        let Some(run) = self.runs.get_mut(&id) else {
+            return Err(CorruptHistory::new(record, format!("run {id} is not open")));
+        };
+        let index = record.node.as_deref().and_then(|node| run.executable.find(node));
+        let due_before = index.and_then(|index| due(run, index));
+        let running_before = run.running();
+        run.evolve(record)?;
+        self.running = self.running + run.running() - running_before;
+        let due_after = index.and_then(|index| due(run, index));
+        if let (Some(index), true) = (index, due_before != due_after) {
+            if let Some(due) = due_before {
+                self.timers.remove(&(due, Timer::Retry(id, index)));
+            }
+            if let Some(due) = due_after {
+                self.timers.insert((due, Timer::Retry(id, index)));
+            }
+        }
+        if matches!(record.body, Body::RunClosing(_)) {
+            Self::drop_timers(&mut self.timers, id, run);
+        }
+        Ok(())
+    }
+
+    fn end_run(&mut self, record: &Record) -> Result<(), CorruptHistory> {
+        let id = run_of(record)?;
+        let Some(run) = self.runs.get(&id) else {
+            return Err(CorruptHistory::new(record, format!("run {id} is not open")));
+        };
+        let quarantined = matches!(record.body, Body::RunQuarantined(_));
+        if !quarantined && run.ending().as_ref() != Some(&record.body) {
+            return Err(CorruptHistory::new(record, format!("run {id} does not end like this")));
+        }
+        self.running -= run.running();
+        Self::drop_timers(&mut self.timers, id, run);
+        self.runs.remove(&id);
+        Ok(())
+    }
+
+    fn drop_timers(timers: &mut BTreeSet<(JournalTime, Timer)>, id: RunId, run: &Run) {
+        timers.remove(&(run.deadline, Timer::Deadline(id)));
+        if timers.is_empty() {
+            return;
+        }
+        for (index, node) in run.nodes() {
+            if let Node::Backoff { due, .. } = node {
+                timers.remove(&(*due, Timer::Retry(id, index)));
+            }
+        }
+    }
+}
+
+fn due(run: &Run, index: NodeIndex) -> Option<JournalTime> {
+    match run.node(index) {
+        Some(Node::Backoff { due, .. }) => Some(*due),
+        _ => None,
+    }
+}
+
+fn run_of(record: &Record) -> Result<RunId, CorruptHistory> {
+    record.run.ok_or_else(|| CorruptHistory::new(record, "the record names no run"))
+}
+
+fn tenant_of(record: &Record) -> Result<&Tenant, CorruptHistory> {
+    record.tenant.as_ref().ok_or_else(|| CorruptHistory::new(record, "the record names no tenant"))
+}

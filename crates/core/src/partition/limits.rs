@@ -1,0 +1,35 @@
+//! The bounds that a partition works under.
+
+/// Bounds of one partition. They are recorded in no frame: a changed bound
+/// changes decisions from then on, never the fold of what is recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// How long the key of an event that started work is kept, journal time,
+    /// milliseconds. Default 24 hours. The fold drops keys by it, so it is
+    /// fixed for an engine when its streams are created.
+    pub key_window_ms: u64,
+    /// Most keys kept at once. Default 2,000,000 (about 100 MB). An event that
+    /// would start work beyond it is rejected as `window_full`.
+    pub keys_max: usize,
+    /// Most attempts ordered and without outcome. Default 16,384: what the
+    /// runner can hold. Ready nodes beyond it wait for outcomes.
+    pub attempts_open_max: u32,
+    /// Most records of one frame before ready nodes are left for a
+    /// continuation. Default 1,000: about 200 KiB, under the broker's 1 MiB.
+    pub decision_records_max: usize,
+    /// Most bytes of bodies and outputs in one frame, likewise. Default
+    /// 384 KiB: with one more body of 256 KiB the frame still fits 1 MiB.
+    pub decision_bytes_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            key_window_ms: 24 * 60 * 60 * 1_000,
+            keys_max: 2_000_000,
+            attempts_open_max: 16_384,
+            decision_records_max: 1_000,
+            decision_bytes_max: 384 * 1024,
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! What a new owner finds outstanding.
+
+use super::{Decision, Partition};
+use crate::effect::{Effect, EffectKey};
+use crate::identity::{PartitionId, RunId};
+use crate::plan::{NodeIndex, Work};
+use crate::record::{NodeUnknown, Record};
+use crate::run::{Node, Phase};
+
+/// An attempt that was ordered and whose outcome is not recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outstanding {
+    /// The run.
+    pub run: RunId,
+    /// The node.
+    pub index: NodeIndex,
+    /// The effect.
+    pub key: EffectKey,
+    /// The attempt.
+    pub attempt: u32,
+}
+
+impl Partition {
+    /// Every attempt that was ordered and has no outcome, in a fixed order.
+    #[must_use]
+    pub fn outstanding(&self) -> Vec<Outstanding> {
+        let mut found = Vec::new();
+        for (id, run) in &self.runs {
+            for (index, node) in run.nodes() {
+                let Node::Running { attempt, .. } = node else { continue };
+                let Some(definition) = run.executable.node(index) else { continue };
+                let key = EffectKey::of_node(*id, definition.id.clone(), 1);
+                found.push(Outstanding { run: *id, index, key, attempt: *attempt });
+            }
+        }
+        found.sort_by_key(|outstanding| (outstanding.run, outstanding.index));
+        found
+    }
+
+    /// Orders again one attempt of [`Self::outstanding`] that nobody works on
+    /// any more, unless that could do something twice: then its outcome is
+    /// unknown and a person decides.
+    pub fn recover(&mut self, lost: &Outstanding, out: &mut Decision) {
+        let Some(run) = self.runs.get(&lost.run) else { return };
+        let Some(node) = run.executable.node(lost.index) else { return };
+        let still = matches!(run.node(lost.index), Some(Node::Running { attempt, .. }) if *attempt == lost.attempt);
+        if !still {
+            return;
+        }
+        let repeatable = match &node.work {
+            Work::Noop | Work::Transform { .. } => true,
+            Work::Http { idempotent, .. } => *idempotent,
+        };
+        if repeatable && *run.phase() == Phase::Open {
+            if let Some(step) = run.step(lost.run, lost.index) {
+                self.emit_step(step, out);
+            }
+            return;
+        }
+        let detail = match repeatable {
+            true => "its owner was lost while the run was closing",
+            false => "its owner was lost and the target is not idempotent",
+        };
+        let body = NodeUnknown { detail: detail.to_owned() }.into();
+        let record = Record::of_node(&run.tenant, lost.run, &node.id, body).attempt(lost.attempt);
+        self.emit_run_record(lost.run, record, out);
+        self.advance_run(lost.run, out);
+    }
+
+    /// Orders again what is no run's: notices of cases, dead letters that are
+    /// not filed, the projection of definitions. Notes the runs that were held
+    /// back when the state was recorded.
+    pub fn recover_partition(&mut self, out: &mut Decision) {
+        let cases = self.cases.iter().filter(|(_, case)| !case.notified);
+        for case in cases.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.notify_again(case, out);
+        }
+        out.effects.extend(self.unfiled.values().cloned().map(Effect::FileDead));
+        if self.id == PartitionId::CONTROL {
+            out.effects.push(Effect::Project);
+        }
+        let mut held_back = self
+            .runs
+            .iter()
+            .filter(|(_, run)| run.next_ready().is_some() || run.ending().is_some())
+            .map(|(id, _)| *id)
+            .collect::<Vec<_>>();
+        held_back.sort_unstable();
+        self.held_back = held_back.into();
+    }
+}

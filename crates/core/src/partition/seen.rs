@@ -1,0 +1,103 @@
+//! Which source positions have been decided: recognises plain redelivery.
+
+use std::collections::BTreeMap;
+
+use crate::identity::SourcePosition;
+
+/// The decided positions above a floor. Everything at or below the floor has
+/// been acknowledged to the broker, so the floor alone answers for it.
+///
+/// Holds one bit per event above the floor: the floor follows the broker's ack
+/// floor about once a second, which bounds it to what arrives in that time and
+/// to what the listener holds unacknowledged.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SeenPositions {
+    floor: u64,
+    above: BTreeMap<u64, Vec<u64>>,
+}
+
+impl SeenPositions {
+    /// Whether `position` was decided.
+    #[must_use]
+    pub fn contains(&self, position: SourcePosition) -> bool {
+        if position.sequence <= self.floor {
+            return true;
+        }
+        let (word, bit) = place(position.index);
+        self.above
+            .get(&position.sequence)
+            .and_then(|words| words.get(word))
+            .is_some_and(|bits| bits & bit != 0)
+    }
+
+    /// Marks `position` as decided.
+    pub fn insert(&mut self, position: SourcePosition) {
+        if position.sequence <= self.floor {
+            return;
+        }
+        let (word, bit) = place(position.index);
+        let words = self.above.entry(position.sequence).or_default();
+        if words.len() <= word {
+            words.resize(word + 1, 0);
+        }
+        if let Some(bits) = words.get_mut(word) {
+            *bits |= bit;
+        }
+    }
+
+    /// Raises the floor to `floor` and forgets what is at or below it.
+    pub fn forget_to(&mut self, floor: u64) {
+        self.floor = self.floor.max(floor);
+        self.above = self.above.split_off(&self.floor.saturating_add(1));
+    }
+
+    /// Messages with decided positions above the floor.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.above.len()
+    }
+
+    /// Whether nothing is held above the floor.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.above.is_empty()
+    }
+}
+
+fn place(index: u32) -> (usize, u64) {
+    ((index / 64) as usize, 1 << (index % 64))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn behaves_like_a_set_of_positions_with_a_floor(
+            operations in prop::collection::vec((0_u64..20, 0_u32..200, any::<bool>()), 0..200),
+        ) {
+            let mut seen = SeenPositions::default();
+            let mut model = BTreeSet::new();
+            let mut floor = 0;
+            for (sequence, index, raises) in operations {
+                if raises {
+                    floor = floor.max(sequence / 2);
+                    seen.forget_to(sequence / 2);
+                } else {
+                    seen.insert(SourcePosition { sequence, index });
+                    model.insert((sequence, index));
+                }
+            }
+            for sequence in 0..20 {
+                for index in 0..200 {
+                    let expected = sequence <= floor || model.contains(&(sequence, index));
+                    prop_assert_eq!(seen.contains(SourcePosition { sequence, index }), expected);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! The compiled workflow: a graph of nodes as plain data.
+//!
+//! A plan leaves no choice to execution. It is what a run keeps, so a run goes
+//! on with the plan that it started with whatever becomes of the definition.
+//!
+//! # When a node is ready
+//!
+//! A node ends as completed, skipped or failed; a failed node fails its run.
+//! - [`Join::All`]: ready once every predecessor has ended, completed or
+//!   skipped, and at least one completed. If all were skipped, so is the node
+//!   (dead path elimination).
+//! - [`Join::Any`]: ready once the first predecessor completed; skipped once
+//!   all were skipped.
+//! - A node without predecessors is ready when the run starts.
+//!
+//! A ready node evaluates `when`: `false` skips the node, which satisfies its
+//! successors as above; a guard that cannot be evaluated fails the node with
+//! [`FailureClass::Expression`].
+
+pub mod analysis;
+mod executable;
+pub mod input;
+mod retry;
+#[cfg(test)]
+mod testing;
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::json::Json;
+
+pub use executable::{Executable, PlanProblem};
+pub use retry::{FailureClass, RetryPolicy};
+
+/// The only version of [`Plan`] so far.
+pub const PLAN_VERSION: u16 = 1;
+/// Most nodes of one plan: what one run can hold in memory and one command can carry.
+pub const NODES_MAX: usize = 100_000;
+/// Most edges of one plan, over all nodes.
+pub const EDGES_MAX: usize = 1_000_000;
+/// Longest node id in bytes: ids are repeated in every record of the node.
+pub const NODE_ID_BYTES_MAX: usize = 64;
+/// Longest workflow name or version in bytes.
+pub const NAME_BYTES_MAX: usize = 128;
+/// Longest plugin name in bytes.
+pub const PLUGIN_BYTES_MAX: usize = 128;
+/// Longest path of an HTTP node in bytes.
+pub const PATH_BYTES_MAX: usize = 1_024;
+/// Longest time limit of an attempt or of a run: 366 days, in milliseconds.
+pub const TIMEOUT_MS_MAX: u64 = 366 * 24 * 60 * 60 * 1_000;
+/// Time limit of an attempt when the definition names none, in milliseconds.
+pub const TIMEOUT_MS_DEFAULT: u64 = 30_000;
+/// Time limit of a run when the definition names none: 24 hours, in milliseconds.
+pub const RUN_TIMEOUT_MS_DEFAULT: u64 = 24 * 60 * 60 * 1_000;
+/// Largest schema of a run's input in bytes.
+pub const INPUT_SCHEMA_BYTES_MAX: usize = 64 * 1_024;
+
+/// A node's place in [`Plan::nodes`].
+pub type NodeIndex = u32;
+
+/// A workflow, checked and laid out for execution.
+///
+/// Bytes from outside become a plan by deserialising; only
+/// [`Executable::new`] says whether such a plan is sound.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// [`PLAN_VERSION`].
+    pub version: u16,
+    /// Name of the workflow.
+    pub workflow: Arc<str>,
+    /// Version of the workflow, as its author wrote it.
+    pub workflow_version: Arc<str>,
+    /// The nodes in topological order: every predecessor stands before its successors.
+    pub nodes: Vec<PlanNode>,
+    /// How long a run may take, in milliseconds.
+    pub run_timeout_ms: u64,
+    /// What a run's input must look like, see [`input::check`].
+    pub input_schema: Option<Json>,
+}
+
+/// One node of a plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlanNode {
+    /// Unique within the plan: `[a-z0-9][a-z0-9_-]*`, at most [`NODE_ID_BYTES_MAX`] bytes.
+    pub id: Arc<str>,
+    /// The nodes that this one waits for, ascending.
+    pub predecessors: Vec<NodeIndex>,
+    /// The nodes that wait for this one, ascending.
+    pub successors: Vec<NodeIndex>,
+    /// Which predecessors must have ended.
+    pub join: Join,
+    /// CEL: whether the node runs at all; absent means yes.
+    pub when: Option<String>,
+    /// What the node does.
+    pub work: Work,
+    /// Time limit of one attempt, in milliseconds.
+    pub timeout_ms: u64,
+    /// When a failed attempt is made again.
+    pub retry: RetryPolicy,
+}
+
+/// Which predecessors a node waits for; see the [module](self).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Join {
+    /// All of them.
+    #[default]
+    All,
+    /// The first that completes.
+    Any,
+}
+
+/// What a node does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Work {
+    /// Nothing, but as a real effect: dispatched and reported back.
+    Noop,
+    /// Computes a value from what is known.
+    Transform {
+        /// CEL: the node's output.
+        value: String,
+    },
+    /// Calls a plugin over HTTP: `POST` with a JSON body.
+    Http {
+        /// Which plugin; the engine's configuration says where it lives.
+        plugin: String,
+        /// Path of the call, from `/`.
+        path: String,
+        /// CEL: the body.
+        body: String,
+        /// Whether the plugin recognises a repeated idempotency key.
+        idempotent: bool,
+    },
+}
+
+impl Work {
+    /// The CEL text whose value the node is made of: a transform's value, a call's body.
+    #[must_use]
+    pub fn value(&self) -> Option<&str> {
+        match self {
+            Self::Noop => None,
+            Self::Transform { value } => Some(value),
+            Self::Http { body, .. } => Some(body),
+        }
+    }
+}

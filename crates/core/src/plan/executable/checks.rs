@@ -1,0 +1,244 @@
+//! What can be said about a plan without following its edges, and its edges.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use super::PlanProblem;
+use crate::expression::{Expression, ExpressionError};
+use crate::plan::retry::{ATTEMPTS_MAX, RETRY_DELAY_MS_MAX, RETRY_FACTOR_PERMILLE_MAX};
+use crate::plan::{
+    EDGES_MAX, INPUT_SCHEMA_BYTES_MAX, NAME_BYTES_MAX, NODE_ID_BYTES_MAX, NODES_MAX, NodeIndex,
+    PATH_BYTES_MAX, PLAN_VERSION, PLUGIN_BYTES_MAX, Plan, PlanNode, TIMEOUT_MS_MAX, Work, input,
+};
+
+/// The values from outside that a workflow's expressions may mention.
+pub(in crate::plan) const ROOTS: [&str; 3] = ["input", "tasks", "event"];
+
+/// The compiled expressions of a plan, by node.
+pub(super) struct Expressions {
+    pub(super) guards: Vec<Option<Expression>>,
+    pub(super) values: Vec<Option<Expression>>,
+}
+
+pub(super) fn of_plan(plan: &Plan) -> Vec<PlanProblem> {
+    let mut problems = Vec::new();
+    let mut about = |field, message: String| problems.push(PlanProblem::new(None, field, message));
+    if plan.version != PLAN_VERSION {
+        about("version", format!("plan version {} is not known here", plan.version));
+    }
+    for (field, text) in [("name", &plan.workflow), ("version", &plan.workflow_version)] {
+        if !is_name(text) {
+            about(
+                field,
+                format!(
+                    "`{}` is no {field} of a workflow; use 1 to {NAME_BYTES_MAX} letters, digits, \
+                     `.`, `_` and `-`",
+                    shortened(text)
+                ),
+            );
+        }
+    }
+    if plan.run_timeout_ms == 0 || plan.run_timeout_ms > TIMEOUT_MS_MAX {
+        about("run_timeout", "a run's time limit is 1 ms to 366 days".to_owned());
+    }
+    if let Some(schema) = &plan.input_schema {
+        if schema.as_str().len() > INPUT_SCHEMA_BYTES_MAX {
+            about("input", format!("the schema exceeds {INPUT_SCHEMA_BYTES_MAX} bytes"));
+        } else {
+            for problem in input::check_schema(&schema.parse()) {
+                about("input", problem.to_string());
+            }
+        }
+    }
+    if plan.nodes.is_empty() || plan.nodes.len() > NODES_MAX {
+        about("tasks", format!("a plan has 1 to {NODES_MAX} tasks, not {}", plan.nodes.len()));
+        return problems;
+    }
+    let edges: usize = plan.nodes.iter().map(|node| node.predecessors.len()).sum();
+    if edges > EDGES_MAX {
+        about("tasks", format!("a plan has at most {EDGES_MAX} dependencies, not {edges}"));
+        return problems;
+    }
+    let mut seen: HashMap<&str, NodeIndex> = HashMap::with_capacity(plan.nodes.len());
+    for (node, index) in plan.nodes.iter().zip(0..) {
+        of_node(node, index, &mut problems);
+        if seen.insert(&node.id, index).is_some() {
+            let message = format!("there is another task `{}`", shortened(&node.id));
+            problems.push(PlanProblem::new(Some(index), "id", message));
+        }
+    }
+    of_edges(plan, &mut problems);
+    problems
+}
+
+fn of_node(node: &PlanNode, index: NodeIndex, problems: &mut Vec<PlanProblem>) {
+    let mut about =
+        |field, message: String| problems.push(PlanProblem::new(Some(index), field, message));
+    if !is_node_id(&node.id) {
+        about(
+            "id",
+            format!(
+                "`{}` is no task id; use 1 to {NODE_ID_BYTES_MAX} lower-case letters, digits, `-` \
+                 and `_`, starting with a letter or digit",
+                shortened(&node.id)
+            ),
+        );
+    }
+    if node.timeout_ms == 0 || node.timeout_ms > TIMEOUT_MS_MAX {
+        about("timeout", "a time limit is 1 ms to 366 days".to_owned());
+    }
+    let retry = &node.retry;
+    if retry.max_attempts == 0 || retry.max_attempts > ATTEMPTS_MAX {
+        about("retry", format!("`max_attempts` is 1 to {ATTEMPTS_MAX}"));
+    }
+    if retry.initial_ms > RETRY_DELAY_MS_MAX || retry.max_ms > RETRY_DELAY_MS_MAX {
+        about("retry", "`initial` and `max` are at most 24h".to_owned());
+    }
+    if !(1_000..=RETRY_FACTOR_PERMILLE_MAX).contains(&retry.factor_permille) {
+        about("retry", "`factor` is 1 to 100".to_owned());
+    }
+    if let Work::Http { plugin, path, .. } = &node.work {
+        if plugin.len() > PLUGIN_BYTES_MAX || !is_name(plugin) {
+            about("http.plugin", format!("`{}` is no plugin name", shortened(plugin)));
+        }
+        if !is_path(path) {
+            about(
+                "http.path",
+                format!(
+                    "`{}` is no path; start with `/`, use visible ASCII without `\\`, `#` or `..`, \
+                     at most {PATH_BYTES_MAX} bytes",
+                    shortened(path)
+                ),
+            );
+        }
+    }
+}
+
+/// Edges that point backwards only are a topological order, so this says all
+/// about cycles too.
+fn of_edges(plan: &Plan, problems: &mut Vec<PlanProblem>) {
+    // How many successors of each node have been met as predecessors.
+    let mut met = vec![0_usize; plan.nodes.len()];
+    for (node, index) in plan.nodes.iter().zip(0..) {
+        let ascending = node.predecessors.is_sorted_by(|one, two| one < two)
+            && node.successors.is_sorted_by(|one, two| one < two);
+        let ordered = node.predecessors.last().is_none_or(|last| *last < index);
+        if !ascending || !ordered {
+            let message = "dependencies must be ascending and stand before their task";
+            problems.push(PlanProblem::new(Some(index), "depends_on", message));
+            return;
+        }
+        for predecessor in &node.predecessors {
+            let place = *predecessor as usize;
+            let expected = plan
+                .nodes
+                .get(place)
+                .zip(met.get(place))
+                .and_then(|(node, met)| node.successors.get(*met));
+            if expected != Some(&index) {
+                return problems.push(asymmetric(index));
+            }
+            if let Some(met) = met.get_mut(place) {
+                *met += 1;
+            }
+        }
+    }
+    for ((node, index), met) in plan.nodes.iter().zip(0..).zip(met) {
+        if node.successors.len() != met {
+            return problems.push(asymmetric(index));
+        }
+    }
+}
+
+fn asymmetric(index: NodeIndex) -> PlanProblem {
+    let message = "predecessors and successors do not mirror each other";
+    PlanProblem::new(Some(index), "depends_on", message)
+}
+
+/// Compiles every expression, equal ones once.
+pub(super) fn of_expressions(plan: &Plan) -> (Expressions, Vec<PlanProblem>) {
+    let mut compiler = Compiler { known: HashMap::new(), problems: Vec::new() };
+    let mut expressions = Expressions {
+        guards: Vec::with_capacity(plan.nodes.len()),
+        values: Vec::with_capacity(plan.nodes.len()),
+    };
+    for (node, index) in plan.nodes.iter().zip(0..) {
+        let guard = node.when.as_deref().and_then(|when| compiler.compile(index, "when", when));
+        expressions.guards.push(guard);
+        let field = match &node.work {
+            Work::Noop => "noop",
+            Work::Transform { .. } => "transform",
+            Work::Http { .. } => "http.body",
+        };
+        let value = node.work.value().and_then(|value| compiler.compile(index, field, value));
+        expressions.values.push(value);
+    }
+    (expressions, compiler.problems)
+}
+
+struct Compiler<'p> {
+    known: HashMap<&'p str, Result<Expression, ExpressionError>>,
+    problems: Vec<PlanProblem>,
+}
+
+impl<'p> Compiler<'p> {
+    fn compile(
+        &mut self,
+        node: NodeIndex,
+        field: &'static str,
+        source: &'p str,
+    ) -> Option<Expression> {
+        let compiled = match self.known.entry(source) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => place.insert(Expression::compile(source)),
+        };
+        match compiled {
+            Ok(expression) => {
+                for root in &expression.references().roots {
+                    if !ROOTS.contains(&root.as_str()) {
+                        let message = format!("`{}` is not known here", shortened(root));
+                        self.problems.push(PlanProblem::new(Some(node), field, message).with_hint(
+                            "a workflow's expressions see `input`, `tasks` and `event`",
+                        ));
+                    }
+                }
+                Some(expression.clone())
+            }
+            Err(error) => {
+                let mut problem = PlanProblem::new(Some(node), field, error.message.clone());
+                problem.position = error.position;
+                self.problems.push(problem);
+                None
+            }
+        }
+    }
+}
+
+/// Whether `text` is a task id.
+#[must_use]
+fn is_node_id(text: &str) -> bool {
+    let alphanumeric = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    text.len() <= NODE_ID_BYTES_MAX
+        && text.bytes().next().is_some_and(alphanumeric)
+        && text.bytes().all(|byte| alphanumeric(byte) || byte == b'-' || byte == b'_')
+}
+
+fn is_name(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    !text.is_empty() && text.len() <= NAME_BYTES_MAX && text.bytes().all(allowed)
+}
+
+fn is_path(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'\\' | b'#');
+    text.len() <= PATH_BYTES_MAX
+        && text.starts_with('/')
+        && !text.starts_with("//")
+        && text.bytes().all(allowed)
+        && text.split(['/', '?']).all(|segment| segment != "..")
+}
+
+/// Foreign text for a message, of bounded length.
+fn shortened(text: &str) -> String {
+    const CHARACTERS_MAX: usize = 80;
+    text.chars().take(CHARACTERS_MAX).collect()
+}

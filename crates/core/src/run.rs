@@ -1,0 +1,354 @@
+//! One run as a fold of its records.
+//!
+//! ```text
+//! node:  Waiting ─► Ready ─► Running ─► Succeeded
+//!           │         │        │  ▲ └──► Failed, Unknown
+//!           │         │        ▼  │
+//!           │         │      Backoff
+//!           │         ├──► Succeeded (a value)  ·  Failed (a value that does not evaluate)
+//!           └► Dead ──┴──► Skipped
+//!
+//! run:   Open ─► Closing(reason) ─► ended     (Open ─► ended when all nodes ended well)
+//! ```
+//!
+//! A run closes before it ends: in `Closing` nothing new is dispatched, and the
+//! terminal record comes only when every ordered effect has an outcome.
+
+mod step;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::effect::Outcome;
+use crate::identity::{JournalTime, RunId, Tenant};
+use crate::json::Json;
+use crate::plan::{Executable, Join, NodeIndex};
+use crate::record::{Body, EndReason, Record, RunStarted};
+
+pub use step::{OUTPUT_BYTES_MAX, Step};
+
+/// A run that has begun and not ended.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// Whose run it is.
+    pub tenant: Tenant,
+    /// The plan it began with and keeps.
+    pub executable: Arc<Executable>,
+    /// What the workflow sees as `input`.
+    pub input: Json,
+    /// W3C trace context of the event that started it.
+    pub traceparent: Option<Arc<str>>,
+    /// When it must have ended, journal time.
+    pub deadline: JournalTime,
+    phase: Phase,
+    nodes: Box<[Node]>,
+    ready: VecDeque<NodeIndex>,
+    not_ended: u32,
+    running: u32,
+}
+
+/// Whether a run takes anything new on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Phase {
+    /// It does.
+    Open,
+    /// It does not; it waits for what is under way.
+    Closing(Box<EndReason>),
+}
+
+/// Where a node stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Node {
+    /// For its predecessors; how many ended, how many of those completed.
+    Waiting {
+        /// Completed or skipped.
+        ended: u32,
+        /// Completed.
+        completed: u32,
+    },
+    /// Its join is satisfied.
+    Ready,
+    /// Every predecessor was skipped, so it will be.
+    Dead,
+    /// An attempt is ordered and has no outcome.
+    Running {
+        /// Attempt number, from 1.
+        attempt: u32,
+        /// Attempts that failed before it; crashes of the owner do not count.
+        failures: u32,
+    },
+    /// Waits to try again.
+    Backoff {
+        /// Number of the last attempt.
+        attempt: u32,
+        /// Attempts that failed.
+        failures: u32,
+        /// When the next is due, journal time.
+        due: JournalTime,
+    },
+    /// Ended well; `None` stands for the output `null`.
+    Succeeded(Option<Json>),
+    /// Not taken.
+    Skipped,
+    /// Failed for good.
+    Failed,
+    /// Nobody knows whether its effect happened.
+    Unknown,
+}
+
+/// A record that cannot follow the ones before it.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("`{kind}` cannot follow: {detail}")]
+pub struct CorruptHistory {
+    /// Kind of the record.
+    pub kind: &'static str,
+    /// What it met.
+    pub detail: String,
+}
+
+impl CorruptHistory {
+    /// Says that `record` met `detail`.
+    #[must_use]
+    pub fn new(record: &Record, detail: impl Into<String>) -> Self {
+        Self { kind: record.body.kind().as_str(), detail: detail.into() }
+    }
+}
+
+impl Run {
+    /// The run as its first record leaves it.
+    #[must_use]
+    pub fn start(tenant: &Tenant, started: &RunStarted, executable: Arc<Executable>) -> Self {
+        let nodes = executable
+            .plan()
+            .nodes
+            .iter()
+            .map(|node| match node.predecessors.is_empty() {
+                true => Node::Ready,
+                false => Node::Waiting { ended: 0, completed: 0 },
+            })
+            .collect::<Box<[Node]>>();
+        let ready = (0..).zip(nodes.iter()).filter(|(_, node)| **node == Node::Ready);
+        Self {
+            tenant: tenant.clone(),
+            input: started.input.clone(),
+            traceparent: started.event.traceparent.clone(),
+            deadline: started.deadline,
+            phase: Phase::Open,
+            ready: ready.map(|(index, _)| index).collect(),
+            not_ended: u32::try_from(nodes.len()).unwrap_or(u32::MAX),
+            running: 0,
+            nodes,
+            executable,
+        }
+    }
+
+    /// Whether the run takes anything new on.
+    #[must_use]
+    pub fn phase(&self) -> &Phase {
+        &self.phase
+    }
+
+    /// Where the node at `index` stands.
+    #[must_use]
+    pub fn node(&self, index: NodeIndex) -> Option<&Node> {
+        self.nodes.get(index as usize)
+    }
+
+    /// Every node with its place in the plan.
+    pub fn nodes(&self) -> impl Iterator<Item = (NodeIndex, &Node)> {
+        (0..).zip(self.nodes.iter())
+    }
+
+    /// Attempts that are ordered and have no outcome.
+    #[must_use]
+    pub fn running(&self) -> u32 {
+        self.running
+    }
+
+    /// The next node to move on, if the run takes anything new on.
+    #[must_use]
+    pub fn next_ready(&self) -> Option<NodeIndex> {
+        match self.phase {
+            Phase::Open => self.ready.front().copied(),
+            Phase::Closing(_) => None,
+        }
+    }
+
+    /// The record that ends the run now, if it can end.
+    #[must_use]
+    pub fn ending(&self) -> Option<Body> {
+        match &self.phase {
+            Phase::Open if self.not_ended == 0 => {
+                Some(Body::RunSucceeded(crate::record::RunSucceeded {}))
+            }
+            Phase::Closing(reason) if self.running == 0 => Some(ending_of(reason)),
+            Phase::Open | Phase::Closing(_) => None,
+        }
+    }
+
+    /// Folds one of the run's records, other than its first and its last.
+    ///
+    /// The run is unchanged when the record is refused.
+    ///
+    /// # Errors
+    ///
+    /// [`CorruptHistory`] if the record cannot follow.
+    pub fn evolve(&mut self, record: &Record) -> Result<(), CorruptHistory> {
+        if let Body::RunClosing(closing) = &record.body {
+            if self.phase != Phase::Open {
+                return Err(CorruptHistory::new(record, "the run is closing already"));
+            }
+            self.phase = Phase::Closing(Box::new(closing.reason.clone()));
+            return Ok(());
+        }
+        let index = self.index_of(record)?;
+        let Some(next) = self.next_state(index, record) else {
+            let detail = format!("node `{}` is {:?}", self.id(index), self.node(index));
+            return Err(CorruptHistory::new(record, detail));
+        };
+        self.put(index, next);
+        Ok(())
+    }
+
+    fn index_of(&self, record: &Record) -> Result<NodeIndex, CorruptHistory> {
+        record
+            .node
+            .as_deref()
+            .and_then(|id| self.executable.find(id))
+            .ok_or_else(|| CorruptHistory::new(record, "the plan has no such node"))
+    }
+
+    fn id(&self, index: NodeIndex) -> &str {
+        self.executable.node(index).map_or("?", |node| &node.id)
+    }
+
+    /// The transition table: `None` where the record does not apply.
+    fn next_state(&self, index: NodeIndex, record: &Record) -> Option<Node> {
+        let node = self.node(index)?;
+        let open = self.phase == Phase::Open;
+        let attempt = record.attempt;
+        match (&record.body, node) {
+            (Body::NodeDispatched(_), Node::Ready) if open && attempt == Some(1) => {
+                Some(Node::Running { attempt: 1, failures: 0 })
+            }
+            (
+                Body::NodeDispatched(_),
+                Node::Backoff { attempt: last, failures, .. }
+                | Node::Running { attempt: last, failures },
+            ) if open && attempt == last.checked_add(1) => {
+                Some(Node::Running { attempt: last + 1, failures: *failures })
+            }
+            // The first real outcome of the effect counts, whichever attempt brought it.
+            (Body::NodeSucceeded(succeeded), Node::Running { attempt: running, .. })
+                if attempt.is_some_and(|attempt| attempt >= 1 && attempt <= *running) =>
+            {
+                Some(Node::succeeded(&succeeded.output))
+            }
+            (Body::NodeSucceeded(succeeded), Node::Ready) if open && attempt.is_none() => {
+                Some(Node::succeeded(&succeeded.output))
+            }
+            (Body::NodeRetrying(retrying), Node::Running { attempt: running, failures })
+                if open && attempt == Some(*running) =>
+            {
+                let failures = failures.saturating_add(1);
+                Some(Node::Backoff { attempt: *running, failures, due: retrying.due })
+            }
+            (Body::NodeFailed(_), Node::Running { attempt: running, .. })
+                if attempt == Some(*running) =>
+            {
+                Some(Node::Failed)
+            }
+            (Body::NodeFailed(_), Node::Ready) if open && attempt.is_none() => Some(Node::Failed),
+            (Body::NodeUnknown(_), Node::Running { attempt: running, .. })
+                if attempt == Some(*running) =>
+            {
+                Some(Node::Unknown)
+            }
+            (Body::NodeSkipped(_), Node::Ready | Node::Dead) if open => Some(Node::Skipped),
+            _ => None,
+        }
+    }
+
+    fn put(&mut self, index: NodeIndex, next: Node) {
+        let Some(slot) = self.nodes.get_mut(index as usize) else { return };
+        let before = std::mem::replace(slot, next);
+        if matches!(before, Node::Ready | Node::Dead) {
+            self.leave_ready(index);
+        }
+        let after = self.nodes.get(index as usize);
+        let is_running = matches!(after, Some(Node::Running { .. }));
+        match (matches!(before, Node::Running { .. }), is_running) {
+            (false, true) => self.running += 1,
+            (true, false) => self.running -= 1,
+            (true, true) | (false, false) => {}
+        }
+        match after {
+            Some(Node::Succeeded(_)) => self.end_node(index, true),
+            Some(Node::Skipped) => self.end_node(index, false),
+            _ => {}
+        }
+    }
+
+    fn leave_ready(&mut self, index: NodeIndex) {
+        match self.ready.front() {
+            Some(front) if *front == index => {
+                self.ready.pop_front();
+            }
+            _ => self.ready.retain(|waiting| *waiting != index),
+        }
+    }
+
+    fn end_node(&mut self, index: NodeIndex, completed: bool) {
+        self.not_ended = self.not_ended.saturating_sub(1);
+        let executable = self.executable.clone();
+        let Some(node) = executable.node(index) else { return };
+        for successor in &node.successors {
+            let Some(definition) = executable.node(*successor) else { continue };
+            let Some(slot) = self.nodes.get_mut(*successor as usize) else { continue };
+            let Node::Waiting { ended, completed: all } = slot else { continue };
+            *ended += 1;
+            *all += u32::from(completed);
+            let everyone = definition.predecessors.len() == *ended as usize;
+            let next = match (definition.join, *all > 0) {
+                (Join::Any, true) => Node::Ready,
+                (Join::All, true) if everyone => Node::Ready,
+                (Join::All | Join::Any, false) if everyone => Node::Dead,
+                (Join::All | Join::Any, _) => continue,
+            };
+            *slot = next;
+            self.ready.push_back(*successor);
+        }
+    }
+}
+
+impl Node {
+    fn succeeded(output: &Json) -> Self {
+        Self::Succeeded((!output.is_null()).then(|| output.clone()))
+    }
+}
+
+fn ending_of(reason: &EndReason) -> Body {
+    let reason = reason.clone();
+    match reason {
+        EndReason::Failed { .. } => Body::RunFailed(crate::record::RunFailed { reason }),
+        EndReason::Cancelled { .. } => Body::RunCancelled(crate::record::RunCancelled { reason }),
+        EndReason::TimedOut => Body::RunTimedOut(crate::record::RunTimedOut { reason }),
+    }
+}
+
+/// An outcome of an attempt, as its runner reports it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttemptReport {
+    /// The run.
+    pub run: RunId,
+    /// The node.
+    pub node: Arc<str>,
+    /// Activation of the node.
+    pub activation: u32,
+    /// The attempt.
+    pub attempt: u32,
+    /// What came of it.
+    pub outcome: Outcome,
+}

@@ -1,0 +1,221 @@
+//! What a run does next: pure, bounded, and the same on every machine.
+
+use serde_json::{Map, Value, json};
+
+use super::{Node, Run};
+use crate::digest::hash_parts;
+use crate::effect::{Attempt, AttemptWork, EffectKey, Outcome, bounded_detail};
+use crate::expression::{Expression, Scope};
+use crate::identity::{JournalTime, RunId};
+use crate::json::Json;
+use crate::plan::{FailureClass, NodeIndex, PlanNode, Work};
+use crate::record::{
+    Body, NodeDispatched, NodeFailed, NodeRetrying, NodeSkipped, NodeSucceeded, Record,
+};
+
+/// Largest output of a node and largest body of a call, bytes of JSON text.
+/// A record must fit a broker message of 1 MiB together with its neighbours of
+/// the same command; larger data goes by reference. A larger one fails the
+/// attempt with `response_too_large`.
+pub const OUTPUT_BYTES_MAX: usize = 256 * 1024;
+
+/// A record to append and, where it orders one, the attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// The record.
+    pub record: Record,
+    /// The attempt that the record orders.
+    pub attempt: Option<Attempt>,
+}
+
+impl Run {
+    /// Moves the node at `index` on, which is ready, or due again after a
+    /// failure or the loss of its owner.
+    #[must_use]
+    pub fn step(&self, id: RunId, index: NodeIndex) -> Option<Step> {
+        let node = self.executable.node(index)?;
+        match self.node(index)? {
+            Node::Dead => Some(self.record_only(id, node, NodeSkipped {}.into())),
+            Node::Ready => Some(self.enter(id, index, node)),
+            Node::Backoff { attempt, .. } | Node::Running { attempt, .. } => {
+                Some(self.dispatch(id, index, node, attempt.saturating_add(1)))
+            }
+            Node::Waiting { .. }
+            | Node::Succeeded(_)
+            | Node::Skipped
+            | Node::Failed
+            | Node::Unknown => None,
+        }
+    }
+
+    /// The record for an outcome of the attempt that the node is running;
+    /// `None` when it is running no such attempt.
+    #[must_use]
+    pub fn conclude(
+        &self,
+        id: RunId,
+        index: NodeIndex,
+        attempt: u32,
+        outcome: &Outcome,
+        now: JournalTime,
+    ) -> Option<Record> {
+        let node = self.executable.node(index)?;
+        let Node::Running { attempt: running, failures } = self.node(index)? else { return None };
+        // An earlier attempt may succeed after its owner was lost and another
+        // was ordered: that is the effect's first outcome. Its failure says
+        // nothing about the attempt under way.
+        let counts = match outcome {
+            Outcome::Succeeded { .. } => (1..=*running).contains(&attempt),
+            Outcome::Failed { .. } => *running == attempt,
+        };
+        if !counts {
+            return None;
+        }
+        let body = match outcome {
+            Outcome::Succeeded { output } if output.as_str().len() > OUTPUT_BYTES_MAX => {
+                let detail = format!(
+                    "the answer has {} bytes, at most {OUTPUT_BYTES_MAX} are kept",
+                    output.as_str().len()
+                );
+                NodeFailed { class: FailureClass::ResponseTooLarge, detail }.into()
+            }
+            Outcome::Succeeded { output } => NodeSucceeded { output: output.clone() }.into(),
+            Outcome::Failed { class, detail } => {
+                let detail = bounded_detail(detail);
+                let failures = failures.saturating_add(1);
+                let open = self.next_phase_is_open();
+                if open && node.retry.retries(failures, *class) {
+                    let random = jitter(id, node, attempt);
+                    let due = now.plus_ms(node.retry.delay_ms(failures, random));
+                    NodeRetrying { class: *class, detail, due }.into()
+                } else {
+                    NodeFailed { class: *class, detail }.into()
+                }
+            }
+        };
+        Some(Record::of_node(&self.tenant, id, &node.id, body).attempt(attempt))
+    }
+
+    fn next_phase_is_open(&self) -> bool {
+        matches!(self.phase, super::Phase::Open)
+    }
+
+    fn enter(&self, id: RunId, index: NodeIndex, node: &PlanNode) -> Step {
+        if let Some(guard) = self.executable.guard(index) {
+            match self.evaluate(guard, Expression::evaluate_bool) {
+                Ok(true) => {}
+                Ok(false) => return self.record_only(id, node, NodeSkipped {}.into()),
+                Err(detail) => {
+                    return self.record_only(id, node, expression_failure("when", &detail));
+                }
+            }
+        }
+        match &node.work {
+            Work::Transform { .. } => {
+                let body = match self.value(index) {
+                    Ok(output) => NodeSucceeded { output }.into(),
+                    Err(detail) => expression_failure("transform", &detail),
+                };
+                self.record_only(id, node, body)
+            }
+            Work::Noop | Work::Http { .. } => self.dispatch(id, index, node, 1),
+        }
+    }
+
+    /// Evaluates the body again on every attempt: it is a function of what is
+    /// recorded, so all attempts send the same.
+    fn dispatch(&self, id: RunId, index: NodeIndex, node: &PlanNode, attempt: u32) -> Step {
+        let (work, input) = match &node.work {
+            Work::Noop | Work::Transform { .. } => (AttemptWork::Noop, Json::null()),
+            Work::Http { plugin, path, .. } => match self.value(index) {
+                Ok(body) => {
+                    let input = body.clone();
+                    let (plugin, path) = (plugin.as_str().into(), path.as_str().into());
+                    (AttemptWork::Http { plugin, path, body }, input)
+                }
+                Err(detail) => {
+                    return self.record_only(id, node, expression_failure("body", &detail));
+                }
+            },
+        };
+        let record = Record::of_node(&self.tenant, id, &node.id, NodeDispatched { input }.into());
+        let attempt = Attempt {
+            run: id,
+            node: node.id.clone(),
+            activation: 1,
+            attempt,
+            tenant: self.tenant.clone(),
+            timeout_ms: node.timeout_ms,
+            traceparent: self.traceparent.clone(),
+            work,
+        };
+        Step { record: record.attempt(attempt.attempt), attempt: Some(attempt) }
+    }
+
+    fn record_only(&self, id: RunId, node: &PlanNode, body: Body) -> Step {
+        Step { record: Record::of_node(&self.tenant, id, &node.id, body), attempt: None }
+    }
+
+    fn value(&self, index: NodeIndex) -> Result<Json, String> {
+        let Some(expression) = self.executable.value(index) else { return Ok(Json::null()) };
+        let value = self.evaluate(expression, Expression::evaluate)?;
+        let text = Json::from_value(&value);
+        match text.as_str().len() {
+            0..=OUTPUT_BYTES_MAX => Ok(text),
+            bytes => {
+                Err(format!("the value has {bytes} bytes, at most {OUTPUT_BYTES_MAX} are kept"))
+            }
+        }
+    }
+
+    fn evaluate<T, E: std::fmt::Display>(
+        &self,
+        expression: &Expression,
+        evaluate: impl Fn(&Expression, &Scope<'_>) -> Result<T, E>,
+    ) -> Result<T, String> {
+        let references = expression.references();
+        let input = match references.roots.contains("input") {
+            true => self.input.parse(),
+            false => Value::Null,
+        };
+        let tasks = references
+            .tasks
+            .iter()
+            .filter_map(|id| Some((id.clone(), self.task(self.executable.find(id)?)?)))
+            .collect::<Map<String, Value>>();
+        let tasks = Value::Object(tasks);
+        let scope = Scope::new().with("input", &input).with("tasks", &tasks);
+        evaluate(expression, &scope).map_err(|error| bounded_detail(&error.to_string()))
+    }
+
+    /// What expressions see as `tasks.<id>`.
+    fn task(&self, index: NodeIndex) -> Option<Value> {
+        match self.node(index)? {
+            Node::Succeeded(output) => {
+                let output = output.as_ref().map_or(Value::Null, Json::parse);
+                Some(json!({ "status": "succeeded", "output": output }))
+            }
+            Node::Skipped => Some(json!({ "status": "skipped", "output": null })),
+            Node::Waiting { .. }
+            | Node::Ready
+            | Node::Dead
+            | Node::Running { .. }
+            | Node::Backoff { .. }
+            | Node::Failed
+            | Node::Unknown => Some(json!({ "status": "pending", "output": null })),
+        }
+    }
+}
+
+fn expression_failure(field: &str, detail: &str) -> Body {
+    let detail = bounded_detail(&format!("`{field}` could not be evaluated: {detail}"));
+    NodeFailed { class: FailureClass::Expression, detail }.into()
+}
+
+/// A number that is uniform over effects and attempts and the same each time.
+fn jitter(run: RunId, node: &PlanNode, attempt: u32) -> u64 {
+    let key = EffectKey::of_node(run, node.id.clone(), 1).to_string();
+    let [a, b, c, d, e, f, g, h, ..] =
+        hash_parts(&[b"retry", key.as_bytes(), &attempt.to_be_bytes()]);
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
+}

@@ -1,0 +1,28 @@
+//! Workflows and strategies as people write them, in YAML or JSON.
+//!
+//! A document becomes a tree in which every value knows its line and column,
+//! the tree becomes a [`WorkflowDocument`] or a list of strategies, and a
+//! workflow becomes a plan. Each step goes on after a problem where it can, so
+//! a writer learns of all problems at once. A key that has no effect yet is
+//! refused by name: nothing that somebody wrote is silently ignored.
+//!
+//! Documents are untrusted: their size, depth and number of values are
+//! limited by [`Limits`], aliases are refused, and only `true` and `false` are
+//! truth values.
+
+mod build;
+mod duration;
+mod fields;
+mod problem;
+mod schema;
+mod spelling;
+mod strategies;
+mod tree;
+mod workflow;
+
+pub use build::{build, build_plan};
+pub use problem::{Problem, report};
+pub use schema::{strategies_schema, workflow_schema};
+pub use strategies::read_strategies;
+pub use tree::{DEPTH_MAX, Limits};
+pub use workflow::{ORCHESTRATION_PATTERNS, TaskDocument, WorkflowDocument, read_workflow};

@@ -1,0 +1,126 @@
+//! What is wrong with a document, and where.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::tree::{Located, Place};
+
+/// One thing wrong with a document.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// The file, where the document came from one.
+    pub file: Option<String>,
+    /// Line, from 1; 0 when the document has no text (a plan built in memory).
+    pub line: u32,
+    /// Column in characters, from 1; 0 when the document has no text.
+    pub column: u32,
+    /// Where in the document: `workflow.tasks[2].when`.
+    pub path: String,
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(file) = &self.file {
+            write!(formatter, "{file}:")?;
+        }
+        if self.line > 0 {
+            write!(formatter, "{}:{}: ", self.line, self.column)?;
+        }
+        if !self.path.is_empty() {
+            write!(formatter, "{}: ", self.path)?;
+        }
+        formatter.write_str(&self.message)?;
+        match &self.hint {
+            Some(hint) => write!(formatter, " ({hint})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Problem {}
+
+/// Renders problems one per line, as a compiler would.
+#[must_use]
+pub fn report(problems: &[Problem]) -> String {
+    problems.iter().map(|problem| format!("{problem}\n")).collect()
+}
+
+/// Most problems that are kept of one document: more help nobody, and a
+/// document of a hundred thousand mistakes must stay cheap.
+const PROBLEMS_MAX: usize = 200;
+
+/// Collects the problems of one document.
+#[derive(Debug, Default)]
+pub(crate) struct Problems {
+    list: Vec<Problem>,
+    file: Option<String>,
+}
+
+impl Problems {
+    pub(crate) fn of_file(file: Option<&str>) -> Self {
+        Self { list: Vec::new(), file: file.map(str::to_owned) }
+    }
+
+    pub(crate) fn add(&mut self, place: Place, path: &str, message: impl Into<String>) {
+        self.push(place, path, message.into(), None);
+    }
+
+    pub(crate) fn add_with_hint(
+        &mut self,
+        place: Place,
+        path: &str,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) {
+        self.push(place, path, message.into(), Some(hint.into()));
+    }
+
+    pub(crate) fn push(
+        &mut self,
+        place: Place,
+        path: &str,
+        message: String,
+        hint: Option<String>,
+    ) {
+        if self.list.len() < PROBLEMS_MAX {
+            self.list.push(Problem {
+                file: self.file.clone(),
+                line: place.line,
+                column: place.column,
+                path: path.to_owned(),
+                message,
+                hint,
+            });
+        }
+    }
+
+    /// Takes over problems that know their path, and finds their places.
+    pub(crate) fn locate(&mut self, problems: Vec<Problem>, document: &Located, source: &str) {
+        for problem in problems {
+            let place = document.find(&problem.path);
+            // Line and column count inside the expression so far.
+            let place = match (problem.line, problem.column) {
+                (0, _) | (_, 0) => place.start,
+                (line, column) => place.inside(source, line, column),
+            };
+            self.push(place, &problem.path, problem.message, problem.hint);
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// All problems in the order of the document.
+    pub(crate) fn into_sorted(self) -> Vec<Problem> {
+        let mut list = self.list;
+        list.sort_by(|one, two| (one.line, one.column).cmp(&(two.line, two.column)));
+        list.dedup();
+        list
+    }
+}

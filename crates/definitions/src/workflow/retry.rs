@@ -1,0 +1,98 @@
+//! `retry` and its short form `retry_policy`.
+
+use fermata_core::plan::{FailureClass, RetryPolicy};
+
+use crate::duration;
+use crate::fields::{Fields, Keys, Reader};
+use crate::spelling;
+use crate::tree::{Located, Tree};
+
+pub(crate) const RETRY: Keys = Keys {
+    known: &["max_attempts", "initial", "factor", "max", "jitter", "on"],
+    later: &[],
+};
+/// The short forms.
+const POLICIES: [&str; 2] = ["exponential_backoff", "none"];
+
+pub(super) fn read(reader: &mut Reader<'_>, fields: &Fields<'_>) -> RetryPolicy {
+    let short = fields.read(reader, "retry_policy", policy);
+    let long = fields.read(reader, "retry", retry);
+    if let (Some(entry), Some(_)) = (fields.entry("retry_policy"), fields.entry("retry")) {
+        let message = "`retry` and `retry_policy` say the same thing";
+        let path = fields.path_to("retry_policy");
+        reader.problems.add_with_hint(entry.key_start, &path, message, "keep one of them");
+    }
+    long.or(short).unwrap_or_default()
+}
+
+fn policy(reader: &mut Reader<'_>, path: &str, located: &Located) -> Option<RetryPolicy> {
+    let name = reader.text(path, located)?;
+    match name.as_str() {
+        "exponential_backoff" => Some(RetryPolicy::exponential_backoff()),
+        "none" => Some(RetryPolicy::none()),
+        _ => {
+            let shown: String = name.chars().take(80).collect();
+            let hint = spelling::hint(&name, POLICIES)
+                .unwrap_or_else(|| format!("one of {}, or `retry: {{…}}`", POLICIES.join(", ")));
+            let message = format!("`{shown}` is no retry policy");
+            reader.problems.add_with_hint(located.start, path, message, hint);
+            None
+        }
+    }
+}
+
+fn retry(reader: &mut Reader<'_>, path: &str, located: &Located) -> Option<RetryPolicy> {
+    let fields = reader.mapping(path, located, &RETRY)?;
+    let usual = RetryPolicy::exponential_backoff();
+    let jitter = fields.read(reader, "jitter", Reader::text);
+    if let (Some(jitter), Some(located)) = (jitter, fields.get("jitter"))
+        && jitter != "full"
+    {
+        let message = "only `jitter: full` has an effect";
+        reader.problems.add(located.start, &fields.path_to("jitter"), message);
+    }
+    Some(RetryPolicy {
+        max_attempts: fields.require(reader, "max_attempts", Reader::whole).unwrap_or(1),
+        initial_ms: fields
+            .read(reader, "initial", duration::milliseconds)
+            .unwrap_or(usual.initial_ms),
+        factor_permille: fields.read(reader, "factor", factor).unwrap_or(usual.factor_permille),
+        max_ms: fields.read(reader, "max", duration::milliseconds).unwrap_or(usual.max_ms),
+        on: fields.read(reader, "on", classes).unwrap_or(usual.on),
+    })
+}
+
+fn factor(reader: &mut Reader<'_>, path: &str, located: &Located) -> Option<u32> {
+    let number = if let Tree::Number(number) = &located.value { number.as_f64() } else { None };
+    let Some(factor) = number.filter(|factor| (1.0..=100.0).contains(factor)) else {
+        reader.expected(path, located, "a number from 1 to 100");
+        return None;
+    };
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "at most 100,000 and positive"
+    )]
+    Some((factor * 1_000.0).round() as u32)
+}
+
+fn classes(reader: &mut Reader<'_>, path: &str, located: &Located) -> Option<Vec<FailureClass>> {
+    let names = FailureClass::ALL.map(FailureClass::as_str);
+    let mut classes = Vec::new();
+    for (at, item) in reader.list(path, located)?.iter().enumerate() {
+        let path = format!("{path}[{at}]");
+        let Some(name) = reader.text(&path, item) else { continue };
+        match FailureClass::ALL.into_iter().find(|class| class.as_str() == name) {
+            Some(class) if classes.contains(&class) => {}
+            Some(class) => classes.push(class),
+            None => {
+                let shown: String = name.chars().take(80).collect();
+                let hint = spelling::hint(&name, names)
+                    .unwrap_or_else(|| format!("one of {}", names.join(", ")));
+                let message = format!("`{shown}` is no class of failures");
+                reader.problems.add_with_hint(item.start, &path, message, hint);
+            }
+        }
+    }
+    Some(classes)
+}

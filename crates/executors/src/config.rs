@@ -1,0 +1,173 @@
+//! What the executors may reach, and how much of it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// Settings of all executors.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ExecutorsConfig {
+    /// HTTP calls to plugins.
+    pub http: HttpConfig,
+}
+
+/// Settings of HTTP calls.
+///
+/// A plugin that is not named here can't be called. Host names are resolved by
+/// the system's resolver at each new connection, and the addresses are not
+/// filtered or pinned: whoever writes this list vouches for its names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HttpConfig {
+    /// The allow-list: plugins by the name that workflows use. Empty by default.
+    pub plugins: BTreeMap<String, PluginTarget>,
+    /// Longest request body in bytes; a longer one is not sent (`not_allowed`).
+    pub request_bytes_max: usize,
+    /// Longest response body in bytes; a longer one is dropped and the attempt
+    /// fails (`response_too_large`). It bounds what an attempt holds in memory.
+    pub response_bytes_max: usize,
+    /// Longest wait for a connection, in milliseconds; an attempt that takes
+    /// longer fails (`connect`), the attempt's own time limit permitting.
+    pub connect_timeout_ms: u64,
+    /// Connections at a time to one plugin; an attempt beyond them waits within
+    /// its own time limit, so that a plugin that hangs holds up no other.
+    pub connections_per_plugin_max: usize,
+    /// Idle connections kept open to one host; further ones are closed.
+    pub idle_connections_per_host_max: usize,
+    /// How long an idle connection is kept, in milliseconds.
+    pub idle_timeout_ms: u64,
+}
+
+/// Where a plugin lives and what may be assumed of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PluginTarget {
+    /// Base address, `http` or `https`, optionally with a path that all calls
+    /// share; no user, password, query or fragment. Required.
+    pub url: String,
+    /// Whether the plugin does one thing per idempotency key however often it is
+    /// asked. If not, an attempt that nobody knows the end of goes to a person
+    /// instead of being tried again.
+    pub idempotent: bool,
+}
+
+/// 1 MiB: the broker's default limit for a message, which a body travels in.
+const BODY_BYTES_MAX: usize = 1024 * 1024;
+/// 5 s: a connection within one region takes milliseconds; one lost SYN costs 1 s, two 3 s.
+const CONNECT_TIMEOUT_MS: u64 = 5_000;
+/// 256: well below the usual 1,024 open files of a process, shared with the broker's.
+const CONNECTIONS_PER_PLUGIN_MAX: usize = 256;
+/// 32: keeps a steady load from reconnecting without hoarding after a peak.
+const IDLE_CONNECTIONS_PER_HOST_MAX: usize = 32;
+/// 30 s: below the 60 s after which common servers close an idle connection,
+/// so that a request seldom meets one that is being closed.
+const IDLE_TIMEOUT_MS: u64 = 30_000;
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            plugins: BTreeMap::new(),
+            request_bytes_max: BODY_BYTES_MAX,
+            response_bytes_max: BODY_BYTES_MAX,
+            connect_timeout_ms: CONNECT_TIMEOUT_MS,
+            connections_per_plugin_max: CONNECTIONS_PER_PLUGIN_MAX,
+            idle_connections_per_host_max: IDLE_CONNECTIONS_PER_HOST_MAX,
+            idle_timeout_ms: IDLE_TIMEOUT_MS,
+        }
+    }
+}
+
+impl Default for PluginTarget {
+    fn default() -> Self {
+        Self { url: String::new(), idempotent: true }
+    }
+}
+
+/// Why executors can't be made from a configuration.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// A plugin's address can't be used. The address itself is not shown: it may
+    /// hold a password.
+    #[error(
+        "`http.plugins.{plugin}.url` {problem}; give an address such as `https://plugin.example:8443/base`"
+    )]
+    PluginUrl {
+        /// The plugin's name.
+        plugin: String,
+        /// What is wrong with its address.
+        problem: String,
+    },
+    /// A limit is zero, which would refuse every call.
+    #[error("`http.{field}` is 0, so that no call could ever succeed; give at least 1")]
+    ZeroLimit {
+        /// The field's name.
+        field: &'static str,
+    },
+    /// The HTTP client can't be set up, as a rule for want of trusted certificates.
+    #[error(
+        "the HTTP client can't be set up; check that the system's CA certificates are installed"
+    )]
+    Client(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl HttpConfig {
+    /// Finds the first limit that would refuse every call.
+    ///
+    /// # Errors
+    /// Returns [`ConfigError::ZeroLimit`] that names it.
+    pub(crate) fn check_limits(&self) -> Result<(), ConfigError> {
+        let limits = [
+            ("request_bytes_max", self.request_bytes_max == 0),
+            ("response_bytes_max", self.response_bytes_max == 0),
+            ("connect_timeout_ms", self.connect_timeout_ms == 0),
+            ("connections_per_plugin_max", self.connections_per_plugin_max == 0),
+        ];
+        match limits.into_iter().find(|(_, is_zero)| *is_zero) {
+            Some((field, _)) => Err(ConfigError::ZeroLimit { field }),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{ExecutorsConfig, HttpConfig};
+
+    #[test]
+    fn a_plugin_needs_only_its_address() {
+        let config: ExecutorsConfig = serde_json::from_value(json!({
+            "http": {"plugins": {"reports": {"url": "http://127.0.0.1:9"}}}
+        }))
+        .unwrap();
+
+        assert!(config.http.plugins["reports"].idempotent);
+        assert_eq!(config.http.response_bytes_max, 1024 * 1024);
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_by_name() {
+        let cases = [
+            json!({"htpp": {}}),
+            json!({"http": {"proxy": "http://127.0.0.1:1"}}),
+            json!({"http": {"plugins": {"reports": {"url": "http://h", "token": "x"}}}}),
+        ];
+
+        for (case, key) in cases.into_iter().zip(["htpp", "proxy", "token"]) {
+            let error = serde_json::from_value::<ExecutorsConfig>(case).unwrap_err();
+            assert!(error.to_string().contains(&format!("`{key}`")), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_limit_of_zero_is_refused_by_name() {
+        let config = HttpConfig { connections_per_plugin_max: 0, ..HttpConfig::default() };
+
+        let error = config.check_limits().unwrap_err();
+
+        assert!(error.to_string().contains("`http.connections_per_plugin_max`"), "{error}");
+    }
+}

@@ -1,0 +1,68 @@
+//! One entrance to all node kinds that touch the world.
+
+use serde_json::Value;
+use tracing::Instrument as _;
+
+use crate::config::{ConfigError, ExecutorsConfig};
+use crate::effect::{EffectKind, EffectOutcome, EffectRequest};
+use crate::http::HttpExecutor;
+
+/// Carries out effects, many at a time.
+///
+/// How many run at once is the caller's to bound; to one plugin never more than
+/// [`HttpConfig::connections_per_plugin_max`](crate::HttpConfig::connections_per_plugin_max).
+#[derive(Debug)]
+pub struct Executors {
+    http: HttpExecutor,
+}
+
+impl Executors {
+    /// Checks the configuration and makes the executors. Nothing is connected to
+    /// until the first effect.
+    ///
+    /// # Errors
+    /// Returns a [`ConfigError`] if a plugin's address can't be used, a limit is
+    /// zero, or the HTTP client can't be set up.
+    pub fn new(config: &ExecutorsConfig) -> Result<Self, ConfigError> {
+        Ok(Self { http: HttpExecutor::new(&config.http)? })
+    }
+
+    /// Says whether an effect may be attempted again although nobody knows the end
+    /// of an earlier attempt.
+    pub fn is_idempotent(&self, kind: &EffectKind) -> bool {
+        match kind {
+            EffectKind::Noop => true,
+            EffectKind::Http(call) => self.http.is_idempotent(&call.plugin),
+        }
+    }
+
+    /// Makes one attempt at an effect and tells what became of it.
+    ///
+    /// Every failure is an outcome; there is no error and no panic. The attempt is
+    /// over after [`EffectRequest::timeout`] at the latest. It is never made twice.
+    ///
+    /// Must be called within a Tokio runtime that has its I/O and time drivers on.
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends the attempt and closes its connection. The target
+    /// may have acted by then or may do so yet: the caller records
+    /// [`FailureClass::Cancelled`](crate::FailureClass::Cancelled), which says so.
+    pub async fn execute(&self, request: EffectRequest) -> EffectOutcome {
+        match &request.kind {
+            EffectKind::Noop => EffectOutcome::Succeeded { output: Value::Null },
+            EffectKind::Http(call) => {
+                let span = tracing::debug_span!(
+                    "http_effect",
+                    key = request.key,
+                    attempt = request.attempt,
+                    plugin = call.plugin,
+                );
+                // Boxed, so that the far more frequent small effects stay small.
+                Box::pin(self.http.execute(&request, call)).instrument(span).await
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,24 @@
+//! Node kinds that touch the world: each attempt at an effect is carried out
+//! here and always ends in an [`EffectOutcome`].
+//!
+//! This crate knows nothing of runs, journals or actors. It is handed one
+//! [`EffectRequest`] at a time and answers what became of it; recording the
+//! intent before and the outcome after is the caller's part, and so is the
+//! decision to try again.
+//!
+//! **Architecture invariant:** an executor never retries by itself. One call of
+//! [`Executors::execute`] is one attempt, so that the journal counts them all.
+
+mod config;
+mod effect;
+mod executor;
+mod http;
+#[cfg(test)]
+mod scripted_plugin;
+mod target;
+mod traceparent;
+
+pub use config::{ConfigError, ExecutorsConfig, HttpConfig, PluginTarget};
+pub use effect::{EffectKind, EffectOutcome, EffectRequest, FailureClass, HttpCall};
+pub use executor::Executors;
+pub use target::{PATH_BYTES_MAX, PathRefused};

@@ -1,0 +1,146 @@
+//! Requests to the broker's JetStream API.
+//!
+//! Each request has an inbox of its own that is gone with the answer or the time-out. The library's
+//! shared inbox keeps an entry for ever for every answer that never comes.
+
+use std::time::Duration;
+
+use async_nats::{Client, Request, RequestErrorKind};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use thiserror::Error;
+
+/// How long the broker may take to answer an API request: an election takes 4 to 9 s.
+pub const API_ANSWER_LIMIT: Duration = Duration::from_secs(10);
+
+/// The stream does not exist.
+pub(crate) const STREAM_NOT_FOUND: u64 = 10059;
+/// The stream exists with another configuration.
+pub(crate) const STREAM_NAME_IN_USE: u64 = 10058;
+/// No message has the sequence or subject that was asked for.
+pub(crate) const NO_MESSAGE_FOUND: u64 = 10037;
+
+/// Why an API request has no result.
+#[derive(Debug, Error)]
+pub enum ApiError {
+    /// The broker said no.
+    #[error("the broker refused `{request}`: {description} (code {code})")]
+    Refused {
+        /// Subject of the request.
+        request: String,
+        /// The broker's error code.
+        code: u64,
+        /// The broker's words.
+        description: String,
+    },
+    /// No answer in time; a change may have been made all the same.
+    #[error(
+        "no answer to `{request}` within {API_ANSWER_LIMIT:?}; is the broker up and may we ask this?"
+    )]
+    NoAnswer {
+        /// Subject of the request.
+        request: String,
+    },
+    /// Nobody answers this: JetStream is off, or the stream has no leader.
+    #[error("nobody answers `{request}`; is JetStream switched on, and has the stream a leader?")]
+    NoResponders {
+        /// Subject of the request.
+        request: String,
+    },
+    /// The connection could not carry the request.
+    #[error("could not send `{request}`")]
+    NotSent {
+        /// Subject of the request.
+        request: String,
+        /// Why not.
+        #[source]
+        source: async_nats::RequestError,
+    },
+    /// The answer is not what the API promises.
+    #[error("could not read the answer to `{request}`")]
+    Unreadable {
+        /// Subject of the request.
+        request: String,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+impl ApiError {
+    /// The broker's error code, if it refused.
+    pub fn code(&self) -> Option<u64> {
+        match self {
+            Self::Refused { code, .. } => Some(*code),
+            Self::NoAnswer { .. }
+            | Self::NoResponders { .. }
+            | Self::NotSent { .. }
+            | Self::Unreadable { .. } => None,
+        }
+    }
+
+    /// Whether the same request may go well later without anybody changing anything.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::NoAnswer { .. } | Self::NoResponders { .. } | Self::NotSent { .. } => true,
+            // 10008: the system is temporarily unavailable.
+            Self::Refused { code, .. } => *code == 10008,
+            Self::Unreadable { .. } => false,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Envelope<T> {
+    error: Option<Refusal>,
+    #[serde(flatten)]
+    answer: Option<T>,
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    #[serde(default)]
+    err_code: u64,
+    #[serde(default)]
+    description: String,
+}
+
+/// Asks `$JS.API.<operation>` with `body` as JSON.
+pub(crate) async fn ask<T: DeserializeOwned>(
+    client: &Client,
+    operation: &str,
+    body: &impl Serialize,
+) -> Result<T, ApiError> {
+    let request = format!("$JS.API.{operation}");
+    let payload = match serde_json::to_vec(body) {
+        Ok(payload) => payload,
+        Err(source) => return Err(ApiError::Unreadable { request, source }),
+    };
+    let question = Request::new()
+        .payload(payload.into())
+        .inbox(client.new_inbox())
+        .timeout(Some(API_ANSWER_LIMIT));
+    let answer = match client.send_request(request.clone(), question).await {
+        Ok(answer) => answer,
+        Err(source) => return Err(no_answer(request, source)),
+    };
+    match serde_json::from_slice(&answer.payload) {
+        Ok(Envelope { error: Some(error), .. }) => {
+            Err(ApiError::Refused { request, code: error.err_code, description: error.description })
+        }
+        Ok(Envelope { error: None, answer: Some(answer) }) => Ok(answer),
+        // The flattened part hides why it did not fit: read it again alone to find out.
+        Ok(Envelope { error: None, answer: None }) => serde_json::from_slice(&answer.payload)
+            .map_err(|source| ApiError::Unreadable { request, source }),
+        Err(source) => Err(ApiError::Unreadable { request, source }),
+    }
+}
+
+fn no_answer(request: String, source: async_nats::RequestError) -> ApiError {
+    match source.kind() {
+        RequestErrorKind::TimedOut => ApiError::NoAnswer { request },
+        RequestErrorKind::NoResponders => ApiError::NoResponders { request },
+        RequestErrorKind::InvalidSubject
+        | RequestErrorKind::MaxPayloadExceeded
+        | RequestErrorKind::Other => ApiError::NotSent { request, source },
+    }
+}

@@ -1,0 +1,411 @@
+//! The two connections of a process, and what happens to them.
+//!
+//! One connection is one task in the client library, so publishing and consuming have one each: both
+//! cores work and a burst of deliveries does not hold up an append. What the library tells only to a
+//! callback (refused permissions, dropped messages, lost connections) is told here to whoever listens.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use async_nats::{Client, Event, ServerError, jetstream};
+use thiserror::Error;
+use tokio::{
+    sync::{broadcast, watch},
+    time::{Instant, sleep},
+};
+
+/// How often a silent connection is probed; the library gives up after two unanswered probes.
+pub const PING_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How long the first connect is tried before it is an error.
+pub const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+
+/// How many notices a slow listener may fall behind; older ones are then lost to it, and it is told so.
+pub const NOTICE_CAPACITY: usize = 1024;
+
+/// Pause between two tries of the first connect.
+const CONNECT_RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// How a process proves who it is.
+#[derive(Clone)]
+pub enum Credentials {
+    /// Nothing to prove.
+    None,
+    /// A user and a password.
+    UserAndPassword {
+        /// The user.
+        user: String,
+        /// The password.
+        password: String,
+    },
+    /// A bearer token.
+    Token(String),
+    /// A NATS credentials file.
+    File(PathBuf),
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(match self {
+            Self::None => "None",
+            Self::UserAndPassword { .. } => "UserAndPassword",
+            Self::Token(_) => "Token",
+            Self::File(_) => "File",
+        })
+    }
+}
+
+/// How to connect.
+#[derive(Debug, Clone)]
+pub struct ConnectOptions {
+    /// Name shown by the server for this process.
+    pub name: String,
+    /// First tokens of reply subjects; permissions are given on it.
+    pub inbox_prefix: String,
+    /// How often a silent connection is probed.
+    pub ping_interval: Duration,
+    /// How long the first connect is tried.
+    pub connect_limit: Duration,
+    /// Who connects.
+    pub credentials: Credentials,
+}
+
+impl Default for ConnectOptions {
+    fn default() -> Self {
+        Self {
+            name: "fermata".to_owned(),
+            inbox_prefix: "_INBOX".to_owned(),
+            ping_interval: PING_INTERVAL,
+            connect_limit: CONNECT_LIMIT,
+            credentials: Credentials::None,
+        }
+    }
+}
+
+/// Which of the two connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ConnectionRole {
+    /// Carries publishes, their acknowledgements and requests.
+    Publishing,
+    /// Carries deliveries and their acknowledgements.
+    Consuming,
+}
+
+/// What happened to a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConnectionEvent {
+    /// It is up, for the first time or again.
+    Connected,
+    /// It was lost; the library keeps trying to get it back.
+    Disconnected,
+    /// It is given up and will not come back.
+    Closed,
+    /// A subscription was full, and a message for it was dropped.
+    SlowConsumer {
+        /// The library's number of the subscription.
+        subscription: u64,
+    },
+    /// The server refused a subject; the caller sees only a time-out.
+    PermissionDenied(String),
+    /// Anything else that the server complained about.
+    ServerError(String),
+}
+
+/// An event and the connection that it is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectionNotice {
+    /// Which connection.
+    pub role: ConnectionRole,
+    /// What happened to it.
+    pub event: ConnectionEvent,
+}
+
+/// Why no connection came about.
+#[derive(Debug, Error)]
+pub enum ConnectError {
+    /// The server did not answer in time.
+    #[error("no connection to `{url}` within {limit:?}; is a nats-server running there?")]
+    Unreachable {
+        /// Where.
+        url: String,
+        /// How long it was tried.
+        limit: Duration,
+        /// The last refusal.
+        #[source]
+        source: async_nats::ConnectError,
+    },
+    /// The server refused who we say we are.
+    #[error("the server at `{url}` refused the credentials")]
+    Refused {
+        /// Where.
+        url: String,
+        /// What it said.
+        #[source]
+        source: async_nats::ConnectError,
+    },
+    /// The credentials file cannot be read.
+    #[error("could not read the credentials file `{path}`")]
+    CredentialsFile {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// State of one connection as far as its users must know.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Link {
+    pub(crate) connected: bool,
+    /// How often it was lost: whoever sees this move treats what was in flight as unknown.
+    pub(crate) interruptions: u64,
+}
+
+/// One connection with its state.
+#[derive(Debug, Clone)]
+pub(crate) struct Connection {
+    pub(crate) client: Client,
+    pub(crate) link: watch::Receiver<Link>,
+}
+
+/// A process's access to the broker. Clones share the connections.
+#[derive(Debug, Clone)]
+pub struct Broker {
+    publishing: Connection,
+    consuming: Connection,
+    context: jetstream::Context,
+    notices: broadcast::Sender<ConnectionNotice>,
+}
+
+impl Broker {
+    /// Opens both connections, trying again until `options.connect_limit` has passed.
+    ///
+    /// # Errors
+    /// When the server is not reachable in time, refuses the credentials, or the credentials cannot be read.
+    ///
+    /// # Cancel safety
+    /// Nothing stays open when dropped.
+    pub async fn connect(url: &str, options: ConnectOptions) -> Result<Self, ConnectError> {
+        let (notices, _) = broadcast::channel(NOTICE_CAPACITY);
+        let publishing = open(url, &options, ConnectionRole::Publishing, &notices).await?;
+        let consuming = open(url, &options, ConnectionRole::Consuming, &notices).await?;
+        let context = jetstream::new(publishing.client.clone());
+        Ok(Self { publishing, consuming, context, notices })
+    }
+
+    /// Everything that happens to either connection from now on.
+    pub fn notices(&self) -> broadcast::Receiver<ConnectionNotice> {
+        self.notices.subscribe()
+    }
+
+    /// Version that the server tells, such as `2.15.1`.
+    pub fn server_version(&self) -> String {
+        self.publishing.client.server_info().version
+    }
+
+    /// Whether both connections are up.
+    pub fn is_connected(&self) -> bool {
+        self.publishing.link.borrow().connected && self.consuming.link.borrow().connected
+    }
+
+    /// Waits until both connections are up.
+    ///
+    /// # Cancel safety
+    /// Can be dropped and asked again.
+    pub async fn connected(&self) {
+        for connection in [&self.publishing, &self.consuming] {
+            // An error means that the client is closed for good; the caller's next call says so.
+            let _ = connection.link.clone().wait_for(|link| link.connected).await;
+        }
+    }
+
+    pub(crate) fn publishing(&self) -> &Connection {
+        &self.publishing
+    }
+
+    pub(crate) fn consuming(&self) -> &Connection {
+        &self.consuming
+    }
+
+    pub(crate) fn context(&self) -> &jetstream::Context {
+        &self.context
+    }
+}
+
+async fn open(
+    url: &str,
+    options: &ConnectOptions,
+    role: ConnectionRole,
+    notices: &broadcast::Sender<ConnectionNotice>,
+) -> Result<Connection, ConnectError> {
+    let deadline = Instant::now() + options.connect_limit;
+    loop {
+        let (link_sender, link) = watch::channel(Link::default());
+        let settings = settings(options, role, notices.clone(), Arc::new(link_sender)).await?;
+        match settings.connect(url).await {
+            Ok(client) => {
+                // The callback runs on a task of its own: wait for it, so that this first event is
+                // not taken for an interruption later.
+                let _ = link.clone().wait_for(|link| link.connected).await;
+                return Ok(Connection { client, link });
+            }
+            Err(source) if refused(&source) => {
+                return Err(ConnectError::Refused { url: url.to_owned(), source });
+            }
+            Err(source) if Instant::now() >= deadline => {
+                return Err(ConnectError::Unreachable {
+                    url: url.to_owned(),
+                    limit: options.connect_limit,
+                    source,
+                });
+            }
+            Err(_) => sleep(CONNECT_RETRY_PAUSE).await,
+        }
+    }
+}
+
+fn refused(error: &async_nats::ConnectError) -> bool {
+    matches!(
+        error.kind(),
+        async_nats::ConnectErrorKind::Authentication
+            | async_nats::ConnectErrorKind::AuthorizationViolation
+    )
+}
+
+async fn settings(
+    options: &ConnectOptions,
+    role: ConnectionRole,
+    notices: broadcast::Sender<ConnectionNotice>,
+    link: Arc<watch::Sender<Link>>,
+) -> Result<async_nats::ConnectOptions, ConnectError> {
+    let suffix = match role {
+        ConnectionRole::Publishing => "publishing",
+        ConnectionRole::Consuming => "consuming",
+    };
+    let settings = async_nats::ConnectOptions::new()
+        .name(format!("{}-{suffix}", options.name))
+        .custom_inbox_prefix(&options.inbox_prefix)
+        .ping_interval(options.ping_interval)
+        .event_callback(move |event| {
+            observe(role, &event, &notices, &link);
+            std::future::ready(())
+        });
+    match &options.credentials {
+        Credentials::None => Ok(settings),
+        Credentials::UserAndPassword { user, password } => {
+            Ok(settings.user_and_password(user.clone(), password.clone()))
+        }
+        Credentials::Token(token) => Ok(settings.token(token.clone())),
+        Credentials::File(path) => settings
+            .credentials_file(path)
+            .await
+            .map_err(|source| ConnectError::CredentialsFile { path: path.clone(), source }),
+    }
+}
+
+fn observe(
+    role: ConnectionRole,
+    event: &Event,
+    notices: &broadcast::Sender<ConnectionNotice>,
+    link: &watch::Sender<Link>,
+) {
+    link.send_if_modified(|link| advance(link, event));
+    if let Some(event) = translate(event) {
+        // Nobody listening is fine.
+        let _ = notices.send(ConnectionNotice { role, event });
+    }
+}
+
+/// Moves `link` on by `event` and tells whether it changed.
+fn advance(link: &mut Link, event: &Event) -> bool {
+    let before = *link;
+    match event {
+        // Connected while connected: the library's event queue was full and the loss between went unseen.
+        Event::Connected if link.connected => link.interruptions += 1,
+        Event::Connected => link.connected = true,
+        Event::Disconnected | Event::Closed => {
+            link.connected = false;
+            link.interruptions += 1;
+        }
+        Event::LameDuckMode
+        | Event::Draining
+        | Event::SlowConsumer(_)
+        | Event::ServerError(_)
+        | Event::ClientError(_) => {}
+    }
+    *link != before
+}
+
+fn translate(event: &Event) -> Option<ConnectionEvent> {
+    match event {
+        Event::Connected => Some(ConnectionEvent::Connected),
+        Event::Disconnected => Some(ConnectionEvent::Disconnected),
+        Event::Closed => Some(ConnectionEvent::Closed),
+        Event::SlowConsumer(subscription) => {
+            Some(ConnectionEvent::SlowConsumer { subscription: *subscription })
+        }
+        Event::ServerError(ServerError::AuthorizationViolation) => {
+            Some(ConnectionEvent::PermissionDenied("authorization violation".to_owned()))
+        }
+        Event::ServerError(ServerError::SlowConsumer(client)) => {
+            Some(ConnectionEvent::ServerError(format!(
+                "the server calls client {client} a slow consumer"
+            )))
+        }
+        Event::ServerError(ServerError::Other(text))
+            if text.to_ascii_lowercase().contains("permissions violation") =>
+        {
+            Some(ConnectionEvent::PermissionDenied(text.clone()))
+        }
+        Event::ServerError(ServerError::Other(text)) => {
+            Some(ConnectionEvent::ServerError(text.clone()))
+        }
+        Event::ClientError(error) => Some(ConnectionEvent::ServerError(error.to_string())),
+        Event::LameDuckMode => {
+            Some(ConnectionEvent::ServerError("the server is about to shut down".to_owned()))
+        }
+        Event::Draining => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_connect_is_no_interruption_and_every_loss_is_one() {
+        let mut link = Link::default();
+
+        for event in [Event::Connected, Event::Disconnected, Event::Connected, Event::Disconnected]
+        {
+            advance(&mut link, &event);
+        }
+
+        assert_eq!(link, Link { connected: false, interruptions: 2 });
+    }
+
+    #[test]
+    fn a_loss_that_went_unseen_is_counted_when_the_connection_comes_up_again() {
+        let mut link = Link { connected: true, interruptions: 0 };
+
+        advance(&mut link, &Event::Connected);
+
+        assert_eq!(link.interruptions, 1);
+    }
+
+    #[test]
+    fn a_refused_subject_is_told_apart_from_other_complaints() {
+        let denied = Event::ServerError(ServerError::Other(
+            "Permissions Violation for Publish to \"a\"".to_owned(),
+        ));
+
+        assert!(matches!(translate(&denied), Some(ConnectionEvent::PermissionDenied(_))));
+    }
+
+    #[test]
+    fn secrets_are_not_shown_by_debug() {
+        let credentials = Credentials::Token("s3cret".to_owned());
+
+        assert!(!format!("{credentials:?}").contains("s3cret"));
+    }
+}

@@ -1,0 +1,77 @@
+//! What the server's monitoring endpoint tells and the client protocol does not.
+
+use std::{io, time::Duration};
+
+use serde::Deserialize;
+use thiserror::Error;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+/// How long the endpoint may take.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
+/// Largest answer that is read, in bytes.
+const ANSWER_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Why the endpoint told nothing.
+#[derive(Debug, Error)]
+pub enum MonitoringError {
+    /// The address is not `http://<host>:<port>`.
+    #[error("`{0}` is no monitoring address; it must look like `http://127.0.0.1:8222`")]
+    Address(String),
+    /// The endpoint did not answer in time.
+    #[error("the monitoring endpoint did not answer within {ANSWER_LIMIT:?}")]
+    NoAnswer,
+    /// The connection failed.
+    #[error("could not ask the monitoring endpoint")]
+    Io(#[from] io::Error),
+    /// The answer is not what the endpoint promises.
+    #[error("could not read what the monitoring endpoint said")]
+    Unreadable(#[from] serde_json::Error),
+}
+
+#[derive(Deserialize)]
+struct JetStreamReport {
+    config: JetStreamConfig,
+}
+
+#[derive(Deserialize)]
+struct JetStreamConfig {
+    #[serde(default)]
+    sync_always: bool,
+}
+
+/// Whether the server syncs every message to disk before it acknowledges it (`sync_interval: always`).
+///
+/// The client protocol does not tell this, so it needs the monitoring endpoint, as in `http://127.0.0.1:8222`.
+///
+/// # Errors
+/// When the endpoint cannot be reached or says something else.
+///
+/// # Cancel safety
+/// Can be dropped.
+pub async fn is_sync_always(monitor_url: &str) -> Result<bool, MonitoringError> {
+    let address = monitor_url
+        .strip_prefix("http://")
+        .map(|address| address.trim_end_matches('/'))
+        .filter(|address| !address.is_empty() && !address.contains(['/', '\r', '\n']))
+        .ok_or_else(|| MonitoringError::Address(monitor_url.to_owned()))?;
+    let answer = timeout(ANSWER_LIMIT, get(address, "/jsz"))
+        .await
+        .map_err(|_| MonitoringError::NoAnswer)??;
+    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    let report: JetStreamReport = serde_json::from_str(body)?;
+    Ok(report.config.sync_always)
+}
+
+/// HTTP/1.0 (RFC 1945): the server closes the connection after the answer, which is then complete.
+async fn get(address: &str, path: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes()).await?;
+    let mut answer = String::new();
+    stream.take(ANSWER_BYTES_MAX).read_to_string(&mut answer).await?;
+    Ok(answer)
+}

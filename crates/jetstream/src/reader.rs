@@ -1,0 +1,296 @@
+//! Reading a stream by sequence: one message, all to the end, or the end and what follows.
+
+use std::time::Duration;
+
+use async_nats::{
+    Client, HeaderMap,
+    jetstream::{self, stream::RawMessageErrorKind},
+};
+use serde::Deserialize;
+use thiserror::Error;
+
+use crate::{
+    WRITER_HEADER,
+    api::{ApiError, NO_MESSAGE_FOUND, STREAM_NOT_FOUND, ask},
+    connection::Broker,
+    delivery::StoredMessage,
+    follower::{FollowOptions, Followed, Follower},
+    pull::PullSize,
+};
+
+pub use crate::follower::{FollowError, Holes};
+
+/// How much one request of a replay asks for; two are open at a time, which bounds what waits in memory.
+const REPLAY_SIZE: PullSize = PullSize { messages: 2_000, bytes: 8 * 1024 * 1024 };
+
+/// How long a replay waits in silence before it asks the stream where it ends.
+const REPLAY_PATIENCE: Duration = Duration::from_millis(500);
+
+/// How long the broker keeps a reader's consumer that nobody pulls from.
+const READER_INACTIVE_THRESHOLD: Duration = Duration::from_secs(60);
+
+/// Why nothing could be read.
+#[derive(Debug, Error)]
+pub enum ReadError {
+    /// The broker's API refused or did not answer.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// One message could not be read from the leader.
+    #[error("could not read sequence {sequence} of stream `{stream}` from its leader")]
+    Message {
+        /// The stream.
+        stream: String,
+        /// The sequence.
+        sequence: u64,
+        /// Why not.
+        #[source]
+        source: jetstream::stream::RawMessageError,
+    },
+    /// The connection is closed for good.
+    #[error("could not subscribe to deliveries")]
+    Subscribe(#[source] async_nats::SubscribeError),
+    /// The time that the broker gave does not fit.
+    #[error("sequence {sequence} of stream `{stream}` has a time outside of 1678 to 2262")]
+    TimeOutOfRange {
+        /// The stream.
+        stream: String,
+        /// The sequence.
+        sequence: u64,
+    },
+}
+
+impl ReadError {
+    /// Whether trying again may help without anybody changing anything.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Api(error) => error.is_transient(),
+            Self::Message { .. } => true,
+            Self::Subscribe(_) | Self::TimeOutOfRange { .. } => false,
+        }
+    }
+
+    /// Whether the stream does not exist.
+    pub fn is_stream_not_found(&self) -> bool {
+        match self {
+            Self::Api(error) => error.code() == Some(STREAM_NOT_FOUND),
+            Self::Message { .. } | Self::Subscribe(_) | Self::TimeOutOfRange { .. } => false,
+        }
+    }
+}
+
+/// Where a stream stands, as its leader says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+pub struct StreamState {
+    /// Sequence of the oldest message; 0 before the first, last + 1 when all were purged.
+    #[serde(rename = "first_seq")]
+    pub first_sequence: u64,
+    /// Sequence of the newest message ever stored; 0 before the first.
+    #[serde(rename = "last_seq")]
+    pub last_sequence: u64,
+    /// How many bytes it holds.
+    pub bytes: u64,
+    /// How many messages it holds.
+    pub messages: u64,
+}
+
+/// Reads streams. Clones share the connection.
+#[derive(Debug, Clone)]
+pub struct StreamReader {
+    broker: Broker,
+}
+
+impl StreamReader {
+    /// Reads over the consuming connection of `broker`.
+    pub fn new(broker: &Broker) -> Self {
+        Self { broker: broker.clone() }
+    }
+
+    /// Asks the leader where `stream` stands.
+    ///
+    /// # Errors
+    /// When the broker refuses or does not answer.
+    ///
+    /// # Cancel safety
+    /// Can be dropped.
+    pub async fn stream_state(&self, stream: &str) -> Result<StreamState, ReadError> {
+        stream_state(&self.broker.consuming().client, stream).await
+    }
+
+    /// Reads one message from the leader; nothing when the stream does not hold it.
+    ///
+    /// An isolated old leader answers with old data: never decide from a read alone.
+    ///
+    /// # Errors
+    /// When the broker refuses or does not answer.
+    ///
+    /// # Cancel safety
+    /// Can be dropped.
+    pub async fn read_one(
+        &self,
+        stream: &str,
+        sequence: u64,
+    ) -> Result<Option<StoredMessage>, ReadError> {
+        read_one(self.broker.context(), stream, sequence).await
+    }
+
+    /// Reads `stream` from sequence `from` (1 is the first) to its end.
+    ///
+    /// # Errors
+    /// When the stream ends before `from - 1`, lacks `from` though holes are refused, or the broker does not answer.
+    ///
+    /// # Cancel safety
+    /// A consumer may stay behind for a minute.
+    pub async fn replay(
+        &self,
+        stream: &str,
+        from: u64,
+        holes: Holes,
+    ) -> Result<Replay, FollowError> {
+        let mut follower = self.follower(stream, from, holes);
+        let target = follower.state().await?.last_sequence;
+        if target >= follower.wanted() {
+            follower.ready().await?;
+        }
+        Ok(Replay { follower, target })
+    }
+
+    /// Follows `stream` from sequence `from`, without an end.
+    ///
+    /// # Errors
+    /// As [`StreamReader::replay`].
+    ///
+    /// # Cancel safety
+    /// A consumer may stay behind for a minute.
+    pub async fn tail(&self, stream: &str, from: u64, holes: Holes) -> Result<Tail, FollowError> {
+        let mut follower = self.follower(stream, from, holes);
+        follower.ready().await?;
+        Ok(Tail { follower })
+    }
+
+    fn follower(&self, stream: &str, from: u64, holes: Holes) -> Follower {
+        let inbox = self.broker.consuming().client.new_inbox();
+        let unique = inbox.rsplit('.').next().unwrap_or_default();
+        let options = FollowOptions {
+            stream: stream.to_owned(),
+            start: from,
+            name: format!("reader-{unique}"),
+            inactive_threshold: READER_INACTIVE_THRESHOLD,
+            size: REPLAY_SIZE,
+            holes,
+        };
+        Follower::new(&self.broker, options)
+    }
+}
+
+/// A stream being read to its end.
+#[derive(Debug)]
+pub struct Replay {
+    follower: Follower,
+    target: u64,
+}
+
+impl Replay {
+    /// The next messages in order, at most `max`; none when the end is reached.
+    ///
+    /// The end is where the stream ends when the last message has been handed out, not where it ended
+    /// at the start; asking again after the end reads what came since.
+    ///
+    /// # Errors
+    /// When the stream lost a message or the broker does not answer.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when dropped.
+    pub async fn next_batch(&mut self, max: usize) -> Result<Vec<StoredMessage>, FollowError> {
+        let mut batch = Vec::new();
+        let max = max.max(1);
+        loop {
+            if self.follower.wanted() > self.target {
+                self.target = self.follower.state().await?.last_sequence;
+                if self.follower.wanted() > self.target {
+                    return Ok(batch);
+                }
+            }
+            match self.follower.step(max, REPLAY_PATIENCE, &mut batch).await? {
+                Followed::Messages => return Ok(batch),
+                Followed::Idle if self.follower.is_drained() => return Ok(batch),
+                Followed::Idle => self.follower.rebuild_next(),
+            }
+        }
+    }
+
+    /// The sequence after the last message handed out.
+    pub fn wanted(&self) -> u64 {
+        self.follower.wanted()
+    }
+}
+
+/// A stream being followed.
+#[derive(Debug)]
+pub struct Tail {
+    follower: Follower,
+}
+
+impl Tail {
+    /// The next messages in order, at most `max`; waits until there is one.
+    ///
+    /// # Errors
+    /// When the stream lost a message or the broker does not answer.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when dropped.
+    pub async fn next_batch(&mut self, max: usize) -> Result<Vec<StoredMessage>, FollowError> {
+        let mut batch = Vec::new();
+        while self.follower.step(max.max(1), REPLAY_PATIENCE, &mut batch).await? == Followed::Idle {
+            // The pull says by itself when it is of no use any more.
+        }
+        Ok(batch)
+    }
+}
+
+#[derive(Deserialize)]
+struct StreamInfo {
+    state: StreamState,
+}
+
+pub(crate) async fn stream_state(client: &Client, stream: &str) -> Result<StreamState, ReadError> {
+    let info: StreamInfo = ask(client, &format!("STREAM.INFO.{stream}"), &()).await?;
+    Ok(info.state)
+}
+
+pub(crate) async fn read_one(
+    context: &jetstream::Context,
+    stream: &str,
+    sequence: u64,
+) -> Result<Option<StoredMessage>, ReadError> {
+    let failed = |source| ReadError::Message { stream: stream.to_owned(), sequence, source };
+    // This makes a handle and asks nothing.
+    let handle = context.get_stream_no_info(stream).await.map_err(|_| {
+        failed(jetstream::stream::RawMessageError::new(RawMessageErrorKind::InvalidSubject))
+    })?;
+    let message = match handle.get_raw_message(sequence).await {
+        Ok(message) => message,
+        Err(error) if is_absent(&error.kind()) => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    let broker_time_ns = i64::try_from(message.time.unix_timestamp_nanos())
+        .map_err(|_| ReadError::TimeOutOfRange { stream: stream.to_owned(), sequence })?;
+    Ok(Some(StoredMessage {
+        sequence: message.sequence,
+        broker_time_ns,
+        writer: writer(&message.headers),
+        subject: message.subject,
+        payload: message.payload,
+    }))
+}
+
+fn is_absent(kind: &RawMessageErrorKind) -> bool {
+    match kind {
+        RawMessageErrorKind::NoMessageFound => true,
+        RawMessageErrorKind::JetStream(error) => error.error_code().0 == NO_MESSAGE_FOUND,
+        RawMessageErrorKind::InvalidSubject | RawMessageErrorKind::Other => false,
+    }
+}
+
+fn writer(headers: &HeaderMap) -> Option<String> {
+    headers.get(WRITER_HEADER).map(|value| value.as_str().to_owned())
+}

@@ -1,0 +1,320 @@
+//! A stream shared between workers: each message goes to one of them and is acknowledged on its own.
+//!
+//! Never all up to one: that acknowledges what a neighbour still holds. Nothing that was received
+//! before the connection was lost is acknowledged after it; the broker delivers it again.
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::{Client, HeaderMap, Message, Subject};
+use bytes::Bytes;
+use thiserror::Error;
+use tokio::{sync::watch, time::sleep};
+
+use crate::{
+    api::ApiError,
+    connection::{Broker, Connection, Link},
+    delivery::DeliveryPosition,
+    pull::{ConsumerSpec, Pull, PullSize, Pulled, create_consumer, nanoseconds},
+};
+
+/// How many messages one request asks for; below 500 the broker waits for requests.
+pub const PULL_MESSAGES_DEFAULT: usize = 500;
+
+/// How many bytes one request asks for; twice this waits in memory at most.
+pub const PULL_BYTES_DEFAULT: usize = 8 * 1024 * 1024;
+
+/// How many messages all workers together may hold unacknowledged; the broker then delivers no more.
+pub const UNACKNOWLEDGED_MAX_DEFAULT: usize = 20_000;
+
+/// How long the broker waits for an acknowledgement before it delivers again.
+pub const ACKNOWLEDGE_WITHIN_DEFAULT: Duration = Duration::from_secs(30);
+
+/// How long a wait for messages lasts before the state of the pull is looked at again.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Pause after a consumer could not be made.
+const REBUILD_PAUSE: Duration = Duration::from_millis(200);
+
+const ACKNOWLEDGED: Bytes = Bytes::from_static(b"+ACK");
+const IN_PROGRESS: Bytes = Bytes::from_static(b"+WPI");
+
+/// How a stream is shared.
+#[derive(Debug, Clone)]
+pub struct SharedConsumerOptions {
+    /// The stream, such as `EVENTS`.
+    pub stream: String,
+    /// Name that all workers use.
+    pub name: String,
+    /// How long the broker waits for an acknowledgement.
+    pub acknowledge_within: Duration,
+    /// How many messages all workers together may hold.
+    pub unacknowledged_max: usize,
+    /// How many messages one request asks for.
+    pub pull_messages: usize,
+    /// How many bytes one request asks for.
+    pub pull_bytes: usize,
+}
+
+impl SharedConsumerOptions {
+    /// The defaults for a stream and a name.
+    pub fn new(stream: impl Into<String>, name: impl Into<String>) -> Self {
+        Self {
+            stream: stream.into(),
+            name: name.into(),
+            acknowledge_within: ACKNOWLEDGE_WITHIN_DEFAULT,
+            unacknowledged_max: UNACKNOWLEDGED_MAX_DEFAULT,
+            pull_messages: PULL_MESSAGES_DEFAULT,
+            pull_bytes: PULL_BYTES_DEFAULT,
+        }
+    }
+}
+
+/// Why no messages can be had.
+#[derive(Debug, Error)]
+pub enum SharedConsumerError {
+    /// The broker refused the consumer or did not answer.
+    #[error("could not make consumer `{name}` of stream `{stream}`")]
+    Create {
+        /// The stream.
+        stream: String,
+        /// The consumer.
+        name: String,
+        /// Why not.
+        #[source]
+        source: ApiError,
+    },
+    /// The connection is closed for good.
+    #[error("could not subscribe to the deliveries of stream `{stream}`")]
+    Subscribe {
+        /// The stream.
+        stream: String,
+        /// Why not.
+        #[source]
+        source: async_nats::SubscribeError,
+    },
+}
+
+/// A message that one worker holds until it is acknowledged.
+#[derive(Debug)]
+pub struct Delivery {
+    /// Its sequence in the stream.
+    pub stream_sequence: u64,
+    /// When the broker stored it, in nanoseconds since 1970 on the broker's clock.
+    pub broker_time_ns: i64,
+    /// How often it was delivered, this time included.
+    pub delivered_count: u64,
+    /// Subject that it was published to.
+    pub subject: Subject,
+    /// Its headers.
+    pub headers: Option<HeaderMap>,
+    /// Its bytes.
+    pub payload: Bytes,
+    /// Says what became of it.
+    pub acker: Acker,
+}
+
+/// One worker's share of a stream.
+#[derive(Debug)]
+pub struct SharedConsumer {
+    connection: Connection,
+    options: SharedConsumerOptions,
+    pull: Option<Pull>,
+    session: Arc<AckSession>,
+    scratch: Vec<Message>,
+}
+
+impl SharedConsumer {
+    /// Makes the durable consumer, or joins it.
+    ///
+    /// # Errors
+    /// When the broker refuses or does not answer.
+    ///
+    /// # Cancel safety
+    /// The durable consumer may be there already.
+    pub async fn open(
+        broker: &Broker,
+        options: SharedConsumerOptions,
+    ) -> Result<Self, SharedConsumerError> {
+        let connection = broker.consuming().clone();
+        let session = AckSession::new(&connection);
+        let mut consumer = Self { connection, options, pull: None, session, scratch: Vec::new() };
+        consumer.rebuild().await?;
+        Ok(consumer)
+    }
+
+    /// What is there now, at most `max`; waits for the first.
+    ///
+    /// A lost connection and a broker that forgot our request are repaired in here.
+    ///
+    /// # Errors
+    /// When the broker refuses the consumer.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when dropped.
+    pub async fn next_batch(&mut self, max: usize) -> Result<Vec<Delivery>, SharedConsumerError> {
+        let max = max.max(1);
+        loop {
+            let Some(pull) = &mut self.pull else {
+                self.rebuild_patiently().await?;
+                continue;
+            };
+            self.scratch.clear();
+            match pull.next(max, PATIENCE, &mut self.scratch).await {
+                Pulled::Idle => {}
+                Pulled::Ended(end) => {
+                    tracing::debug!(
+                        stream = self.options.stream,
+                        ?end,
+                        "the shared consumer is joined again"
+                    );
+                    self.pull = None;
+                }
+                Pulled::Messages => {
+                    let session = &self.session;
+                    let batch: Vec<Delivery> = self
+                        .scratch
+                        .drain(..)
+                        .filter_map(|message| delivery(message, session))
+                        .collect();
+                    if !batch.is_empty() {
+                        return Ok(batch);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn rebuild_patiently(&mut self) -> Result<(), SharedConsumerError> {
+        loop {
+            let _ = self.connection.link.clone().wait_for(|link| link.connected).await;
+            match self.rebuild().await {
+                Err(SharedConsumerError::Create { source, .. }) if source.is_transient() => {
+                    sleep(REBUILD_PAUSE).await
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn rebuild(&mut self) -> Result<(), SharedConsumerError> {
+        let SharedConsumerOptions { stream, name, .. } = &self.options;
+        let spec = ConsumerSpec {
+            name: name.clone(),
+            durable_name: Some(name.clone()),
+            deliver_policy: "all",
+            opt_start_seq: None,
+            ack_policy: "explicit",
+            ack_wait: Some(nanoseconds(self.options.acknowledge_within)),
+            // Unlimited: a message past the limit would be stuck for ever.
+            max_deliver: -1,
+            max_ack_pending: Some(self.options.unacknowledged_max),
+            replay_policy: "instant",
+            inactive_threshold: None,
+            mem_storage: false,
+            num_replicas: None,
+        };
+        create_consumer(&self.connection.client, stream, &spec).await.map_err(|source| {
+            SharedConsumerError::Create { stream: stream.clone(), name: name.clone(), source }
+        })?;
+        // Made before the pull, so that an interruption between the two counts.
+        self.session = AckSession::new(&self.connection);
+        let size =
+            PullSize { messages: self.options.pull_messages, bytes: self.options.pull_bytes };
+        let pull = Pull::open(&self.connection, stream, name, size)
+            .await
+            .map_err(|source| SharedConsumerError::Subscribe { stream: stream.clone(), source })?;
+        self.pull = Some(pull);
+        Ok(())
+    }
+}
+
+fn delivery(message: Message, session: &Arc<AckSession>) -> Option<Delivery> {
+    let position = DeliveryPosition::of(&message)?;
+    Some(Delivery {
+        stream_sequence: position.stream_sequence,
+        broker_time_ns: position.broker_time_ns,
+        delivered_count: position.delivered_count,
+        subject: message.subject,
+        headers: message.headers,
+        payload: message.payload,
+        acker: Acker { session: Arc::clone(session), reply: message.reply? },
+    })
+}
+
+/// Shared by all deliveries that came over the connection while it was not interrupted.
+#[derive(Debug)]
+struct AckSession {
+    client: Client,
+    link: watch::Receiver<Link>,
+    interruptions: u64,
+}
+
+impl AckSession {
+    fn new(connection: &Connection) -> Arc<Self> {
+        let interruptions = connection.link.borrow().interruptions;
+        Arc::new(Self {
+            client: connection.client.clone(),
+            link: connection.link.clone(),
+            interruptions,
+        })
+    }
+}
+
+/// Says what became of one delivery. Dropped without a word, the broker delivers again in time.
+///
+/// Each answer is one small message that is queued for sending; it may be lost with the connection,
+/// and the delivery then comes again.
+#[derive(Debug)]
+pub struct Acker {
+    session: Arc<AckSession>,
+    reply: Subject,
+}
+
+impl Acker {
+    /// Done: never deliver again. Call it only after everything that came of the message is stored.
+    ///
+    /// # Cancel safety
+    /// When dropped, the message comes again.
+    pub async fn ack(self) {
+        self.answer(ACKNOWLEDGED).await;
+    }
+
+    /// Not now: deliver again after `delay`.
+    ///
+    /// # Cancel safety
+    /// When dropped, the message comes again after the broker's own wait.
+    pub async fn nak(self, delay: Duration) {
+        let answer = format!("-NAK {{\"delay\":{}}}", nanoseconds(delay));
+        self.answer(answer.into()).await;
+    }
+
+    /// Still at it: start the broker's wait anew.
+    ///
+    /// # Cancel safety
+    /// Can be dropped.
+    pub async fn in_progress(&self) {
+        self.answer(IN_PROGRESS).await;
+    }
+
+    /// Whether the connection over which it came is still the same; else every answer is withheld.
+    pub fn is_current(&self) -> bool {
+        self.session.link.borrow().interruptions == self.session.interruptions
+    }
+
+    async fn answer(&self, answer: Bytes) {
+        if self.is_current() {
+            // An error means that the connection is closed for good: the message goes to another worker.
+            let _ = self.session.client.publish(self.reply.clone(), answer).await;
+        }
+    }
+}
+
+/// Acknowledges each of the deliveries on its own.
+///
+/// # Cancel safety
+/// When dropped, the rest comes again.
+pub async fn ack_all_of(ackers: Vec<Acker>) {
+    for acker in ackers {
+        acker.ack().await;
+    }
+}

@@ -1,0 +1,228 @@
+//! The streams as data: what there is, how it is limited, and whether the broker has it so.
+//!
+//! A [`StreamSpec`] has the field names and units of the broker's own API, so `nats/topology.json` can be
+//! read by an operator and each of its entries be given to `nats stream add --config`.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use thiserror::Error;
+
+use crate::{
+    api::{ApiError, STREAM_NAME_IN_USE, STREAM_NOT_FOUND, ask},
+    connection::Broker,
+};
+
+mod names;
+mod spec;
+
+pub use names::*;
+pub use spec::{Limits, StreamSpec};
+
+/// The partition that holds what is not of one run: definitions, their approvals, schedules.
+pub const CONTROL_PARTITION: &str = "control";
+
+/// Number of data partitions when nothing else is said: costs nothing over fewer, and leaves room to scale out.
+pub const PARTITIONS_DEFAULT: u16 = 8;
+
+/// How long a lease holds without being renewed.
+pub const LEASE_TTL: Duration = Duration::from_secs(15);
+
+/// From what the list of streams follows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topology {
+    /// Number of data partitions; fixed when the engine is created.
+    pub partitions: u16,
+    /// Copies of each stream: 1 on a single server, 3 in a cluster.
+    pub replicas: usize,
+    /// How large each stream may grow.
+    pub limits: Limits,
+}
+
+impl Default for Topology {
+    fn default() -> Self {
+        Self { partitions: PARTITIONS_DEFAULT, replicas: 1, limits: Limits::default() }
+    }
+}
+
+/// A stream that is not as the topology says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Drift {
+    /// The stream.
+    pub stream: String,
+    /// The field of its configuration.
+    pub field: String,
+    /// What the topology says.
+    pub expected: Value,
+    /// What the broker has.
+    pub found: Value,
+}
+
+/// What applying a topology did and found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Applied {
+    /// Streams that were missing and are there now.
+    pub created: Vec<String>,
+    /// Streams that are there otherwise; they were left as they are.
+    pub drift: Vec<Drift>,
+}
+
+/// Why a topology could not be applied.
+#[derive(Debug, Error)]
+#[error("could not set up stream `{stream}`")]
+pub struct TopologyError {
+    /// The stream.
+    pub stream: String,
+    /// Why not.
+    #[source]
+    pub source: ApiError,
+}
+
+#[derive(Deserialize)]
+struct StreamInfo {
+    config: Value,
+}
+
+impl Topology {
+    /// All streams, those below key-value buckets and object stores included.
+    pub fn streams(&self) -> Vec<StreamSpec> {
+        spec::streams(self)
+    }
+
+    /// Names of all partitions, the control partition first: it must be up before the others.
+    pub fn partition_names(&self) -> Vec<String> {
+        std::iter::once(CONTROL_PARTITION.to_owned())
+            .chain((0..self.partitions).map(|partition| partition.to_string()))
+            .collect()
+    }
+
+    /// Creates what is missing and reports what differs. Several starters may do this at once.
+    ///
+    /// # Errors
+    /// When the broker refuses a stream or does not answer.
+    ///
+    /// # Cancel safety
+    /// Some streams may have been created; apply again.
+    pub async fn apply(&self, broker: &Broker) -> Result<Applied, TopologyError> {
+        let mut applied = Applied::default();
+        for spec in self.streams() {
+            let failed = |source| TopologyError { stream: spec.name.clone(), source };
+            let config = match found_config(broker, &spec.name).await.map_err(failed)? {
+                Some(config) => Some(config),
+                None => create(broker, &spec).await.map_err(failed)?,
+            };
+            match config {
+                Some(config) => applied.drift.extend(drift(&spec, &config)),
+                None => applied.created.push(spec.name),
+            }
+        }
+        Ok(applied)
+    }
+
+    /// Reports what is missing or differs, and changes nothing. A missing stream differs in its `name`.
+    ///
+    /// # Errors
+    /// When the broker refuses or does not answer.
+    ///
+    /// # Cancel safety
+    /// Can be dropped.
+    pub async fn compare(&self, broker: &Broker) -> Result<Vec<Drift>, TopologyError> {
+        let mut findings = Vec::new();
+        for spec in self.streams() {
+            let config = found_config(broker, &spec.name)
+                .await
+                .map_err(|source| TopologyError { stream: spec.name.clone(), source })?;
+            findings.extend(drift(&spec, &config.unwrap_or_default()));
+        }
+        Ok(findings)
+    }
+}
+
+async fn found_config(broker: &Broker, stream: &str) -> Result<Option<Value>, ApiError> {
+    match ask::<StreamInfo>(&broker.publishing().client, &format!("STREAM.INFO.{stream}"), &())
+        .await
+    {
+        Ok(info) => Ok(Some(info.config)),
+        Err(error) if error.code() == Some(STREAM_NOT_FOUND) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Creates a stream. Another starter may have been faster with another configuration: that one is returned.
+async fn create(broker: &Broker, spec: &StreamSpec) -> Result<Option<Value>, ApiError> {
+    match ask::<StreamInfo>(
+        &broker.publishing().client,
+        &format!("STREAM.CREATE.{}", spec.name),
+        spec,
+    )
+    .await
+    {
+        Ok(_) => Ok(None),
+        Err(error) if error.code() == Some(STREAM_NAME_IN_USE) => {
+            found_config(broker, &spec.name).await
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Compares the fields that the topology sets. The broker leaves out what is false, zero or empty.
+fn drift(spec: &StreamSpec, config: &Value) -> Vec<Drift> {
+    if config.is_null() {
+        return vec![Drift {
+            stream: spec.name.clone(),
+            field: "name".to_owned(),
+            expected: spec.name.clone().into(),
+            found: Value::Null,
+        }];
+    }
+    let Ok(Value::Object(expected)) = serde_json::to_value(spec) else { return Vec::new() };
+    expected
+        .into_iter()
+        .filter_map(|(field, expected)| {
+            let found = config.get(&field).cloned().unwrap_or(Value::Null);
+            let same = found == expected || (found.is_null() && is_nothing(&expected));
+            (!same).then(|| Drift { stream: spec.name.clone(), field, expected, found })
+        })
+        .collect()
+}
+
+fn is_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Number(number) => number.as_i64() == Some(0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        Value::Bool(true) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_changed_field_is_found_and_named() {
+        let spec = Topology::default().streams().remove(0);
+        let mut config = serde_json::to_value(&spec).expect("a specification is JSON");
+        config["max_bytes"] = 17.into();
+
+        let findings = drift(&spec, &config);
+
+        assert_eq!(findings.len(), 1);
+        assert_eq!(
+            (findings[0].field.as_str(), &findings[0].found),
+            ("max_bytes", &Value::from(17))
+        );
+    }
+
+    #[test]
+    fn what_the_broker_leaves_out_because_it_is_false_is_no_drift() {
+        let spec = Topology::default().streams().remove(0);
+        let mut config = serde_json::to_value(&spec).expect("a specification is JSON");
+        config.as_object_mut().expect("an object").retain(|_, value| !is_nothing(value));
+
+        assert_eq!(drift(&spec, &config), []);
+    }
+}

@@ -1,0 +1,69 @@
+//! Names of streams and subjects. A partition is a number or `control`.
+
+use std::fmt::Display;
+
+/// Stream of the events from outside.
+pub const EVENTS_STREAM: &str = "EVENTS";
+/// Subjects of the events from outside: `fermata.events.<tenant>.<type…>`.
+pub const EVENTS_SUBJECTS: &str = "fermata.events.>";
+/// Stream between listener and matcher.
+pub const ADMITTED_STREAM: &str = "ADMITTED";
+/// Subject between listener and matcher.
+pub const ADMITTED_SUBJECT: &str = "fermata.admitted";
+/// Stream between matcher and builder.
+pub const MATCHED_STREAM: &str = "MATCHED";
+/// Subject between matcher and builder.
+pub const MATCHED_SUBJECT: &str = "fermata.matched";
+/// Stream of signed checkpoints of all partitions.
+pub const CHECKPOINTS_STREAM: &str = "CHECKPOINTS";
+/// Subjects of signed checkpoints.
+pub const CHECKPOINTS_SUBJECTS: &str = "fermata.checkpoints.*";
+/// Stream of dead letters.
+pub const DEAD_STREAM: &str = "DEAD";
+/// Subjects of dead letters: `fermata.dead.<tenant>.<stage>`.
+pub const DEAD_SUBJECTS: &str = "fermata.dead.>";
+/// Stream of the one configuration message.
+pub const CONFIG_STREAM: &str = "CONFIG";
+/// Subject of the one configuration message.
+pub const CONFIG_SUBJECT: &str = "fermata.config";
+/// Bucket of leases.
+pub const LEASES_BUCKET: &str = "fermata-leases";
+/// Bucket of definitions, a projection of the control partition's journal.
+pub const DEFINITIONS_BUCKET: &str = "fermata-definitions";
+/// Object store of compiled plans and snapshots, by digest.
+pub const PLANS_BUCKET: &str = "fermata-plans";
+
+/// Stream of the commands of a partition.
+pub fn commands_stream(partition: impl Display) -> String {
+    format!("COMMANDS_{partition}")
+}
+
+/// Subject of the commands of a partition.
+pub fn commands_subject(partition: impl Display) -> String {
+    format!("fermata.commands.{partition}")
+}
+
+/// Stream of the journal of a partition.
+pub fn journal_stream(partition: impl Display) -> String {
+    format!("JOURNAL_{partition}")
+}
+
+/// Subject of the journal of a partition.
+pub fn journal_subject(partition: impl Display) -> String {
+    format!("fermata.journal.{partition}")
+}
+
+/// Stream of the audit leaves of a partition.
+pub fn audit_stream(partition: impl Display) -> String {
+    format!("AUDIT_{partition}")
+}
+
+/// Subject of the audit leaves of a partition. The live feed for subscribers is `fermata.audit.<tenant>` and has no stream.
+pub fn audit_subject(partition: impl Display) -> String {
+    format!("fermata.auditlog.{partition}")
+}
+
+/// Subject of the signed checkpoints of a partition.
+pub fn checkpoints_subject(partition: impl Display) -> String {
+    format!("fermata.checkpoints.{partition}")
+}

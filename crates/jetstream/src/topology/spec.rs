@@ -1,0 +1,298 @@
+//! The list of streams.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    ADMITTED_STREAM, ADMITTED_SUBJECT, CHECKPOINTS_STREAM, CHECKPOINTS_SUBJECTS, CONFIG_STREAM,
+    CONFIG_SUBJECT, DEAD_STREAM, DEAD_SUBJECTS, DEFINITIONS_BUCKET, EVENTS_STREAM, EVENTS_SUBJECTS,
+    LEASE_TTL, LEASES_BUCKET, MATCHED_STREAM, MATCHED_SUBJECT, PLANS_BUCKET, Topology,
+    audit_stream, audit_subject, commands_stream, commands_subject, journal_stream,
+    journal_subject,
+};
+use crate::pull::nanoseconds;
+
+const MIB: i64 = 1024 * 1024;
+
+/// How long dead letters are kept: long enough for a month's holiday of whoever looks after them.
+const DEAD_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// The broker's default window for message ids, which the hot path does not use.
+const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
+
+/// How long the marker of an expired lease stays, so that watchers see the expiry; one second is the broker's least.
+const EXPIRY_MARKER_TTL: Duration = Duration::from_secs(1);
+
+/// How many versions of a definition the bucket keeps; all of them are in the control partition's journal.
+const DEFINITION_HISTORY: i64 = 8;
+
+/// How large each stream may grow, in bytes. The broker reserves the sum, about 23 GiB with 8 partitions.
+///
+/// A full stream refuses new messages, DEAD alone drops its oldest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// EVENTS: a burst of about eight million events of 256 bytes.
+    pub events_bytes: i64,
+    /// ADMITTED and MATCHED each: they are drained at once.
+    pub hop_bytes: i64,
+    /// COMMANDS of one partition.
+    pub commands_bytes: i64,
+    /// JOURNAL of one partition: what lies between two snapshots and the archive.
+    pub journal_bytes: i64,
+    /// AUDIT of one partition: about 100 bytes per record.
+    pub audit_bytes: i64,
+    /// CHECKPOINTS of all partitions.
+    pub checkpoints_bytes: i64,
+    /// DEAD.
+    pub dead_bytes: i64,
+    /// The bucket of definitions.
+    pub definitions_bytes: i64,
+    /// The object store of plans and snapshots.
+    pub plans_bytes: i64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            events_bytes: 2048 * MIB,
+            hop_bytes: 512 * MIB,
+            commands_bytes: 512 * MIB,
+            journal_bytes: 1024 * MIB,
+            audit_bytes: 512 * MIB,
+            checkpoints_bytes: 128 * MIB,
+            dead_bytes: 512 * MIB,
+            definitions_bytes: 128 * MIB,
+            plans_bytes: 1024 * MIB,
+        }
+    }
+}
+
+/// One stream, in the words of the broker's API; durations in nanoseconds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamSpec {
+    /// Its name.
+    pub name: String,
+    /// What it is for.
+    pub description: String,
+    /// What it takes.
+    pub subjects: Vec<String>,
+    /// When messages go: `limits` means by limits and purges only.
+    pub retention: String,
+    /// Where messages are: `file`.
+    pub storage: String,
+    /// How many servers hold it.
+    pub num_replicas: usize,
+    /// What happens when it is full: `new` refuses, `old` drops the oldest.
+    pub discard: String,
+    /// How large it may grow, in bytes.
+    pub max_bytes: i64,
+    /// How old a message may grow, in nanoseconds; 0 is for ever.
+    pub max_age: u64,
+    /// How many messages a subject may have; -1 is any number.
+    pub max_msgs_per_subject: i64,
+    /// How long message ids are remembered, in nanoseconds.
+    pub duplicate_window: u64,
+    /// Whether single messages can not be deleted.
+    pub deny_delete: bool,
+    /// Whether the stream can not be purged.
+    pub deny_purge: bool,
+    /// Whether a message may replace all before it (buckets need it).
+    pub allow_rollup_hdrs: bool,
+    /// Whether replicas answer reads (never where a decision hangs on one).
+    pub allow_direct: bool,
+    /// Whether single messages may expire (buckets with expiry markers need it).
+    pub allow_msg_ttl: bool,
+    /// How long the marker of an expired message stays, in nanoseconds; 0 is no marker.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub subject_delete_marker_ttl: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes the field by reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+pub(super) fn streams(topology: &Topology) -> Vec<StreamSpec> {
+    let limits = &topology.limits;
+    let base = |name: &str, subject: &str, bytes: i64, description: &str| StreamSpec {
+        name: name.to_owned(),
+        description: description.to_owned(),
+        subjects: vec![subject.to_owned()],
+        retention: "limits".to_owned(),
+        storage: "file".to_owned(),
+        num_replicas: topology.replicas,
+        discard: "new".to_owned(),
+        max_bytes: bytes,
+        max_age: 0,
+        max_msgs_per_subject: -1,
+        duplicate_window: nanoseconds(DUPLICATE_WINDOW),
+        deny_delete: true,
+        deny_purge: false,
+        allow_rollup_hdrs: false,
+        allow_direct: false,
+        allow_msg_ttl: false,
+        subject_delete_marker_ttl: 0,
+    };
+    let kept = |spec: StreamSpec| StreamSpec { deny_purge: true, ..spec };
+
+    let mut specs = vec![
+        kept(base(
+            CONFIG_STREAM,
+            CONFIG_SUBJECT,
+            MIB,
+            "engine id and number of partitions, written once",
+        )),
+        base(EVENTS_STREAM, EVENTS_SUBJECTS, limits.events_bytes, "events from outside"),
+        base(
+            ADMITTED_STREAM,
+            ADMITTED_SUBJECT,
+            limits.hop_bytes,
+            "admitted events on their way to the matcher",
+        ),
+        base(
+            MATCHED_STREAM,
+            MATCHED_SUBJECT,
+            limits.hop_bytes,
+            "matched events on their way to the builder",
+        ),
+    ];
+    for partition in topology.partition_names() {
+        let p = partition.as_str();
+        specs.extend([
+            base(
+                &commands_stream(p),
+                &commands_subject(p),
+                limits.commands_bytes,
+                "commands to one partition, consumed by position",
+            ),
+            base(
+                &journal_stream(p),
+                &journal_subject(p),
+                limits.journal_bytes,
+                "records of one partition, one fenced writer",
+            ),
+            kept(base(
+                &audit_stream(p),
+                &audit_subject(p),
+                limits.audit_bytes,
+                "audit leaves of one partition",
+            )),
+        ]);
+    }
+    specs.extend([
+        kept(base(
+            CHECKPOINTS_STREAM,
+            CHECKPOINTS_SUBJECTS,
+            limits.checkpoints_bytes,
+            "signed checkpoints of all partitions",
+        )),
+        StreamSpec {
+            discard: "old".to_owned(),
+            max_age: nanoseconds(DEAD_AGE_MAX),
+            deny_delete: false,
+            ..base(DEAD_STREAM, DEAD_SUBJECTS, limits.dead_bytes, "dead letters")
+        },
+        leases(base(
+            &format!("KV_{LEASES_BUCKET}"),
+            &format!("$KV.{LEASES_BUCKET}.>"),
+            16 * MIB,
+            "who should own what, and who lives",
+        )),
+        StreamSpec {
+            max_msgs_per_subject: DEFINITION_HISTORY,
+            allow_rollup_hdrs: true,
+            allow_direct: true,
+            ..base(
+                &format!("KV_{DEFINITIONS_BUCKET}"),
+                &format!("$KV.{DEFINITIONS_BUCKET}.>"),
+                limits.definitions_bytes,
+                "definitions, a projection of the control partition",
+            )
+        },
+        StreamSpec {
+            subjects: vec![format!("$O.{PLANS_BUCKET}.C.>"), format!("$O.{PLANS_BUCKET}.M.>")],
+            allow_rollup_hdrs: true,
+            allow_direct: true,
+            deny_delete: false,
+            ..base(
+                &format!("OBJ_{PLANS_BUCKET}"),
+                "",
+                limits.plans_bytes,
+                "compiled plans and snapshots, by digest",
+            )
+        },
+    ]);
+    specs
+}
+
+/// A bucket whose keys expire and tell it: the marker lets a watcher see that a worker is gone.
+fn leases(base: StreamSpec) -> StreamSpec {
+    StreamSpec {
+        max_age: nanoseconds(LEASE_TTL),
+        max_msgs_per_subject: 1,
+        duplicate_window: nanoseconds(LEASE_TTL),
+        allow_rollup_hdrs: true,
+        allow_direct: true,
+        allow_msg_ttl: true,
+        subject_delete_marker_ttl: nanoseconds(EXPIRY_MARKER_TTL),
+        ..base
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether two subject patterns can match one subject (`*` is one token, `>` the rest).
+    fn overlap(one: &str, other: &str) -> bool {
+        let mut pairs = one.split('.').zip(other.split('.'));
+        let differ = pairs.any(|(left, right)| {
+            left != right && ![left, right].iter().any(|token| matches!(*token, "*" | ">"))
+        });
+        let open = one.ends_with('>') || other.ends_with('>');
+        !differ && (open || one.split('.').count() == other.split('.').count())
+    }
+
+    #[test]
+    fn no_subject_belongs_to_two_streams() {
+        let specs = Topology { partitions: 3, ..Topology::default() }.streams();
+        let subjects: Vec<&str> =
+            specs.iter().flat_map(|spec| spec.subjects.iter().map(String::as_str)).collect();
+
+        for (index, one) in subjects.iter().enumerate() {
+            for other in &subjects[index + 1..] {
+                assert!(!overlap(one, other), "`{one}` and `{other}` overlap");
+            }
+        }
+    }
+
+    #[test]
+    fn live_feeds_have_no_stream() {
+        let specs = Topology::default().streams();
+
+        for feed in ["fermata.audit.acme", "fermata.escalation.acme.3"] {
+            assert!(
+                specs.iter().flat_map(|spec| &spec.subjects).all(|subject| !overlap(subject, feed)),
+                "`{feed}` is stored"
+            );
+        }
+    }
+
+    #[test]
+    fn every_stream_has_a_bound() {
+        for spec in Topology::default().streams() {
+            assert!(spec.max_bytes > 0, "`{}` may grow without bound", spec.name);
+        }
+    }
+
+    #[test]
+    fn nothing_that_must_be_kept_can_be_purged() {
+        for spec in Topology::default().streams() {
+            let must_keep = ["AUDIT_", "CHECKPOINTS", "CONFIG"]
+                .iter()
+                .any(|prefix| spec.name.starts_with(prefix));
+            assert_eq!(spec.deny_purge, must_keep, "`{}`", spec.name);
+        }
+    }
+}

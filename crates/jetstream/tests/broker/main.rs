@@ -1,0 +1,14 @@
+//! Everything that this crate promises, against a real nats-server.
+
+#[cfg(test)]
+mod consuming;
+#[cfg(test)]
+mod publishing;
+#[cfg(test)]
+mod server;
+#[cfg(test)]
+mod small_things;
+#[cfg(test)]
+mod support;
+#[cfg(test)]
+mod topology_file;

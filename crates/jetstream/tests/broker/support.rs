@@ -1,0 +1,67 @@
+//! A server of its own for each test, on a free port and in a folder that goes away.
+
+use std::time::Duration;
+
+use fermata_jetstream::{
+    Broker, Bytes, ConnectOptions, Durability, ManagedServer, Publisher, PublisherOptions,
+    ServerOptions, Topology,
+};
+use tempfile::TempDir;
+
+/// Longest that a test waits for something that must happen.
+pub const SOON: Duration = Duration::from_secs(20);
+
+pub struct Stage {
+    pub server: ManagedServer,
+    pub broker: Broker,
+    pub publisher: Publisher,
+    pub folder: TempDir,
+}
+
+pub fn options(folder: &TempDir) -> ServerOptions {
+    ServerOptions {
+        data_dir: folder.path().join("nats"),
+        durability: Durability::Process,
+        port: None,
+        monitor: false,
+    }
+}
+
+pub async fn connect(server: &ManagedServer) -> Broker {
+    Broker::connect(&server.url(), ConnectOptions::default()).await.expect("a connection")
+}
+
+impl Stage {
+    /// A server with the streams of one data partition.
+    pub async fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let server = ManagedServer::start(options(&folder))
+            .await
+            .expect("a server; `make tools` gets the binary");
+        let broker = connect(&server).await;
+        small_topology().apply(&broker).await.expect("streams");
+        let publisher =
+            Publisher::new(&broker, PublisherOptions::default()).await.expect("a publisher");
+        Self { server, broker, publisher, folder }
+    }
+
+    /// Publishes numbers as text and waits for all of them to be stored.
+    pub async fn fill(&self, subject: &str, numbers: std::ops::RangeInclusive<u64>) {
+        let mut receipts = Vec::new();
+        for number in numbers {
+            receipts
+                .push(self.publisher.publish(subject, None, Bytes::from(number.to_string())).await);
+        }
+        for receipt in receipts {
+            receipt.await.sequence().expect("stored");
+        }
+    }
+}
+
+pub fn small_topology() -> Topology {
+    Topology { partitions: 1, ..Topology::default() }
+}
+
+pub fn number(payload: &[u8]) -> u64 {
+    std::str::from_utf8(payload).expect("text").parse().expect("a number")
+}

@@ -1,0 +1,1 @@
+//! Frames between intake stages that run in different processes.

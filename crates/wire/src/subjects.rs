@@ -1,0 +1,52 @@
+//! Names of subjects.
+
+use fermata_core::identity::{PartitionId, Tenant};
+
+/// Where users publish events: `fermata.events.<tenant>.<type…>`.
+pub const EVENTS: &str = "fermata.events";
+/// Frames of admitted events, where listener and matcher run apart.
+pub const ADMITTED: &str = "fermata.admitted";
+/// Frames of matched events, where matcher and builder run apart.
+pub const MATCHED: &str = "fermata.matched";
+
+/// Commands to `partition`.
+#[must_use]
+pub fn commands(partition: PartitionId) -> String {
+    format!("fermata.commands.{partition}")
+}
+
+/// The journal of `partition`.
+#[must_use]
+pub fn journal(partition: PartitionId) -> String {
+    format!("fermata.journal.{partition}")
+}
+
+/// The stored audit log of `partition`.
+#[must_use]
+pub fn audit_log(partition: PartitionId) -> String {
+    format!("fermata.auditlog.{partition}")
+}
+
+/// The signed checkpoints of `partition`.
+#[must_use]
+pub fn checkpoints(partition: PartitionId) -> String {
+    format!("fermata.checkpoints.{partition}")
+}
+
+/// The audit feed of `tenant`; `None` for the engine's own records.
+#[must_use]
+pub fn audit_feed(tenant: Option<&Tenant>) -> String {
+    format!("fermata.audit.{}", tenant.map_or("_engine", Tenant::as_str))
+}
+
+/// Escalations of `tenant` at rung `tier` of the ladder, 1 to 4.
+#[must_use]
+pub fn escalation(tenant: &Tenant, tier: u8) -> String {
+    format!("fermata.escalation.{tenant}.{tier}")
+}
+
+/// Dead letters of `tenant` from `stage`.
+#[must_use]
+pub fn dead(tenant: &str, stage: &str) -> String {
+    format!("fermata.dead.{tenant}.{stage}")
+}

@@ -1,0 +1,161 @@
+#!/usr/bin/env python3
+"""Runs tests by cargo-nextest, or by cargo where that is missing, and judges what was skipped.
+
+    run_tests.py SUITE [--features F] [--binary PACKAGE::TEST]   run; ends with 1 on a failure
+    run_tests.py --report                                        print the summaries of the last runs
+
+SUITE names the summary that is kept in the target folder for --report. Every skipped test
+must stand in tests/allowed-skips.txt, or the run fails.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+ALLOWED = ROOT / "tests" / "allowed-skips.txt"
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target").absolute()
+SUMMARIES = TARGET / "test-summaries"
+
+NEXTEST_SUMMARY = re.compile(r"^\s*Summary \[.*\] (\d+) tests? run: .*?(?:, )?(\d+) skipped")
+CARGO_IGNORED = re.compile(r"^test (.+?) \.\.\. ignored")
+CARGO_RESULT = re.compile(r"^test result: .*? (\d+) passed; (\d+) failed; (\d+) ignored;.* (\d+) filtered out")
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def fail(text):
+    sys.exit(f"tests: error: {text}")
+
+
+def run(command):
+    """Runs a command, passes its output on, and returns its end and lines."""
+    print("+ " + " ".join(command), flush=True)
+    environment = dict(os.environ)
+    if sys.stdout.isatty():
+        environment.setdefault("CARGO_TERM_COLOR", "always")
+    lines = []
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, errors="replace",
+    ) as process:  # fmt: skip
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            lines.append(ANSI.sub("", line.rstrip("\n")))
+    return process.returncode, lines
+
+
+def has_nextest():
+    answer = subprocess.run(["cargo", "nextest", "--version"], cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True)
+    return answer.returncode == 0
+
+
+def nextest(selection, binary):
+    # The workspace is always built whole and a part picked by filter: building one package
+    # alone would unify features differently and compile its dependencies again.
+    common = ["--cargo-profile", "release", "--workspace", "--locked", *selection]
+    common += ["-E", f"binary_id({binary})"] if binary else []
+    listing = ["cargo", "nextest", "list", "--message-format", "json", *common]
+    print("+ " + " ".join(listing), flush=True)
+    answer = subprocess.run(listing, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    if answer.returncode != 0:
+        fail("the tests do not build")
+    skipped = []
+    for suite_name, suite in json.loads(answer.stdout)["rust-suites"].items():
+        if binary and suite_name != binary:
+            continue
+        for name, case in suite["testcases"].items():
+            if case["ignored"] or case["filter-match"]["status"] != "matches":
+                skipped.append(f"{suite_name} {name}")
+    code, lines = run(["cargo", "nextest", "run", "--no-fail-fast", *common])
+    summaries = [match for match in map(NEXTEST_SUMMARY.match, lines) if match]
+    if not summaries:
+        fail("cargo-nextest printed no summary")
+    summary = summaries[-1]
+    if not binary and int(summary[2]) != len(skipped):
+        fail(f"cargo-nextest skipped {summary[2]} tests, and {len(skipped)} are known by name: {skipped}")
+    return code, int(summary[1]), skipped, summary[0].strip()
+
+
+def cargo_test(selection, binary, *what):
+    command = ["cargo", "test", "--release", "--locked", "--no-fail-fast", *selection, *what]
+    if binary:
+        command += ["--workspace", "--test", binary.split("::")[-1]]
+    elif not what:
+        command += ["--workspace", "--all-targets"]
+    code, lines = run(command)
+    results = [match for match in map(CARGO_RESULT.match, lines) if match]
+    group = "doc" if what else "cargo"
+    skipped = [f"{group} {match[1]}" for match in map(CARGO_IGNORED.match, lines) if match]
+    ran = sum(int(match[1]) + int(match[2]) for match in results)
+    ignored = sum(int(match[3]) + int(match[4]) for match in results)
+    if ignored != len(skipped):
+        fail(f"cargo skipped {ignored} tests, and {len(skipped)} are known by name: {skipped}")
+    failed = sum(int(match[2]) for match in results)
+    return code, ran, skipped, f"Summary {ran} tests run: {ran - failed} passed, {failed} failed, {ignored} skipped"
+
+
+def judge(skipped, whole):
+    """Compares what was skipped with what may be."""
+    lines = (line.split("#")[0].strip() for line in ALLOWED.read_text().splitlines())
+    allowed = {line for line in lines if line}
+    # Without cargo-nextest a test is known by its own name alone.
+    own_names = {name.split(" ", 1)[-1] for name in allowed}
+    unexpected = [
+        name for name in skipped
+        if name not in allowed and not (name.startswith("cargo ") and name[6:] in own_names)
+    ]  # fmt: skip
+    for name in unexpected:
+        print(f"tests: skipped and not in {ALLOWED.name}: {name}")
+    skipped_names = {name.split(" ", 1)[-1] for name in skipped}
+    idle = [name for name in sorted(allowed) if whole and name.split(" ", 1)[-1] not in skipped_names]
+    for name in idle:
+        print(f"tests: in {ALLOWED.name} and not skipped: {name}")
+    return not unexpected and not idle
+
+
+def report():
+    summaries = sorted(SUMMARIES.glob("*.txt"))
+    if not summaries:
+        fail("no tests were run")
+    for summary in summaries:
+        print(summary.read_text().strip())
+
+
+def main(arguments):
+    if arguments == ["--report"]:
+        return report()
+    suite, *rest = arguments or [""]
+    options = dict(zip(rest[::2], rest[1::2]))
+    if not re.fullmatch(r"[a-z-]+", suite) or len(rest) % 2 or options.keys() - {"--features", "--binary"}:
+        fail(f"unknown arguments {arguments}; see the top of {__file__}")
+    binary = options.get("--binary")
+    selection = ["--features", options["--features"]] if "--features" in options else []
+    SUMMARIES.mkdir(parents=True, exist_ok=True)
+    kept = SUMMARIES / f"{suite}.txt"
+    kept.unlink(missing_ok=True)
+
+    runner = nextest if has_nextest() else cargo_test
+    code, ran, skipped, summary = runner(selection, binary)
+    if not binary:
+        # cargo-nextest does not run the examples in the documentation.
+        doc_code, doc_ran, doc_skipped, _ = cargo_test(selection, None, "--doc", "--workspace")
+        code, skipped = code or doc_code, skipped + doc_skipped
+        summary += f"\n{suite}: {doc_ran} examples in the documentation run"
+
+    skips_are_fine = judge(skipped, whole=not binary)
+    summary += f"\n{suite}: {len(skipped)} tests skipped"
+    kept.write_text(summary + "\n")
+    print(summary)
+    if ran == 0:
+        fail(f"suite `{suite}` has no tests")
+    if code != 0:
+        fail(f"suite `{suite}` failed")
+    if not skips_are_fine:
+        fail(f"suite `{suite}` skipped other tests than {ALLOWED.relative_to(ROOT)} says")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
