@@ -1,1 +1,34 @@
-//! Placeholder.
+//! The actors: thin shells around the pure rules.
+//!
+//! | actor | one per | does |
+//! |---|---|---|
+//! | [`listener`] | process | events in: decodes, admits or dead-letters |
+//! | [`matcher`] | process | asks the strategies |
+//! | [`builder`] | process | names the plan, makes commands, publishes them |
+//! | [`coordinator`] | owned partition | drives [`fermata_partition::owner::Owner`] |
+//! | [`auditor`] | owned partition | drives [`fermata_partition::auditor::Auditor`] |
+//! | [`node_runner`] | process | runs attempts and keeps their results until they are taken |
+//! | [`escalator`] | review case | tells people, then ends |
+//! | [`lease_keeper`] | process | says which partitions this worker should own |
+//! | [`supervisor`] | process | starts the others, restarts what fails, with backoff and a limit |
+//!
+//! Mailboxes are unbounded, so nothing travels through them without a permit:
+//! whoever sends holds one, or waits for an answer before it sends again.
+
+pub mod auditor;
+pub mod builder;
+pub mod clock;
+pub mod coordinator;
+pub mod definitions;
+pub mod engine;
+pub mod escalator;
+pub mod hop;
+pub mod lease_keeper;
+pub mod listener;
+pub mod matcher;
+pub mod metrics;
+pub mod node_runner;
+pub mod ports;
+pub mod supervisor;
+
+pub use engine::{Engine, EngineConfig, EngineError, Role};

@@ -30,9 +30,12 @@ pub fn build(document: WorkflowDocument) -> Result<Executable, Vec<Problem>> {
     let mut problems = Vec::new();
     let places = places(&document.tasks, &mut problems);
     let predecessors = predecessors(&document.tasks, &places, &mut problems);
-    let Some(order) = order(&predecessors) else {
-        problems.push(cycle(&document.tasks, &predecessors));
-        return Err(problems);
+    let order = match order(&predecessors) {
+        Ok(order) => order,
+        Err(stuck) => {
+            problems.push(cycle(&document.tasks, &predecessors, &stuck));
+            return Err(problems);
+        }
     };
     let plan = plan(document, &predecessors, &order);
     match Executable::new(plan) {
@@ -77,10 +80,7 @@ fn problem(path: String, message: String, hint: Option<String>) -> Problem {
 }
 
 /// Where each id stands; of doubled ones the first.
-fn places<'t>(
-    tasks: &'t [TaskDocument],
-    problems: &mut Vec<Problem>,
-) -> HashMap<&'t str, usize> {
+fn places<'t>(tasks: &'t [TaskDocument], problems: &mut Vec<Problem>) -> HashMap<&'t str, usize> {
     let mut places = HashMap::with_capacity(tasks.len());
     for (at, task) in tasks.iter().enumerate() {
         // An empty id has been reported as missing or is refused by core.
@@ -138,11 +138,16 @@ fn predecessors(
 }
 
 /// The tasks in topological order, in the document's own order where that
-/// is one; `None` when there is a cycle.
-fn order(predecessors: &[Vec<usize>]) -> Option<Vec<usize>> {
+/// is one.
+///
+/// # Errors
+///
+/// When there is a cycle: for each task whether it is never free, being on a
+/// cycle or behind one.
+fn order(predecessors: &[Vec<usize>]) -> Result<Vec<usize>, Vec<bool>> {
     let ordered = |(at, list): (usize, &Vec<usize>)| list.last().is_none_or(|last| *last < at);
     if predecessors.iter().enumerate().all(ordered) {
-        return Some((0..predecessors.len()).collect());
+        return Ok((0..predecessors.len()).collect());
     }
     let mut waiting: Vec<usize> = predecessors.iter().map(Vec::len).collect();
     let mut successors = vec![Vec::new(); predecessors.len()];
@@ -173,22 +178,27 @@ fn order(predecessors: &[Vec<usize>]) -> Option<Vec<usize>> {
             }
         }
     }
-    (order.len() == predecessors.len()).then_some(order)
+    if order.len() == predecessors.len() {
+        Ok(order)
+    } else {
+        Err(waiting.iter().map(|count| *count > 0).collect())
+    }
 }
 
 /// Names one cycle: from a task that is never free, always backwards to
-/// another such task, until one comes again.
-fn cycle(tasks: &[TaskDocument], predecessors: &[Vec<usize>]) -> Problem {
+/// another such task (there is one, else the task would be free), until one
+/// comes again.
+fn cycle(tasks: &[TaskDocument], predecessors: &[Vec<usize>], stuck: &[bool]) -> Problem {
     const SHOWN_MAX: usize = 20;
-    let stuck = stuck(predecessors);
     let is_stuck = |at: usize| stuck.get(at).copied().unwrap_or(false);
     let mut seen = HashMap::new();
     let mut way = Vec::new();
     let mut next = stuck.iter().position(|stuck| *stuck);
     while let Some(at) = next {
-        if seen.insert(at, way.len()).is_some() {
+        if seen.contains_key(&at) {
             break;
         }
+        seen.insert(at, way.len());
         way.push(at);
         next = predecessors.get(at).and_then(|list| list.iter().copied().find(|at| is_stuck(*at)));
     }
@@ -207,27 +217,6 @@ fn cycle(tasks: &[TaskDocument], predecessors: &[Vec<usize>]) -> Problem {
         format!("these tasks wait for each other: {}", names.join(" → ")),
         Some("take one of the dependencies out".to_owned()),
     )
-}
-
-/// The tasks on a cycle or between cycles: those that remain when every task
-/// without predecessors, and then every task without successors, is taken away.
-fn stuck(predecessors: &[Vec<usize>]) -> Vec<bool> {
-    let mut stuck = vec![true; predecessors.len()];
-    loop {
-        let before = stuck.iter().filter(|stuck| **stuck).count();
-        // In document order and back again: what is in order falls in one pass.
-        for at in (0..predecessors.len()).chain((0..predecessors.len()).rev()) {
-            let held = predecessors
-                .get(at)
-                .is_some_and(|list| list.iter().any(|at| stuck.get(*at).copied().unwrap_or(false)));
-            if !held && let Some(place) = stuck.get_mut(at) {
-                *place = false;
-            }
-        }
-        if stuck.iter().filter(|stuck| **stuck).count() == before {
-            return stuck;
-        }
-    }
 }
 
 fn plan(document: WorkflowDocument, predecessors: &[Vec<usize>], order: &[usize]) -> Plan {

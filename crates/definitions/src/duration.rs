@@ -7,7 +7,7 @@ use crate::tree::{Located, Tree};
 const SHAPE: &str = "a duration such as `200ms`, `10s`, `5m`, `24h`, or a number of seconds";
 
 /// Reads a duration in milliseconds; reports what is none.
-pub(crate) fn milliseconds(reader: &mut Reader<'_>, path: &str, located: &Located) -> Option<u64> {
+pub(crate) fn milliseconds(reader: &mut Reader, path: &str, located: &Located) -> Option<u64> {
     let read = match &located.value {
         Tree::Number(number) => {
             number.as_u64().and_then(|seconds| seconds.checked_mul(1_000)).or_else(|| {
@@ -49,9 +49,13 @@ mod tests {
 
     #[test]
     fn units_are_milliseconds_to_days() {
-        for (text, ms) in
-            [("200ms", 200), ("10s", 10_000), ("5m", 300_000), ("24h", 86_400_000), ("7d", 604_800_000)]
-        {
+        for (text, ms) in [
+            ("200ms", 200),
+            ("10s", 10_000),
+            ("5m", 300_000),
+            ("24h", 86_400_000),
+            ("7d", 604_800_000),
+        ] {
             assert_eq!(parse(text), Some(ms), "{text}");
         }
         for refused in ["", "s", "10", "1.5s", "-1s", "10 s", "99999999999999999999s", "1w", "ü"] {

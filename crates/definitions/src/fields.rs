@@ -5,8 +5,8 @@ use crate::spelling;
 use crate::tree::{Entry, Located, Place, Tree};
 
 /// What a reader carries along.
-pub(crate) struct Reader<'p> {
-    pub(crate) problems: &'p mut Problems,
+pub(crate) struct Reader {
+    pub(crate) problems: Problems,
 }
 
 /// The keys of one kind of mapping.
@@ -24,7 +24,7 @@ pub(crate) struct Fields<'d> {
     pub(crate) path: String,
 }
 
-impl Reader<'_> {
+impl Reader {
     /// Expects a mapping and reports every key that has no effect.
     pub(crate) fn mapping<'d>(
         &mut self,
@@ -143,9 +143,9 @@ impl<'d> Fields<'d> {
     /// Reads the value under `key`, if there is one.
     pub(crate) fn read<T>(
         &self,
-        reader: &mut Reader<'_>,
+        reader: &mut Reader,
         key: &str,
-        read: impl FnOnce(&mut Reader<'_>, &str, &'d Located) -> Option<T>,
+        read: impl FnOnce(&mut Reader, &str, &'d Located) -> Option<T>,
     ) -> Option<T> {
         let located = self.get(key)?;
         read(reader, &self.path_to(key), located)
@@ -154,9 +154,9 @@ impl<'d> Fields<'d> {
     /// Reads the value under `key`; reports its absence.
     pub(crate) fn require<T>(
         &self,
-        reader: &mut Reader<'_>,
+        reader: &mut Reader,
         key: &str,
-        read: impl FnOnce(&mut Reader<'_>, &str, &'d Located) -> Option<T>,
+        read: impl FnOnce(&mut Reader, &str, &'d Located) -> Option<T>,
     ) -> Option<T> {
         if self.get(key).is_none() {
             reader.problems.add(self.start, &self.path, format!("`{key}` is missing"));

@@ -26,3 +26,6 @@ pub use schema::{strategies_schema, workflow_schema};
 pub use strategies::read_strategies;
 pub use tree::{DEPTH_MAX, Limits};
 pub use workflow::{ORCHESTRATION_PATTERNS, TaskDocument, WorkflowDocument, read_workflow};
+
+#[cfg(test)]
+mod tests;

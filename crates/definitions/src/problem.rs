@@ -80,13 +80,7 @@ impl Problems {
         self.push(place, path, message.into(), Some(hint.into()));
     }
 
-    pub(crate) fn push(
-        &mut self,
-        place: Place,
-        path: &str,
-        message: String,
-        hint: Option<String>,
-    ) {
+    pub(crate) fn push(&mut self, place: Place, path: &str, message: String, hint: Option<String>) {
         if self.list.len() < PROBLEMS_MAX {
             self.list.push(Problem {
                 file: self.file.clone(),
@@ -119,7 +113,7 @@ impl Problems {
     /// All problems in the order of the document.
     pub(crate) fn into_sorted(self) -> Vec<Problem> {
         let mut list = self.list;
-        list.sort_by(|one, two| (one.line, one.column).cmp(&(two.line, two.column)));
+        list.sort_by_key(|problem| (problem.line, problem.column));
         list.dedup();
         list
     }

@@ -33,24 +33,29 @@ pub(crate) fn hint<'c>(
     closest(word, candidates).map(|candidate| format!("did you mean `{candidate}`?"))
 }
 
-/// Insertions, deletions and replacements between two words (Levenshtein),
-/// one row of the table at a time.
+/// Insertions, deletions, replacements and swaps of neighbours between two
+/// words (optimal string alignment), one row of the table at a time.
 fn distance(one: &str, two: &str) -> usize {
-    let two: Vec<char> = two.chars().collect();
-    let mut row: Vec<usize> = (0..=two.len()).collect();
-    for (line, left) in one.chars().enumerate() {
-        let mut diagonal = line;
-        let mut before = line + 1;
-        let mut next = vec![before];
-        for (right, above) in two.iter().zip(row.iter().skip(1)) {
-            let replaced = diagonal + usize::from(left != *right);
-            before = replaced.min(before + 1).min(above + 1);
-            next.push(before);
-            diagonal = *above;
+    let (one, two): (Vec<char>, Vec<char>) = (one.chars().collect(), two.chars().collect());
+    let at = |row: &[usize], column: usize| row.get(column).copied().unwrap_or(usize::MAX / 2);
+    let mut before_last = Vec::new();
+    let mut last: Vec<usize> = (0..=two.len()).collect();
+    for (line, left) in one.iter().enumerate() {
+        let mut row = vec![line + 1];
+        for (column, right) in two.iter().enumerate() {
+            let replaced = at(&last, column) + usize::from(left != right);
+            let inserted = at(&row, column) + 1;
+            let deleted = at(&last, column + 1) + 1;
+            let swaps = line > 0
+                && column > 0
+                && one.get(line - 1) == Some(right)
+                && two.get(column - 1) == Some(left);
+            let swapped = if swaps { at(&before_last, column - 1) + 1 } else { usize::MAX };
+            row.push(replaced.min(inserted).min(deleted).min(swapped));
         }
-        row = next;
+        before_last = std::mem::replace(&mut last, row);
     }
-    row.last().copied().unwrap_or(0)
+    last.last().copied().unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -61,6 +66,7 @@ mod tests {
     fn a_slip_of_the_fingers_is_recognised() {
         assert_eq!(distance("kitten", "sitting"), 3);
         assert_eq!(distance("", "abc"), 3);
+        assert_eq!(distance("paht", "path"), 1);
         assert_eq!(closest("depend_on", ["when", "depends_on"]), Some("depends_on"));
         assert_eq!(closest("banana", ["when", "depends_on"]), None);
     }

@@ -137,27 +137,17 @@ impl Located {
         found
     }
 
-    /// The place of a line and column inside of this text value.
+    /// The place of a line and column inside of this text value. Exact for
+    /// plain and block texts; escapes in a quoted text move what follows them.
     pub(crate) fn inside(&self, source: &str, line: u32, column: u32) -> Place {
-        let mut lines = source.lines().skip(self.start.line.saturating_sub(1) as usize);
+        let text = source.lines().nth(self.start.line.saturating_sub(1) as usize);
         let before = self.start.column.saturating_sub(1);
-        let opening = lines.next().and_then(|text| text.chars().nth(before as usize));
-        match opening {
-            // A block starts on the next line; its indentation is no text.
-            Some('|' | '>') => {
-                let indentation = lines
-                    .find(|text| !text.trim().is_empty())
-                    .map_or(0, |text| text.len() - text.trim_start().len());
-                Place {
-                    line: self.start.line + line,
-                    column: column + u32::try_from(indentation).unwrap_or(0),
-                }
-            }
-            quote if line == 1 => {
-                let quotes = u32::from(matches!(quote, Some('"' | '\'')));
-                Place { line: self.start.line, column: before + quotes + column }
-            }
-            _ => Place { line: self.start.line + line - 1, column },
+        let opening = text.and_then(|text| text.chars().nth(before as usize));
+        let quoted = line == 1 && matches!(opening, Some('"' | '\''));
+        // A block starts with its first line, whose indentation all share.
+        Place {
+            line: self.start.line.saturating_add(line - 1),
+            column: before.saturating_add(column).saturating_add(u32::from(quoted)),
         }
     }
 

@@ -14,7 +14,9 @@ use crate::tree::{Limits, Located};
 
 pub use task::TaskDocument;
 
+#[cfg(test)]
 pub(crate) use retry::RETRY;
+#[cfg(test)]
 pub(crate) use task::{HTTP, TASK};
 
 /// The names that `orchestration_pattern` takes. It describes; execution
@@ -75,7 +77,9 @@ pub fn read_workflow(
     let Some(tree) = Located::parse(source, limits, &mut problems) else {
         return Err(problems.into_sorted());
     };
-    let document = document(&mut Reader { problems: &mut problems }, &tree);
+    let mut reader = Reader { problems };
+    let document = document(&mut reader, &tree);
+    let mut problems = reader.problems;
     let built = document.map(crate::build::build);
     match built {
         Some(Ok(executable)) if problems.is_empty() => Ok(executable),
@@ -87,7 +91,7 @@ pub fn read_workflow(
     }
 }
 
-fn document(reader: &mut Reader<'_>, tree: &Located) -> Option<WorkflowDocument> {
+fn document(reader: &mut Reader, tree: &Located) -> Option<WorkflowDocument> {
     let outer = reader.mapping("", tree, &DOCUMENT)?;
     let fields = outer.require(reader, "workflow", |reader, path, located| {
         reader.mapping(path, located, &WORKFLOW)
@@ -117,7 +121,7 @@ fn document(reader: &mut Reader<'_>, tree: &Located) -> Option<WorkflowDocument>
     })
 }
 
-fn pattern(reader: &mut Reader<'_>, path: &str, located: &Located) -> Option<()> {
+fn pattern(reader: &mut Reader, path: &str, located: &Located) -> Option<()> {
     let name = reader.text(path, located)?;
     if !ORCHESTRATION_PATTERNS.contains(&name.as_str()) {
         let shown: String = name.chars().take(80).collect();
@@ -130,7 +134,7 @@ fn pattern(reader: &mut Reader<'_>, path: &str, located: &Located) -> Option<()>
 }
 
 /// Reads the schema of the input; `None` inside when it has been refused.
-fn schema(reader: &mut Reader<'_>, path: &str, located: &Located) -> Option<Option<Json>> {
+fn schema(reader: &mut Reader, path: &str, located: &Located) -> Option<Option<Json>> {
     let problems = input::check_schema(&located.to_json());
     for problem in &problems {
         // Paths of the check start with `input`, ours with where `input` stands.
@@ -143,7 +147,7 @@ fn schema(reader: &mut Reader<'_>, path: &str, located: &Located) -> Option<Opti
     Some(problems.is_empty().then(|| Json::from(located)))
 }
 
-fn run_timeout(reader: &mut Reader<'_>, path: &str, located: &Located) -> Option<u64> {
+fn run_timeout(reader: &mut Reader, path: &str, located: &Located) -> Option<u64> {
     let fields = reader.mapping(path, located, &FAULT_TOLERANCE)?;
     fields.read(reader, "run_timeout", duration::milliseconds)
 }

@@ -16,6 +16,8 @@ pub const API_ANSWER_LIMIT: Duration = Duration::from_secs(10);
 pub(crate) const STREAM_NOT_FOUND: u64 = 10059;
 /// The stream exists with another configuration.
 pub(crate) const STREAM_NAME_IN_USE: u64 = 10058;
+/// The server cannot reserve what the stream wants.
+pub(crate) const STORAGE_EXCEEDED: u64 = 10047;
 /// No message has the sequence or subject that was asked for.
 pub(crate) const NO_MESSAGE_FOUND: u64 = 10037;
 
@@ -104,7 +106,7 @@ struct Refusal {
     description: String,
 }
 
-/// Asks `$JS.API.<operation>` with `body` as JSON.
+/// Asks `$JS.API.<operation>` with `body` as JSON, or with an empty body when it is `()`.
 pub(crate) async fn ask<T: DeserializeOwned>(
     client: &Client,
     operation: &str,
@@ -112,6 +114,8 @@ pub(crate) async fn ask<T: DeserializeOwned>(
 ) -> Result<T, ApiError> {
     let request = format!("$JS.API.{operation}");
     let payload = match serde_json::to_vec(body) {
+        // Some requests must come with an empty body.
+        Ok(payload) if payload == b"null" => Vec::new(),
         Ok(payload) => payload,
         Err(source) => return Err(ApiError::Unreadable { request, source }),
     };

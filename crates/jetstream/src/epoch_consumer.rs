@@ -99,23 +99,28 @@ impl EpochConsumer {
     ) -> Result<Vec<StoredMessage>, EpochConsumerError> {
         let mut batch = Vec::new();
         let max = max.max(1);
+        let mut made_again = false;
         loop {
             if self.follower.step(max, IDLE_CHECK, &mut batch).await? == Followed::Messages {
                 return Ok(batch);
             }
-            if !self.is_behind().await? {
-                continue;
-            }
+            let Some(last) = self.end_ahead().await? else { continue };
             if self.follower.step(max, STRAGGLER_PATIENCE, &mut batch).await? == Followed::Messages
             {
                 return Ok(batch);
             }
+            if made_again && self.follower.is_drained() {
+                self.follower.check_end(last).await?;
+            }
+            let wanted = self.follower.wanted();
             tracing::warn!(
                 stream = self.stream,
-                wanted = self.follower.wanted(),
+                wanted,
+                last,
                 "the consumer was behind its stream and is made again"
             );
             self.follower.rebuild_next();
+            made_again = true;
         }
     }
 
@@ -129,20 +134,25 @@ impl EpochConsumer {
         self.follower.consumers_made()
     }
 
-    async fn is_behind(&self) -> Result<bool, EpochConsumerError> {
-        match stream_state(&self.connection.client, &self.stream).await {
-            Ok(state) if state.last_sequence.saturating_add(1) < self.follower.wanted() => {
-                Err(EpochConsumerError::EndsBefore {
-                    stream: self.stream.clone(),
-                    last: state.last_sequence,
-                    wanted: self.follower.wanted(),
-                })
-            }
-            Ok(state) => Ok(state.last_sequence >= self.follower.wanted()),
+    /// Where the stream ends, if that is beyond what was received.
+    async fn end_ahead(&self) -> Result<Option<u64>, EpochConsumerError> {
+        let wanted = self.follower.wanted();
+        let last = match stream_state(&self.connection.client, &self.stream).await {
+            Ok(state) => state.last_sequence,
             // Not knowing is no reason to stop; the next second asks again.
-            Err(error) if error.is_transient() => Ok(false),
-            Err(source) => Err(EpochConsumerError::Read { stream: self.stream.clone(), source }),
+            Err(error) if error.is_transient() => return Ok(None),
+            Err(source) => {
+                return Err(EpochConsumerError::Read { stream: self.stream.clone(), source });
+            }
+        };
+        if last.saturating_add(1) < wanted {
+            return Err(EpochConsumerError::EndsBefore {
+                stream: self.stream.clone(),
+                last,
+                wanted,
+            });
         }
+        Ok((last >= wanted).then_some(last))
     }
 }
 

@@ -234,7 +234,20 @@ impl Follower {
         Ok(())
     }
 
-    pub(crate) fn gap(&self, got: u64) -> FollowError {
+    /// Looks whether the wanted message is missing although the stream ends at `last`, after it.
+    ///
+    /// To be asked when a fresh consumer delivers nothing: a message deleted at the very end shows no successor.
+    pub(crate) async fn check_end(&self, last: u64) -> Result<(), FollowError> {
+        if self.options.holes == Holes::Allowed || last < self.next {
+            return Ok(());
+        }
+        let held = read_one(&self.context, &self.options.stream, self.next)
+            .await
+            .map_err(|source| self.read_error(source))?;
+        if held.is_some() { Ok(()) } else { Err(self.gap(last.saturating_add(1))) }
+    }
+
+    fn gap(&self, got: u64) -> FollowError {
         FollowError::Gap { stream: self.options.stream.clone(), expected: self.next, got }
     }
 

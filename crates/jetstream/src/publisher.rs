@@ -6,7 +6,7 @@
 
 use std::{
     future::{Future, poll_fn},
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering},
@@ -15,14 +15,17 @@ use std::{
     time::Duration,
 };
 
-use async_nats::{Client, HeaderMap, Message, PublishErrorKind, Subject, Subscriber};
+use async_nats::{
+    Client, HeaderMap, Message, PublishErrorKind, Subject, Subscriber,
+    client::traits::Publisher as _, message::OutboundMessage,
+};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use thiserror::Error;
 use tokio::{
     sync::{Semaphore, watch},
     task::{JoinSet, unconstrained},
-    time::{MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval, timeout},
 };
 
 use crate::{
@@ -97,6 +100,8 @@ struct Shared {
     client: Client,
     table: Mutex<Table>,
     permits: Semaphore,
+    link: watch::Receiver<Link>,
+    answer_limit: Duration,
     /// Coarse clock in sweeps, so that a publish does not ask the real one.
     sweep: AtomicU32,
 }
@@ -125,6 +130,8 @@ impl Publisher {
             client: connection.client.clone(),
             table: Mutex::new(Table { slots: Slots::default(), subjects }),
             permits: Semaphore::new(options.window.clamp(1, Semaphore::MAX_PERMITS)),
+            link: connection.link.clone(),
+            answer_limit: options.answer_limit,
             sweep: AtomicU32::new(0),
         });
         let mut tasks = JoinSet::new();
@@ -137,7 +144,8 @@ impl Publisher {
     ///
     /// Waits while the window is full. When this returns the message is queued for sending, in the order of
     /// calls; await the receipt at once, or later to have several in flight. A lost connection makes every
-    /// unanswered receipt unknown at once; an overdue one becomes unknown after the answer limit.
+    /// unanswered receipt unknown at once; an overdue one becomes unknown after the answer limit. While the
+    /// connection is down this waits for it up to the answer limit; then the message is refused, not sent.
     ///
     /// # Cancel safety
     /// When dropped, the message may or may not be sent.
@@ -147,25 +155,47 @@ impl Publisher {
         headers: Option<HeaderMap>,
         payload: Bytes,
     ) -> PublishReceipt {
+        if !self.shared.link.borrow().connected && !self.reconnected().await {
+            return self.refuse("the connection to the broker is down".to_owned()).await;
+        }
         self.take_permit().await;
         let (receipt, reply) = self.register();
-        let subject = subject.into();
-        let client = &self.shared.client;
-        let sent = match headers {
-            Some(headers) => {
-                client.publish_with_reply_and_headers(subject, reply, headers, payload).await
-            }
-            None => client.publish_with_reply(subject, reply, payload).await,
+        let message =
+            OutboundMessage { subject: subject.into(), reply: Some(reply), payload, headers };
+        if let Err(outcome) = self.send(message).await {
+            self.shared.resolve(receipt.token, outcome);
+        }
+        receipt
+    }
+
+    /// Queues a message for sending. The queue is full only when the connection is stuck, so only then a timer is set.
+    async fn send(&self, message: OutboundMessage) -> Result<(), PublishOutcome> {
+        let mut sending = pin!(self.shared.client.publish_message(message));
+        let sent = match poll_fn(|context| Poll::Ready(sending.as_mut().poll(context))).await {
+            Poll::Ready(sent) => sent,
+            Poll::Pending => match timeout(self.shared.answer_limit, sending).await {
+                Ok(sent) => sent,
+                Err(_) => {
+                    let description = "the connection to the broker takes nothing".to_owned();
+                    return Err(PublishOutcome::not_sent(Refusal::NotSent, description));
+                }
+            },
         };
-        if let Err(error) = sent {
+        sent.map_err(|error| {
             let refusal = match error.kind() {
                 PublishErrorKind::MaxPayloadExceeded => Refusal::TooLarge,
                 PublishErrorKind::InvalidSubject | PublishErrorKind::Send => Refusal::NotSent,
             };
-            self.shared
-                .resolve(receipt.token, PublishOutcome::not_sent(refusal, error.to_string()));
-        }
-        receipt
+            PublishOutcome::not_sent(refusal, error.to_string())
+        })
+    }
+
+    async fn reconnected(&self) -> bool {
+        let mut link = self.shared.link.clone();
+        matches!(
+            timeout(self.shared.answer_limit, link.wait_for(|link| link.connected)).await,
+            Ok(Ok(_))
+        )
     }
 
     /// How many publishes are unanswered.

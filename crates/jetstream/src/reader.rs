@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_nats::{
     Client, HeaderMap,
-    jetstream::{self, stream::RawMessageErrorKind},
+    jetstream::{self, message::StreamMessage, stream::RawMessageErrorKind},
 };
 use serde::Deserialize;
 use thiserror::Error;
@@ -133,6 +133,29 @@ impl StreamReader {
         read_one(self.broker.context(), stream, sequence).await
     }
 
+    /// Reads the newest message of one subject from the leader; nothing when there is none.
+    ///
+    /// # Errors
+    /// When the broker refuses or does not answer.
+    ///
+    /// # Cancel safety
+    /// Can be dropped.
+    pub async fn last_of_subject(
+        &self,
+        stream: &str,
+        subject: &str,
+    ) -> Result<Option<StoredMessage>, ReadError> {
+        let failed = |source| ReadError::Message { stream: stream.to_owned(), sequence: 0, source };
+        let handle = self.broker.context().get_stream_no_info(stream).await.map_err(|_| {
+            failed(jetstream::stream::RawMessageError::new(RawMessageErrorKind::InvalidSubject))
+        })?;
+        match handle.get_last_raw_message_by_subject(subject).await {
+            Ok(message) => stored(stream, message).map(Some),
+            Err(error) if is_absent(&error.kind()) => Ok(None),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
     /// Reads `stream` from sequence `from` (1 is the first) to its end.
     ///
     /// # Errors
@@ -212,7 +235,10 @@ impl Replay {
             }
             match self.follower.step(max, REPLAY_PATIENCE, &mut batch).await? {
                 Followed::Messages => return Ok(batch),
-                Followed::Idle if self.follower.is_drained() => return Ok(batch),
+                Followed::Idle if self.follower.is_drained() => {
+                    self.follower.check_end(self.target).await?;
+                    return Ok(batch);
+                }
                 Followed::Idle => self.follower.rebuild_next(),
             }
         }
@@ -272,15 +298,20 @@ pub(crate) async fn read_one(
         Err(error) if is_absent(&error.kind()) => return Ok(None),
         Err(error) => return Err(failed(error)),
     };
+    stored(stream, message).map(Some)
+}
+
+fn stored(stream: &str, message: StreamMessage) -> Result<StoredMessage, ReadError> {
+    let sequence = message.sequence;
     let broker_time_ns = i64::try_from(message.time.unix_timestamp_nanos())
         .map_err(|_| ReadError::TimeOutOfRange { stream: stream.to_owned(), sequence })?;
-    Ok(Some(StoredMessage {
-        sequence: message.sequence,
+    Ok(StoredMessage {
+        sequence,
         broker_time_ns,
         writer: writer(&message.headers),
         subject: message.subject,
         payload: message.payload,
-    }))
+    })
 }
 
 fn is_absent(kind: &RawMessageErrorKind) -> bool {

@@ -10,7 +10,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use crate::{
-    api::{ApiError, STREAM_NAME_IN_USE, STREAM_NOT_FOUND, ask},
+    api::{ApiError, STORAGE_EXCEEDED, STREAM_NAME_IN_USE, STREAM_NOT_FOUND, ask},
     connection::Broker,
 };
 
@@ -70,13 +70,34 @@ pub struct Applied {
 
 /// Why a topology could not be applied.
 #[derive(Debug, Error)]
-#[error("could not set up stream `{stream}`")]
-pub struct TopologyError {
-    /// The stream.
-    pub stream: String,
-    /// Why not.
-    #[source]
-    pub source: ApiError,
+pub enum TopologyError {
+    /// The server has not the room that the stream reserves.
+    #[error(
+        "the server has no room for stream `{stream}`, which reserves {max_bytes} bytes; free some disk, raise `max_file_store`, or choose smaller limits"
+    )]
+    NoRoom {
+        /// The stream.
+        stream: String,
+        /// What it reserves.
+        max_bytes: i64,
+    },
+    /// The broker refused for another reason or did not answer.
+    #[error("could not set up stream `{stream}`")]
+    Api {
+        /// The stream.
+        stream: String,
+        /// Why not.
+        #[source]
+        source: ApiError,
+    },
+}
+
+fn failed(spec: &StreamSpec) -> impl Fn(ApiError) -> TopologyError + use<> {
+    let (stream, max_bytes) = (spec.name.clone(), spec.max_bytes);
+    move |source| match source.code() {
+        Some(STORAGE_EXCEEDED) => TopologyError::NoRoom { stream: stream.clone(), max_bytes },
+        Some(_) | None => TopologyError::Api { stream: stream.clone(), source },
+    }
 }
 
 #[derive(Deserialize)]
@@ -88,6 +109,23 @@ impl Topology {
     /// All streams, those below key-value buckets and object stores included.
     pub fn streams(&self) -> Vec<StreamSpec> {
         spec::streams(self)
+    }
+
+    /// What all streams together reserve on a server, in bytes. A server that has less refuses some of them.
+    pub fn reserved_bytes(&self) -> i64 {
+        self.streams().iter().map(|spec| spec.max_bytes).sum()
+    }
+
+    /// The same topology with limits scaled down to about `room_bytes`; unchanged when it fits.
+    ///
+    /// Decide this once, when the engine is created, and keep the result: other limits later are drift.
+    pub fn fitted_to(self, room_bytes: i64) -> Self {
+        let reserved = self.reserved_bytes();
+        if reserved <= room_bytes {
+            self
+        } else {
+            Self { limits: self.limits.scaled(room_bytes, reserved), ..self }
+        }
     }
 
     /// Names of all partitions, the control partition first: it must be up before the others.
@@ -105,12 +143,31 @@ impl Topology {
     /// # Cancel safety
     /// Some streams may have been created; apply again.
     pub async fn apply(&self, broker: &Broker) -> Result<Applied, TopologyError> {
+        self.apply_those(broker, |_| true).await
+    }
+
+    /// Creates the stream of the engine's configuration alone: what it says comes before all others.
+    ///
+    /// # Errors
+    /// As [`Topology::apply`].
+    ///
+    /// # Cancel safety
+    /// The stream may have been created; apply again.
+    pub async fn apply_config(&self, broker: &Broker) -> Result<Applied, TopologyError> {
+        self.apply_those(broker, |stream| stream == CONFIG_STREAM).await
+    }
+
+    async fn apply_those(
+        &self,
+        broker: &Broker,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<Applied, TopologyError> {
         let mut applied = Applied::default();
-        for spec in self.streams() {
-            let failed = |source| TopologyError { stream: spec.name.clone(), source };
-            let config = match found_config(broker, &spec.name).await.map_err(failed)? {
+        for spec in self.streams().into_iter().filter(|spec| wanted(&spec.name)) {
+            let failed = failed(&spec);
+            let config = match found_config(broker, &spec.name).await.map_err(&failed)? {
                 Some(config) => Some(config),
-                None => create(broker, &spec).await.map_err(failed)?,
+                None => create(broker, &spec).await.map_err(&failed)?,
             };
             match config {
                 Some(config) => applied.drift.extend(drift(&spec, &config)),
@@ -130,9 +187,7 @@ impl Topology {
     pub async fn compare(&self, broker: &Broker) -> Result<Vec<Drift>, TopologyError> {
         let mut findings = Vec::new();
         for spec in self.streams() {
-            let config = found_config(broker, &spec.name)
-                .await
-                .map_err(|source| TopologyError { stream: spec.name.clone(), source })?;
+            let config = found_config(broker, &spec.name).await.map_err(failed(&spec))?;
             findings.extend(drift(&spec, &config.unwrap_or_default()));
         }
         Ok(findings)

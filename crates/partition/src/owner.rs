@@ -47,7 +47,7 @@ pub const COMMANDS_HELD_MAX: usize = 64;
 pub const LEASE_MARGIN_MS: u64 = 5_000;
 
 /// Draws the salts that hide payloads behind their commitments.
-pub trait SaltSource: std::marker::Send {
+pub trait SaltSource: std::marker::Send + Sync {
     /// 16 bytes that nobody can predict.
     fn salt(&mut self) -> Salt;
 }
@@ -210,7 +210,9 @@ pub struct Owner {
     in_flight_effects: Vec<Effect>,
     gated: Vec<Effect>,
     in_flight_gated: Vec<Effect>,
-    in_flight_frame: Option<(Bytes, u64)>,
+    in_flight_frame: Option<Bytes>,
+    in_flight_reports: Vec<Report>,
+    open_reports: Vec<Report>,
     lease_until_ms: u64,
     journal_waiting: VecDeque<Message>,
     journal_end: Option<u64>,
@@ -267,6 +269,8 @@ impl Owner {
             gated: Vec::new(),
             in_flight_gated: Vec::new(),
             in_flight_frame: None,
+            in_flight_reports: Vec::new(),
+            open_reports: Vec::new(),
             lease_until_ms: 0,
             journal_waiting: VecDeque::new(),
             journal_end: None,
@@ -334,7 +338,7 @@ impl Owner {
                 self.follow(step, now, outputs);
             }
             Input::Commands(message) => self.take_commands(message, now, outputs),
-            Input::Report(report) => self.take_report(&report, now, outputs),
+            Input::Report(report) => self.take_report(report, now, outputs),
             Input::Plan(digest, plan) => self.take_plan(digest, plan, now, outputs),
             Input::LeaseUntil(until_ms) => self.lease_until_ms = self.lease_until_ms.max(until_ms),
             Input::Tick => {}
@@ -342,8 +346,21 @@ impl Owner {
         self.work(now, outputs);
     }
 
+    /// Reports that were taken and are not committed: when this owner ends,
+    /// they are the next one's to take.
+    pub fn take_uncommitted_reports(&mut self) -> Vec<Report> {
+        let mut reports = std::mem::take(&mut self.in_flight_reports);
+        reports.append(&mut self.open_reports);
+        reports
+    }
+
     /// Takes several reports at once: they share a frame.
-    pub fn handle_reports(&mut self, reports: &[Report], now: Now, outputs: &mut Vec<Output>) {
+    pub fn handle_reports(
+        &mut self,
+        reports: impl IntoIterator<Item = Report>,
+        now: Now,
+        outputs: &mut Vec<Output>,
+    ) {
         for report in reports {
             self.take_report(report, now, outputs);
         }

@@ -30,6 +30,8 @@ pub enum MessageKind {
     Plan,
     /// The active definitions.
     Definitions,
+    /// A dead letter.
+    Dead,
 }
 
 impl MessageKind {
@@ -43,7 +45,8 @@ impl MessageKind {
             | Self::Journal
             | Self::Audit
             | Self::Plan
-            | Self::Definitions => 1,
+            | Self::Definitions
+            | Self::Dead => 1,
         }
     }
 
@@ -58,6 +61,7 @@ impl MessageKind {
             Self::Audit => "audit",
             Self::Plan => "plan",
             Self::Definitions => "definitions",
+            Self::Dead => "dead",
         }
     }
 }

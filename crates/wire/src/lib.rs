@@ -7,6 +7,7 @@
 
 pub mod audit;
 pub mod commands;
+pub mod dead;
 pub mod envelope;
 pub mod journal;
 pub mod plan;

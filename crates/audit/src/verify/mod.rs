@@ -291,12 +291,29 @@ impl PartitionVerifier {
             match (self.journal.pending.front(), self.audit.pending.front()) {
                 (Some(record), Some(entry)) if record.is_counterpart(entry) => self.pair(),
                 (Some(_), Some(_)) if self.sees_far_enough() => self.pass_over(),
-                (Some(_), None) if self.audit.ended => {
-                    self.unaudited += self.journal.take(usize::MAX).len() as u64;
-                }
+                (Some(_), None) if self.audit.ended => self.pass_tail(),
                 (None, Some(_)) if self.journal.ended => self.loosen(0, usize::MAX),
                 (Some(_) | None, Some(_) | None) => return,
             }
+        }
+    }
+
+    /// Takes what the journal has past the last entry: not audited yet, unless its
+    /// entry stands elsewhere.
+    fn pass_tail(&mut self) {
+        for record in self.journal.take(usize::MAX) {
+            let is_own = |entry: Entry| record.is_counterpart(&entry);
+            if !self.loose.iter().any(|one| one.audit.is_some_and(is_own)) {
+                self.unaudited += 1;
+                continue;
+            }
+            self.loose.push(Loose {
+                journal: Some(record),
+                audit: None,
+                journal_position: record.position,
+                audit_position: self.audit.tree.size(),
+                skipped: true,
+            });
         }
     }
 

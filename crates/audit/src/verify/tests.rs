@@ -3,7 +3,9 @@ mod tamper;
 
 use proptest::prelude::*;
 
-use self::log::{Log, ORIGIN, check, feed_entry, feed_record, record, signer, sound_log, stored};
+use self::log::{
+    Log, ORIGIN, Record, check, feed_entry, feed_record, record, signer, sound_log, stored,
+};
 use self::tamper::{Tamper, apply, names, tamper};
 use super::*;
 use crate::checkpoint::Checkpoint;
@@ -37,12 +39,18 @@ proptest! {
         (size, checkpoints) in shape(),
         tamper in tamper(),
         at: prop::sample::Index,
+        at_checkpoint: bool,
         bit: u8,
         renumber: bool,
         allow_tail: bool,
     ) {
         let mut log = sound_log(size, &checkpoints);
-        let at = at.index(size);
+        // The places beside a checkpoint are where it matters what it covers.
+        let at = if at_checkpoint {
+            checkpoints[at.index(checkpoints.len())].min(size - 1)
+        } else {
+            at.index(size)
+        };
         let expected = apply(&mut log, &tamper, at, bit, renumber);
 
         let findings = check(&log, allow_tail).findings;
@@ -239,6 +247,21 @@ fn a_run_of_added_or_missing_records_is_one_finding() {
     assert!(
         findings.contains(&Finding::Missing { index: 3_900, count: 500, stream: Stream::Audit }),
         "{findings:#?}"
+    );
+}
+
+#[test]
+fn one_added_and_one_missing_nearby_are_not_many_changed() {
+    let mut log = sound_log(100, &[50, 100]);
+    log.journal.remove(30);
+    log.journal.insert(10, Record { sequence: log.journal[10].sequence, ..record(10, 3) });
+
+    assert_eq!(
+        check(&log, false).findings,
+        [
+            Finding::Added { index: 10, count: 1, stream: Stream::Journal },
+            Finding::Missing { index: 30, count: 1, stream: Stream::Journal },
+        ]
     );
 }
 

@@ -99,6 +99,17 @@ impl StrategySet {
         Decision::Start { chosen, failed_conditions: near }
     }
 
+    /// The strategy that ignores every event of `kind` of `tenant`, whatever
+    /// the event says: then nobody needs to look into it.
+    #[must_use]
+    pub fn ignored_by_type(&self, tenant: &str, kind: &str) -> Option<&Strategy> {
+        let candidates = self.index.candidates(tenant, kind);
+        let [rank] = candidates.as_slice() else { return None };
+        let strategy = self.strategies().get(usize::try_from(*rank).ok()?)?;
+        let ignores = strategy.when.is_none() && strategy.definition().action == Action::Ignore;
+        ignores.then_some(strategy)
+    }
+
     fn find<'s>(&'s self, event: &Event<'_>, facts: &mut Facts<'_>) -> Matches<'s> {
         let mut matches = Matches::default();
         let candidates = self.index.candidates(event.tenant, &event.kind);

@@ -89,14 +89,14 @@ fn any_definition() -> impl Strategy<Value = StrategyDefinition> {
 proptest! {
     #[test]
     fn the_index_decides_as_a_scan_of_everything_does(
-        mut definitions in vec(any_definition(), 0..40),
+        mut definitions in vec(any_definition(), 0..120),
         kind in vec(select(vec!["a", "b", "c"]), 1..5),
         n in 0..4_i64,
         id in 0..1_000_u32,
     ) {
         for (number, definition) in definitions.iter_mut().enumerate() {
             // Names that sort against the order of the bundle.
-            definition.name = format!("s{:02}", 99 - number);
+            definition.name = format!("s{:03}", 999 - number);
         }
         let set = compile(&definitions);
         let data = json!({ "n": n }).to_string();

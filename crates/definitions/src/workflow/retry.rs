@@ -7,14 +7,12 @@ use crate::fields::{Fields, Keys, Reader};
 use crate::spelling;
 use crate::tree::{Located, Tree};
 
-pub(crate) const RETRY: Keys = Keys {
-    known: &["max_attempts", "initial", "factor", "max", "jitter", "on"],
-    later: &[],
-};
+pub(crate) const RETRY: Keys =
+    Keys { known: &["max_attempts", "initial", "factor", "max", "jitter", "on"], later: &[] };
 /// The short forms.
 const POLICIES: [&str; 2] = ["exponential_backoff", "none"];
 
-pub(super) fn read(reader: &mut Reader<'_>, fields: &Fields<'_>) -> RetryPolicy {
+pub(super) fn read(reader: &mut Reader, fields: &Fields<'_>) -> RetryPolicy {
     let short = fields.read(reader, "retry_policy", policy);
     let long = fields.read(reader, "retry", retry);
     if let (Some(entry), Some(_)) = (fields.entry("retry_policy"), fields.entry("retry")) {
@@ -25,7 +23,7 @@ pub(super) fn read(reader: &mut Reader<'_>, fields: &Fields<'_>) -> RetryPolicy 
     long.or(short).unwrap_or_default()
 }
 
-fn policy(reader: &mut Reader<'_>, path: &str, located: &Located) -> Option<RetryPolicy> {
+fn policy(reader: &mut Reader, path: &str, located: &Located) -> Option<RetryPolicy> {
     let name = reader.text(path, located)?;
     match name.as_str() {
         "exponential_backoff" => Some(RetryPolicy::exponential_backoff()),
@@ -41,7 +39,7 @@ fn policy(reader: &mut Reader<'_>, path: &str, located: &Located) -> Option<Retr
     }
 }
 
-fn retry(reader: &mut Reader<'_>, path: &str, located: &Located) -> Option<RetryPolicy> {
+fn retry(reader: &mut Reader, path: &str, located: &Located) -> Option<RetryPolicy> {
     let fields = reader.mapping(path, located, &RETRY)?;
     let usual = RetryPolicy::exponential_backoff();
     let jitter = fields.read(reader, "jitter", Reader::text);
@@ -62,7 +60,7 @@ fn retry(reader: &mut Reader<'_>, path: &str, located: &Located) -> Option<Retry
     })
 }
 
-fn factor(reader: &mut Reader<'_>, path: &str, located: &Located) -> Option<u32> {
+fn factor(reader: &mut Reader, path: &str, located: &Located) -> Option<u32> {
     let number = if let Tree::Number(number) = &located.value { number.as_f64() } else { None };
     let Some(factor) = number.filter(|factor| (1.0..=100.0).contains(factor)) else {
         reader.expected(path, located, "a number from 1 to 100");
@@ -76,7 +74,7 @@ fn factor(reader: &mut Reader<'_>, path: &str, located: &Located) -> Option<u32>
     Some((factor * 1_000.0).round() as u32)
 }
 
-fn classes(reader: &mut Reader<'_>, path: &str, located: &Located) -> Option<Vec<FailureClass>> {
+fn classes(reader: &mut Reader, path: &str, located: &Located) -> Option<Vec<FailureClass>> {
     let names = FailureClass::ALL.map(FailureClass::as_str);
     let mut classes = Vec::new();
     for (at, item) in reader.list(path, located)?.iter().enumerate() {

@@ -99,7 +99,7 @@ impl TaskDocument {
 
 /// Reads one task. What cannot be read has been reported and is replaced by
 /// what the rest can be checked with.
-pub(super) fn read(reader: &mut Reader<'_>, path: &str, located: &Located) -> TaskDocument {
+pub(super) fn read(reader: &mut Reader, path: &str, located: &Located) -> TaskDocument {
     let nothing = TaskDocument::new("", Work::Noop);
     let Some(fields) = reader.mapping(path, located, &TASK) else { return nothing };
     let id = fields.require(reader, "id", Reader::text).unwrap_or_default();
@@ -121,7 +121,7 @@ pub(super) fn read(reader: &mut Reader<'_>, path: &str, located: &Located) -> Ta
     }
 }
 
-fn join(reader: &mut Reader<'_>, path: &str, located: &Located) -> Option<Join> {
+fn join(reader: &mut Reader, path: &str, located: &Located) -> Option<Join> {
     match &located.value {
         Tree::Text(text) if text == "all" => Some(Join::All),
         Tree::Text(text) if text == "any" => Some(Join::Any),
@@ -142,7 +142,7 @@ fn join(reader: &mut Reader<'_>, path: &str, located: &Located) -> Option<Join> 
     }
 }
 
-fn work(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Work> {
+fn work(reader: &mut Reader, fields: &Fields<'_>) -> Option<Work> {
     let named: Vec<_> = WORKS.into_iter().filter(|name| fields.get(name).is_some()).collect();
     if let [_, second, ..] = named.as_slice()
         && let Some(entry) = fields.entry(second)
@@ -169,7 +169,7 @@ fn work(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Work> {
     transform.or(noop).or_else(|| fields.read(reader, "http", http))
 }
 
-fn http(reader: &mut Reader<'_>, path: &str, located: &Located) -> Option<Work> {
+fn http(reader: &mut Reader, path: &str, located: &Located) -> Option<Work> {
     let fields = reader.mapping(path, located, &HTTP)?;
     let plugin = fields.require(reader, "plugin", Reader::text);
     let at = fields.read(reader, "path", Reader::text);

@@ -68,6 +68,27 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// Every limit times `part / whole`, and a mebibyte at least.
+    pub(super) fn scaled(&self, part: i64, whole: i64) -> Self {
+        let scaled = |bytes: i64| {
+            let scaled = i128::from(bytes) * i128::from(part) / i128::from(whole.max(1));
+            i64::try_from(scaled).unwrap_or(bytes).max(MIB)
+        };
+        Self {
+            events_bytes: scaled(self.events_bytes),
+            hop_bytes: scaled(self.hop_bytes),
+            commands_bytes: scaled(self.commands_bytes),
+            journal_bytes: scaled(self.journal_bytes),
+            audit_bytes: scaled(self.audit_bytes),
+            checkpoints_bytes: scaled(self.checkpoints_bytes),
+            dead_bytes: scaled(self.dead_bytes),
+            definitions_bytes: scaled(self.definitions_bytes),
+            plans_bytes: scaled(self.plans_bytes),
+        }
+    }
+}
+
 /// One stream, in the words of the broker's API; durations in nanoseconds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamSpec {
@@ -108,7 +129,6 @@ pub struct StreamSpec {
     pub subject_delete_marker_ttl: u64,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes the field by reference")]
 fn is_zero(number: &u64) -> bool {
     *number == 0
 }

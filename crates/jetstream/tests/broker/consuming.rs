@@ -7,20 +7,11 @@ use fermata_jetstream::{
     EpochConsumer, EpochConsumerError, EpochConsumerOptions, PositionCheck, SharedConsumer,
     SharedConsumerOptions,
     epoch_consumer::check_position,
+    janitor::{SharedProgress, purge_below, shared_progress},
     reader::{FollowError, Holes, StreamReader},
     shared_consumer::ack_all_of,
 };
 use tokio::time::timeout;
-
-async fn purge_below(stage: &Stage, stream: &str, sequence: u64) {
-    let core = fermata_jetstream::core_messages::CoreMessages::new(&stage.broker);
-    let body = format!("{{\"seq\":{sequence}}}");
-    let answer = core
-        .request(&format!("$JS.API.STREAM.PURGE.{stream}"), body.into(), SOON)
-        .await
-        .expect("an answer");
-    assert!(!String::from_utf8_lossy(&answer.payload).contains("error"));
-}
 
 async fn delete(stage: &Stage, stream: &str, sequence: u64) {
     let core = fermata_jetstream::core_messages::CoreMessages::new(&stage.broker);
@@ -96,7 +87,7 @@ async fn a_start_beyond_the_end_is_refused_because_it_would_lose_what_comes_up_t
 async fn purged_messages_are_a_gap_unless_holes_are_allowed() {
     let stage = Stage::new().await;
     stage.fill("fermata.journal.0", 1..=10).await;
-    purge_below(&stage, "JOURNAL_0", 5).await;
+    assert_eq!(purge_below(&stage.broker, "JOURNAL_0", 5).await.expect("purged"), 4);
 
     let refused = StreamReader::new(&stage.broker).replay("JOURNAL_0", 1, Holes::Refused).await;
 
@@ -271,7 +262,7 @@ async fn a_recorded_position_is_checked_against_what_the_stream_holds() {
         PositionCheck::DifferentTimestamp { recorded_ns: time + 1, found_ns: time }
     );
     assert_eq!(check(9, time).await, PositionCheck::StreamEndsBefore { last: 3 });
-    purge_below(&stage, "COMMANDS_0", 3).await;
+    purge_below(&stage.broker, "COMMANDS_0", 3).await.expect("purged");
     assert_eq!(check(2, time).await, PositionCheck::Purged { first: 3 });
 }
 
@@ -370,4 +361,73 @@ async fn nothing_from_before_a_lost_connection_is_acknowledged_after_it() {
 
     assert_eq!(after[0].stream_sequence, 1);
     assert!(after[0].acker.is_current());
+}
+
+#[tokio::test]
+async fn a_message_deleted_at_the_end_is_a_gap_and_not_the_end() {
+    let stage = Stage::new().await;
+    stage.fill("fermata.dead.acme.listener", 1..=5).await;
+    delete(&stage, "DEAD", 5).await;
+    let options = EpochConsumerOptions { stream: "DEAD".to_owned(), ..epoch(5) };
+
+    let mut replay =
+        StreamReader::new(&stage.broker).replay("DEAD", 5, Holes::Refused).await.expect("a replay");
+    let replayed = timeout(SOON, replay.next_batch(10)).await.expect("in time");
+    let mut consumer = EpochConsumer::open(&stage.broker, options).await.expect("a consumer");
+    let consumed = timeout(SOON, consumer.next_batch(10)).await.expect("in time");
+
+    assert!(matches!(replayed, Err(FollowError::Gap { expected: 5, got: 6, .. })), "{replayed:?}");
+    assert!(
+        matches!(consumed, Err(EpochConsumerError::Gap { expected: 5, got: 6, .. })),
+        "{consumed:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_stream_that_lost_what_was_received_stops_its_consumer() {
+    let mut stage = Stage::new().await;
+    stage.fill("fermata.commands.0", 1..=10).await;
+    let mut consumer = EpochConsumer::open(&stage.broker, epoch(1)).await.expect("a consumer");
+    consume(&mut consumer, 10).await;
+
+    // What a restore of an older copy of the data looks like.
+    stage.server.stop().await.expect("stopped");
+    let stream = stage.server.data_dir().join("streams/jetstream/$G/streams/COMMANDS_0/msgs");
+    std::fs::remove_dir_all(&stream).expect("the messages are gone");
+    stage.server.restart().await.expect("restarted");
+    let lost = timeout(SOON, consumer.next_batch(10)).await.expect("in time");
+
+    assert!(
+        matches!(lost, Err(EpochConsumerError::EndsBefore { last: 0, wanted: 11, .. })),
+        "{lost:?}"
+    );
+}
+
+#[tokio::test]
+async fn the_progress_of_a_shared_consumer_ends_where_acknowledgements_have_a_hole() {
+    let stage = Stage::new().await;
+    let options = SharedConsumerOptions::new("EVENTS", "listener");
+    let mut consumer = SharedConsumer::open(&stage.broker, options).await.expect("a consumer");
+    stage.fill("fermata.events.acme.order", 1..=5).await;
+    let mut held = Vec::new();
+    while held.len() < 5 {
+        held.extend(consumer.next_batch(5).await.expect("a batch"));
+    }
+
+    let third = held.remove(2);
+    ack_all_of(held.into_iter().map(|delivery| delivery.acker).collect()).await;
+    let progress = timeout(SOON, async {
+        loop {
+            let progress =
+                shared_progress(&stage.broker, "EVENTS", "listener").await.expect("an answer");
+            if progress.unacknowledged == 1 {
+                return progress;
+            }
+        }
+    })
+    .await
+    .expect("four are acknowledged");
+
+    assert_eq!(progress, SharedProgress { acknowledged_up_to: 2, unacknowledged: 1, waiting: 0 });
+    third.acker.ack().await;
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::support::{SOON, Stage};
 use fermata_jetstream::{
     Bytes, ConnectionEvent, PublishOutcome, Publisher, PublisherOptions, Refusal,
-    reader::StreamReader,
+    core_messages::CoreMessages, reader::StreamReader,
 };
 use tokio::time::timeout;
 
@@ -120,34 +120,52 @@ async fn a_full_stream_refuses_and_keeps_what_it_has() {
 #[tokio::test]
 async fn a_killed_server_makes_everything_in_flight_unknown_at_once_and_nothing_is_left_behind() {
     let mut stage = Stage::new().await;
-    let publisher = Publisher::new(
-        &stage.broker,
-        PublisherOptions { window: 64, answer_limit: Duration::from_secs(3_600) },
-    )
-    .await
-    .expect("a publisher");
-    stage.server.kill().await.expect("killed");
-
+    let options = PublisherOptions { window: 64, answer_limit: Duration::from_secs(3_600) };
+    let publisher = Publisher::new(&stage.broker, options).await.expect("a publisher");
+    let core = CoreMessages::new(&stage.broker);
+    let _listener = core.subscribe("silent").await.expect("a subscription");
     let mut receipts = Vec::new();
     for _ in 0..32 {
-        receipts.push(publisher.publish(JOURNAL, None, Bytes::new()).await);
+        receipts.push(publisher.publish("silent", None, Bytes::new()).await);
     }
-    stage.server.restart().await.expect("restarted");
-    timeout(SOON, stage.broker.connected()).await.expect("connected again");
 
-    // Whatever left before the loss was seen is unknown, whatever was queued after it is stored: each is resolved.
+    stage.server.kill().await.expect("killed");
+
     for receipt in receipts {
         let outcome = timeout(SOON, receipt).await.expect("resolved long before the answer limit");
-        assert!(
-            matches!(outcome, PublishOutcome::Unknown | PublishOutcome::Stored { .. }),
-            "{outcome:?}"
-        );
+        assert_eq!(outcome, PublishOutcome::Unknown);
     }
     assert_eq!(publisher.unanswered(), 0);
-    let after = timeout(SOON, publisher.publish(JOURNAL, None, Bytes::new()).await)
+    stage.server.restart().await.expect("restarted");
+    let after = timeout(SOON, publisher.append(JOURNAL, 0, "writer", Bytes::new()))
         .await
         .expect("an answer");
-    assert!(after.sequence().is_some(), "{after:?}");
+    assert_eq!(after.sequence(), Some(1));
+}
+
+#[tokio::test]
+async fn while_the_connection_is_down_a_publish_is_refused_and_never_sent_later() {
+    let mut stage = Stage::new().await;
+    let options = PublisherOptions { window: 64, answer_limit: Duration::from_millis(200) };
+    let publisher = Publisher::new(&stage.broker, options).await.expect("a publisher");
+    let mut notices = stage.broker.notices();
+    stage.server.kill().await.expect("killed");
+    for _ in 0..2 {
+        timeout(SOON, notices.recv()).await.expect("in time").expect("a notice");
+    }
+
+    let outcome = timeout(SOON, publisher.publish(JOURNAL, None, Bytes::new()).await)
+        .await
+        .expect("resolved");
+
+    assert!(
+        matches!(outcome, PublishOutcome::Refused { refusal: Refusal::NotSent, .. }),
+        "{outcome:?}"
+    );
+    stage.server.restart().await.expect("restarted");
+    timeout(SOON, stage.broker.connected()).await.expect("connected again");
+    let state = StreamReader::new(&stage.broker).stream_state("JOURNAL_0").await.expect("a state");
+    assert_eq!(state.last_sequence, 0);
 }
 
 #[tokio::test]
@@ -160,7 +178,7 @@ async fn answers_that_never_come_become_unknown_and_give_the_window_back() {
     .await
     .expect("a publisher");
     // Somebody listens, so the broker does not say that nobody answers; but nobody answers.
-    let core = fermata_jetstream::core_messages::CoreMessages::new(&stage.broker);
+    let core = CoreMessages::new(&stage.broker);
     let _listener = core.subscribe("silent").await.expect("a subscription");
 
     for _ in 0..12 {
@@ -182,7 +200,7 @@ async fn a_receipt_outlives_its_publisher_as_unknown() {
     let stage = Stage::new().await;
     let publisher =
         Publisher::new(&stage.broker, PublisherOptions::default()).await.expect("a publisher");
-    let core = fermata_jetstream::core_messages::CoreMessages::new(&stage.broker);
+    let core = CoreMessages::new(&stage.broker);
     let _listener = core.subscribe("silent").await.expect("a subscription");
     let receipt = publisher.publish("silent", None, Bytes::new()).await;
 

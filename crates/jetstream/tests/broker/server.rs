@@ -1,9 +1,14 @@
 //! The managed server, against the real binary.
 
-use crate::support::{Stage, connect, options, small_topology};
+use crate::support::{SOON, Stage, connect, options, small_topology};
 use fermata_jetstream::{
-    Durability, ManagedServer, ServerOptions, monitoring::is_sync_always, reader::StreamReader,
+    Broker, Bytes, ConnectOptions, ConnectionEvent, Durability, ManagedServer, ServerOptions,
+    connection::{ConnectError, Credentials},
+    core_messages::CoreMessages,
+    monitoring::is_sync_always,
+    reader::StreamReader,
     server::ServerError,
+    topology::TopologyError,
 };
 
 #[tokio::test]
@@ -125,4 +130,132 @@ async fn a_stream_that_differs_is_reported_and_left_alone() {
     let fields: Vec<_> =
         applied.drift.iter().map(|drift| (drift.stream.as_str(), drift.field.as_str())).collect();
     assert_eq!(fields, [("EVENTS", "max_bytes")]);
+}
+
+#[tokio::test]
+async fn a_topology_that_is_too_large_for_the_disk_says_so_and_fits_when_scaled_down() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = ManagedServer::start(options(&folder)).await.expect("a server");
+    let broker = connect(&server).await;
+    let mut huge = small_topology();
+    huge.limits.events_bytes = i64::MAX / 4;
+
+    let refused = huge.apply(&broker).await;
+    let fitted = huge.fitted_to(1 << 30);
+
+    assert!(
+        matches!(&refused, Err(TopologyError::NoRoom { stream, .. }) if stream == "EVENTS"),
+        "{refused:?}"
+    );
+    assert!(fitted.reserved_bytes() < (1 << 30) + (64 << 20), "{}", fitted.reserved_bytes());
+    assert_eq!(fitted.apply(&broker).await.expect("applied").drift, []);
+}
+
+/// Set for the copy of this test that plays the program which is killed.
+const VICTIM_FOLDER: &str = "FERMATA_TEST_VICTIM_FOLDER";
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_server_ends_when_its_program_is_killed() {
+    if let Some(folder) = std::env::var_os(VICTIM_FOLDER) {
+        let options = ServerOptions {
+            data_dir: folder.into(),
+            durability: Durability::Process,
+            port: None,
+            monitor: false,
+        };
+        let _server = ManagedServer::start(options).await.expect("a server");
+        std::future::pending::<()>().await;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut victim = std::process::Command::new(std::env::current_exe().expect("this program"))
+        .args(["--exact", "server::a_server_ends_when_its_program_is_killed"])
+        .env(VICTIM_FOLDER, folder.path())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .expect("a program");
+    let process = tokio::time::timeout(SOON, async {
+        loop {
+            // The ports file is written last, when the server listens.
+            let listening = std::fs::read_dir(folder.path()).expect("a folder").any(|entry| {
+                entry
+                    .expect("an entry")
+                    .path()
+                    .extension()
+                    .is_some_and(|extension| extension == "ports")
+            });
+            if let (true, Ok(pid)) =
+                (listening, std::fs::read_to_string(folder.path().join("nats-server.pid")))
+            {
+                return std::path::Path::new("/proc").join(pid.trim());
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("the program has a server");
+    assert!(process.exists());
+
+    victim.kill().expect("killed");
+    victim.wait().expect("a status");
+
+    // Gone, or ended and not yet collected by whoever adopted it: then its command line is empty.
+    tokio::time::timeout(SOON, async {
+        while std::fs::read(process.join("cmdline"))
+            .is_ok_and(|command_line| !command_line.is_empty())
+        {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("the server has ended; is `setpriv` installed?");
+}
+
+#[tokio::test]
+async fn a_refused_subject_is_told_although_the_caller_sees_only_a_time_out() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut config = String::from("listen: \"127.0.0.1:-1\"\n");
+    config += &format!("ports_file_dir: {:?}\n", folder.path());
+    config += "authorization { users = [ { user: a, password: b, permissions: { publish: { deny: \"secret.>\" } } } ] }\n";
+    let config_path = folder.path().join("nats.conf");
+    std::fs::write(&config_path, config).expect("written");
+    let (binary, _) = fermata_jetstream::server::find_server_binary().expect("a binary");
+    let mut process = std::process::Command::new(binary)
+        .arg("-c")
+        .arg(&config_path)
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("a server");
+    let ports = folder.path().join(format!("nats-server_{}.ports", process.id()));
+    let url = loop {
+        let text = std::fs::read_to_string(&ports).unwrap_or_default();
+        if let Some(url) = text.split('"').find(|part| part.starts_with("nats://")) {
+            break url.to_owned();
+        }
+        tokio::task::yield_now().await;
+    };
+    let credentials = |password: &str| Credentials::UserAndPassword {
+        user: "a".to_owned(),
+        password: password.to_owned(),
+    };
+    let connect = async |password| {
+        let options =
+            ConnectOptions { credentials: credentials(password), ..ConnectOptions::default() };
+        Broker::connect(&url, options).await
+    };
+
+    let stranger = connect("wrong").await;
+    let broker = connect("b").await.expect("a connection");
+    let mut notices = broker.notices();
+    CoreMessages::new(&broker).publish_core("secret.plan", Bytes::new()).await.expect("queued");
+    let notice =
+        tokio::time::timeout(SOON, notices.recv()).await.expect("in time").expect("a notice");
+    process.kill().expect("killed");
+    process.wait().expect("a status");
+
+    assert!(matches!(stranger, Err(ConnectError::Refused { .. })), "{stranger:?}");
+    assert!(
+        matches!(&notice.event, ConnectionEvent::PermissionDenied(text) if text.contains("secret.plan")),
+        "{notice:?}"
+    );
 }

@@ -15,7 +15,7 @@ pub struct Stage {
     pub server: ManagedServer,
     pub broker: Broker,
     pub publisher: Publisher,
-    pub folder: TempDir,
+    pub _folder: TempDir,
 }
 
 pub fn options(folder: &TempDir) -> ServerOptions {
@@ -42,7 +42,7 @@ impl Stage {
         small_topology().apply(&broker).await.expect("streams");
         let publisher =
             Publisher::new(&broker, PublisherOptions::default()).await.expect("a publisher");
-        Self { server, broker, publisher, folder }
+        Self { server, broker, publisher, _folder: folder }
     }
 
     /// Publishes numbers as text and waits for all of them to be stored.

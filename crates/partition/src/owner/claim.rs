@@ -94,6 +94,7 @@ impl Owner {
         self.lost.retain(|lost| !live.contains(&(lost.key.clone(), lost.attempt)));
         self.fold.partition_mut().recover_partition(&mut self.decision);
         self.seal_decided(outputs);
+        self.take_early_reports(now, outputs);
     }
 
     pub(super) fn fetch(&mut self, digest: Digest, outputs: &mut Vec<Output>) {

@@ -74,7 +74,10 @@ impl Owner {
         self.fold.appended(self.fold.last_sequence(), next_index);
         self.in_flight_effects.append(&mut self.decision.effects);
         self.in_flight_gated.append(&mut self.gated);
-        self.in_flight_frame = Some((frame.clone(), next_index));
+        self.in_flight_frame = Some(frame.clone());
+        if self.phase == Phase::Owning {
+            self.in_flight_reports.append(&mut self.open_reports);
+        }
         outputs.push(Output::Append(self.append.begin(writer, frame)));
     }
 
@@ -98,11 +101,6 @@ impl Owner {
                 }
                 outputs.push(Output::Append(send));
             }
-            Step::Lost { by } if self.phase == Phase::Claiming => {
-                // Somebody took over first: go on replaying behind it.
-                drop(by);
-                self.abandon_claim(outputs);
-            }
             Step::Lost { by } => self.stand_down(StandDown::Fenced { by }, outputs),
             Step::Truncated { last_sequence } => {
                 self.stand_down(StandDown::Truncated { last_sequence }, outputs);
@@ -111,14 +109,9 @@ impl Owner {
         }
     }
 
-    fn abandon_claim(&mut self, outputs: &mut Vec<Output>) {
-        // A new incarnation is needed for another attempt, so this owner ends.
-        let by = "another owner".to_owned();
-        self.stand_down(StandDown::Fenced { by }, outputs);
-    }
-
     fn committed(&mut self, sequence: u64, now: Now, outputs: &mut Vec<Output>) {
-        let Some((frame, _)) = self.in_flight_frame.take() else { return };
+        let Some(frame) = self.in_flight_frame.take() else { return };
+        self.in_flight_reports.clear();
         self.fold.appended(sequence, self.fold.next_index());
         outputs.push(Output::Committed { sequence, frame: Some(frame) });
         if self.phase == Phase::Claiming {

@@ -34,13 +34,20 @@ impl Owner {
         self.commands_waiting.push_back(CommandMessage { position, frame });
     }
 
-    pub(super) fn take_report(&mut self, report: &Report, now: Now, outputs: &mut Vec<Output>) {
-        // Before the takeover is stored there is nothing to report to: the
-        // runner keeps its results and is asked again.
+    pub(super) fn take_report(&mut self, report: Report, now: Now, outputs: &mut Vec<Output>) {
+        // Before the takeover is stored there is nothing to decide on: it waits.
         if self.phase == Phase::Owning {
             self.begin_frame(now);
-            self.fold.partition_mut().report(report, &mut self.decision);
+            self.fold.partition_mut().report(&report, &mut self.decision);
             self.seal_decided(outputs);
+        }
+        self.open_reports.push(report);
+    }
+
+    /// Decides the reports that came before the takeover was stored.
+    pub(super) fn take_early_reports(&mut self, now: Now, outputs: &mut Vec<Output>) {
+        for report in std::mem::take(&mut self.open_reports) {
+            self.take_report(report, now, outputs);
         }
     }
 

@@ -1,0 +1,347 @@
+//! Auditor: the shell around [`fermata_partition::auditor::Auditor`], one per
+//! owned partition.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use fermata_audit::Checkpoint;
+use fermata_core::identity::PartitionId;
+use fermata_jetstream::StoredMessage;
+use fermata_jetstream::reader::ReadError;
+use fermata_partition::append::{ReadAnswer, Send};
+use fermata_partition::auditor::{Auditor as Machine, AuditorConfig, Input, Output};
+use fermata_partition::message::{AppendOutcome, Message};
+use fermata_wire::audit::AuditFrame;
+use fermata_wire::subjects;
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::coordinator::CoordinatorMessage;
+use crate::hop::publish;
+use crate::ports::{Ports, append_outcome};
+
+/// How often an auditor looks at the time.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Pause before an append or a read is tried again.
+const AGAIN_AFTER: Duration = Duration::from_millis(200);
+
+/// What an auditor is told.
+#[derive(Debug)]
+pub enum AuditorMessage {
+    /// A new owner replays from the first message on: begin anew.
+    Begin {
+        /// Tag of the owner, unique to its attempt.
+        writer: String,
+    },
+    /// A committed message of the journal; the permit bounds what waits here.
+    Journal {
+        /// Its sequence.
+        sequence: u64,
+        /// Its bytes; `None` for a foreign message.
+        frame: Option<Bytes>,
+        /// Held until the frame is taken.
+        permit: OwnedSemaphorePermit,
+    },
+    /// The owner has taken over: append from here on.
+    Live,
+    /// Something asked for came back; the number tells old answers from new.
+    Answer(u64, Input),
+    /// Time has passed.
+    Tick,
+}
+
+/// Behaviour and ports.
+#[derive(Debug)]
+pub struct Auditor {
+    ports: Ports,
+    partition: PartitionId,
+    stream: String,
+    subject: String,
+    owner: ActorRef<CoordinatorMessage>,
+}
+
+/// The machine of the present owner, if there is one.
+#[derive(Debug, Default)]
+pub struct AuditorState {
+    machine: Option<Machine>,
+    generation: u64,
+    /// Permits of frames that are not stored yet: what the auditor lags behind
+    /// holds the owner back.
+    permits: std::collections::VecDeque<OwnedSemaphorePermit>,
+}
+
+impl Auditor {
+    /// The auditor of `partition`, reporting to `owner`.
+    #[must_use]
+    pub fn new(ports: Ports, partition: PartitionId, owner: ActorRef<CoordinatorMessage>) -> Self {
+        let stream = format!("AUDIT_{partition}");
+        Self { ports, stream, subject: subjects::audit_log(partition), owner, partition }
+    }
+}
+
+impl Actor for Auditor {
+    type Msg = AuditorMessage;
+    type State = AuditorState;
+    type Arguments = ();
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<AuditorMessage>,
+        (): (),
+    ) -> Result<AuditorState, ActorProcessingErr> {
+        drop(myself.send_interval(TICK, || AuditorMessage::Tick));
+        Ok(AuditorState::default())
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<AuditorMessage>,
+        message: AuditorMessage,
+        state: &mut AuditorState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            AuditorMessage::Begin { writer } => self.begin(writer, state).await?,
+            AuditorMessage::Journal { sequence, frame, permit } => {
+                state.permits.push_back(permit);
+                self.feed(&myself, Input::Journal { sequence, frame }, state).await;
+            }
+            AuditorMessage::Live => self.feed(&myself, Input::Live, state).await,
+            AuditorMessage::Answer(generation, input) if generation == state.generation => {
+                self.feed(&myself, input, state).await;
+            }
+            AuditorMessage::Answer(..) => {}
+            AuditorMessage::Tick => self.feed(&myself, Input::Tick, state).await,
+        }
+        let backlog = state.machine.as_ref().map_or(0, Machine::backlog);
+        while state.permits.len() > backlog {
+            state.permits.pop_front();
+        }
+        Ok(())
+    }
+}
+
+impl Auditor {
+    async fn begin(
+        &self,
+        writer: String,
+        state: &mut AuditorState,
+    ) -> Result<(), ActorProcessingErr> {
+        let checkpoint = self.newest_checkpoint().await?;
+        let config = AuditorConfig {
+            origin: self.ports.facts.origin(self.partition),
+            signer: self.ports.facts.signer.clone(),
+            writer,
+            checkpoint,
+        };
+        state.machine = Some(Machine::new(config));
+        state.generation += 1;
+        Ok(())
+    }
+
+    /// The larger of what the stream and the file hold. A stream that was cut
+    /// back is behind the file, and a folder that was lost is behind the stream.
+    async fn newest_checkpoint(&self) -> Result<Option<Checkpoint>, ActorProcessingErr> {
+        let verifier = [self.ports.facts.signer.verifier()];
+        let subject = subjects::checkpoints(self.partition);
+        let stored = self.ports.reader.last_of_subject("CHECKPOINTS", &subject).await?;
+        let file = read_file(&self.file()).await?;
+        let notes = [stored.map(|message| message.payload), file.map(Bytes::from)];
+        let mut newest: Option<Checkpoint> = None;
+        for note in notes.into_iter().flatten() {
+            let checkpoint = Checkpoint::open(&note, &verifier)?;
+            if newest.as_ref().is_none_or(|newest| newest.size() < checkpoint.size()) {
+                newest = Some(checkpoint);
+            }
+        }
+        Ok(newest)
+    }
+
+    fn file(&self) -> PathBuf {
+        self.ports.facts.checkpoint_dir.join(format!("{}.checkpoint", self.partition))
+    }
+
+    async fn feed(
+        &self,
+        myself: &ActorRef<AuditorMessage>,
+        input: Input,
+        state: &mut AuditorState,
+    ) {
+        let Some(machine) = &mut state.machine else { return };
+        let mut outputs = Vec::new();
+        machine.handle(input, self.ports.clock.now(), &mut outputs);
+        for output in outputs {
+            self.perform(myself, state.generation, output).await;
+        }
+    }
+
+    async fn perform(&self, myself: &ActorRef<AuditorMessage>, generation: u64, output: Output) {
+        match output {
+            Output::Append(send) => self.append(myself, generation, send, Duration::ZERO),
+            Output::AppendLater(send) => self.append(myself, generation, send, AGAIN_AFTER),
+            Output::ReadAudit { sequence, later } => {
+                let (ports, stream, myself) =
+                    (self.ports.clone(), self.stream.clone(), myself.clone());
+                tokio::spawn(async move {
+                    if later {
+                        tokio::time::sleep(AGAIN_AFTER).await;
+                    }
+                    let answer = read_answer(&ports, &stream, sequence).await;
+                    let _ = myself.cast(AuditorMessage::Answer(generation, Input::Read(answer)));
+                });
+            }
+            Output::ReadStored { size } => {
+                let (ports, stream, myself) =
+                    (self.ports.clone(), self.stream.clone(), myself.clone());
+                tokio::spawn(read_stored(ports, stream, size, generation, myself));
+            }
+            Output::Feed { tenant, frame } => {
+                let subject = subjects::audit_feed(tenant.as_ref());
+                // Subscribers who miss a frame read the stored log.
+                let _ = self.ports.core.publish_core(subject, frame.into()).await;
+            }
+            Output::Checkpoint { note, size, .. } => self.store_checkpoint(note, size).await,
+            Output::Halt(reason) => {
+                tracing::error!(partition = %self.partition, %reason, "the audit log cannot be trusted");
+                let _ = self.owner.cast(CoordinatorMessage::AuditHalted(reason.to_string()));
+            }
+            Output::StandDown { by } => {
+                tracing::warn!(partition = %self.partition, by, "another auditor goes on");
+                let _ = self.owner.cast(CoordinatorMessage::AuditLost);
+            }
+        }
+    }
+
+    fn append(
+        &self,
+        myself: &ActorRef<AuditorMessage>,
+        generation: u64,
+        send: Send,
+        pause: Duration,
+    ) {
+        let (ports, subject, myself) = (self.ports.clone(), self.subject.clone(), myself.clone());
+        tokio::spawn(async move {
+            let outcome = append(&ports, subject, send, pause).await;
+            let _ = myself.cast(AuditorMessage::Answer(generation, Input::Appended(outcome)));
+        });
+    }
+
+    async fn store_checkpoint(&self, note: String, size: u64) {
+        let path = self.file();
+        if let Err(error) = write_file(&path, note.as_bytes()).await {
+            tracing::error!(partition = %self.partition, size, %error, "a checkpoint cannot be written");
+        }
+        let (publisher, subject) =
+            (self.ports.publisher.clone(), subjects::checkpoints(self.partition));
+        // The next checkpoint covers this one, so one that is lost is no loss.
+        tokio::spawn(async move { publish(&publisher, &subject, note.into()).await });
+    }
+}
+
+/// Appends with the fence and says what became of it.
+pub(crate) async fn append(
+    ports: &Ports,
+    subject: String,
+    send: Send,
+    pause: Duration,
+) -> AppendOutcome {
+    if !pause.is_zero() {
+        tokio::time::sleep(pause).await;
+    }
+    let Send { expected_last_sequence, writer, payload } = send;
+    let outcome = ports.publisher.append(subject, expected_last_sequence, &writer, payload).await;
+    append_outcome(&outcome)
+}
+
+/// Reads what stands behind a fence.
+pub(crate) async fn read_answer(ports: &Ports, stream: &str, sequence: u64) -> ReadAnswer {
+    let answer = async {
+        if let Some(message) = ports.reader.read_one(stream, sequence).await? {
+            return Ok::<_, ReadError>(ReadAnswer::Found(message_of(message)));
+        }
+        let last_sequence = ports.reader.stream_state(stream).await?.last_sequence;
+        Ok(ReadAnswer::Absent { last_sequence })
+    };
+    answer.await.unwrap_or_else(|error| {
+        tracing::warn!(stream, sequence, %error, "a read failed and is tried again");
+        ReadAnswer::Failed
+    })
+}
+
+/// A stored message as the protocol sees it.
+pub(crate) fn message_of(message: StoredMessage) -> Message {
+    let StoredMessage { sequence, broker_time_ns, writer, payload, .. } = message;
+    Message { sequence, broker_time_ns, writer, payload }
+}
+
+/// Reads the stored log backwards to where entry `size` begins, and hands it
+/// over forwards: a checkpoint is at most a second old, so this is little.
+async fn read_stored(
+    ports: Ports,
+    stream: String,
+    size: u64,
+    generation: u64,
+    myself: ActorRef<AuditorMessage>,
+) {
+    let (messages, last_sequence) = loop {
+        match stored_back_to(&ports, &stream, size).await {
+            Ok(found) => break found,
+            Err(error) => {
+                tracing::warn!(stream, %error, "the audit log cannot be read; it is tried again");
+                tokio::time::sleep(AGAIN_AFTER).await;
+            }
+        }
+    };
+    for message in messages {
+        let _ = myself.cast(AuditorMessage::Answer(generation, Input::Stored(message)));
+    }
+    let end = Input::StoredEnd { last_sequence };
+    let _ = myself.cast(AuditorMessage::Answer(generation, end));
+}
+
+async fn stored_back_to(
+    ports: &Ports,
+    stream: &str,
+    size: u64,
+) -> Result<(Vec<Message>, u64), ReadError> {
+    let state = ports.reader.stream_state(stream).await?;
+    let mut found = Vec::new();
+    let mut sequence = state.last_sequence;
+    while sequence >= state.first_sequence.max(1) {
+        let Some(message) = ports.reader.read_one(stream, sequence).await? else { break };
+        let message = message_of(message);
+        let first = AuditFrame::decode(&message.payload)
+            .ok()
+            .and_then(|frame| frame.entries.first().map(|entry| entry.index));
+        found.push(message);
+        if first.is_some_and(|first| first <= size) {
+            break;
+        }
+        sequence -= 1;
+    }
+    found.reverse();
+    Ok((found, state.last_sequence))
+}
+
+async fn read_file(path: &Path) -> Result<Option<Vec<u8>>, std::io::Error> {
+    match tokio::fs::read(path).await {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes a file so that after a power cut it is the old one or the new one.
+async fn write_file(path: &Path, bytes: &[u8]) -> Result<(), std::io::Error> {
+    use tokio::io::AsyncWriteExt as _;
+    let next = path.with_extension("next");
+    let mut file = tokio::fs::File::create(&next).await?;
+    file.write_all(bytes).await?;
+    file.sync_all().await?;
+    tokio::fs::rename(&next, path).await?;
+    if let Some(folder) = path.parent() {
+        tokio::fs::File::open(folder).await?.sync_all().await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,288 @@
+//! WorkflowBuilder: from what matched to commands for partitions.
+//!
+//! Names the plan that each run will keep, checks the run's input against the
+//! workflow, and publishes one command per event with the complete outcome.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use fermata_core::command::{Command, EventCommand, StartRun, Verdict};
+use fermata_core::digest::Digest;
+use fermata_core::identity::PartitionId;
+use fermata_core::plan::input;
+use fermata_core::run::OUTPUT_BYTES_MAX;
+use fermata_wire::commands::CommandFrameBuilder;
+use fermata_wire::dead::DeadLetter;
+use fermata_wire::stages::{ChosenWorkflow, MatchOutcome, MatchedEvent, MatchedFrame, Rejection};
+use fermata_wire::subjects;
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::sync::watch;
+
+use crate::definitions::Snapshot;
+use crate::hop::{Passed, publish};
+use crate::listener::file;
+use crate::matcher::dead_letter;
+use crate::metrics::Metrics;
+use crate::ports::Ports;
+
+/// Bytes of commands in one frame: what is ready, up to about this. The
+/// decisions of a frame must fit one journal message together.
+pub const COMMAND_FRAME_BYTES_TARGET: usize = 32 * 1024;
+
+/// Bytes of all inputs of the runs of one event: they share a journal message.
+pub const INPUTS_BYTES_MAX: usize = 384 * 1024;
+
+/// How long a definition that a strategy names may be missing here, because
+/// this process has not seen the newest ones, before the event is rejected.
+pub const DEFINITION_WAIT: Duration = Duration::from_secs(60);
+
+/// Behaviour and ports.
+#[derive(Debug)]
+pub struct Builder {
+    ports: Ports,
+    definitions: watch::Receiver<Arc<Snapshot>>,
+    floor: Arc<AtomicU64>,
+    metrics: Metrics,
+}
+
+impl Builder {
+    /// A builder; `floor` is the sequence of EVENTS up to which all is
+    /// acknowledged, 0 where the listener runs elsewhere.
+    #[must_use]
+    pub fn new(
+        ports: Ports,
+        definitions: watch::Receiver<Arc<Snapshot>>,
+        floor: Arc<AtomicU64>,
+        metrics: Metrics,
+    ) -> Self {
+        Self { ports, definitions, floor, metrics }
+    }
+}
+
+impl Actor for Builder {
+    type Msg = Passed<MatchedFrame>;
+    type State = ();
+    type Arguments = ();
+
+    async fn pre_start(
+        &self,
+        _myself: ActorRef<Self::Msg>,
+        (): (),
+    ) -> Result<(), ActorProcessingErr> {
+        Ok(())
+    }
+
+    async fn handle(
+        &self,
+        _myself: ActorRef<Self::Msg>,
+        message: Passed<MatchedFrame>,
+        (): &mut (),
+    ) -> Result<(), ActorProcessingErr> {
+        let snapshot = self.definitions.borrow().clone();
+        let Passed { frame, done } = message;
+        let ports = self.ports.clone();
+        // Read before the commands are made: what is acknowledged by now was
+        // published before them.
+        let floor = self.floor.load(Ordering::Relaxed);
+        if frame.events.iter().all(|event| is_known(&snapshot, event)) {
+            let built = build(&ports, &snapshot, &frame, floor, &self.metrics);
+            tokio::spawn(async move {
+                if store(&ports, built).await {
+                    let _ = done.send(());
+                }
+            });
+        } else {
+            let (definitions, metrics) = (self.definitions.clone(), self.metrics.clone());
+            tokio::spawn(async move {
+                let snapshot = wait_for_definitions(definitions, &frame).await;
+                let built = build(&ports, &snapshot, &frame, floor, &metrics);
+                if store(&ports, built).await {
+                    let _ = done.send(());
+                }
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Waits until every workflow that the frame names is known here, or gives up.
+async fn wait_for_definitions(
+    mut definitions: watch::Receiver<Arc<Snapshot>>,
+    frame: &MatchedFrame,
+) -> Arc<Snapshot> {
+    let known =
+        definitions.wait_for(|snapshot| frame.events.iter().all(|event| is_known(snapshot, event)));
+    match tokio::time::timeout(DEFINITION_WAIT, known).await {
+        Ok(Ok(snapshot)) => return snapshot.clone(),
+        Ok(Err(_)) | Err(_) => {}
+    }
+    definitions.borrow().clone()
+}
+
+fn is_known(snapshot: &Snapshot, event: &MatchedEvent) -> bool {
+    match &event.outcome {
+        MatchOutcome::Start { chosen, .. } => chosen
+            .iter()
+            .all(|chosen| snapshot.workflow(&chosen.workflow, &chosen.workflow_version).is_some()),
+        MatchOutcome::Ignored { .. }
+        | MatchOutcome::Unmatched { .. }
+        | MatchOutcome::Rejected(_) => true,
+    }
+}
+
+/// What comes of a frame.
+#[derive(Debug, Default)]
+struct Built {
+    frames: Vec<(PartitionId, Vec<u8>)>,
+    dead: Vec<DeadLetter>,
+}
+
+fn build(
+    ports: &Ports,
+    snapshot: &Snapshot,
+    frame: &MatchedFrame,
+    floor: u64,
+    metrics: &Metrics,
+) -> Built {
+    let mut builders: BTreeMap<PartitionId, CommandFrameBuilder> = BTreeMap::new();
+    let mut built = Built::default();
+    let mut generated = 0;
+    for event in &frame.events {
+        let verdict = verdict(snapshot, event);
+        match (&verdict, &event.outcome) {
+            (Verdict::Start { runs }, _) => generated += runs.len(),
+            (Verdict::Rejected { reason, detail, original }, MatchOutcome::Start { raw, .. }) => {
+                let (reason, detail, original) = (reason.clone(), detail.clone(), *original);
+                let rejection = Rejection { reason, detail, original };
+                let letter =
+                    dead_letter("builder", &event.event, event.source, &rejection, raw.clone());
+                built.dead.push(letter);
+            }
+            _ => {}
+        }
+        let partition = partition_of(ports, event, &verdict);
+        let command = Command::Event(EventCommand {
+            event: event.event.clone(),
+            key: u128::from_be_bytes(event.key),
+            source: event.source,
+            replay: event.replay,
+            verdict,
+        });
+        let builder = builders.entry(partition).or_default();
+        if let Err(error) = builder.push(&command) {
+            tracing::error!(source = %event.source, %error, "a command cannot be encoded");
+        }
+        if builder.bytes() >= COMMAND_FRAME_BYTES_TARGET {
+            built.frames.extend(finish(partition, builder, floor));
+        }
+    }
+    for (partition, mut builder) in builders {
+        built.frames.extend(finish(partition, &mut builder, floor));
+    }
+    metrics.generated(generated as u64);
+    built
+}
+
+fn finish(
+    partition: PartitionId,
+    builder: &mut CommandFrameBuilder,
+    floor: u64,
+) -> Option<(PartitionId, Vec<u8>)> {
+    if builder.is_empty() {
+        return None;
+    }
+    match builder.finish(floor) {
+        Ok(frame) => Some((partition, frame)),
+        Err(error) => {
+            tracing::error!(%partition, %error, "a frame of commands cannot be encoded");
+            None
+        }
+    }
+}
+
+/// A rejected event claims no key: it is placed by where it stood.
+fn partition_of(ports: &Ports, event: &MatchedEvent, verdict: &Verdict) -> PartitionId {
+    let tenant = event.event.tenant.as_str();
+    match verdict {
+        Verdict::Rejected { .. } => {
+            ports.facts.partition_of(tenant, event.source.to_string().as_bytes())
+        }
+        Verdict::Start { .. } | Verdict::Ignored { .. } | Verdict::Unmatched { .. } => {
+            ports.facts.partition_of(tenant, &event.key)
+        }
+    }
+}
+
+fn verdict(snapshot: &Snapshot, event: &MatchedEvent) -> Verdict {
+    match &event.outcome {
+        MatchOutcome::Ignored { strategy } => Verdict::Ignored { strategy: strategy.clone() },
+        MatchOutcome::Unmatched { near } => Verdict::Unmatched { near: near.clone() },
+        MatchOutcome::Rejected(rejection) => Verdict::Rejected {
+            reason: rejection.reason.clone(),
+            detail: rejection.detail.clone(),
+            original: rejection.original,
+        },
+        MatchOutcome::Start { chosen, raw } => start(snapshot, chosen, raw),
+    }
+}
+
+fn start(snapshot: &Snapshot, chosen: &[ChosenWorkflow], raw: &[u8]) -> Verdict {
+    let bytes = chosen.iter().map(|chosen| chosen.variables.as_str().len()).sum::<usize>();
+    if bytes > INPUTS_BYTES_MAX {
+        let detail = format!("the runs' inputs have {bytes} bytes, at most {INPUTS_BYTES_MAX}");
+        return rejected("too_large", detail, raw);
+    }
+    let runs = chosen.iter().map(|chosen| start_run(snapshot, chosen)).collect();
+    match runs {
+        Ok(runs) => Verdict::Start { runs },
+        Err((reason, detail)) => rejected(reason, detail, raw),
+    }
+}
+
+fn start_run(
+    snapshot: &Snapshot,
+    chosen: &ChosenWorkflow,
+) -> Result<StartRun, (&'static str, String)> {
+    let (workflow, version) = (&chosen.workflow, &chosen.workflow_version);
+    let Some((digest, executable)) = snapshot.workflow(workflow, version) else {
+        let detail = format!("workflow `{workflow}` version `{version}` is not defined");
+        return Err(("definition_missing", detail));
+    };
+    if chosen.variables.as_str().len() > OUTPUT_BYTES_MAX {
+        let bytes = chosen.variables.as_str().len();
+        return Err((
+            "too_large",
+            format!("the run's input has {bytes} bytes, at most {OUTPUT_BYTES_MAX}"),
+        ));
+    }
+    if let Some(schema) = &executable.plan().input_schema {
+        let problems = input::check(&schema.parse(), &chosen.variables.parse());
+        if let Err(problems) = problems {
+            let text = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+            return Err(("input_invalid", format!("workflow `{workflow}`: {text}")));
+        }
+    }
+    Ok(StartRun {
+        strategy: chosen.strategy.clone(),
+        strategy_version: chosen.strategy_version,
+        plan: *digest,
+        input: chosen.variables.clone(),
+    })
+}
+
+fn rejected(reason: &str, detail: String, raw: &[u8]) -> Verdict {
+    Verdict::Rejected { reason: reason.into(), detail, original: Digest::of(raw) }
+}
+
+/// Publishes all frames at once; true once every one is stored.
+async fn store(ports: &Ports, built: Built) -> bool {
+    if !file(ports, built.dead).await {
+        return false;
+    }
+    let publishes = built.frames.into_iter().map(|(partition, frame)| async move {
+        publish(&ports.publisher, &subjects::commands(partition), frame.into()).await
+    });
+    futures_util::future::join_all(publishes).await.into_iter().all(|stored| stored)
+}

@@ -1,0 +1,193 @@
+//! Active definitions as every process sees them: the projection of the control
+//! partition, watched, compiled once per change.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use fermata_core::command::WorkflowEntry;
+use fermata_core::digest::Digest;
+use fermata_core::partition::Definitions;
+use fermata_core::plan::Executable;
+use fermata_core::strategy::{StrategyDefinition, StrategySet};
+use fermata_jetstream::definitions_store::{DefinitionChange, DefinitionsStore, StoreError};
+use fermata_wire::envelope::decode_message;
+use fermata_wire::{MessageKind, WireError};
+use thiserror::Error;
+use tokio::sync::watch;
+
+/// Key of the projection in the definitions bucket.
+pub const ACTIVE_KEY: &str = "active";
+
+/// Pause before a broken watch is made again.
+const WATCH_AGAIN_AFTER: Duration = Duration::from_millis(500);
+
+/// Why a plan cannot be had.
+#[derive(Debug, Error)]
+pub enum PlanError {
+    /// The store could not be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The blob's bytes are not those of its digest.
+    #[error("the blob under {digest} has digest {found}; it was changed or cut")]
+    Changed {
+        /// What was asked for.
+        digest: Digest,
+        /// What is there.
+        found: Digest,
+    },
+    /// The blob is no plan.
+    #[error("the blob under {digest} is no plan")]
+    NoPlan {
+        /// What was asked for.
+        digest: Digest,
+        /// Why.
+        #[source]
+        source: WireError,
+    },
+    /// The plan is not sound.
+    #[error("plan {digest} is not sound: {problem}")]
+    Unsound {
+        /// What was asked for.
+        digest: Digest,
+        /// The first problem.
+        problem: String,
+    },
+}
+
+/// Compiled plans by digest, fetched once. Plans are immutable and are kept for
+/// the life of the process: a few kilobytes per workflow version.
+#[derive(Debug, Clone)]
+pub struct Plans {
+    store: DefinitionsStore,
+    cache: Arc<Mutex<HashMap<Digest, Arc<Executable>>>>,
+}
+
+impl Plans {
+    /// Nothing fetched yet.
+    #[must_use]
+    pub fn new(store: DefinitionsStore) -> Self {
+        Self { store, cache: Arc::default() }
+    }
+
+    /// The plan of a digest; nothing when there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`PlanError`] if the store cannot be read or holds something else.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped.
+    pub async fn get(&self, digest: Digest) -> Result<Option<Arc<Executable>>, PlanError> {
+        if let Some(plan) = self.cached(&digest) {
+            return Ok(Some(plan));
+        }
+        let Some(bytes) = self.store.get_blob(&digest.to_string()).await? else { return Ok(None) };
+        let found = Digest::of(&bytes);
+        if found != digest {
+            return Err(PlanError::Changed { digest, found });
+        }
+        let plan = fermata_wire::plan::decode(&bytes)
+            .map_err(|source| PlanError::NoPlan { digest, source })?;
+        let executable = Executable::new(plan).map_err(|problems| PlanError::Unsound {
+            digest,
+            problem: problems.first().map_or_else(String::new, ToString::to_string),
+        })?;
+        let executable = Arc::new(executable);
+        self.lock().insert(digest, executable.clone());
+        Ok(Some(executable))
+    }
+
+    fn cached(&self, digest: &Digest) -> Option<Arc<Executable>> {
+        self.lock().get(digest).cloned()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, Arc<Executable>>> {
+        // A map of finished values is sound whatever panicked while holding it.
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is active, compiled; immutable, swapped as a whole.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// Revision of the control partition.
+    pub revision: u64,
+    /// Which event starts what.
+    pub strategies: StrategySet,
+    workflows: HashMap<Arc<str>, HashMap<Arc<str>, (Digest, Arc<Executable>)>>,
+}
+
+impl Snapshot {
+    /// The plan of a workflow's version.
+    #[must_use]
+    pub fn workflow(&self, name: &str, version: &str) -> Option<&(Digest, Arc<Executable>)> {
+        self.workflows.get(name)?.get(version)
+    }
+}
+
+/// Watches the projection; the receiver always holds the newest snapshot that
+/// compiled. One that does not compile is reported and the old one stays.
+///
+/// The task ends when every receiver is dropped.
+#[must_use]
+pub fn watch_definitions(store: DefinitionsStore, plans: Plans) -> watch::Receiver<Arc<Snapshot>> {
+    let (sender, receiver) = watch::channel(Arc::new(Snapshot::default()));
+    tokio::spawn(async move {
+        while !sender.is_closed() {
+            if let Err(error) = follow(&store, &plans, &sender).await {
+                tracing::warn!(%error, "the watch on definitions broke and is made again");
+            }
+            tokio::select! {
+                () = tokio::time::sleep(WATCH_AGAIN_AFTER) => {}
+                () = sender.closed() => {}
+            }
+        }
+    });
+    receiver
+}
+
+async fn follow(
+    store: &DefinitionsStore,
+    plans: &Plans,
+    sender: &watch::Sender<Arc<Snapshot>>,
+) -> Result<(), StoreError> {
+    let mut watch = store.watch(ACTIVE_KEY).await?;
+    loop {
+        let change = tokio::select! {
+            change = watch.next() => change?,
+            () = sender.closed() => return Ok(()),
+        };
+        let Some(change) = change else { return Ok(()) };
+        let DefinitionChange::Put(stored) = change else { continue };
+        match compile(&stored.value, plans).await {
+            Ok(snapshot) => {
+                tracing::info!(revision = snapshot.revision, "definitions are active");
+                sender.send_replace(Arc::new(snapshot));
+            }
+            Err(problem) => tracing::error!(problem, "definitions do not compile; the old stay"),
+        }
+    }
+}
+
+async fn compile(bytes: &[u8], plans: &Plans) -> Result<Snapshot, String> {
+    let definitions: Definitions =
+        decode_message(MessageKind::Definitions, bytes).map_err(|error| error.to_string())?;
+    let strategies = definitions
+        .strategies
+        .values()
+        .map(|entry| serde_json::from_str::<StrategyDefinition>(entry.definition.as_str()))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| error.to_string())?;
+    let strategies = StrategySet::compile(strategies)
+        .map_err(|problems| problems.first().map_or_else(String::new, ToString::to_string))?;
+    let mut snapshot =
+        Snapshot { revision: definitions.revision, strategies, workflows: HashMap::new() };
+    for WorkflowEntry { name, version, plan } in definitions.workflows {
+        let executable = plans.get(plan).await.map_err(|error| error.to_string())?;
+        let executable = executable.ok_or_else(|| format!("plan {plan} is not stored"))?;
+        snapshot.workflows.entry(name).or_default().insert(version, (plan, executable));
+    }
+    Ok(snapshot)
+}

@@ -1,0 +1,339 @@
+//! Engine: one process's part of Fermata, from a broker's address to running actors.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fermata_audit::Signer;
+use fermata_executors::{Executors, ExecutorsConfig};
+use fermata_jetstream::core_messages::CoreMessages;
+use fermata_jetstream::definitions_store::DefinitionsStore;
+use fermata_jetstream::engine_config::agree_on_engine_config;
+use fermata_jetstream::leases::Leases;
+use fermata_jetstream::{
+    Broker, ConnectOptions, Publisher, PublisherOptions, StreamReader, Topology,
+};
+use ractor::{Actor, ActorRef};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use tokio::task::JoinHandle;
+
+use crate::clock::Clock;
+use crate::coordinator::PartitionStatus;
+use crate::definitions::{Plans, watch_definitions};
+use crate::metrics::Metrics;
+use crate::ports::{EngineFacts, Ports};
+use crate::supervisor::{DRAIN_LIMIT, Supervisor, SupervisorMessage};
+
+/// Publishes that may be unanswered at once in this process.
+const PUBLISH_WINDOW: usize = 2_048;
+
+/// How long a status may take.
+const STATUS_LIMIT: Duration = Duration::from_secs(5);
+
+/// What a process does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Events in.
+    Listener,
+    /// Strategies.
+    Matcher,
+    /// Plans and commands.
+    Builder,
+    /// Partitions: decisions, effects, audit.
+    Coordinator,
+}
+
+impl Role {
+    /// Every role.
+    pub const ALL: [Self; 4] = [Self::Listener, Self::Matcher, Self::Builder, Self::Coordinator];
+}
+
+/// Text that is no role.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("`{0}` is not a role; the roles are listener, matcher, builder, coordinator")]
+pub struct NotARole(String);
+
+impl FromStr for Role {
+    type Err = NotARole;
+
+    fn from_str(text: &str) -> Result<Self, NotARole> {
+        match text {
+            "listener" => Ok(Self::Listener),
+            "matcher" => Ok(Self::Matcher),
+            "builder" => Ok(Self::Builder),
+            "coordinator" => Ok(Self::Coordinator),
+            _ => Err(NotARole(text.chars().take(40).collect())),
+        }
+    }
+}
+
+/// What a process is started with.
+#[derive(Debug)]
+pub struct EngineConfig {
+    /// Address of the broker.
+    pub nats_url: String,
+    /// This worker's name: one token, unique among the workers of an engine,
+    /// the same after a restart so that it takes its leases back at once.
+    pub worker: String,
+    /// What it does.
+    pub roles: BTreeSet<Role>,
+    /// Streams to create where there are none.
+    pub topology: Topology,
+    /// Plugins that may be called.
+    pub executors: ExecutorsConfig,
+    /// Signs checkpoints.
+    pub signer: Signer,
+    /// Name of the engine, where it is created now; 16 random bytes as text.
+    pub engine: String,
+    /// Folder for synced checkpoint files.
+    pub checkpoint_dir: PathBuf,
+}
+
+/// What all workers of an engine agree on, as it stands in CONFIG.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineAgreement {
+    /// Layout of this message.
+    pub version: u16,
+    /// Name of the engine.
+    pub engine: String,
+    /// Data partitions.
+    pub partitions: u16,
+    /// Key that checkpoints are verified with.
+    pub audit_vkey: String,
+}
+
+/// Why an engine did not start.
+#[derive(Debug, Error)]
+pub enum EngineError {
+    /// No connection to the broker.
+    #[error(transparent)]
+    Connect(#[from] fermata_jetstream::connection::ConnectError),
+    /// The streams could not be set up.
+    #[error(transparent)]
+    Topology(#[from] fermata_jetstream::topology::TopologyError),
+    /// A stream is not as it must be.
+    #[error(
+        "stream `{stream}` has `{field}` = {found}, expected {expected}; `fermata doctor` explains"
+    )]
+    Drift {
+        /// The stream.
+        stream: String,
+        /// The field.
+        field: String,
+        /// What it must be.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+    /// No agreement on the engine.
+    #[error(transparent)]
+    Agree(#[from] fermata_jetstream::engine_config::EngineConfigError),
+    /// The agreement cannot be read.
+    #[error("the engine's configuration cannot be read; was it written by a newer version?")]
+    Agreement(#[source] serde_json::Error),
+    /// This process would sign with another key than the engine's.
+    #[error("the audit key is `{own}`, the engine's is `{agreed}`; start with the engine's key")]
+    OtherKey {
+        /// This process's.
+        own: String,
+        /// The engine's.
+        agreed: String,
+    },
+    /// The plugins cannot be used as configured.
+    #[error(transparent)]
+    Executors(#[from] fermata_executors::ConfigError),
+    /// A part of the broker could not be opened.
+    #[error("could not open {what}")]
+    Open {
+        /// Which part.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The checkpoint folder cannot be made.
+    #[error("could not make the folder `{}`", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The supervisor did not start.
+    #[error("the actors did not start")]
+    Start(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl EngineError {
+    fn open<E: std::error::Error + Send + Sync + 'static>(
+        what: &'static str,
+    ) -> impl FnOnce(E) -> Self {
+        move |source| Self::Open { what, source: Box::new(source) }
+    }
+}
+
+/// A running part of Fermata.
+#[derive(Debug)]
+pub struct Engine {
+    supervisor: ActorRef<SupervisorMessage>,
+    ended: JoinHandle<()>,
+    ports: Ports,
+}
+
+impl Engine {
+    /// Connects, sets up what is missing, and starts the actors.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`], naming what stands in the way.
+    ///
+    /// # Cancel safety
+    ///
+    /// Streams may have been created; start again.
+    pub async fn start(config: EngineConfig) -> Result<Self, EngineError> {
+        let name = format!("fermata {}", config.worker);
+        let options = ConnectOptions { name, ..ConnectOptions::default() };
+        let broker = Broker::connect(&config.nats_url, options).await?;
+        let publisher_options =
+            PublisherOptions { window: PUBLISH_WINDOW, ..PublisherOptions::default() };
+        let publisher = Publisher::new(&broker, publisher_options)
+            .await
+            .map_err(EngineError::open("the publisher"))?;
+        let agreement = agree(&broker, &publisher, &config).await?;
+        let topology = Topology { partitions: agreement.partitions, ..config.topology };
+        let applied = topology.apply(&broker).await?;
+        // Only what is there from before can drift; sizes are the operator's.
+        if let Some(drift) =
+            applied.drift.into_iter().find(|drift| !drift.field.starts_with("max_"))
+        {
+            let (expected, found) = (drift.expected.to_string(), drift.found.to_string());
+            return Err(EngineError::Drift {
+                stream: drift.stream,
+                field: drift.field,
+                expected,
+                found,
+            });
+        }
+        let store = DefinitionsStore::open(&broker)
+            .await
+            .map_err(EngineError::open("the store of definitions"))?;
+        let leases = Leases::open(&broker).await.map_err(EngineError::open("the leases"))?;
+        std::fs::create_dir_all(&config.checkpoint_dir).map_err(|source| EngineError::Folder {
+            path: config.checkpoint_dir.clone(),
+            source,
+        })?;
+        let executors = Executors::new(&config.executors)?;
+        let facts = EngineFacts {
+            engine: agreement.engine,
+            partitions: agreement.partitions,
+            worker: config.worker.into(),
+            signer: config.signer,
+            checkpoint_dir: config.checkpoint_dir,
+        };
+        let plans = Plans::new(store.clone());
+        let ports = Ports {
+            reader: StreamReader::new(&broker),
+            core: CoreMessages::new(&broker),
+            definitions: watch_definitions(store.clone(), plans.clone()),
+            broker,
+            publisher,
+            store,
+            leases,
+            plans,
+            clock: Clock::start(),
+            facts: Arc::new(facts),
+        };
+        Self::spawn(ports, config.roles, executors).await
+    }
+
+    async fn spawn(
+        ports: Ports,
+        roles: BTreeSet<Role>,
+        executors: Executors,
+    ) -> Result<Self, EngineError> {
+        let supervisor = Supervisor {
+            ports: ports.clone(),
+            roles,
+            executors: Arc::new(executors),
+            metrics: Metrics::new(),
+        };
+        let (supervisor, ended) = Actor::spawn(None, supervisor, ())
+            .await
+            .map_err(|error| EngineError::Start(Box::new(error)))?;
+        Ok(Self { supervisor, ended, ports })
+    }
+
+    /// Waits until every partition is owned somewhere and this process has the
+    /// active definitions: what is published from then on is decided at once.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped.
+    pub async fn ready(&self) {
+        let all = usize::from(self.ports.facts.partitions) + 1;
+        loop {
+            let owned = self.status().await;
+            if owned.iter().filter(|status| status.state == "owning").count() >= all {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// How the partitions of this process stand.
+    pub async fn status(&self) -> Vec<PartitionStatus> {
+        match self.supervisor.call(SupervisorMessage::Status, Some(STATUS_LIMIT)).await {
+            Ok(ractor::rpc::CallResult::Success(status)) => status,
+            Ok(_) | Err(_) => Vec::new(),
+        }
+    }
+
+    /// What this process reaches the world through.
+    #[must_use]
+    pub fn ports(&self) -> &Ports {
+        &self.ports
+    }
+
+    /// Whether the process has given up.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.ended.is_finished()
+    }
+
+    /// Finishes what is in flight, gives partitions and leases back, and ends.
+    pub async fn shut_down(self) {
+        // Each partition has its own limit; all of them together have this.
+        let limit = DRAIN_LIMIT * 6;
+        let _ = self.supervisor.call(SupervisorMessage::Drain, Some(limit)).await;
+        let _ = tokio::time::timeout(DRAIN_LIMIT, self.ended).await;
+    }
+}
+
+/// The engine that is there, or the one that this process creates.
+async fn agree(
+    broker: &Broker,
+    publisher: &Publisher,
+    config: &EngineConfig,
+) -> Result<EngineAgreement, EngineError> {
+    let proposal = EngineAgreement {
+        version: 1,
+        engine: config.engine.clone(),
+        partitions: config.topology.partitions,
+        audit_vkey: config.signer.vkey(),
+    };
+    config.topology.apply_config(broker).await?;
+    let bytes = serde_json::to_vec(&proposal).map_err(EngineError::Agreement)?;
+    let stored = agree_on_engine_config(broker, publisher, &config.worker, bytes.into()).await?;
+    let agreed: EngineAgreement =
+        serde_json::from_slice(&stored.payload).map_err(EngineError::Agreement)?;
+    if agreed.audit_vkey != proposal.audit_vkey {
+        let (own, agreed) = (proposal.audit_vkey, agreed.audit_vkey);
+        return Err(EngineError::OtherKey { own, agreed });
+    }
+    Ok(agreed)
+}

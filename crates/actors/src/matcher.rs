@@ -1,0 +1,192 @@
+//! StrategyMatcher: what is to happen for each event.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fermata_core::command::EventReference;
+use fermata_core::digest::Digest;
+use fermata_core::event::{EventLimits, Subject, decode_message};
+use fermata_core::identity::SourcePosition;
+use fermata_core::strategy::{Chosen, Decision, NearMiss, Strategy};
+use fermata_wire::dead::DeadLetter;
+use fermata_wire::stages::{
+    Admission, AdmittedEvent, AdmittedFrame, ChosenWorkflow, MatchOutcome, MatchedEvent,
+    MatchedFrame, Rejection,
+};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::sync::watch;
+
+use crate::clock::wall_ms;
+use crate::definitions::Snapshot;
+use crate::hop::{Hop, Passed};
+use crate::listener::file;
+use crate::metrics::Metrics;
+use crate::ports::Ports;
+
+/// Behaviour and ports; what changes is the snapshot of definitions.
+#[derive(Debug)]
+pub struct Matcher {
+    ports: Ports,
+    definitions: watch::Receiver<Arc<Snapshot>>,
+    next: Hop<MatchedFrame>,
+    metrics: Metrics,
+}
+
+impl Matcher {
+    /// A matcher that passes on to `next`.
+    #[must_use]
+    pub fn new(
+        ports: Ports,
+        definitions: watch::Receiver<Arc<Snapshot>>,
+        next: Hop<MatchedFrame>,
+        metrics: Metrics,
+    ) -> Self {
+        Self { ports, definitions, next, metrics }
+    }
+}
+
+impl Actor for Matcher {
+    type Msg = Passed<AdmittedFrame>;
+    type State = ();
+    type Arguments = ();
+
+    async fn pre_start(
+        &self,
+        _myself: ActorRef<Self::Msg>,
+        (): (),
+    ) -> Result<(), ActorProcessingErr> {
+        Ok(())
+    }
+
+    async fn handle(
+        &self,
+        _myself: ActorRef<Self::Msg>,
+        message: Passed<AdmittedFrame>,
+        (): &mut (),
+    ) -> Result<(), ActorProcessingErr> {
+        let snapshot = self.definitions.borrow().clone();
+        let mut dead = Vec::new();
+        let mut counted = Counted::default();
+        let events = message
+            .frame
+            .events
+            .into_iter()
+            .map(|event| matched(&snapshot, event, &mut dead, &mut counted))
+            .collect();
+        self.metrics.matched(counted.hits, counted.misses);
+        let (ports, next, done) = (self.ports.clone(), self.next.clone(), message.done);
+        tokio::spawn(async move {
+            if file(&ports, dead).await && next.pass(MatchedFrame { events }).await {
+                // Whoever gave up waiting lets the source come again.
+                let _ = done.send(());
+            }
+        });
+        Ok(())
+    }
+}
+
+#[derive(Debug, Default)]
+struct Counted {
+    hits: u64,
+    misses: u64,
+}
+
+fn matched(
+    snapshot: &Snapshot,
+    admitted: AdmittedEvent,
+    dead: &mut Vec<DeadLetter>,
+    counted: &mut Counted,
+) -> MatchedEvent {
+    let AdmittedEvent { event, key, source, replay, admission } = admitted;
+    let outcome = match admission {
+        Admission::Rejected(rejection) => MatchOutcome::Rejected(rejection),
+        Admission::Admitted { raw } => {
+            let tenant = event.tenant.as_str();
+            if let Some(strategy) = snapshot.strategies.ignored_by_type(tenant, &event.kind) {
+                counted.hits += 1;
+                MatchOutcome::Ignored { strategy: strategy.name().into() }
+            } else {
+                let outcome = decide(snapshot, tenant, &event.kind, &raw);
+                match &outcome {
+                    MatchOutcome::Unmatched { .. } => counted.misses += 1,
+                    MatchOutcome::Rejected(rejection) => {
+                        dead.push(dead_letter("matcher", &event, source, rejection, raw));
+                    }
+                    MatchOutcome::Start { .. } | MatchOutcome::Ignored { .. } => counted.hits += 1,
+                }
+                outcome
+            }
+        }
+    };
+    MatchedEvent { event, key, source, replay, outcome }
+}
+
+fn decide(snapshot: &Snapshot, tenant: &str, kind: &str, raw: &Bytes) -> MatchOutcome {
+    let decoded = decode_message(None, raw, Subject { tenant, kind }, &EventLimits::default());
+    let event = match decoded.into_iter().next() {
+        Some(Ok(event)) => event,
+        Some(Err(rejected)) => {
+            return rejection(rejected.reason.as_str(), rejected.detail, raw);
+        }
+        None => return rejection("not_json", "the event is empty".to_owned(), raw),
+    };
+    match snapshot.strategies.decide(&event) {
+        Decision::Ignored { strategy, .. } => {
+            MatchOutcome::Ignored { strategy: strategy.name().into() }
+        }
+        Decision::Start { chosen, .. } => {
+            let chosen = chosen.into_iter().filter_map(chosen_workflow).collect();
+            MatchOutcome::Start { chosen, raw: raw.clone() }
+        }
+        Decision::Unmatched { near } => {
+            MatchOutcome::Unmatched { near: near.into_iter().map(describe).collect() }
+        }
+        Decision::Failed { strategy, detail } => {
+            let detail = format!("strategy `{}`: {detail}", strategy.name());
+            rejection("variables_failed", detail, raw)
+        }
+    }
+}
+
+/// The dead letter for an event that a later stage than the listener refused.
+pub(crate) fn dead_letter(
+    stage: &str,
+    event: &EventReference,
+    source: SourcePosition,
+    rejection: &Rejection,
+    original: Bytes,
+) -> DeadLetter {
+    DeadLetter {
+        id: source.to_string(),
+        tenant: event.tenant.to_string(),
+        stage: stage.to_owned(),
+        reason: rejection.reason.to_string(),
+        detail: rejection.detail.clone(),
+        subject: format!("fermata.events.{}.{}", event.tenant, event.kind),
+        original,
+        time_ms: wall_ms(),
+    }
+}
+
+fn chosen_workflow(chosen: Chosen<'_>) -> Option<ChosenWorkflow> {
+    let strategy: &Strategy = chosen.strategy;
+    let workflow = strategy.workflow()?;
+    Some(ChosenWorkflow {
+        strategy: strategy.name().into(),
+        strategy_version: strategy.version(),
+        workflow: workflow.name.as_str().into(),
+        workflow_version: workflow.version.as_str().into(),
+        variables: chosen.variables,
+    })
+}
+
+fn describe(miss: NearMiss<'_>) -> String {
+    match miss.error {
+        Some(error) => format!("{}: condition failed: {error}", miss.strategy.name()),
+        None => format!("{}: condition is false", miss.strategy.name()),
+    }
+}
+
+fn rejection(reason: &str, detail: String, raw: &[u8]) -> MatchOutcome {
+    MatchOutcome::Rejected(Rejection { reason: reason.into(), detail, original: Digest::of(raw) })
+}

@@ -1,0 +1,104 @@
+//! Counters and histograms, by the `OpenTelemetry` API; they cost next to
+//! nothing while nobody has installed an exporter.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use opentelemetry::metrics::{Counter, Histogram, ObservableGauge};
+
+/// The instruments of this process.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    hits: Arc<AtomicU64>,
+    eligible: Arc<AtomicU64>,
+    _hit_rate: ObservableGauge<f64>,
+    generated: Counter<u64>,
+    node_success: Counter<u64>,
+    escalated: Counter<u64>,
+    run_latency: Histogram<f64>,
+}
+
+impl Metrics {
+    /// Registers the instruments with the process's meter provider.
+    #[must_use]
+    pub fn new() -> Self {
+        let meter = opentelemetry::global::meter("fermata");
+        let (hits, eligible) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
+        let (observed_hits, observed_eligible) = (hits.clone(), eligible.clone());
+        let hit_rate = meter
+            .f64_observable_gauge("agent.strategy.hit_rate")
+            .with_description("Matched events over eligible events since start, 0 to 1")
+            .with_callback(move |observer| {
+                let eligible = observed_eligible.load(Ordering::Relaxed);
+                if eligible > 0 {
+                    let hits = observed_hits.load(Ordering::Relaxed);
+                    observer.observe(ratio(hits, eligible), &[]);
+                }
+            })
+            .build();
+        Self {
+            hits,
+            eligible,
+            _hit_rate: hit_rate,
+            generated: meter
+                .u64_counter("agent.workflow.generated_total")
+                .with_description("Runs that were planned for events")
+                .build(),
+            node_success: meter
+                .u64_counter("agent.node.success_total")
+                .with_description("Nodes that ended well")
+                .build(),
+            escalated: meter
+                .u64_counter("agent.manual_escalation_total")
+                .with_description("Review cases that were opened")
+                .build(),
+            run_latency: meter
+                .f64_histogram("agent.workflow.latency_p95")
+                .with_unit("s")
+                .with_description("Time from the start of a run to its end; take the quantile")
+                .build(),
+        }
+    }
+
+    /// Events that matched a strategy, and events that matched none.
+    pub fn matched(&self, hits: u64, misses: u64) {
+        self.hits.fetch_add(hits, Ordering::Relaxed);
+        self.eligible.fetch_add(hits + misses, Ordering::Relaxed);
+    }
+
+    /// Runs planned.
+    pub fn generated(&self, runs: u64) {
+        if runs > 0 {
+            self.generated.add(runs, &[]);
+        }
+    }
+
+    /// Nodes that ended well.
+    pub fn nodes_succeeded(&self, nodes: u64) {
+        if nodes > 0 {
+            self.node_success.add(nodes, &[]);
+        }
+    }
+
+    /// A review case was opened.
+    pub fn escalated(&self) {
+        self.escalated.add(1, &[]);
+    }
+
+    /// A run took this long, milliseconds.
+    pub fn run_ended(&self, milliseconds: u64) {
+        let milliseconds = u32::try_from(milliseconds).unwrap_or(u32::MAX);
+        self.run_latency.record(f64::from(milliseconds) / 1_000.0, &[]);
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a ratio of counters needs no 53rd bit")]
+fn ratio(part: u64, whole: u64) -> f64 {
+    part as f64 / whole as f64
+}

@@ -1,0 +1,153 @@
+//! What can be typed. The arguments of a command stand in the command's file.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::commands::{
+    audit, dead, demo, doctor, publish, runs, schema, strategy, up, worker, workflow,
+};
+use crate::error::EXIT_CODES_HELP;
+use crate::telemetry::TelemetryOptions;
+
+/// Where a local engine keeps its data when nothing else is said.
+pub const DATA_DIR_DEFAULT: &str = "./.fermata";
+
+/// Name of the file in the data folder in which a running local engine tells
+/// where its broker listens.
+pub const URL_FILE: &str = "fermata.url";
+
+/// Turns business events into governed, audited workflow runs on NATS JetStream.
+#[derive(Debug, Parser)]
+#[command(name = "fermata", version, after_help = EXIT_CODES_HELP, max_term_width = 100)]
+pub struct Arguments {
+    /// What every command takes.
+    #[command(flatten)]
+    pub global: GlobalArguments,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Clone, Args)]
+pub struct GlobalArguments {
+    /// Print JSON, one value per line, for programs
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Address of the broker, such as nats://127.0.0.1:4222; default: that of the local engine
+    #[arg(long, global = true, env = "FERMATA_NATS_URL", value_name = "URL")]
+    pub nats_url: Option<String>,
+    /// Folder of the local engine; default: ./.fermata
+    #[arg(long, global = true, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// How log lines look
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT")]
+    pub log_format: LogFormat,
+}
+
+impl GlobalArguments {
+    /// The data folder, the default one when none is named.
+    #[must_use]
+    pub fn data_dir(&self) -> &Path {
+        self.data_dir.as_deref().unwrap_or(Path::new(DATA_DIR_DEFAULT))
+    }
+
+    /// The file in which a running local engine tells where its broker listens.
+    #[must_use]
+    pub fn url_file(&self) -> PathBuf {
+        self.data_dir().join(URL_FILE)
+    }
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start the engine, and a broker of its own unless one is named
+    Up(up::UpArguments),
+    /// Start some of the engine's roles on a broker that is there
+    Worker(worker::WorkerArguments),
+    /// Show everything at work: a broker, the engine, a plugin server, and some 200 events
+    Demo(demo::DemoArguments),
+    /// Publish business events
+    Publish(publish::PublishArguments),
+    /// Check, apply and list strategies: which event starts which workflow
+    #[command(subcommand)]
+    Strategy(strategy::StrategyCommand),
+    /// Check, apply, list and plan workflows
+    #[command(subcommand)]
+    Workflow(workflow::WorkflowCommand),
+    /// List, show, watch and cancel runs
+    #[command(subcommand)]
+    Runs(runs::RunsCommand),
+    /// List and show dead letters: input that could not be used
+    #[command(subcommand)]
+    Dead(dead::DeadCommand),
+    /// Verify and follow the audit log
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
+    /// Check that everything is in order, and say what to do where it is not
+    Doctor(doctor::DoctorArguments),
+    /// Write the JSON Schemas of workflows and strategies
+    Schema(schema::SchemaArguments),
+}
+
+impl Arguments {
+    /// What the telemetry is to be for this command: a program that stays tells what it
+    /// does, one that answers and goes only what is wrong.
+    #[must_use]
+    pub fn telemetry(&self) -> TelemetryOptions {
+        let stays = matches!(self.command, Command::Up(_) | Command::Worker(_));
+        TelemetryOptions {
+            filter_default: if stays { "info" } else { "warn" },
+            format: self.global.log_format,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_an_example_in_its_help() {
+        fn check(command: &clap::Command, path: &str) {
+            if command.has_subcommands() {
+                for inner in command.get_subcommands().filter(|inner| inner.get_name() != "help") {
+                    check(inner, &format!("{path} {}", inner.get_name()));
+                }
+                return;
+            }
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains(path), "`{path}` shows no example of itself");
+        }
+        check(&Arguments::command(), "fermata");
+    }
+
+    #[test]
+    fn what_every_command_takes_can_stand_behind_the_command() {
+        let arguments =
+            Arguments::try_parse_from(["fermata", "runs", "list", "--json", "--nats-url", "nats://a"])
+                .unwrap();
+
+        assert!(arguments.global.json);
+        assert_eq!(arguments.global.nats_url.as_deref(), Some("nats://a"));
+    }
+}

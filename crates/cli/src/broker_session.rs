@@ -1,0 +1,266 @@
+//! The way to the broker and to the engine on it.
+
+use std::time::Duration;
+
+use fermata_core::command::Command;
+use fermata_core::identity::PartitionId;
+use fermata_core::partition::Definitions;
+use fermata_jetstream::connection::ConnectOptions;
+use fermata_jetstream::core_messages::CoreMessages;
+use fermata_jetstream::definitions_store::DefinitionsStore;
+use fermata_jetstream::engine_config::read_engine_config;
+use fermata_jetstream::{Broker, Bytes, PublishOutcome, Publisher, PublisherOptions, Refusal};
+use fermata_wire::MessageKind;
+use fermata_wire::commands::CommandFrame;
+use fermata_wire::envelope::decode_message;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::arguments::GlobalArguments;
+use crate::error::CliError;
+
+/// Key of the active definitions in their bucket.
+pub const ACTIVE_DEFINITIONS: &str = "active";
+
+/// How long a command waits for the engine's answer: a partition whose owner was
+/// killed is taken over after its lease of 15 s has expired and its journal was replayed.
+pub const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long the first connect is tried: who types a command waits for it.
+const CONNECT_LIMIT: Duration = Duration::from_secs(3);
+
+/// What every starter of the engine agreed on, as it stands in the stream CONFIG.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineConfig {
+    /// Names the engine; its audit logs are `<engine>/<partition>`.
+    pub engine: String,
+    /// How many data partitions there are.
+    pub partitions: u16,
+    /// Key that checkpoints are verified with.
+    pub audit_vkey: String,
+    /// Version of this message.
+    pub version: u32,
+}
+
+impl EngineConfig {
+    /// Every partition, the control partition first.
+    #[must_use]
+    pub fn partition_ids(&self) -> Vec<PartitionId> {
+        std::iter::once(PartitionId::CONTROL).chain((0..self.partitions).map(PartitionId)).collect()
+    }
+
+    /// Name of a partition's audit log.
+    #[must_use]
+    pub fn audit_origin(&self, partition: PartitionId) -> String {
+        format!("{}/{partition}", self.engine)
+    }
+}
+
+/// Connections to the broker, and what is needed to talk to the engine.
+#[derive(Debug, Clone)]
+pub struct BrokerSession {
+    broker: Broker,
+}
+
+/// The address of the broker: the one named, or that of the running local engine.
+///
+/// # Errors
+///
+/// [`CliError::NoBroker`] when neither is there.
+pub fn broker_url(global: &GlobalArguments) -> Result<String, CliError> {
+    if let Some(url) = &global.nats_url {
+        return Ok(url.clone());
+    }
+    let url_file = global.url_file();
+    match std::fs::read_to_string(&url_file) {
+        Ok(url) if !url.trim().is_empty() => Ok(url.trim().to_owned()),
+        Ok(_) | Err(_) => Err(CliError::NoBroker { url_file: url_file.display().to_string() }),
+    }
+}
+
+impl BrokerSession {
+    /// Connects.
+    ///
+    /// # Errors
+    ///
+    /// When no broker is known, or none answers.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing stays open when dropped.
+    pub async fn open(global: &GlobalArguments) -> Result<Self, CliError> {
+        Self::open_url(&broker_url(global)?).await
+    }
+
+    /// Connects to `url`.
+    ///
+    /// # Errors
+    ///
+    /// When no broker answers there.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing stays open when dropped.
+    pub async fn open_url(url: &str) -> Result<Self, CliError> {
+        let options = ConnectOptions {
+            name: "fermata-cli".to_owned(),
+            connect_limit: CONNECT_LIMIT,
+            ..ConnectOptions::default()
+        };
+        Ok(Self { broker: Broker::connect(url, options).await? })
+    }
+
+    /// The connections.
+    #[must_use]
+    pub fn broker(&self) -> &Broker {
+        &self.broker
+    }
+
+    /// What the engine's starters agreed on.
+    ///
+    /// # Errors
+    ///
+    /// [`CliError::NoEngine`] when no engine was ever started here.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped.
+    pub async fn engine_config(&self) -> Result<EngineConfig, CliError> {
+        let stored = match read_engine_config(&self.broker).await {
+            Ok(stored) => stored.ok_or(CliError::NoEngine)?,
+            Err(error) if error.is_stream_not_found() => return Err(CliError::NoEngine),
+            // Reading a message of a stream that is not there is told in other words.
+            Err(error) => {
+                let state = fermata_jetstream::StreamReader::new(&self.broker)
+                    .stream_state(fermata_jetstream::topology::CONFIG_STREAM)
+                    .await;
+                return match state {
+                    Err(state) if state.is_stream_not_found() => Err(CliError::NoEngine),
+                    Ok(_) | Err(_) => Err(error.into()),
+                };
+            }
+        };
+        serde_json::from_slice(&stored.payload)
+            .map_err(|source| CliError::Json { what: "the engine's configuration".to_owned(), source })
+    }
+
+    /// A publisher over the publishing connection.
+    ///
+    /// # Errors
+    ///
+    /// When the connection is closed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing stays behind when dropped.
+    pub async fn publisher(&self) -> Result<Publisher, CliError> {
+        Ok(Publisher::new(&self.broker, PublisherOptions::default()).await?)
+    }
+
+    /// The bucket of definitions and the store of plans.
+    ///
+    /// # Errors
+    ///
+    /// [`CliError::NoEngine`] when no engine was ever started here.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped.
+    pub async fn definitions_store(&self) -> Result<DefinitionsStore, CliError> {
+        self.engine_config().await?;
+        Ok(DefinitionsStore::open(&self.broker).await?)
+    }
+
+    /// The active definitions, as the control partition projects them; none before the first.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be read.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped.
+    pub async fn active_definitions(&self) -> Result<Definitions, CliError> {
+        let store = self.definitions_store().await?;
+        match store.get(ACTIVE_DEFINITIONS).await? {
+            None => Ok(Definitions::default()),
+            Some(stored) => decode_message(MessageKind::Definitions, &stored.value)
+                .map_err(CliError::unreadable("the active definitions")),
+        }
+    }
+
+    /// Sends a command to a partition and waits for the answer. `command` is made for the
+    /// subject to answer to.
+    ///
+    /// The command is stored before the wait: with no answer it is decided when an engine runs.
+    ///
+    /// # Errors
+    ///
+    /// [`CliError::NotStored`], or [`CliError::NoAnswer`] after [`ANSWER_LIMIT`].
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped, the command may be stored.
+    pub async fn ask_partition(
+        &self,
+        partition: PartitionId,
+        limit: Duration,
+        command: impl FnOnce(std::sync::Arc<str>) -> Command,
+    ) -> Result<Value, CliError> {
+        let inbox = format!("_INBOX.{}", random_id().simple());
+        let mut answers = CoreMessages::new(&self.broker).subscribe(&inbox).await?;
+        let frame = CommandFrame { floor: 0, commands: vec![command(inbox.into())] };
+        let publisher = self.publisher().await?;
+        let subject = fermata_wire::subjects::commands(partition);
+        let payload = Bytes::from(frame.encode()?);
+        let outcome = publisher.publish(subject.clone(), None, payload).await.await;
+        stored_sequence(&subject, &outcome)?;
+        match tokio::time::timeout(limit, answers.next()).await {
+            Ok(Some(answer)) => serde_json::from_slice(&answer.payload)
+                .map_err(|source| CliError::Json { what: "the engine's answer".to_owned(), source }),
+            Ok(None) | Err(_) => Err(CliError::NoAnswer {
+                seconds: limit.as_secs(),
+                what_now: "the command is stored and will be decided when an engine runs; \
+                           `fermata doctor` tells what is missing"
+                    .to_owned(),
+            }),
+        }
+    }
+}
+
+/// The sequence at which a message is stored.
+///
+/// # Errors
+///
+/// [`CliError::NotStored`], with a reason for people.
+pub fn stored_sequence(subject: &str, outcome: &PublishOutcome) -> Result<u64, CliError> {
+    let (reason, unknown) = match outcome {
+        PublishOutcome::Stored { sequence, .. } => return Ok(*sequence),
+        PublishOutcome::Refused { refusal: Refusal::NoResponders, .. } => {
+            return Err(CliError::NoEngine);
+        }
+        PublishOutcome::Refused { code, description, .. } => {
+            (format!("{description} (code {code})"), false)
+        }
+        PublishOutcome::Unknown => {
+            ("no answer in time; it may be stored all the same".to_owned(), true)
+        }
+    };
+    Err(CliError::NotStored { subject: subject.to_owned(), reason, unknown })
+}
+
+/// A random UUID (RFC 9562, version 4).
+#[must_use]
+pub fn random_id() -> Uuid {
+    uuid::Builder::from_random_bytes(rand::random()).into_uuid()
+}
+
+/// Who asks, when nobody says so: the user of the operating system.
+#[must_use]
+pub fn asking_user() -> String {
+    ["USER", "LOGNAME", "USERNAME"]
+        .into_iter()
+        .find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()))
+        .unwrap_or_else(|| "unknown".to_owned())
+}

@@ -1,0 +1,177 @@
+//! What `fermata strategy` and `fermata workflow` have in common: reading
+//! files, telling problems, and making definitions active.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use fermata_core::command::{Command, DefineCommand, StrategyEntry, WorkflowEntry};
+use fermata_core::identity::PartitionId;
+use fermata_definitions::Problem;
+use serde::{Deserialize, Serialize};
+
+use crate::arguments::GlobalArguments;
+use crate::broker_session::{ANSWER_LIMIT, BrokerSession, asking_user, random_id};
+use crate::diagnostics::{self, Sources};
+use crate::error::{CliError, ExitCode};
+use crate::output::{Output, Tone};
+
+/// Files to check.
+#[derive(Debug, Clone, Args)]
+pub struct CheckArguments {
+    /// Files to check
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+}
+
+/// Files to make active.
+#[derive(Debug, Clone, Args)]
+pub struct ApplyArguments {
+    /// Files to apply: all of them or none
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Who asks, for the audit log; default: the user of the operating system
+    #[arg(long, value_name = "NAME")]
+    pub by: Option<String>,
+}
+
+/// What was read from files.
+#[derive(Debug)]
+pub struct Checked<T> {
+    /// What is sound.
+    pub sound: Vec<T>,
+    /// What is not.
+    pub problems: Vec<Problem>,
+    /// The texts.
+    pub sources: Sources,
+}
+
+/// Reads every file with `read`, which returns what the file holds or all that is wrong with it.
+///
+/// # Errors
+///
+/// When a file cannot be read at all.
+pub fn check_files<T>(
+    files: &[PathBuf],
+    read: impl Fn(&str, &str) -> Result<Vec<T>, Vec<Problem>>,
+) -> Result<Checked<T>, CliError> {
+    let mut checked = Checked { sound: Vec::new(), problems: Vec::new(), sources: Sources::new() };
+    for path in files {
+        let name = path.display().to_string();
+        let text = read_text(path)?;
+        match read(&text, &name) {
+            Ok(sound) => checked.sound.extend(sound),
+            Err(problems) => checked.problems.extend(problems),
+        }
+        checked.sources.insert(name, text);
+    }
+    Ok(checked)
+}
+
+/// Reads a file as text.
+///
+/// # Errors
+///
+/// When it cannot be read or is not UTF-8.
+pub fn read_text(path: &Path) -> Result<String, CliError> {
+    fs::read_to_string(path).map_err(CliError::io(format!("read `{}`", path.display())))
+}
+
+impl<T> Checked<T> {
+    /// Tells what was found: the problems, or that there are none.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    pub fn report(&self, what: &str, output: &mut Output) -> Result<ExitCode, CliError> {
+        diagnostics::print(output, &self.problems, &self.sources)?;
+        let files = self.sources.len();
+        if !self.problems.is_empty() {
+            if !output.is_json() {
+                let count = self.problems.len();
+                output.line(&format!("{count} problem(s) in {files} file(s)"))?;
+            }
+            return Ok(ExitCode::Findings);
+        }
+        let count = self.sound.len();
+        if output.is_json() {
+            output.json_line(&serde_json::json!({ "sound": count, "files": files }))?;
+        } else {
+            let title = output.tone(Tone::Good, "sound");
+            output.line(&format!("{title}: {count} {what} in {files} file(s)"))?;
+        }
+        Ok(ExitCode::Success)
+    }
+}
+
+/// What is to become active.
+#[derive(Debug, Default)]
+pub struct NewDefinitions {
+    /// Strategies.
+    pub strategies: Vec<StrategyEntry>,
+    /// Workflows, whose plans are among `plans`.
+    pub workflows: Vec<WorkflowEntry>,
+    /// Compiled plans: digest and bytes.
+    pub plans: Vec<(String, Vec<u8>)>,
+}
+
+/// The engine's answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// Revision of the active definitions.
+    pub revision: u64,
+    /// Why nothing was applied; empty when all was.
+    pub problems: Vec<String>,
+}
+
+/// Stores the plans, asks the control partition, and waits for its answer.
+///
+/// # Errors
+///
+/// When the broker or the engine does not answer.
+///
+/// # Cancel safety
+///
+/// When dropped, the definitions may become active.
+pub async fn make_active(
+    new: NewDefinitions,
+    by: Option<String>,
+    global: &GlobalArguments,
+) -> Result<Answer, CliError> {
+    let session = BrokerSession::open(global).await?;
+    let store = session.definitions_store().await?;
+    for (digest, bytes) in &new.plans {
+        store.put_blob(digest, bytes).await?;
+    }
+    let NewDefinitions { strategies, workflows, .. } = new;
+    let by = by.unwrap_or_else(asking_user);
+    let define = |reply_to| {
+        let id = random_id();
+        Command::Define(DefineCommand { id, by, strategies, workflows, reply_to: Some(reply_to) })
+    };
+    let answer = session.ask_partition(PartitionId::CONTROL, ANSWER_LIMIT, define).await?;
+    serde_json::from_value(answer)
+        .map_err(|source| CliError::Json { what: "the engine's answer".to_owned(), source })
+}
+
+/// Tells the engine's answer.
+///
+/// # Errors
+///
+/// When it cannot be written.
+pub fn print_answer(answer: &Answer, what: &str, output: &mut Output) -> Result<ExitCode, CliError> {
+    let code = if answer.problems.is_empty() { ExitCode::Success } else { ExitCode::Findings };
+    if output.is_json() {
+        output.json_line(answer)?;
+    } else if answer.problems.is_empty() {
+        let title = output.tone(Tone::Good, "applied");
+        output.line(&format!("{title}: {what}; definitions are at revision {}", answer.revision))?;
+    } else {
+        for problem in &answer.problems {
+            let title = output.tone(Tone::Bad, "refused");
+            output.line(&format!("{title}: {problem}"))?;
+        }
+        output.line(&format!("nothing was applied; revision {} stays active", answer.revision))?;
+    }
+    Ok(code)
+}

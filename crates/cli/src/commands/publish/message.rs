@@ -1,0 +1,202 @@
+//! From bytes to a message that the engine will take.
+
+use std::fmt;
+
+use fermata_core::event::{EventLimits, SUBJECT_PREFIX, decode_message, parse_subject};
+use fermata_jetstream::{Bytes, Headers};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::PublishArguments;
+use crate::broker_session::random_id;
+use crate::error::CliError;
+
+/// Type in the subject of a batch, whose events have types of their own.
+const BATCH_TYPE: &str = "batch";
+
+/// One message with an event or a batch of events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct EventMessage {
+    /// Where it was read from.
+    pub(super) origin: String,
+    /// Where it goes to.
+    pub(super) subject: String,
+    /// How many events it holds.
+    pub(super) events: usize,
+    is_batch: bool,
+    pub(super) payload: Bytes,
+}
+
+/// Why something is not published.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Refused {
+    from: String,
+    /// Place in the batch.
+    index: Option<u32>,
+    /// Stable reason code.
+    reason: &'static str,
+    detail: String,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}", self.from)?;
+        if let Some(index) = self.index {
+            write!(formatter, ", event {index}")?;
+        }
+        write!(formatter, ": {} ({})", self.detail, self.reason)
+    }
+}
+
+impl EventMessage {
+    /// Finds out the subject: `tenant` and `kind` as typed, else as the events say.
+    pub(super) fn new(
+        origin: String,
+        bytes: Vec<u8>,
+        tenant: Option<&str>,
+        kind: Option<&str>,
+    ) -> Result<Self, Refused> {
+        let parsed: Option<Value> = serde_json::from_slice(&bytes).ok();
+        let (is_batch, events) = match &parsed {
+            Some(Value::Array(events)) => (true, events.as_slice()),
+            Some(event) => (false, std::slice::from_ref(event)),
+            None => (bytes.trim_ascii_start().first() == Some(&b'['), [].as_slice()),
+        };
+        let refuse = |reason, detail: &str| {
+            Err(Refused { from: origin.clone(), index: None, reason, detail: detail.to_owned() })
+        };
+        let Some(tenant) = tenant.or_else(|| common(events, "tenant")) else {
+            let detail = "whose event is it? name the tenant with `--tenant`, or in the event as `tenant`";
+            return refuse("no_tenant", detail);
+        };
+        let kind = kind.or(if is_batch { Some(BATCH_TYPE) } else { common(events, "type") });
+        let Some(kind) = kind else {
+            let detail = "the event has no `type`; name one with `--type`";
+            return refuse("no_type", detail);
+        };
+        let subject = format!("{SUBJECT_PREFIX}{tenant}.{kind}");
+        if let Err(error) = parse_subject(&subject) {
+            return refuse("bad_subject", &error.to_string());
+        }
+        let events = events.len().max(1);
+        Ok(Self { origin, subject, events, is_batch, payload: bytes.into() })
+    }
+
+    /// The message, if the engine will take every event in it.
+    pub(super) fn checked(self) -> Result<Self, Refused> {
+        let refused = match parse_subject(&self.subject) {
+            Err(_) => None,
+            Ok(subject) => {
+                let content_type = Some(self.content_type());
+                decode_message(content_type, &self.payload, subject, &EventLimits::default())
+                    .into_iter()
+                    .find_map(Result::err)
+                    .map(|rejected| Refused {
+                        from: self.origin.clone(),
+                        index: self.is_batch.then_some(rejected.index),
+                        reason: rejected.reason.as_str(),
+                        detail: rejected.detail,
+                    })
+            }
+        };
+        match refused {
+            Some(refused) => Err(refused),
+            None => Ok(self),
+        }
+    }
+
+    /// Headers of the message (CloudEvents NATS protocol binding, structured mode).
+    pub(super) fn headers(&self) -> Headers {
+        let mut headers = Headers::new();
+        headers.insert("Content-Type", self.content_type());
+        headers
+    }
+
+    fn content_type(&self) -> &'static str {
+        if self.is_batch { "application/cloudevents-batch+json" } else { "application/cloudevents+json" }
+    }
+}
+
+/// The text that all events give an attribute; nothing when they differ.
+fn common<'v>(events: &'v [Value], attribute: &str) -> Option<&'v str> {
+    let first = events.first()?.get(attribute)?.as_str()?;
+    let same = |event: &Value| event.get(attribute).and_then(Value::as_str) == Some(first);
+    events.iter().all(same).then_some(first)
+}
+
+/// The event that the arguments describe.
+pub(super) fn inline_event(arguments: &PublishArguments) -> Result<Vec<u8>, CliError> {
+    let Some(kind) = &arguments.kind else {
+        let text = "name files to publish, or describe an event with `--type` and `--tenant`";
+        return Err(CliError::Usage(text.to_owned()));
+    };
+    let now = OffsetDateTime::now_utc().format(&Rfc3339);
+    let mut event = Map::from_iter([
+        ("specversion".to_owned(), json!("1.0")),
+        ("id".to_owned(), json!(arguments.id.clone().unwrap_or_else(|| random_id().to_string()))),
+        ("source".to_owned(), json!(arguments.source)),
+        ("type".to_owned(), json!(kind)),
+    ]);
+    if let Ok(now) = now {
+        event.insert("time".to_owned(), json!(now));
+    }
+    if let Some(data) = &arguments.data {
+        let data: Value = serde_json::from_str(data)
+            .map_err(|error| CliError::Usage(format!("`--data` is not JSON: {error}")))?;
+        event.insert("datacontenttype".to_owned(), json!("application/json"));
+        event.insert("data".to_owned(), data);
+    }
+    Ok(Value::Object(event).to_string().into_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EVENT: &str = r#"{"specversion":"1.0","id":"1","source":"/s","type":"a.b","tenant":"acme"}"#;
+
+    fn message(text: &str, tenant: Option<&str>, kind: Option<&str>) -> Result<EventMessage, Refused> {
+        EventMessage::new("f".to_owned(), text.as_bytes().to_vec(), tenant, kind)
+            .and_then(EventMessage::checked)
+    }
+
+    #[test]
+    fn an_event_says_itself_where_it_goes() {
+        assert_eq!(message(EVENT, None, None).unwrap().subject, "fermata.events.acme.a.b");
+    }
+
+    #[test]
+    fn a_batch_goes_as_one_message_under_its_own_type() {
+        let batch = message(&format!("[{EVENT},{EVENT}]"), None, None).unwrap();
+
+        assert_eq!((batch.subject.as_str(), batch.events), ("fermata.events.acme.batch", 2));
+        let content_type = batch.headers().get("Content-Type").map(ToString::to_string);
+        assert_eq!(content_type.as_deref(), Some("application/cloudevents-batch+json"));
+    }
+
+    #[test]
+    fn an_event_that_the_engine_would_refuse_is_refused_here_with_its_reason() {
+        let refused = message(EVENT, Some("globex"), None).unwrap_err();
+        assert_eq!(refused.reason, "tenant_mismatch");
+
+        let without_id = r#"{"specversion":"1.0","source":"/s","type":"a"}"#;
+        let refused = message(&format!("[{EVENT},{without_id}]"), Some("acme"), None).unwrap_err();
+        assert_eq!((refused.reason, refused.index), ("missing_attribute", Some(1)));
+    }
+
+    #[test]
+    fn garbage_can_be_published_on_purpose_when_the_subject_is_named() {
+        let garbage = EventMessage::new("f".to_owned(), b"{".to_vec(), Some("acme"), Some("a"));
+
+        assert_eq!(garbage.unwrap().subject, "fermata.events.acme.a");
+    }
+
+    #[test]
+    fn without_a_tenant_nothing_is_published() {
+        let text = EVENT.replace(r#","tenant":"acme""#, "");
+
+        assert_eq!(message(&text, None, None).unwrap_err().reason, "no_tenant");
+    }
+}

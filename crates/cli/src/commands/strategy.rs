@@ -1,0 +1,152 @@
+//! `fermata strategy`: which event starts which workflow.
+
+use clap::{Args, Subcommand};
+use fermata_core::command::StrategyEntry;
+use fermata_core::json::Json;
+use fermata_core::strategy::{Action, StrategyDefinition, StrategySet};
+use fermata_definitions::{Limits, Problem, read_strategies};
+use serde_json::{Value, json};
+
+use super::definitions::{
+    ApplyArguments, CheckArguments, Checked, NewDefinitions, check_files, make_active, print_answer,
+};
+use crate::arguments::GlobalArguments;
+use crate::broker_session::BrokerSession;
+use crate::error::{CliError, ExitCode};
+use crate::output::Output;
+
+/// What to do with strategies.
+#[derive(Debug, Subcommand)]
+pub enum StrategyCommand {
+    /// Report everything that is wrong with strategies files
+    #[command(after_help = "Examples:\n  fermata strategy check strategies.yaml")]
+    Check(CheckArguments),
+    /// Check strategies files and make them active, all or none
+    #[command(after_help = "Examples:\n  fermata strategy apply strategies.yaml --by alice")]
+    Apply(ApplyArguments),
+    /// List the active strategies
+    #[command(after_help = "Examples:\n  fermata strategy list --json")]
+    List(ListArguments),
+}
+
+/// Arguments of `fermata strategy list`.
+#[derive(Debug, Clone, Args)]
+pub struct ListArguments {
+    /// Only what sees the events of this tenant
+    #[arg(long)]
+    pub tenant: Option<String>,
+}
+
+/// Does what was typed.
+///
+/// # Errors
+///
+/// When a file cannot be read, or broker or engine does not answer.
+///
+/// # Cancel safety
+///
+/// When `apply` is dropped, the strategies may become active.
+pub async fn run(
+    command: StrategyCommand,
+    global: &GlobalArguments,
+    output: &mut Output,
+) -> Result<ExitCode, CliError> {
+    match command {
+        StrategyCommand::Check(arguments) => check(&arguments)?.report("strategies", output),
+        StrategyCommand::Apply(arguments) => {
+            let checked = check(&CheckArguments { files: arguments.files.clone() })?;
+            if !checked.problems.is_empty() {
+                return checked.report("strategies", output);
+            }
+            let count = checked.sound.len();
+            let strategies = entries(checked.sound)?;
+            let new = NewDefinitions { strategies, ..NewDefinitions::default() };
+            let answer = make_active(new, arguments.by, global).await?;
+            print_answer(&answer, &format!("{count} strategies"), output)
+        }
+        StrategyCommand::List(arguments) => list(&arguments, global, output).await,
+    }
+}
+
+/// Reads the files, each by itself and then all together.
+fn check(arguments: &CheckArguments) -> Result<Checked<StrategyDefinition>, CliError> {
+    let mut checked = check_files(&arguments.files, |text, name| {
+        read_strategies(text, Some(name), &Limits::default())
+    })?;
+    if checked.problems.is_empty()
+        && let Err(found) = StrategySet::compile(checked.sound.clone())
+    {
+        checked.problems = found.into_iter().map(|found| across_files(&found)).collect();
+    }
+    Ok(checked)
+}
+
+/// A problem of files that are sound one by one.
+fn across_files(found: &fermata_core::strategy::StrategyProblem) -> Problem {
+    Problem {
+        file: None,
+        line: 0,
+        column: 0,
+        path: format!("{}.{}", found.strategy, found.field),
+        message: found.kind.to_string(),
+        hint: Some("each file is sound by itself; together they are not".to_owned()),
+    }
+}
+
+/// Strategies as the control partition keeps them.
+///
+/// # Errors
+///
+/// The encoder's; no strategy meets one.
+pub fn entries(definitions: Vec<StrategyDefinition>) -> Result<Vec<StrategyEntry>, CliError> {
+    let entry = |definition: StrategyDefinition| {
+        let value = serde_json::to_value(&definition)
+            .map_err(|source| CliError::Json { what: "a strategy".to_owned(), source })?;
+        let (name, version) = (definition.name.into(), definition.version);
+        Ok(StrategyEntry { name, version, definition: Json::from_value(&value) })
+    };
+    definitions.into_iter().map(entry).collect()
+}
+
+async fn list(
+    arguments: &ListArguments,
+    global: &GlobalArguments,
+    output: &mut Output,
+) -> Result<ExitCode, CliError> {
+    let definitions = BrokerSession::open(global).await?.active_definitions().await?;
+    let mut rows = Vec::new();
+    for entry in definitions.strategies.values() {
+        let definition: StrategyDefinition = serde_json::from_str(entry.definition.as_str())
+            .map_err(|source| CliError::Json { what: format!("strategy `{}`", entry.name), source })?;
+        let seen = |tenant: &String| definition.tenant == *tenant || definition.tenant == "*";
+        if !arguments.tenant.as_ref().is_none_or(seen) {
+            continue;
+        }
+        if output.is_json() {
+            let value: Value = entry.definition.parse();
+            output.json_line(&json!({ "revision": definitions.revision, "strategy": value }))?;
+        }
+        rows.push(row(&definition));
+    }
+    if !output.is_json() {
+        let columns = ["STRATEGY", "VERSION", "TENANT", "ON", "PRIORITY", "WEIGHT", "ACTION"];
+        output.table(&columns, rows, "no strategies are active; apply some with `fermata strategy apply`")?;
+    }
+    Ok(ExitCode::Success)
+}
+
+fn row(definition: &StrategyDefinition) -> Vec<String> {
+    let action = match &definition.action {
+        Action::Run { workflow, .. } => format!("run {} {}", workflow.name, workflow.version),
+        Action::Ignore => "ignore".to_owned(),
+    };
+    vec![
+        definition.name.clone(),
+        definition.version.to_string(),
+        definition.tenant.clone(),
+        definition.on.clone(),
+        definition.priority.to_string(),
+        if definition.fan_out { "fan out".to_owned() } else { definition.weight.to_string() },
+        action,
+    ]
+}

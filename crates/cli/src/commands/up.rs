@@ -1,0 +1,119 @@
+//! `fermata up`: the engine with all roles, and a broker of its own unless one is named.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Args, ValueEnum};
+use fermata_jetstream::Durability;
+use fermata_jetstream::topology::PARTITIONS_DEFAULT;
+
+use crate::arguments::GlobalArguments;
+use crate::error::{CliError, ExitCode};
+use crate::output::Output;
+
+/// Arguments of `fermata up`; the address of a broker and the data folder are global ones.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  fermata up
+  fermata up --data-dir /var/lib/fermata --plugin job-store=http://127.0.0.1:9000
+  fermata up --nats-url nats://broker:4222 --config fermata.json")]
+pub struct UpArguments {
+    /// Port of the engine's own broker on loopback; a free one when absent
+    #[arg(long, value_name = "PORT")]
+    pub port: Option<u16>,
+    /// What an acknowledged message of the engine's own broker survives
+    #[arg(long, value_enum, default_value_t = DurabilityArgument::Power, value_name = "LEVEL")]
+    pub durability: DurabilityArgument,
+    /// What the engine itself is told
+    #[command(flatten)]
+    pub engine: EngineArguments,
+}
+
+/// What `fermata up` and `fermata worker` tell the engine.
+#[derive(Debug, Clone, Args)]
+pub struct EngineArguments {
+    /// How many data partitions a new engine has; one that was started before keeps its number
+    #[arg(long, default_value_t = PARTITIONS_DEFAULT, value_parser = clap::value_parser!(u16).range(1..=1024), value_name = "N")]
+    pub partitions: u16,
+    /// A plugin and where it listens; can be repeated
+    #[arg(long = "plugin", value_name = "NAME=URL")]
+    pub plugins: Vec<PluginArgument>,
+    /// Configuration file of the engine (JSON)
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// What an acknowledged message survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DurabilityArgument {
+    /// A power cut: every message is synced to disk before it is acknowledged
+    Power,
+    /// A kill of every process, not a power cut
+    Process,
+}
+
+impl From<DurabilityArgument> for Durability {
+    fn from(argument: DurabilityArgument) -> Self {
+        match argument {
+            DurabilityArgument::Power => Self::Power,
+            DurabilityArgument::Process => Self::Process,
+        }
+    }
+}
+
+/// A plugin's name and address, typed as `name=url`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PluginArgument {
+    /// What workflows call it.
+    pub name: String,
+    /// Where it listens.
+    pub url: String,
+}
+
+impl FromStr for PluginArgument {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            Some((name, url)) if !name.is_empty() && url.contains("://") => {
+                Ok(Self { name: name.to_owned(), url: url.to_owned() })
+            }
+            Some(_) | None => {
+                Err("expected a name and an address, as in `job-store=http://127.0.0.1:9000`".to_owned())
+            }
+        }
+    }
+}
+
+/// Starts the engine and stays until it is told to end.
+///
+/// # Errors
+///
+/// When broker or engine cannot be started.
+///
+/// # Cancel safety
+///
+/// As a kill: nothing accepted is lost.
+pub async fn run(
+    _arguments: UpArguments,
+    _global: &GlobalArguments,
+    _output: &mut Output,
+) -> Result<ExitCode, CliError> {
+    Err(CliError::NotBuilt("up"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plugin_is_a_name_and_an_address() {
+        let plugin: PluginArgument = "a=http://127.0.0.1:1/x=y".parse().unwrap();
+
+        assert_eq!((plugin.name.as_str(), plugin.url.as_str()), ("a", "http://127.0.0.1:1/x=y"));
+        for refused in ["a", "=http://a", "a=localhost:1", ""] {
+            assert!(refused.parse::<PluginArgument>().is_err(), "{refused}");
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! `fermata workflow`: what is done, and in which order.
+
+mod plan_view;
+
+use clap::{Args, Subcommand};
+use fermata_core::command::WorkflowEntry;
+use fermata_core::plan::Executable;
+use fermata_definitions::{Limits, Problem, read_workflow};
+use std::path::PathBuf;
+
+use super::definitions::{
+    ApplyArguments, CheckArguments, Checked, NewDefinitions, check_files, make_active,
+    print_answer, read_text,
+};
+use crate::arguments::GlobalArguments;
+use crate::broker_session::BrokerSession;
+use crate::diagnostics::{self, Sources};
+use crate::error::{CliError, ExitCode};
+use crate::output::Output;
+
+/// What to do with workflows.
+#[derive(Debug, Subcommand)]
+pub enum WorkflowCommand {
+    /// Report everything that is wrong with workflow files
+    #[command(after_help = "Examples:\n  fermata workflow check report.workflow.yaml")]
+    Check(CheckArguments),
+    /// Check workflow files and make them active, all or none
+    #[command(after_help = "Examples:\n  fermata workflow apply report.workflow.yaml request.workflow.yaml")]
+    Apply(ApplyArguments),
+    /// List the active workflows
+    #[command(after_help = "Examples:\n  fermata workflow list --json")]
+    List,
+    /// Show how a workflow would run: layers, critical path, complexity
+    #[command(after_help = "Examples:\n  fermata workflow plan report.workflow.yaml")]
+    Plan(PlanArguments),
+}
+
+/// Arguments of `fermata workflow plan`.
+#[derive(Debug, Clone, Args)]
+pub struct PlanArguments {
+    /// The file
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+}
+
+/// Does what was typed.
+///
+/// # Errors
+///
+/// When a file cannot be read, or broker or engine does not answer.
+///
+/// # Cancel safety
+///
+/// When `apply` is dropped, the workflows may become active.
+pub async fn run(
+    command: WorkflowCommand,
+    global: &GlobalArguments,
+    output: &mut Output,
+) -> Result<ExitCode, CliError> {
+    match command {
+        WorkflowCommand::Check(arguments) => check(&arguments.files)?.report("workflows", output),
+        WorkflowCommand::Apply(arguments) => {
+            let checked = check(&arguments.files)?;
+            if !checked.problems.is_empty() {
+                return checked.report("workflows", output);
+            }
+            let count = checked.sound.len();
+            let new = new_definitions(&checked.sound)?;
+            let answer = make_active(new, arguments.by, global).await?;
+            print_answer(&answer, &format!("{count} workflows"), output)
+        }
+        WorkflowCommand::List => list(global, output).await,
+        WorkflowCommand::Plan(arguments) => plan(&arguments, output),
+    }
+}
+
+fn read(text: &str, name: &str) -> Result<Executable, Vec<Problem>> {
+    // Programs write workflows too, and larger ones than people.
+    read_workflow(text, Some(name), &Limits::GENERATED)
+}
+
+fn check(files: &[PathBuf]) -> Result<Checked<Executable>, CliError> {
+    check_files(files, |text, name| read(text, name).map(|executable| vec![executable]))
+}
+
+/// Workflows as the control partition keeps them, with their plans' bytes.
+///
+/// # Errors
+///
+/// The encoder's; no plan meets one.
+pub fn new_definitions(executables: &[Executable]) -> Result<NewDefinitions, CliError> {
+    let mut new = NewDefinitions::default();
+    for executable in executables {
+        let plan = executable.plan();
+        let (digest, bytes) = fermata_wire::plan::encode(plan)?;
+        let (name, version) = (plan.workflow.clone(), plan.workflow_version.clone());
+        new.workflows.push(WorkflowEntry { name, version, plan: digest });
+        new.plans.push((digest.to_string(), bytes));
+    }
+    Ok(new)
+}
+
+async fn list(global: &GlobalArguments, output: &mut Output) -> Result<ExitCode, CliError> {
+    let definitions = BrokerSession::open(global).await?.active_definitions().await?;
+    if output.is_json() {
+        for entry in &definitions.workflows {
+            output.json_line(entry)?;
+        }
+        return Ok(ExitCode::Success);
+    }
+    let row = |entry: &WorkflowEntry| {
+        vec![entry.name.to_string(), entry.version.to_string(), entry.plan.to_string()]
+    };
+    let rows = definitions.workflows.iter().map(row).collect();
+    let when_empty = "no workflows are active; apply some with `fermata workflow apply`";
+    output.table(&["WORKFLOW", "VERSION", "PLAN"], rows, when_empty)?;
+    Ok(ExitCode::Success)
+}
+
+fn plan(arguments: &PlanArguments, output: &mut Output) -> Result<ExitCode, CliError> {
+    let name = arguments.file.display().to_string();
+    let text = read_text(&arguments.file)?;
+    match read(&text, &name) {
+        Ok(executable) => {
+            plan_view::print(executable.plan(), output)?;
+            Ok(ExitCode::Success)
+        }
+        Err(problems) => {
+            diagnostics::print(output, &problems, &Sources::from([(name, text)]))?;
+            Ok(ExitCode::Findings)
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! What can go wrong, and what the program's exit code says about it.
+
+use std::io;
+
+use fermata_jetstream::api::ApiError;
+use fermata_jetstream::connection::ConnectError;
+use fermata_jetstream::core_messages::CoreMessageError;
+use fermata_jetstream::definitions_store::StoreError;
+use fermata_jetstream::leases::LeaseError;
+use fermata_jetstream::publisher::PublisherError;
+use fermata_jetstream::reader::{FollowError, ReadError};
+use fermata_jetstream::server::ServerError;
+use fermata_jetstream::topology::TopologyError;
+use fermata_wire::WireError;
+use thiserror::Error;
+
+use crate::telemetry::TelemetryError;
+
+/// How the program ends. These codes are promised to scripts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExitCode {
+    /// 0: done, and nothing to object to.
+    Success,
+    /// 1: done, and there are findings: a check found problems, an audit is not sound, the
+    /// watched run did not succeed, or something was refused.
+    Findings,
+    /// 2: the command line or a file cannot be used.
+    Usage,
+    /// 3: no broker, no engine on it, or no answer in time.
+    Unreachable,
+    /// 4: what was asked for is not there.
+    NotFound,
+    /// 70: a fault of the program or of what it reads.
+    Internal,
+}
+
+impl ExitCode {
+    /// The number that the shell sees.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Success => 0,
+            Self::Findings => 1,
+            Self::Usage => 2,
+            Self::Unreachable => 3,
+            Self::NotFound => 4,
+            Self::Internal => 70,
+        }
+    }
+}
+
+impl From<ExitCode> for std::process::ExitCode {
+    fn from(code: ExitCode) -> Self {
+        Self::from(code.number())
+    }
+}
+
+/// The exit codes as `--help` shows them.
+pub const EXIT_CODES_HELP: &str = "\
+Exit codes:
+  0   done
+  1   done, with findings: problems in a file, an unsound audit, a run that did not succeed, a refusal
+  2   the command line or a file cannot be used
+  3   no broker, no engine on it, or no answer in time
+  4   what was asked for is not there
+  70  a fault inside";
+
+/// Why a command did not do its work.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum CliError {
+    /// The arguments do not go together, or name something unusable.
+    #[error("{0}")]
+    Usage(String),
+    /// A file or stream of the operating system failed.
+    #[error("could not {action}")]
+    Io {
+        /// What was tried.
+        action: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// Nothing could be written to standard output.
+    #[error("could not write the output")]
+    Output(#[from] io::Error),
+    /// Nobody says where the broker is.
+    #[error(
+        "no broker is known: `{url_file}` is not there; start one with `fermata up`, or name one with `--nats-url`"
+    )]
+    NoBroker {
+        /// The file that a running local engine writes.
+        url_file: String,
+    },
+    /// The broker cannot be reached.
+    #[error("the broker cannot be reached; start one with `fermata up`, or name one with `--nats-url`")]
+    Connect(#[from] ConnectError),
+    /// No engine was ever started on the broker.
+    #[error("no engine was ever started on this broker; start one with `fermata up`")]
+    NoEngine,
+    /// Nobody answered in time.
+    #[error("no engine answered within {seconds} s; {what_now}")]
+    NoAnswer {
+        /// How long was waited.
+        seconds: u64,
+        /// What the person should know or do.
+        what_now: String,
+    },
+    /// What was asked for is not there.
+    #[error("{0}")]
+    NotFound(String),
+    /// The broker refused a message or did not answer.
+    #[error("the broker did not take the message for `{subject}`: {reason}")]
+    NotStored {
+        /// Where it was to go.
+        subject: String,
+        /// What happened.
+        reason: String,
+        /// Whether it may be stored all the same.
+        unknown: bool,
+    },
+    /// A stream could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A stream could not be followed.
+    #[error(transparent)]
+    Follow(#[from] FollowError),
+    /// Definitions or plans could not be stored or read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A message without a stream failed.
+    #[error(transparent)]
+    CoreMessage(#[from] CoreMessageError),
+    /// No publisher could be made.
+    #[error(transparent)]
+    Publisher(#[from] PublisherError),
+    /// Leases could not be read.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
+    /// The streams could not be compared.
+    #[error(transparent)]
+    Topology(#[from] TopologyError),
+    /// The local server could not be found or started.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    /// Stored bytes cannot be read.
+    #[error("could not read {what}")]
+    Unreadable {
+        /// What.
+        what: String,
+        /// Why not.
+        #[source]
+        source: WireError,
+    },
+    /// Bytes could not be written as a message.
+    #[error(transparent)]
+    Encode(#[from] WireError),
+    /// JSON that should be readable is not.
+    #[error("could not read {what}")]
+    Json {
+        /// What.
+        what: String,
+        /// Why not.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The audit key cannot be used.
+    #[error("the audit key is no verification key")]
+    Key(#[from] fermata_audit::KeyError),
+    /// Logs, traces or metrics could not be set up.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
+    /// Anything that a command's own parts report.
+    #[error("{action} failed")]
+    Failed {
+        /// What was tried.
+        action: String,
+        /// Why not.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The command is not there yet.
+    #[error("`fermata {0}` is not built yet")]
+    NotBuilt(&'static str),
+}
+
+impl CliError {
+    /// What the shell is told.
+    #[must_use]
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Usage(_) | Self::Io { .. } | Self::Key(_) | Self::Telemetry(_) => ExitCode::Usage,
+            Self::NoBroker { .. }
+            | Self::Connect(_)
+            | Self::NoEngine
+            | Self::NoAnswer { .. }
+            | Self::NotStored { unknown: true, .. }
+            | Self::CoreMessage(_)
+            | Self::Server(_) => ExitCode::Unreachable,
+            Self::NotStored { unknown: false, .. } => ExitCode::Findings,
+            Self::NotFound(_) => ExitCode::NotFound,
+            Self::Read(error) => of_read(error),
+            Self::Follow(error) => of_follow(error),
+            Self::Topology(error) => of_api(&error.source),
+            Self::Store(_)
+            | Self::Publisher(_)
+            | Self::Lease(_)
+            | Self::Output(_)
+            | Self::Unreadable { .. }
+            | Self::Encode(_)
+            | Self::Json { .. }
+            | Self::Failed { .. }
+            | Self::NotBuilt(_) => ExitCode::Internal,
+        }
+    }
+
+    /// Whether whoever reads our output has gone away.
+    #[must_use]
+    pub fn is_broken_pipe(&self) -> bool {
+        matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+
+    /// Says that a file operation failed.
+    pub fn io(action: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let action = action.into();
+        move |source| Self::Io { action, source }
+    }
+
+    /// Says that `what` cannot be decoded.
+    pub fn unreadable(what: impl Into<String>) -> impl FnOnce(WireError) -> Self {
+        let what = what.into();
+        move |source| Self::Unreadable { what, source }
+    }
+}
+
+fn of_read(error: &ReadError) -> ExitCode {
+    match error {
+        ReadError::Api(error) => of_api(error),
+        ReadError::Message { .. } | ReadError::Subscribe(_) => ExitCode::Unreachable,
+        ReadError::TimeOutOfRange { .. } => ExitCode::Internal,
+    }
+}
+
+fn of_follow(error: &FollowError) -> ExitCode {
+    match error {
+        FollowError::Read { source, .. } => of_read(source),
+        FollowError::Gap { .. } | FollowError::EndsBefore { .. } => ExitCode::Internal,
+    }
+}
+
+fn of_api(error: &ApiError) -> ExitCode {
+    match error {
+        ApiError::NoAnswer { .. } | ApiError::NoResponders { .. } | ApiError::NotSent { .. } => {
+            ExitCode::Unreachable
+        }
+        ApiError::Refused { .. } | ApiError::Unreadable { .. } => ExitCode::Internal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_help_names_every_exit_code() {
+        let codes = [
+            ExitCode::Success,
+            ExitCode::Findings,
+            ExitCode::Usage,
+            ExitCode::Unreachable,
+            ExitCode::NotFound,
+            ExitCode::Internal,
+        ];
+        for code in codes {
+            let line = format!("\n  {:<4}", code.number());
+            assert!(EXIT_CODES_HELP.contains(&line), "{code:?}");
+        }
+    }
+
+    #[test]
+    fn a_reader_that_went_away_is_told_from_a_full_disk() {
+        let gone = CliError::Output(io::ErrorKind::BrokenPipe.into());
+        let full = CliError::Output(io::ErrorKind::StorageFull.into());
+
+        assert!(gone.is_broken_pipe() && !full.is_broken_pipe());
+    }
+}

@@ -1,0 +1,250 @@
+//! Runs as the journals tell them.
+//!
+//! A journal is read once from its beginning; each record is folded into what
+//! is shown of its run. Nothing here needs a plan or decides anything: it is
+//! for people, and shows even what an engine would refuse to fold.
+
+mod history;
+mod status;
+mod summary;
+#[cfg(test)]
+pub(crate) mod testing;
+
+use std::collections::HashMap;
+
+use fermata_core::identity::{PartitionId, RunId};
+use fermata_core::record::{Header, Record};
+use fermata_jetstream::reader::{Holes, Replay};
+use fermata_jetstream::topology::journal_stream;
+use fermata_jetstream::{StoredMessage, StreamReader};
+use fermata_wire::WireError;
+use fermata_wire::journal::{JournalFrame, SealedRecord};
+
+pub use history::{NodeView, RunHistory, TimelineEntry, What};
+pub use status::{NodeStatus, RunStatus};
+pub use summary::RunSummary;
+
+use crate::error::CliError;
+
+/// How many messages are taken from a stream at a time.
+const BATCH_MESSAGES: usize = 512;
+
+/// The records of a journal message; none when nobody of ours wrote it.
+///
+/// # Errors
+///
+/// [`WireError`] when it is ours and cannot be read.
+pub fn records_of(message: &StoredMessage) -> Result<Vec<(Header, Record)>, WireError> {
+    if message.writer.is_none() {
+        return Ok(Vec::new());
+    }
+    JournalFrame::decode(&message.payload)?.records.iter().map(SealedRecord::open).collect()
+}
+
+/// A journal being read by records.
+#[derive(Debug)]
+pub struct JournalReader {
+    stream: String,
+    replay: Replay,
+}
+
+impl JournalReader {
+    /// Reads the journal of `partition` from its beginning.
+    ///
+    /// # Errors
+    ///
+    /// When it is not there or the broker does not answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped.
+    pub async fn open(reader: &StreamReader, partition: PartitionId) -> Result<Self, CliError> {
+        let stream = journal_stream(partition);
+        let replay = reader.replay(&stream, 1, Holes::Allowed).await?;
+        Ok(Self { stream, replay })
+    }
+
+    /// The next records; nothing at the end.
+    ///
+    /// # Errors
+    ///
+    /// When the broker does not answer, or a message of ours cannot be read.
+    ///
+    /// # Cancel safety
+    ///
+    /// What was read is lost when dropped.
+    pub async fn next(&mut self) -> Result<Option<Vec<(Header, Record)>>, CliError> {
+        let messages = self.replay.next_batch(BATCH_MESSAGES).await?;
+        if messages.is_empty() {
+            return Ok(None);
+        }
+        let mut records = Vec::new();
+        for message in &messages {
+            records.extend(read_message(&self.stream, message)?);
+        }
+        Ok(Some(records))
+    }
+
+    /// The sequence after the last message read.
+    #[must_use]
+    pub fn next_sequence(&self) -> u64 {
+        self.replay.wanted()
+    }
+}
+
+/// As [`records_of`], with an error that names the message.
+///
+/// # Errors
+///
+/// When the message is ours and cannot be read.
+pub fn read_message(
+    stream: &str,
+    message: &StoredMessage,
+) -> Result<Vec<(Header, Record)>, CliError> {
+    let what = || format!("message {} of stream `{stream}`", message.sequence);
+    records_of(message).map_err(|source| CliError::Unreadable { what: what(), source })
+}
+
+/// Every run of one or more journals, each as one line.
+#[derive(Debug, Clone, Default)]
+pub struct RunList {
+    runs: HashMap<RunId, RunSummary>,
+}
+
+impl RunList {
+    /// Folds a record; those of no run change nothing.
+    pub fn fold(&mut self, header: &Header, record: &Record) {
+        let Some(run) = header.run else { return };
+        match self.runs.get_mut(&run) {
+            Some(summary) => summary.fold(header, record),
+            None => {
+                if let Some(summary) = RunSummary::begin(header, record) {
+                    self.runs.insert(run, summary);
+                }
+            }
+        }
+    }
+
+    /// The run `id`.
+    #[must_use]
+    pub fn get(&self, id: RunId) -> Option<&RunSummary> {
+        self.runs.get(&id)
+    }
+
+    /// Every run, the newest first.
+    #[must_use]
+    pub fn into_newest_first(self) -> Vec<RunSummary> {
+        let mut runs: Vec<_> = self.runs.into_values().collect();
+        runs.sort_by_key(|run| (std::cmp::Reverse(run.started_ms), run.id));
+        runs
+    }
+
+    /// Reads the journals of `partitions`.
+    ///
+    /// # Errors
+    ///
+    /// When one cannot be read.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped.
+    pub async fn read(
+        reader: &StreamReader,
+        partitions: impl IntoIterator<Item = PartitionId>,
+    ) -> Result<Self, CliError> {
+        let mut list = Self::default();
+        for partition in partitions {
+            let mut journal = JournalReader::open(reader, partition).await?;
+            while let Some(records) = journal.next().await? {
+                records.iter().for_each(|(header, record)| list.fold(header, record));
+            }
+        }
+        Ok(list)
+    }
+}
+
+/// Reads everything about one run from its partition's journal; nothing when it has no such
+/// run. Also tells the sequence to follow the journal from.
+///
+/// # Errors
+///
+/// When the journal cannot be read.
+///
+/// # Cancel safety
+///
+/// Can be dropped.
+pub async fn read_run(
+    reader: &StreamReader,
+    run: RunId,
+) -> Result<(Option<RunHistory>, u64), CliError> {
+    let mut history: Option<RunHistory> = None;
+    let mut journal = JournalReader::open(reader, run.partition()).await?;
+    while let Some(records) = journal.next().await? {
+        for (header, record) in &records {
+            if header.run == Some(run) {
+                match &mut history {
+                    Some(history) => history.fold(header, record),
+                    None => history = RunHistory::begin(header, record),
+                }
+            }
+        }
+    }
+    Ok((history, journal.next_sequence()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{Script, run_of};
+    use super::*;
+
+    #[test]
+    fn runs_are_listed_newest_first_and_records_of_no_run_are_passed_over() {
+        let mut list = RunList::default();
+        let (first, second) = (run_of("a"), run_of("b"));
+        let mut script = Script::default();
+        let records = [
+            script.at(10).owned(),
+            script.at(10).started(first),
+            script.at(20).started(second),
+            script.at(30).succeeded(first),
+        ];
+
+        records.iter().for_each(|(header, record)| list.fold(header, record));
+
+        let listed: Vec<_> =
+            list.into_newest_first().iter().map(|run| (run.id, run.status)).collect();
+        assert_eq!(listed, [(second, RunStatus::Running), (first, RunStatus::Succeeded)]);
+    }
+
+    #[test]
+    fn a_record_of_a_run_that_never_began_begins_none() {
+        let mut list = RunList::default();
+        let (header, record) = Script::default().at(10).succeeded(run_of("a"));
+
+        list.fold(&header, &record);
+
+        assert!(list.get(run_of("a")).is_none());
+    }
+
+    #[test]
+    fn records_are_read_from_frames_and_foreign_messages_hold_none() {
+        let run = run_of("a");
+        let mut script = Script::default();
+        let records = vec![script.at(10).owned(), script.at(10).started(run)];
+        let message = script.message(&records);
+
+        assert_eq!(records_of(&message).unwrap(), records);
+        let foreign = StoredMessage { writer: None, ..message };
+        assert_eq!(records_of(&foreign).unwrap(), []);
+    }
+
+    #[test]
+    fn a_message_of_ours_that_cannot_be_read_is_named() {
+        let mut message = Script::default().message(&[]);
+        message.payload = b"garbage".as_slice().into();
+
+        let error = read_message("JOURNAL_3", &message).unwrap_err();
+
+        assert!(error.to_string().contains("message 1 of stream `JOURNAL_3`"), "{error}");
+    }
+}

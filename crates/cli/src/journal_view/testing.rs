@@ -1,0 +1,154 @@
+//! Journals written by hand, for tests.
+
+use std::sync::Arc;
+
+use fermata_core::command::EventReference;
+use fermata_core::digest::Digest;
+use fermata_core::identity::{JournalTime, PartitionId, RunId, Tenant};
+use fermata_core::json::Json;
+use fermata_core::plan::FailureClass;
+use fermata_core::record::{
+    Body, EndReason, Header, NodeDispatched, NodeRetrying, NodeSucceeded, PartitionOwned, Record,
+    RunFailed, RunStarted, RunSucceeded,
+};
+use fermata_jetstream::StoredMessage;
+use fermata_wire::journal::{FrameBuilder, FrameHead};
+use uuid::Uuid;
+
+pub(crate) fn tenant() -> Tenant {
+    "acme".parse().unwrap()
+}
+
+/// The run of partition 3 that the strategy `strategy` starts.
+pub(crate) fn run_of(strategy: &str) -> RunId {
+    RunId::new(PartitionId(3), &tenant(), 42, strategy, None)
+}
+
+/// Writes records one after the other.
+#[derive(Debug, Default)]
+pub(crate) struct Script {
+    next_index: u64,
+    time: JournalTime,
+}
+
+impl Script {
+    /// What is written next is of this time, in milliseconds.
+    pub(crate) fn at(&mut self, time_ms: u64) -> &mut Self {
+        self.time = JournalTime(time_ms);
+        self
+    }
+
+    fn write(&mut self, record: Record) -> (Header, Record) {
+        let header = record.header(self.next_index, self.time);
+        self.next_index += 1;
+        (header, record)
+    }
+
+    fn of_run(&mut self, run: RunId, body: impl Into<Body>) -> (Header, Record) {
+        self.write(Record::of_run(&tenant(), run, body.into()))
+    }
+
+    fn of_node(
+        &mut self,
+        run: RunId,
+        node: &str,
+        attempt: u32,
+        body: impl Into<Body>,
+    ) -> (Header, Record) {
+        let node: Arc<str> = node.into();
+        self.write(Record::of_node(&tenant(), run, &node, body.into()).attempt(attempt))
+    }
+
+    pub(crate) fn owned(&mut self) -> (Header, Record) {
+        let owned =
+            PartitionOwned { epoch: 1, worker: "w".into(), incarnation: Uuid::from_u128(1) };
+        self.write(Record::of_partition(owned.into()))
+    }
+
+    pub(crate) fn started(&mut self, run: RunId) -> (Header, Record) {
+        let event = EventReference {
+            tenant: tenant(),
+            id: "e-1".into(),
+            source: "/test".into(),
+            kind: "plugin.job.completed".into(),
+            traceparent: None,
+        };
+        let started = RunStarted {
+            event,
+            strategy: "report".into(),
+            strategy_version: 1,
+            workflow: "job-report".into(),
+            workflow_version: "1.0".into(),
+            plan: Digest([7; 32]),
+            input: Json::from_text("{\"job_id\":\"j-1\"}").unwrap(),
+            deadline: self.time.plus_ms(1_000),
+        };
+        self.of_run(run, started)
+    }
+
+    pub(crate) fn dispatched(&mut self, run: RunId, node: &str, attempt: u32) -> (Header, Record) {
+        self.of_node(run, node, attempt, NodeDispatched { input: Json::null() })
+    }
+
+    pub(crate) fn retrying(
+        &mut self,
+        run: RunId,
+        node: &str,
+        attempt: u32,
+        due_ms: u64,
+    ) -> (Header, Record) {
+        let (class, detail) = (FailureClass::Http5xx, "status 500".to_owned());
+        self.of_node(run, node, attempt, NodeRetrying { class, detail, due: JournalTime(due_ms) })
+    }
+
+    pub(crate) fn node_succeeded(
+        &mut self,
+        run: RunId,
+        node: &str,
+        attempt: u32,
+        output: &str,
+    ) -> (Header, Record) {
+        let output = Json::from_text(output).unwrap();
+        self.of_node(run, node, attempt, NodeSucceeded { output })
+    }
+
+    pub(crate) fn succeeded(&mut self, run: RunId) -> (Header, Record) {
+        self.of_run(run, RunSucceeded {})
+    }
+
+    pub(crate) fn failed(&mut self, run: RunId, node: &str) -> (Header, Record) {
+        let (class, detail) = (FailureClass::Http5xx, "status 500".to_owned());
+        let reason = EndReason::Failed { node: node.into(), class, detail };
+        self.of_run(run, RunFailed { reason })
+    }
+
+    /// The records as a message at sequence 1.
+    pub(crate) fn message(&self, records: &[(Header, Record)]) -> StoredMessage {
+        StoredMessage {
+            sequence: 1,
+            broker_time_ns: 0,
+            writer: Some("w".to_owned()),
+            subject: "fermata.journal.3".into(),
+            payload: frame(records).into(),
+        }
+    }
+}
+
+/// The records as the bytes of a frame.
+pub(crate) fn frame(records: &[(Header, Record)]) -> Vec<u8> {
+    let first = records.first().map_or(0, |(header, _)| header.index);
+    let time = records.first().map_or(JournalTime(0), |(header, _)| header.time);
+    let mut builder = FrameBuilder::default();
+    for (header, record) in records {
+        builder.push(record, header.index, header.time, [9; 16]).unwrap();
+    }
+    let head = FrameHead {
+        epoch: 1,
+        incarnation: Uuid::from_u128(1),
+        number: 0,
+        time,
+        position: fermata_core::identity::StreamPosition::default(),
+        floor: 0,
+    };
+    builder.finish(&head, first).unwrap()
+}

@@ -1,0 +1,233 @@
+//! What the program prints: tables and lines for people, JSON lines for programs.
+//!
+//! Colour and lines around tables only on a terminal, colour only without
+//! `NO_COLOR` (no-color.org). Every print can fail, because the reader may have
+//! gone; the failure ends the command.
+
+use std::io::{self, IsTerminal as _, Write};
+
+use comfy_table::{ContentArrangement, Table, presets};
+use serde::Serialize;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::error::CliError;
+
+/// How something is meant, which a terminal shows by colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tone {
+    /// As it should be.
+    Good,
+    /// To be looked at.
+    Warning,
+    /// Wrong.
+    Bad,
+    /// Beside the point.
+    Faint,
+    /// What matters in the line.
+    Strong,
+}
+
+impl Tone {
+    fn code(self) -> &'static str {
+        match self {
+            Self::Good => "32",
+            Self::Warning => "33",
+            Self::Bad => "31",
+            Self::Faint => "2",
+            Self::Strong => "1",
+        }
+    }
+}
+
+/// Where a command prints to, and how.
+pub struct Output {
+    writer: Box<dyn Write + Send>,
+    json: bool,
+    terminal: bool,
+    colour: bool,
+}
+
+impl std::fmt::Debug for Output {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Output").field("json", &self.json).finish_non_exhaustive()
+    }
+}
+
+impl Output {
+    /// Prints to standard output.
+    #[must_use]
+    pub fn of_terminal(json: bool) -> Self {
+        let terminal = io::stdout().is_terminal();
+        let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        Self { writer: Box::new(io::stdout()), json, terminal, colour: terminal && !no_colour }
+    }
+
+    /// Prints to `writer`, as to a file.
+    #[must_use]
+    pub fn to_writer(writer: impl Write + Send + 'static, json: bool) -> Self {
+        Self { writer: Box::new(writer), json, terminal: false, colour: false }
+    }
+
+    /// Whether programs read this.
+    #[must_use]
+    pub fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Prints one value as a line of JSON, whatever the mode.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    pub fn json_line(&mut self, value: &impl Serialize) -> Result<(), CliError> {
+        let text = serde_json::to_string(value)
+            .map_err(|source| CliError::Json { what: "the output".to_owned(), source })?;
+        self.line(&text)
+    }
+
+    /// Prints a line.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    pub fn line(&mut self, text: &str) -> Result<(), CliError> {
+        writeln!(self.writer, "{text}")?;
+        self.writer.flush()?;
+        Ok(())
+    }
+
+    /// Prints a table; without rows only what `when_empty` says.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    pub fn table(
+        &mut self,
+        columns: &[&str],
+        rows: Vec<Vec<String>>,
+        when_empty: &str,
+    ) -> Result<(), CliError> {
+        if rows.is_empty() && !when_empty.is_empty() {
+            return self.line(when_empty);
+        }
+        let mut table = Table::new();
+        if self.terminal {
+            table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
+            table.set_content_arrangement(ContentArrangement::Dynamic);
+        } else {
+            table.load_preset(presets::NOTHING);
+            table.set_content_arrangement(ContentArrangement::Disabled);
+        }
+        table.set_header(columns.iter().map(|column| (*column).to_owned()).collect::<Vec<_>>());
+        for row in rows {
+            table.add_row(row);
+        }
+        for line in table.to_string().lines() {
+            writeln!(self.writer, "{}", line.trim_end())?;
+        }
+        self.writer.flush()?;
+        Ok(())
+    }
+
+    /// `text` in the colour of `tone`, where colours are shown.
+    #[must_use]
+    pub fn tone(&self, tone: Tone, text: &str) -> String {
+        if self.colour { format!("\u{1b}[{}m{text}\u{1b}[0m", tone.code()) } else { text.to_owned() }
+    }
+
+    /// Tells on standard error what went wrong, with all that lies behind it.
+    pub fn error(&mut self, error: &CliError) {
+        let mut reasons = Vec::new();
+        let mut source = std::error::Error::source(error);
+        while let Some(reason) = source {
+            reasons.push(reason.to_string());
+            source = reason.source();
+        }
+        let mut stderr = io::stderr();
+        // With standard error gone there is nobody left to tell.
+        if self.json {
+            let code = error.exit_code().number();
+            let line = serde_json::json!({ "error": error.to_string(), "reasons": reasons, "exit_code": code });
+            let _ = writeln!(stderr, "{line}");
+            return;
+        }
+        let _ = writeln!(stderr, "error: {error}");
+        for reason in reasons {
+            let _ = writeln!(stderr, "  because: {reason}");
+        }
+    }
+}
+
+/// Milliseconds since 1970 as RFC 3339 in UTC; the number itself where no date fits.
+#[must_use]
+pub fn time_text(ms: u64) -> String {
+    i128::from(ms)
+        .checked_mul(1_000_000)
+        .and_then(|ns| OffsetDateTime::from_unix_timestamp_nanos(ns).ok())
+        .and_then(|time| time.format(&Rfc3339).ok())
+        .unwrap_or_else(|| ms.to_string())
+}
+
+/// A span of milliseconds for people: `3ms`, `1.250s`, `2m05s`, `3h04m`.
+#[must_use]
+pub fn span_text(ms: u64) -> String {
+    let (seconds, minutes, hours) = (ms / 1_000, ms / 60_000, ms / 3_600_000);
+    match ms {
+        0..1_000 => format!("{ms}ms"),
+        1_000..60_000 => format!("{seconds}.{:03}s", ms % 1_000),
+        60_000..3_600_000 => format!("{minutes}m{:02}s", seconds % 60),
+        _ => format!("{hours}h{:02}m", minutes % 60),
+    }
+}
+
+/// At most `characters_max` characters of `text`, on one line.
+#[must_use]
+pub fn excerpt(text: &str, characters_max: usize) -> String {
+    let mut short: String = text
+        .chars()
+        .map(|character| if character.is_control() { ' ' } else { character })
+        .take(characters_max)
+        .collect();
+    if text.chars().count() > characters_max {
+        short.pop();
+        short.push('…');
+    }
+    short
+}
+
+/// `bytes` in lower-case hexadecimal digits.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_rfc_3339_in_utc() {
+        assert_eq!(time_text(0), "1970-01-01T00:00:00Z");
+        assert_eq!(time_text(1_700_000_000_123), "2023-11-14T22:13:20.123Z");
+        assert_eq!(time_text(u64::MAX), u64::MAX.to_string());
+    }
+
+    #[test]
+    fn spans_are_as_long_as_they_need_to_be() {
+        let shown = [0, 999, 1_250, 125_000, 11_040_000].map(span_text);
+
+        assert_eq!(shown, ["0ms", "999ms", "1.250s", "2m05s", "3h04m"]);
+    }
+
+    #[test]
+    fn an_excerpt_is_one_line_and_says_that_it_was_cut() {
+        assert_eq!(excerpt("a\nb", 10), "a b");
+        assert_eq!(excerpt("abcdef", 4), "abc…");
+    }
+}

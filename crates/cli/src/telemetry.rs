@@ -1,0 +1,150 @@
+//! Logs, and where an endpoint is configured, traces and metrics.
+//!
+//! Logs go to standard error, filtered by `FERMATA_LOG` (as in
+//! `info,fermata_actors=debug`). With `OTEL_EXPORTER_OTLP_ENDPOINT` set, spans
+//! and metrics go there by OTLP over HTTP (protobuf); the other `OTEL_*`
+//! variables of the OpenTelemetry specification have their effect. Context is
+//! carried as W3C Trace Context.
+
+use std::io;
+
+use opentelemetry::trace::TracerProvider as _;
+use opentelemetry_otlp::{ExporterBuildError, MetricExporter, SpanExporter};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::metrics::SdkMeterProvider;
+use opentelemetry_sdk::metrics::periodic_reader_with_async_runtime::PeriodicReader;
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::runtime::Tokio;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use opentelemetry_sdk::trace::span_processor_with_async_runtime::BatchSpanProcessor;
+use thiserror::Error;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
+use tracing_subscriber::{EnvFilter, Layer, Registry, filter};
+
+use crate::arguments::LogFormat;
+
+/// Environment variable with the filter of log lines.
+pub const LOG_VARIABLE: &str = "FERMATA_LOG";
+
+/// Environment variable with the address of an OTLP collector.
+pub const ENDPOINT_VARIABLE: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+
+/// Environment variable that switches OpenTelemetry off whatever else is set.
+const DISABLED_VARIABLE: &str = "OTEL_SDK_DISABLED";
+
+/// How to log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TelemetryOptions {
+    /// Filter of log lines when [`LOG_VARIABLE`] is not set.
+    pub filter_default: &'static str,
+    /// How log lines look.
+    pub format: LogFormat,
+}
+
+/// Why telemetry could not be set up.
+#[derive(Debug, Error)]
+pub enum TelemetryError {
+    /// The filter is none.
+    #[error("`{LOG_VARIABLE}` is no filter; write for example `info,fermata_actors=debug`")]
+    Filter(#[from] filter::FromEnvError),
+    /// The exporter refuses its configuration.
+    #[error("the OTLP export cannot be set up; check the `OTEL_EXPORTER_OTLP_…` variables")]
+    Export(#[from] ExporterBuildError),
+    /// Telemetry is set up already.
+    #[error("telemetry is set up already in this process")]
+    Twice(#[from] TryInitError),
+}
+
+/// Sends what has been gathered when it is dropped; hold it until the program ends.
+#[derive(Debug)]
+#[must_use = "what has been gathered is sent when this is dropped"]
+pub struct TelemetryGuard {
+    export: Option<Export>,
+}
+
+#[derive(Debug)]
+struct Export {
+    spans: SdkTracerProvider,
+    metrics: SdkMeterProvider,
+}
+
+impl Drop for TelemetryGuard {
+    fn drop(&mut self) {
+        let Some(Export { spans, metrics }) = &self.export else { return };
+        // The collector may be gone; a program that ends cannot do more than say so.
+        for failed in [spans.shutdown().err(), metrics.shutdown().err()].into_iter().flatten() {
+            tracing::warn!(error = %failed, "telemetry could not be sent");
+        }
+    }
+}
+
+/// Sets up logs, and the export where an endpoint is configured. Once per
+/// process, inside a tokio runtime with worker threads.
+///
+/// # Errors
+///
+/// [`TelemetryError`] when the environment's filter or endpoint cannot be used.
+pub fn init(options: &TelemetryOptions) -> Result<TelemetryGuard, TelemetryError> {
+    let filter = EnvFilter::builder()
+        .with_default_directive(options.filter_default.parse().unwrap_or_default())
+        .with_env_var(LOG_VARIABLE)
+        .from_env()?;
+    let export = if is_export_wanted() { Some(export()?) } else { None };
+    let spans = export.as_ref().map(|export| {
+        // Spans are exported from `info` on, whatever the log lines' filter says.
+        tracing_opentelemetry::layer()
+            .with_tracer(export.spans.tracer("fermata"))
+            .with_filter(filter::LevelFilter::INFO)
+    });
+    tracing_subscriber::registry().with(spans).with(lines(options.format, filter)).try_init()?;
+    Ok(TelemetryGuard { export })
+}
+
+type SpansThenLines<Spans> = tracing_subscriber::layer::Layered<Spans, Registry>;
+
+fn lines<Spans>(
+    format: LogFormat,
+    filter: EnvFilter,
+) -> Box<dyn Layer<SpansThenLines<Spans>> + Send + Sync>
+where
+    Spans: Layer<Registry> + Send + Sync + 'static,
+    SpansThenLines<Spans>: tracing::Subscriber + for<'span> tracing_subscriber::registry::LookupSpan<'span>,
+{
+    let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    match format {
+        LogFormat::Text => layer.with_filter(filter).boxed(),
+        LogFormat::Json => layer.json().flatten_event(true).with_filter(filter).boxed(),
+    }
+}
+
+fn is_export_wanted() -> bool {
+    let set = |name| std::env::var(name).is_ok_and(|value| !value.is_empty());
+    let disabled =
+        std::env::var(DISABLED_VARIABLE).is_ok_and(|value| value.eq_ignore_ascii_case("true"));
+    set(ENDPOINT_VARIABLE) && !disabled
+}
+
+fn export() -> Result<Export, TelemetryError> {
+    // An error means that another part of the process has chosen the same provider already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let resource = Resource::builder()
+        .with_service_name(
+            std::env::var("OTEL_SERVICE_NAME").unwrap_or_else(|_| "fermata".to_owned()),
+        )
+        .build();
+    let exporter = SpanExporter::builder().with_http().build()?;
+    let spans = SdkTracerProvider::builder()
+        .with_resource(resource.clone())
+        .with_span_processor(BatchSpanProcessor::builder(exporter, Tokio).build())
+        .build();
+    let exporter = MetricExporter::builder().with_http().build()?;
+    let metrics = SdkMeterProvider::builder()
+        .with_resource(resource)
+        .with_reader(PeriodicReader::builder(exporter, Tokio).build())
+        .build();
+    opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
+    opentelemetry::global::set_tracer_provider(spans.clone());
+    opentelemetry::global::set_meter_provider(metrics.clone());
+    Ok(Export { spans, metrics })
+}

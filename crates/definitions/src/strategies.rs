@@ -1,0 +1,212 @@
+//! The strategies document.
+
+use std::collections::BTreeMap;
+
+use fermata_core::expression::Expression;
+use fermata_core::strategy::{
+    Action, StrategyDefinition, StrategyProblem, StrategyProblemKind, StrategySet, WorkflowRef,
+};
+
+use crate::fields::{Fields, Keys, Reader, join};
+use crate::problem::{Problem, Problems};
+use crate::tree::{Limits, Located, Tree};
+
+pub(crate) const DOCUMENT: Keys = Keys { known: &["strategies"], later: &[] };
+pub(crate) const STRATEGY: Keys = Keys {
+    known: &[
+        "name",
+        "version",
+        "tenant",
+        "on",
+        "when",
+        "priority",
+        "weight",
+        "fan_out",
+        "workflow",
+        "variables",
+        "action",
+        "description",
+    ],
+    later: &[
+        ("match", "write the condition in `when`"),
+        ("canary", "apply the strategy when it is ready"),
+        ("shadow", "apply the strategy when it is ready"),
+        ("state", "apply the strategy when it is ready"),
+        ("permission", "leave it out"),
+        ("tests", "keep them apart"),
+    ],
+};
+pub(crate) const WORKFLOW: Keys = Keys { known: &["name", "version"], later: &[] };
+
+/// Reads one strategies document and checks every strategy in it, all or nothing.
+///
+/// # Errors
+///
+/// Everything that is wrong with the document, in its order.
+pub fn read_strategies(
+    source: &str,
+    file: Option<&str>,
+    limits: &Limits,
+) -> Result<Vec<StrategyDefinition>, Vec<Problem>> {
+    let mut problems = Problems::of_file(file);
+    let Some(tree) = Located::parse(source, limits, &mut problems) else {
+        return Err(problems.into_sorted());
+    };
+    let mut reader = Reader { problems };
+    let definitions = document(&mut reader, &tree).unwrap_or_default();
+    let mut problems = reader.problems;
+    // With a strategy missing the places of the others would be wrong.
+    if problems.is_empty()
+        && let Err(found) = StrategySet::compile(definitions.clone())
+    {
+        let found = found.into_iter().map(|found| problem(&definitions, found)).collect();
+        problems.locate(found, &tree, source);
+    }
+    if problems.is_empty() { Ok(definitions) } else { Err(problems.into_sorted()) }
+}
+
+fn document(reader: &mut Reader, tree: &Located) -> Option<Vec<StrategyDefinition>> {
+    let fields = reader.mapping("", tree, &DOCUMENT)?;
+    fields.require(reader, "strategies", |reader, path, located| {
+        let items = reader.list(path, located)?.iter().enumerate();
+        Some(
+            items
+                .filter_map(|(at, item)| strategy(reader, &format!("{path}[{at}]"), item))
+                .collect(),
+        )
+    })
+}
+
+fn strategy(reader: &mut Reader, path: &str, located: &Located) -> Option<StrategyDefinition> {
+    let fields = reader.mapping(path, located, &STRATEGY)?;
+    let name = fields.require(reader, "name", Reader::text);
+    let version = fields.require(reader, "version", Reader::whole);
+    let tenant = fields.require(reader, "tenant", Reader::text);
+    let on = fields.require(reader, "on", Reader::text);
+    fields.read(reader, "description", Reader::text);
+    let when = fields.read(reader, "when", Reader::expression);
+    let priority = fields.read(reader, "priority", Reader::whole);
+    let weight = fields.read(reader, "weight", Reader::whole);
+    let fan_out = fields.read(reader, "fan_out", Reader::truth);
+    let action = action(reader, &fields);
+    Some(StrategyDefinition {
+        name: name?,
+        version: version?,
+        tenant: tenant?,
+        on: on?,
+        when,
+        priority: priority.unwrap_or(0),
+        weight: weight.unwrap_or(WEIGHT_DEFAULT),
+        fan_out: fan_out.unwrap_or(false),
+        action: action?,
+    })
+}
+
+/// Weight of a strategy that names none: a hundred, so that others can be
+/// lighter as well as heavier.
+const WEIGHT_DEFAULT: u32 = 100;
+
+fn action(reader: &mut Reader, fields: &Fields<'_>) -> Option<Action> {
+    let named = fields.read(reader, "action", Reader::text);
+    match (named.as_deref(), fields.entry("workflow")) {
+        (Some("ignore"), None) => {
+            if let Some(entry) = fields.entry("variables") {
+                let path = fields.path_to("variables");
+                let message = "`variables` have no effect with `action: ignore`";
+                reader.problems.add(entry.key_start, &path, message);
+            }
+            Some(Action::Ignore)
+        }
+        (Some("ignore"), Some(entry)) => {
+            let message = "a strategy either ignores an event or runs a workflow";
+            reader.problems.add(entry.key_start, &fields.path_to("workflow"), message);
+            None
+        }
+        (Some("run") | None, Some(_)) => {
+            let workflow = fields.read(reader, "workflow", workflow);
+            let variables = fields.read(reader, "variables", variables);
+            Some(Action::Run { workflow: workflow?, variables })
+        }
+        (Some(_), _) => {
+            let start = fields.get("action").map_or(fields.start, |located| located.start);
+            let hint = "`ignore`, or leave it out and name a `workflow`";
+            let path = fields.path_to("action");
+            reader.problems.add_with_hint(start, &path, "expected `ignore`", hint);
+            None
+        }
+        (None, None) => {
+            if fields.get("action").is_none() {
+                let message = "the strategy does nothing";
+                let hint = "name a `workflow`, or write `action: ignore`";
+                reader.problems.add_with_hint(fields.start, &fields.path, message, hint);
+            }
+            None
+        }
+    }
+}
+
+fn workflow(reader: &mut Reader, path: &str, located: &Located) -> Option<WorkflowRef> {
+    let fields = reader.mapping(path, located, &WORKFLOW)?;
+    let name = fields.require(reader, "name", Reader::text);
+    let version = fields.require(reader, "version", Reader::text);
+    Some(WorkflowRef { name: name?, version: version? })
+}
+
+fn variables(
+    reader: &mut Reader,
+    path: &str,
+    located: &Located,
+) -> Option<BTreeMap<String, String>> {
+    let Tree::Map(entries) = &located.value else {
+        reader.expected(path, located, "a mapping of names to CEL expressions");
+        return None;
+    };
+    let mut variables = BTreeMap::new();
+    for entry in entries {
+        let value = reader.expression(&join(path, &entry.key), &entry.value)?;
+        variables.insert(entry.key.clone(), value);
+    }
+    Some(variables)
+}
+
+/// A problem that core found, with the path to it and, for an expression, the
+/// place inside of it.
+fn problem(definitions: &[StrategyDefinition], found: StrategyProblem) -> Problem {
+    let position = match &found.kind {
+        StrategyProblemKind::BadExpression(_) => expression(definitions, &found)
+            .and_then(|source| Expression::compile(source).err())
+            .and_then(|error| error.position),
+        StrategyProblemKind::TooMany { .. }
+        | StrategyProblemKind::BadName(_)
+        | StrategyProblemKind::BadVersion
+        | StrategyProblemKind::BadTenant(_)
+        | StrategyProblemKind::BadPattern { .. }
+        | StrategyProblemKind::BadWeight(_)
+        | StrategyProblemKind::DuplicateName { .. }
+        | StrategyProblemKind::BadWorkflowVersion(_)
+        | StrategyProblemKind::TooManyVariables { .. }
+        | StrategyProblemKind::BadVariableName(_)
+        | StrategyProblemKind::FanOutOfNothing
+        | StrategyProblemKind::UnknownReference(_) => None,
+    };
+    let (line, column) = position.unwrap_or((0, 0));
+    let path = if let StrategyProblemKind::TooMany { .. } = &found.kind {
+        "strategies".to_owned()
+    } else {
+        format!("strategies[{}].{}", found.index, found.field)
+    };
+    Problem { file: None, line, column, path, message: found.kind.to_string(), hint: None }
+}
+
+fn expression<'d>(
+    definitions: &'d [StrategyDefinition],
+    found: &StrategyProblem,
+) -> Option<&'d str> {
+    let definition = definitions.get(found.index)?;
+    match (&definition.action, found.field.strip_prefix("variables.")) {
+        (Action::Run { variables, .. }, Some(name)) => {
+            variables.as_ref()?.get(name).map(String::as_str)
+        }
+        (Action::Run { .. } | Action::Ignore, _) => definition.when.as_deref(),
+    }
+}

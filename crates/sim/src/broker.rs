@@ -1,0 +1,182 @@
+//! The modelled broker: streams that store, refuse and forget answers.
+//!
+//! Faults between a sender and a stream are a [`Fate`] drawn per publish; what
+//! the stream itself does is here. Conflicts are answered alike whether the
+//! server would say 10071, 10164 or 10158. With three servers a conflict may be
+//! answered although nothing is stored: an earlier copy was in process and came
+//! to nothing.
+
+use bytes::Bytes;
+use fermata_partition::append::ReadAnswer;
+use fermata_partition::message::{AppendOutcome, Message};
+
+use crate::dice::Dice;
+use crate::scenario::Faults;
+
+/// One of the partition's streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum StreamName {
+    Commands,
+    Journal,
+    Audit,
+    Checkpoints,
+}
+
+/// What is published.
+#[derive(Debug, Clone)]
+pub(crate) struct Publish {
+    pub(crate) stream: StreamName,
+    pub(crate) expected_last_sequence: Option<u64>,
+    pub(crate) writer: Option<String>,
+    pub(crate) payload: Bytes,
+}
+
+/// What becomes of a publish on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Plain,
+    RequestLost,
+    AckLost,
+    Delayed,
+    Duplicated,
+}
+
+impl Fate {
+    pub(crate) fn draw(faults: &Faults, dice: &mut Dice) -> Self {
+        let kinds = [
+            (faults.request_lost, Self::RequestLost),
+            (faults.ack_lost, Self::AckLost),
+            (faults.request_delayed, Self::Delayed),
+            (faults.request_duplicated, Self::Duplicated),
+        ];
+        kinds
+            .into_iter()
+            .find(|(permille, _)| dice.chance(*permille))
+            .map_or(Self::Plain, |(_, fate)| fate)
+    }
+}
+
+/// A stream: messages from sequence 1 on, none ever removed.
+#[derive(Debug, Default)]
+pub(crate) struct Stream {
+    messages: Vec<Message>,
+    full_until_ms: u64,
+}
+
+impl Stream {
+    pub(crate) fn last(&self) -> u64 {
+        self.messages.len() as u64
+    }
+
+    pub(crate) fn messages(&self) -> &[Message] {
+        &self.messages
+    }
+
+    pub(crate) fn get(&self, sequence: u64) -> Option<&Message> {
+        self.messages.get(usize::try_from(sequence.checked_sub(1)?).ok()?)
+    }
+
+    pub(crate) fn from(&self, sequence: u64) -> &[Message] {
+        let start = usize::try_from(sequence.saturating_sub(1)).unwrap_or(usize::MAX);
+        self.messages.get(start..).unwrap_or_default()
+    }
+
+    /// Stores the message if the fence allows it.
+    fn append(&mut self, publish: &Publish, now_ms: u64) -> AppendOutcome {
+        if publish.expected_last_sequence.is_some_and(|expected| expected != self.last()) {
+            return AppendOutcome::Conflict;
+        }
+        if now_ms < self.full_until_ms {
+            return AppendOutcome::Refused;
+        }
+        let sequence = self.last() + 1;
+        self.messages.push(Message {
+            sequence,
+            broker_time_ns: i64::try_from(now_ms).unwrap_or(i64::MAX).saturating_mul(1_000_000),
+            writer: publish.writer.clone(),
+            payload: publish.payload.clone(),
+        });
+        AppendOutcome::Stored { sequence }
+    }
+
+    /// How much of the stream a read sees: all of it, or a little less.
+    pub(crate) fn seen_by_read(&self, faults: &Faults, dice: &mut Dice) -> u64 {
+        match dice.chance(faults.read_stale) {
+            true => self.last().saturating_sub(dice.between(1, 3)),
+            false => self.last(),
+        }
+    }
+
+    pub(crate) fn read(&self, sequence: u64, faults: &Faults, dice: &mut Dice) -> ReadAnswer {
+        if dice.chance(faults.read_failed) {
+            return ReadAnswer::Failed;
+        }
+        let last_sequence = self.seen_by_read(faults, dice);
+        match self.get(sequence).filter(|message| message.sequence <= last_sequence) {
+            Some(message) => ReadAnswer::Found(message.clone()),
+            None => ReadAnswer::Absent { last_sequence },
+        }
+    }
+}
+
+/// The streams of one partition.
+#[derive(Debug, Default)]
+pub(crate) struct Broker {
+    commands: Stream,
+    journal: Stream,
+    audit: Stream,
+    checkpoints: Stream,
+    /// Whether it is three servers.
+    pub(crate) replicated: bool,
+}
+
+impl Broker {
+    pub(crate) fn stream(&self, name: StreamName) -> &Stream {
+        match name {
+            StreamName::Commands => &self.commands,
+            StreamName::Journal => &self.journal,
+            StreamName::Audit => &self.audit,
+            StreamName::Checkpoints => &self.checkpoints,
+        }
+    }
+
+    fn stream_mut(&mut self, name: StreamName) -> &mut Stream {
+        match name {
+            StreamName::Commands => &mut self.commands,
+            StreamName::Journal => &mut self.journal,
+            StreamName::Audit => &mut self.audit,
+            StreamName::Checkpoints => &mut self.checkpoints,
+        }
+    }
+
+    /// A publish arrives.
+    pub(crate) fn arrive(
+        &mut self,
+        publish: &Publish,
+        now_ms: u64,
+        faults: &Faults,
+        dice: &mut Dice,
+    ) -> AppendOutcome {
+        let fenced = publish.expected_last_sequence.is_some();
+        if self.replicated && fenced && dice.chance(faults.conflict_spurious) {
+            return AppendOutcome::Conflict;
+        }
+        let stream = self.stream_mut(publish.stream);
+        if dice.chance(faults.stream_full) {
+            stream.full_until_ms = now_ms + dice.between(500, 8_000);
+        }
+        stream.append(publish, now_ms)
+    }
+
+    /// Makes room in every stream.
+    pub(crate) fn heal(&mut self) {
+        for name in [
+            StreamName::Commands,
+            StreamName::Journal,
+            StreamName::Audit,
+            StreamName::Checkpoints,
+        ] {
+            self.stream_mut(name).full_until_ms = 0;
+        }
+    }
+}

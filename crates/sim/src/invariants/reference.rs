@@ -1,0 +1,303 @@
+//! The journal as an observer reads it: folded by the real fold, and counted.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fermata_audit::{Hash, commitment, leaf_hash};
+use fermata_core::digest::Digest;
+use fermata_core::identity::{JournalTime, RunId};
+use fermata_core::plan::Executable;
+use fermata_core::record::{Body, Header, Kind, Record};
+use fermata_partition::fold::{Decoded, JournalFold};
+use fermata_wire::journal::{FrameHead, SealedRecord};
+use uuid::Uuid;
+
+use super::{EventSource, changes_run, insert_once};
+use crate::trace::Broken;
+
+/// What one record gives to the audit log.
+pub(crate) struct Leaf {
+    pub(crate) header: Bytes,
+    pub(crate) salt: [u8; 16],
+    pub(crate) payload: Bytes,
+    pub(crate) commitment: [u8; 32],
+    pub(crate) hash: Hash,
+    pub(crate) journal_sequence: u64,
+}
+
+/// The journal, read message by message.
+pub(crate) struct Reference {
+    fold: JournalFold,
+    leaves: Vec<Leaf>,
+    last_head: Option<FrameHead>,
+    events: BTreeMap<EventSource, Kind>,
+    keys: BTreeSet<u128>,
+    runs: BTreeSet<RunId>,
+    ended: BTreeSet<RunId>,
+    dispatched: BTreeSet<(RunId, Arc<str>, u32)>,
+    outcomes: BTreeMap<(RunId, Arc<str>), Kind>,
+    cases: BTreeMap<Uuid, bool>,
+    poisoned: BTreeMap<(u64, Option<u32>), bool>,
+    cancels: BTreeSet<Uuid>,
+    foreign: BTreeSet<u64>,
+}
+
+impl Reference {
+    pub(crate) fn new(mut fold: JournalFold, plans: &[(Digest, Arc<Executable>)]) -> Self {
+        for (digest, plan) in plans {
+            fold.add_plan(*digest, plan.clone());
+        }
+        Self {
+            fold,
+            leaves: Vec::new(),
+            last_head: None,
+            events: BTreeMap::new(),
+            keys: BTreeSet::new(),
+            runs: BTreeSet::new(),
+            ended: BTreeSet::new(),
+            dispatched: BTreeSet::new(),
+            outcomes: BTreeMap::new(),
+            cases: BTreeMap::new(),
+            poisoned: BTreeMap::new(),
+            cancels: BTreeSet::new(),
+            foreign: BTreeSet::new(),
+        }
+    }
+
+    /// Epochs never fall; within one there is one writer, whose frames are
+    /// numbered without a gap; positions and floors never fall.
+    pub(super) fn invariant_epochs_never_fall(
+        &mut self,
+        sequence: u64,
+        head: &FrameHead,
+    ) -> Result<(), Broken> {
+        let follows = self.last_head.as_ref().is_none_or(|last| {
+            let same_writer = last.incarnation == head.incarnation;
+            let ordered = match head.epoch == last.epoch {
+                true => same_writer && head.number == last.number + 1,
+                false => head.epoch > last.epoch && !same_writer && head.number == 0,
+            };
+            ordered
+                && head.time >= last.time
+                && head.position >= last.position
+                && head.floor >= last.floor
+        });
+        if !follows {
+            let detail = format!("message {sequence}: {head:?} follows {:?}", self.last_head);
+            return Err(Broken::new("invariant_epochs_never_fall", detail));
+        }
+        self.last_head = Some(*head);
+        Ok(())
+    }
+
+    /// The journal can be folded, message by message.
+    pub(super) fn invariant_journal_folds(
+        &mut self,
+        sequence: u64,
+        decoded: &Decoded<'_>,
+    ) -> Result<(), Broken> {
+        let broken = |error| Broken::new("invariant_journal_folds", format!("{error:?}"));
+        self.fold.fold(sequence, decoded).map_err(broken)
+    }
+
+    pub(super) fn take(
+        &mut self,
+        sequence: u64,
+        header: &Header,
+        record: &Record,
+    ) -> Result<(), Broken> {
+        self.invariant_nothing_follows_the_end_of_a_run(header)?;
+        self.invariant_one_outcome_per_effect(header, record)?;
+        match &record.body {
+            Body::EventStarted(event) => {
+                if event.replay.is_none() && !self.keys.insert(event.key) {
+                    let detail = format!("event key {:032x} starts work twice", event.key);
+                    return Err(Broken::new("invariant_events_are_journaled_once", detail));
+                }
+                self.invariant_events_are_journaled_once(header, (event.source, event.replay))
+            }
+            Body::EventIgnored(event) => {
+                self.invariant_events_are_journaled_once(header, (event.source, None))
+            }
+            Body::EventUnmatched(event) => {
+                self.invariant_events_are_journaled_once(header, (event.source, None))
+            }
+            Body::EventRejected(event) => {
+                self.invariant_events_are_journaled_once(header, (event.source, None))
+            }
+            Body::EventRepeated(event) => {
+                self.invariant_events_are_journaled_once(header, (event.source, None))
+            }
+            Body::CancelAnswered(answered) => {
+                insert_once(&mut self.cancels, answered.id, "cancel")
+            }
+            Body::CommandPoisoned(dead) => {
+                let twice = self.poisoned.insert((dead.sequence, dead.index), false).is_some();
+                self.refuse_twice(twice, "a command is poisoned", sequence)
+            }
+            Body::DeadFiled(dead) => {
+                let before = self.poisoned.insert((dead.sequence, dead.index), true);
+                self.refuse_twice(before != Some(false), "a dead letter is filed", sequence)
+            }
+            Body::ForeignSkipped(skipped) => {
+                let twice = !self.foreign.insert(skipped.sequence);
+                self.refuse_twice(twice, "a foreign message is recorded", sequence)
+            }
+            Body::CaseOpened(opened) => {
+                let twice = self.cases.insert(opened.case, false).is_some();
+                self.refuse_twice(twice, "a case is opened", sequence)
+            }
+            Body::NodeDispatched(_) => {
+                let attempt = header.attempt.unwrap_or(0);
+                if let Some((run, node)) = header.run.zip(header.node.clone()) {
+                    self.dispatched.insert((run, node, attempt));
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn refuse_twice(&self, twice: bool, what: &str, sequence: u64) -> Result<(), Broken> {
+        if !twice {
+            return Ok(());
+        }
+        let detail = format!("{what} again in journal message {sequence}");
+        Err(Broken::new("invariant_each_command_is_decided_once", detail))
+    }
+
+    /// Each accepted event has one record that says what became of it.
+    fn invariant_events_are_journaled_once(
+        &mut self,
+        header: &Header,
+        source: EventSource,
+    ) -> Result<(), Broken> {
+        match self.events.insert(source, header.kind) {
+            None => Ok(()),
+            Some(first) => {
+                let detail = format!(
+                    "event {} has `{}` and, in record {}, `{}`",
+                    source.0,
+                    first.as_str(),
+                    header.index,
+                    header.kind.as_str()
+                );
+                Err(Broken::new("invariant_events_are_journaled_once", detail))
+            }
+        }
+    }
+
+    /// A run begins once and ends once, and nothing that changes it follows.
+    fn invariant_nothing_follows_the_end_of_a_run(
+        &mut self,
+        header: &Header,
+    ) -> Result<(), Broken> {
+        let Some(run) = header.run.filter(|_| changes_run(header)) else { return Ok(()) };
+        let begins = header.kind == Kind::RunStarted;
+        let known = match begins {
+            true => !self.runs.insert(run),
+            false => !self.runs.contains(&run),
+        };
+        if known || self.ended.contains(&run) {
+            let detail = format!("record {} `{}` of run {run}", header.index, header.kind.as_str());
+            return Err(Broken::new("invariant_nothing_follows_the_end_of_a_run", detail));
+        }
+        if header.kind.ends_run() {
+            self.ended.insert(run);
+        }
+        Ok(())
+    }
+
+    /// An effect key has one recorded outcome.
+    fn invariant_one_outcome_per_effect(
+        &mut self,
+        header: &Header,
+        record: &Record,
+    ) -> Result<(), Broken> {
+        let twice = match (&record.body, header.run, header.node.clone()) {
+            (
+                Body::NodeSucceeded(_)
+                | Body::NodeFailed(_)
+                | Body::NodeUnknown(_)
+                | Body::NodeSkipped(_),
+                Some(run),
+                Some(node),
+            ) => self.outcomes.insert((run, node), header.kind).is_some(),
+            (Body::CaseNotified(notified), ..) => {
+                self.cases.insert(notified.case, true) != Some(false)
+            }
+            _ => false,
+        };
+        if !twice {
+            return Ok(());
+        }
+        let detail = format!("record {} `{}` is a second one", header.index, header.kind.as_str());
+        Err(Broken::new("invariant_one_outcome_per_effect", detail))
+    }
+
+    pub(super) fn push_leaf(&mut self, sealed: &SealedRecord<'_>, journal_sequence: u64) {
+        let commitment = commitment(sealed.salt, sealed.payload);
+        self.leaves.push(Leaf {
+            header: Bytes::copy_from_slice(sealed.header),
+            salt: *sealed.salt,
+            payload: Bytes::copy_from_slice(sealed.payload),
+            hash: leaf_hash(sealed.header, &commitment),
+            commitment,
+            journal_sequence,
+        });
+    }
+
+    pub(crate) fn leaves(&self) -> &[Leaf] {
+        &self.leaves
+    }
+
+    pub(super) fn leaf(&self, index: u64) -> Option<&Leaf> {
+        self.leaves.get(usize::try_from(index).ok()?)
+    }
+
+    pub(super) fn is_dispatched(&self, attempt: &(RunId, Arc<str>, u32)) -> bool {
+        self.dispatched.contains(attempt)
+    }
+
+    /// What became of the event.
+    pub(crate) fn event(&self, source: &EventSource) -> Option<Kind> {
+        self.events.get(source).copied()
+    }
+
+    pub(super) fn is_cancel_answered(&self, id: Uuid) -> bool {
+        self.cancels.contains(&id)
+    }
+
+    pub(super) fn is_dead_filed(&self, sequence: u64) -> bool {
+        self.poisoned.get(&(sequence, None)).copied().unwrap_or(false)
+    }
+
+    pub(super) fn all_cases_notified(&self) -> bool {
+        self.cases.values().all(|notified| *notified)
+    }
+
+    pub(super) fn runs_not_ended(&self) -> Vec<RunId> {
+        self.runs.difference(&self.ended).copied().collect()
+    }
+
+    /// What became of each node's effect.
+    pub(super) fn outcomes(&self) -> impl Iterator<Item = (&(RunId, Arc<str>), &Kind)> {
+        self.outcomes.iter()
+    }
+
+    pub(super) fn poisoned(&self) -> usize {
+        self.poisoned.len()
+    }
+
+    /// The fold.
+    pub(crate) fn fold(&self) -> &JournalFold {
+        &self.fold
+    }
+
+    pub(super) fn summary_at(&self, time: JournalTime) -> String {
+        let mut partition = self.fold.partition().clone();
+        partition.begin_frame(time);
+        partition.summary()
+    }
+}

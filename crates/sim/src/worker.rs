@@ -1,0 +1,209 @@
+//! A worker process: its clocks, what waits for it, and its seat as an owner.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use fermata_audit::{Checkpoint, Signer, Verifier};
+use fermata_core::effect::Outcome;
+use fermata_core::identity::PartitionId;
+use fermata_core::partition::{Limits, Report};
+use fermata_partition::auditor::{self, Auditor, AuditorConfig};
+use fermata_partition::message::{AppendOutcome, Message, Now};
+use fermata_partition::owner::{self, Owner, OwnerConfig, SaltSource};
+use fermata_wire::journal::Salt;
+use uuid::Uuid;
+
+use crate::dice::Dice;
+use crate::runner::Runner;
+use crate::world::EPOCH_MS;
+
+/// Something that waits for its turn in a worker.
+#[derive(Debug)]
+pub(crate) enum Work {
+    OwnerInput(u64, owner::Input),
+    OwnerOutput(u64, owner::Output),
+    AuditorInput(u64, auditor::Input),
+    AuditorOutput(u64, auditor::Output),
+    /// Pull commands, and tell everyone that time has passed.
+    Poll(u64),
+    /// A message of COMMANDS from the consumer of that number.
+    Deliver { seat: u64, consumer: u64, message: Message },
+    /// The audit log was read.
+    Stored { auditor: u64, messages: Vec<Message> },
+    LeaseTick,
+    TakeOver,
+    AttemptDone { token: u64, outcome: Outcome },
+    Report(Report),
+    OutcomeAnswered(u64, AppendOutcome),
+    CheckpointAnswered(u64, AppendOutcome),
+    ReplayAgain { seat: u64, from: u64 },
+    PublishOutcome(u64),
+    PublishCheckpoint(u64),
+}
+
+/// A worker process.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    /// Counts its starts.
+    pub(crate) generation: u64,
+    pub(crate) alive: bool,
+    pub(crate) paused: bool,
+    pub(crate) queue: VecDeque<Work>,
+    pub(crate) seat: Option<Seat>,
+    pub(crate) runner: Runner,
+    /// The lease as last confirmed, by the own monotonic clock.
+    pub(crate) lease_until_ms: u64,
+    booted_ms: u64,
+    pub(crate) skew_ms: i64,
+}
+
+impl Worker {
+    pub(crate) fn new(now_ms: u64, generation: u64) -> Self {
+        Self {
+            generation,
+            alive: true,
+            paused: false,
+            queue: VecDeque::new(),
+            seat: None,
+            runner: Runner::default(),
+            lease_until_ms: 0,
+            booted_ms: now_ms,
+            skew_ms: 0,
+        }
+    }
+
+    /// The worker's clocks when the true time is `now_ms`.
+    pub(crate) fn now(&self, now_ms: u64) -> Now {
+        Now {
+            wall_ms: (EPOCH_MS + now_ms).saturating_add_signed(self.skew_ms),
+            // A process may start at any reading of the machine's clock.
+            monotonic_ms: 7_000 + now_ms.saturating_sub(self.booted_ms),
+        }
+    }
+
+    pub(crate) fn seat_of(&mut self, id: u64) -> Option<&mut Seat> {
+        self.seat.as_mut().filter(|seat| seat.id == id)
+    }
+
+    pub(crate) fn audit_of(&mut self, id: u64) -> Option<&mut Seat> {
+        self.seat.as_mut().filter(|seat| seat.auditor_id == id)
+    }
+}
+
+/// One attempt to own the partition, with its auditor.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    pub(crate) id: u64,
+    pub(crate) owner: Owner,
+    pub(crate) auditor: Auditor,
+    pub(crate) auditor_id: u64,
+    /// Whether the auditor may append: the partition is owned.
+    pub(crate) audits: bool,
+    /// What the journal holds as far as this owner was told.
+    pub(crate) committed: Vec<(u64, Option<Bytes>)>,
+    pub(crate) consumer: Option<Consumer>,
+    /// The last journal sequence at which states were compared.
+    pub(crate) compared: u64,
+    pub(crate) checkpoints: CheckpointWriter,
+}
+
+/// The consumer of COMMANDS that belongs to an epoch.
+#[derive(Debug)]
+pub(crate) struct Consumer {
+    pub(crate) number: u64,
+    pub(crate) next: u64,
+}
+
+/// Publishes checkpoints fenced, one at a time, the newest first: a writer that
+/// was paused must not put an older checkpoint behind a newer one.
+#[derive(Debug, Default)]
+pub(crate) struct CheckpointWriter {
+    pub(crate) expected: u64,
+    pub(crate) in_flight: Option<Note>,
+    pub(crate) waiting: Option<Note>,
+}
+
+/// A signed checkpoint.
+#[derive(Debug, Clone)]
+pub(crate) struct Note {
+    pub(crate) text: Bytes,
+    pub(crate) size: u64,
+}
+
+impl CheckpointWriter {
+    /// Takes the next one up, if nothing is in flight.
+    pub(crate) fn next(&mut self) -> Option<(u64, Bytes)> {
+        if self.in_flight.is_none() {
+            self.in_flight = self.waiting.take();
+        }
+        self.in_flight.as_ref().map(|note| (self.expected, note.text.clone()))
+    }
+}
+
+/// Salts of a simulation: as unpredictable as its seed.
+struct SeededSalts(Dice);
+
+impl SaltSource for SeededSalts {
+    fn salt(&mut self) -> Salt {
+        self.0.bytes16()
+    }
+}
+
+/// What every seat of a simulation shares.
+pub(crate) struct SeatConfig<'a> {
+    pub(crate) partition: PartitionId,
+    pub(crate) limits: Limits,
+    pub(crate) signer: Signer,
+    pub(crate) verifier: &'a Verifier,
+    pub(crate) checkpoints: &'a [Message],
+}
+
+impl Seat {
+    /// A new attempt by `worker`; its first outputs are added to `outputs`.
+    pub(crate) fn new(
+        ids: (u64, u64),
+        worker: usize,
+        runner: &Runner,
+        config: SeatConfig<'_>,
+        dice: &mut Dice,
+        outputs: &mut Vec<owner::Output>,
+    ) -> Self {
+        let incarnation = Uuid::from_bytes(dice.bytes16());
+        let owner = OwnerConfig {
+            partition: config.partition,
+            limits: config.limits,
+            worker: format!("worker-{worker}").into(),
+            incarnation,
+            salts: Box::new(SeededSalts(Dice::new(dice.next()))),
+            live: runner.live(),
+            poison: std::collections::HashSet::new(),
+        };
+        let (id, auditor_id) = ids;
+        let expected = config.checkpoints.len() as u64;
+        Self {
+            id,
+            owner: Owner::new(owner, outputs),
+            auditor: auditor_of(auditor_id, config),
+            auditor_id,
+            audits: false,
+            committed: Vec::new(),
+            consumer: None,
+            compared: 0,
+            checkpoints: CheckpointWriter { expected, ..CheckpointWriter::default() },
+        }
+    }
+}
+
+/// An auditor that begins from the newest stored checkpoint.
+pub(crate) fn auditor_of(id: u64, config: SeatConfig<'_>) -> Auditor {
+    let newest = config.checkpoints.last();
+    let checkpoint = newest.and_then(|message| {
+        Checkpoint::open(&message.payload, std::slice::from_ref(config.verifier)).ok()
+    });
+    Auditor::new(AuditorConfig {
+        origin: crate::world::ORIGIN.to_owned(),
+        signer: config.signer,
+        writer: format!("auditor-{id}"),
+        checkpoint,
+    })
+}

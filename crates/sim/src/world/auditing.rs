@@ -1,0 +1,210 @@
+//! The shell around an auditor: the audit log, checkpoints.
+
+use bytes::Bytes;
+use fermata_partition::auditor::{Input, Output};
+use fermata_partition::message::{AppendOutcome, Message};
+use fermata_wire::audit::AuditFrame;
+
+use super::{Reply, World};
+use crate::broker::{Publish, StreamName};
+use crate::trace::Broken;
+use crate::worker::{Note, Work, auditor_of};
+
+impl World {
+    pub(super) fn tell_auditor(
+        &mut self,
+        worker: usize,
+        auditor: u64,
+        inputs: impl IntoIterator<Item = Input>,
+    ) {
+        let now_ms = self.now_ms;
+        let Some(known) = self.workers.get_mut(worker) else { return };
+        let now = known.now(now_ms);
+        let Some(seat) = known.audit_of(auditor) else { return };
+        let mut outputs = Vec::new();
+        for input in inputs {
+            seat.auditor.handle(input, now, &mut outputs);
+        }
+        for output in outputs.into_iter().rev() {
+            known.queue.push_front(Work::AuditorOutput(auditor, output));
+        }
+    }
+
+    pub(super) fn do_auditor(
+        &mut self,
+        worker: usize,
+        auditor: u64,
+        output: Output,
+    ) -> Result<(), Broken> {
+        let generation = self.generation(worker);
+        let Some(seat) = self.workers.get_mut(worker).and_then(|known| known.audit_of(auditor))
+        else {
+            return Ok(());
+        };
+        let seat = seat.id;
+        match output {
+            Output::Append(send) => {
+                let reply = Reply::Auditor { worker, generation, auditor };
+                self.publish_fenced(StreamName::Audit, send, false, reply);
+            }
+            Output::AppendLater(send) => {
+                let reply = Reply::Auditor { worker, generation, auditor };
+                self.publish_fenced(StreamName::Audit, send, true, reply);
+            }
+            Output::ReadAudit { sequence, later } => {
+                let audit = self.broker.stream(StreamName::Audit);
+                let answer = audit.read(sequence, &self.faults, &mut self.dice);
+                let after = self.dice.between(1, 30) + if later { 300 } else { 0 };
+                let work = Work::AuditorInput(auditor, Input::Read(answer));
+                self.to_worker(worker, after, work);
+            }
+            Output::ReadStored { size } => {
+                let messages = stored_from(self.broker.stream(StreamName::Audit).messages(), size);
+                let after = self.dice.between(1, 50);
+                self.to_worker(worker, after, Work::Stored { auditor, messages });
+            }
+            Output::Feed { .. } => {}
+            Output::Checkpoint { note, size, .. } => {
+                self.say(worker, format_args!("signs size {size}"));
+                if let Some(seat) = self.workers.get_mut(worker).and_then(|known| known.seat_of(seat))
+                {
+                    seat.checkpoints.waiting = Some(Note { text: note.into(), size });
+                }
+                self.next_checkpoint(worker, seat);
+            }
+            Output::Halt(reason) => {
+                return Err(Broken::new("invariant_nothing_halts", reason.to_string()));
+            }
+            Output::StandDown { by } => {
+                self.say(worker, format_args!("auditor stands down for {by}"));
+                return self.audit_again(worker, seat);
+            }
+        }
+        Ok(())
+    }
+
+    /// The audit log was read: its messages, and then where it ends, which a
+    /// message that came meanwhile may have moved.
+    pub(super) fn stored_read(&mut self, worker: usize, auditor: u64, messages: Vec<Message>) {
+        let last_sequence = self.broker.stream(StreamName::Audit).last();
+        let inputs = messages.into_iter().map(Input::Stored);
+        self.tell_auditor(worker, auditor, inputs.chain([Input::StoredEnd { last_sequence }]));
+    }
+
+    pub(super) fn committed(
+        &mut self,
+        worker: usize,
+        seat: u64,
+        sequence: u64,
+        frame: Option<Bytes>,
+    ) {
+        let Some(seat) = self.workers.get_mut(worker).and_then(|known| known.seat_of(seat)) else {
+            return;
+        };
+        seat.committed.push((sequence, frame.clone()));
+        let auditor = seat.auditor_id;
+        self.tell_auditor(worker, auditor, [Input::Journal { sequence, frame }]);
+    }
+
+    pub(super) fn go_live(&mut self, worker: usize, seat: u64) {
+        let Some(seat) = self.workers.get_mut(worker).and_then(|known| known.seat_of(seat)) else {
+            return;
+        };
+        seat.audits = true;
+        let auditor = seat.auditor_id;
+        self.tell_auditor(worker, auditor, [Input::Live]);
+    }
+
+    /// Another auditor was first, while the partition is still owned here: a
+    /// new one derives the log again.
+    fn audit_again(&mut self, worker: usize, seat: u64) -> Result<(), Broken> {
+        let id = self.id();
+        let auditor = auditor_of(id, self.seat_config()?);
+        let Some(seat) = self.workers.get_mut(worker).and_then(|known| known.seat_of(seat)) else {
+            return Ok(());
+        };
+        seat.auditor = auditor;
+        seat.auditor_id = id;
+        let journal = seat.committed.clone().into_iter();
+        let journal = journal.map(|(sequence, frame)| Input::Journal { sequence, frame });
+        let live = seat.audits.then_some(Input::Live);
+        self.tell_auditor(worker, id, journal.chain(live));
+        Ok(())
+    }
+
+    fn next_checkpoint(&mut self, worker: usize, seat: u64) {
+        let known = self.workers.get_mut(worker).and_then(|known| known.seat_of(seat));
+        let idle = known.is_some_and(|seat| seat.checkpoints.in_flight.is_none());
+        if idle {
+            self.publish_checkpoint(worker, seat);
+        }
+    }
+
+    pub(super) fn publish_checkpoint(&mut self, worker: usize, seat: u64) {
+        let generation = self.generation(worker);
+        let known = self.workers.get_mut(worker).and_then(|known| known.seat_of(seat));
+        let Some((expected, payload)) = known.and_then(|seat| seat.checkpoints.next()) else {
+            return;
+        };
+        let publish = Publish {
+            stream: StreamName::Checkpoints,
+            expected_last_sequence: Some(expected),
+            writer: Some(format!("checkpoint-{seat}")),
+            payload,
+        };
+        self.publish(publish, 0, Reply::Checkpoint { worker, generation, seat });
+    }
+
+    pub(super) fn checkpoint_answered(
+        &mut self,
+        worker: usize,
+        seat: u64,
+        outcome: AppendOutcome,
+    ) -> Result<(), Broken> {
+        let stored = self.broker.stream(StreamName::Checkpoints);
+        let (last, newest) = (stored.last(), stored.messages().last());
+        let newest = newest.and_then(|message| {
+            let verifiers = std::slice::from_ref(&self.verifier);
+            fermata_audit::Checkpoint::open(&message.payload, verifiers).ok()
+        });
+        let newest = newest.map_or(0, |checkpoint| checkpoint.size());
+        let Some(known) = self.workers.get_mut(worker).and_then(|known| known.seat_of(seat)) else {
+            return Ok(());
+        };
+        let writer = &mut known.checkpoints;
+        let again = match outcome {
+            AppendOutcome::Stored { sequence } => {
+                writer.expected = sequence;
+                writer.in_flight = None;
+                false
+            }
+            AppendOutcome::Refused | AppendOutcome::Unknown => true,
+            AppendOutcome::Conflict => {
+                // An own one, or another auditor's: what covers less than the
+                // newest is dropped, the rest goes behind it.
+                writer.expected = last;
+                if writer.in_flight.as_ref().is_some_and(|note| note.size <= newest) {
+                    writer.in_flight = None;
+                }
+                writer.in_flight.is_some()
+            }
+        };
+        match again {
+            true => self.to_worker(worker, 200, Work::PublishCheckpoint(seat)),
+            false => self.publish_checkpoint(worker, seat),
+        }
+        Ok(())
+    }
+}
+
+/// The messages from the first one on that holds an entry from index `size` on.
+fn stored_from(messages: &[Message], size: u64) -> Vec<Message> {
+    let holds = |message: &&Message| {
+        message.writer.is_some()
+            && AuditFrame::decode(&message.payload)
+                .is_ok_and(|frame| frame.entries.iter().any(|entry| entry.index >= size))
+    };
+    let first = messages.iter().find(holds).map(|message| message.sequence);
+    let Some(first) = first else { return Vec::new() };
+    messages.iter().filter(|message| message.sequence >= first).cloned().collect()
+}

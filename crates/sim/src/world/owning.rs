@@ -1,0 +1,286 @@
+//! The shell around an owner: what the actor does with a real broker.
+
+use fermata_core::partition::Report;
+use fermata_partition::owner::{Input, Output, StandDown};
+
+use super::{Reply, World};
+use crate::broker::StreamName;
+use crate::invariants::Invariants;
+use crate::lease::LEASE_MS;
+use crate::trace::Broken;
+use crate::worker::{Consumer, Seat, Work};
+
+impl World {
+    pub(super) fn perform(&mut self, worker: usize, work: Work) -> Result<(), Broken> {
+        match work {
+            Work::OwnerInput(seat, input) => self.tell_owner(worker, seat, [input]),
+            Work::OwnerOutput(seat, output) => return self.do_owner(worker, seat, output),
+            Work::AuditorInput(auditor, input) => self.tell_auditor(worker, auditor, [input]),
+            Work::AuditorOutput(auditor, output) => {
+                return self.do_auditor(worker, auditor, output);
+            }
+            Work::Poll(seat) => self.poll(worker, seat),
+            Work::Deliver { seat, consumer, message } => {
+                let known = self.workers.get_mut(worker).and_then(|known| known.seat_of(seat));
+                let current = known.and_then(|seat| seat.consumer.as_ref());
+                if current.is_some_and(|current| current.number == consumer) {
+                    self.tell_owner(worker, seat, [Input::Commands(message)]);
+                }
+            }
+            Work::Stored { auditor, messages } => self.stored_read(worker, auditor, messages),
+            Work::LeaseTick => self.lease_tick(worker),
+            Work::TakeOver => return self.take_over(worker),
+            Work::AttemptDone { token, outcome } => self.attempt_done(worker, token, outcome),
+            Work::Report(report) => self.report(worker, report),
+            Work::OutcomeAnswered(id, outcome) => self.outcome_answered(worker, id, outcome),
+            Work::PublishOutcome(id) => self.publish_outcome_again(worker, id),
+            Work::CheckpointAnswered(seat, outcome) => {
+                return self.checkpoint_answered(worker, seat, outcome);
+            }
+            Work::PublishCheckpoint(seat) => self.publish_checkpoint(worker, seat),
+            Work::ReplayAgain { seat, from } => self.replay(worker, seat, from),
+        }
+        Ok(())
+    }
+
+    pub(super) fn tell_owner(
+        &mut self,
+        worker: usize,
+        seat: u64,
+        inputs: impl IntoIterator<Item = Input>,
+    ) {
+        let now_ms = self.now_ms;
+        let Some(known) = self.workers.get_mut(worker) else { return };
+        let now = known.now(now_ms);
+        let Some(seat) = known.seat_of(seat) else { return };
+        let (id, mut outputs) = (seat.id, Vec::new());
+        for input in inputs {
+            seat.owner.handle(input, now, &mut outputs);
+        }
+        for output in outputs.into_iter().rev() {
+            known.queue.push_front(Work::OwnerOutput(id, output));
+        }
+    }
+
+    fn do_owner(&mut self, worker: usize, seat: u64, output: Output) -> Result<(), Broken> {
+        let generation = self.generation(worker);
+        if !self.workers.get_mut(worker).is_some_and(|known| known.seat_of(seat).is_some()) {
+            return Ok(());
+        }
+        match output {
+            Output::Append(send) => {
+                let reply = Reply::Owner { worker, generation, seat };
+                self.publish_fenced(StreamName::Journal, send, false, reply);
+            }
+            Output::AppendLater(send) => {
+                let reply = Reply::Owner { worker, generation, seat };
+                self.publish_fenced(StreamName::Journal, send, true, reply);
+            }
+            Output::ReadJournal { sequence, later } => {
+                let journal = self.broker.stream(StreamName::Journal);
+                let answer = journal.read(sequence, &self.faults, &mut self.dice);
+                self.say(worker, format_args!("reads journal {sequence}: {}", short(&answer)));
+                let after = self.dice.between(1, 30) + if later { 300 } else { 0 };
+                self.to_worker(worker, after, Work::OwnerInput(seat, Input::Read(answer)));
+            }
+            Output::Replay { from } => self.replay(worker, seat, from),
+            Output::FetchPlan(digest) => {
+                let plan = self.plans.get(&digest).cloned();
+                let after = self.dice.between(1, 200);
+                self.to_worker(worker, after, Work::OwnerInput(seat, Input::Plan(digest, plan)));
+            }
+            Output::Consume { position, epoch } => {
+                self.say(worker, format_args!("owns epoch {epoch} from {position:?}"));
+                self.consume(worker, seat, position.sequence);
+                self.go_live(worker, seat);
+                self.to_worker(worker, 10, Work::Poll(seat));
+            }
+            Output::ConsumeAgain { after } => {
+                self.say(worker, format_args!("consumes again behind {after}"));
+                self.consume(worker, seat, after);
+            }
+            Output::Effect(effect) => return self.do_effect(worker, effect),
+            Output::Committed { sequence, frame } => {
+                let journal = self.broker.stream(StreamName::Journal);
+                Invariants::invariant_committed_is_stored(sequence, frame.as_ref(), journal)?;
+                self.committed(worker, seat, sequence, frame);
+            }
+            Output::StandDown(reason) => return self.stand_down(worker, &reason),
+            Output::Halt(reason) => {
+                return Err(Broken::new("invariant_nothing_halts", format!("{reason:?}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the journal to where the read sees it end, perhaps some of it twice.
+    fn replay(&mut self, worker: usize, seat: u64, from: u64) {
+        if self.throws(self.faults.read_failed) {
+            return self.to_worker(worker, 500, Work::ReplayAgain { seat, from });
+        }
+        let journal = self.broker.stream(StreamName::Journal);
+        // One reader never reads less than it has read before.
+        let last_sequence = journal.seen_by_read(&self.faults, &mut self.dice).max(from - 1);
+        let twice = self.dice.chance(self.faults.delivery_duplicated);
+        let messages = journal.from(from).iter().filter(|message| message.sequence <= last_sequence);
+        let mut inputs = Vec::new();
+        for message in messages {
+            inputs.push(Input::Journal(message.clone()));
+            if twice {
+                inputs.push(Input::Journal(message.clone()));
+            }
+        }
+        inputs.push(Input::JournalEnd { last_sequence });
+        self.say(worker, format_args!("replays {from} to {last_sequence}"));
+        let after = self.dice.between(1, 50);
+        for input in inputs {
+            self.to_worker(worker, after, Work::OwnerInput(seat, input));
+        }
+    }
+
+    fn consume(&mut self, worker: usize, seat: u64, after: u64) {
+        let number = self.id();
+        if let Some(seat) = self.workers.get_mut(worker).and_then(|known| known.seat_of(seat)) {
+            seat.consumer = Some(Consumer { number, next: after + 1 });
+        }
+    }
+
+    /// Pulls commands while they are wanted, and lets time pass for everyone.
+    fn poll(&mut self, worker: usize, id: u64) {
+        let Some(seat) = self.workers.get_mut(worker).and_then(|known| known.seat_of(id)) else {
+            return;
+        };
+        let mut delivered = Vec::new();
+        let commands = self.broker.stream(StreamName::Commands);
+        if let Some(consumer) = seat.consumer.as_mut().filter(|_| seat.owner.wants_commands()) {
+            for message in commands.from(consumer.next).iter().take(4) {
+                consumer.next = message.sequence + 1;
+                if self.dice.chance(self.faults.delivery_lost) {
+                    continue;
+                }
+                let late = self.dice.chance(self.faults.delivery_delayed);
+                let after = if late { self.dice.between(1, 500) } else { 1 };
+                delivered.push((after, consumer.number, message.clone()));
+                if self.dice.chance(self.faults.delivery_duplicated) {
+                    delivered.push((self.dice.between(1, 300), consumer.number, message.clone()));
+                }
+            }
+            // What was left out at the end is found when idle: the consumer is
+            // held against the stream's last sequence.
+            let number = consumer.number;
+            if delivered.is_empty() && consumer.next > commands.last() && self.dice.chance(100) {
+                consumer.next = seat.owner.partition().position().sequence + 1;
+                consumer.number = number;
+            }
+        }
+        let auditor = seat.auditor_id;
+        let pause = if delivered.is_empty() { self.dice.between(100, 400) } else { 40 };
+        for (after, consumer, message) in delivered {
+            self.to_worker(worker, after, Work::Deliver { seat: id, consumer, message });
+        }
+        self.tell_owner(worker, id, [Input::Tick]);
+        self.tell_auditor(worker, auditor, [fermata_partition::auditor::Input::Tick]);
+        self.to_worker(worker, pause, Work::Poll(id));
+    }
+
+    fn lease_tick(&mut self, worker: usize) {
+        let after = self.dice.between(1_000, 5_000);
+        self.to_worker(worker, after, Work::LeaseTick);
+        let granted = self.lease.ask(worker, self.now_ms, &self.faults, &mut self.dice);
+        let jump = self.throws(self.faults.clock_jump);
+        let skew = i64::try_from(self.dice.below(120_000)).unwrap_or(0) - 60_000;
+        let now_ms = self.now_ms;
+        let Some(known) = self.workers.get_mut(worker) else { return };
+        if jump {
+            known.skew_ms = skew;
+        }
+        let seat = known.seat.as_ref().map(|seat| seat.id);
+        if granted {
+            known.lease_until_ms = known.now(now_ms).monotonic_ms + LEASE_MS;
+            let until = known.lease_until_ms;
+            match seat {
+                Some(seat) => self.tell_owner(worker, seat, [Input::LeaseUntil(until)]),
+                None => self.to_worker(worker, 1, Work::TakeOver),
+            }
+        } else if seat.is_some() && (self.healed || self.dice.chance(500)) {
+            // The other half goes on as long as nobody fences it out.
+            self.vacate(worker, false);
+        } else if seat.is_none() {
+            self.publish_results(worker);
+        }
+    }
+
+    fn take_over(&mut self, worker: usize) -> Result<(), Broken> {
+        if self.workers.get(worker).is_none_or(|known| known.seat.is_some()) {
+            return Ok(());
+        }
+        let ids = (self.id(), self.id());
+        let mut dice = crate::dice::Dice::new(self.dice.next());
+        let mut outputs = Vec::new();
+        let Some(runner) = self.workers.get(worker).map(|known| &known.runner) else {
+            return Ok(());
+        };
+        let seat = Seat::new(ids, worker, runner, self.seat_config()?, &mut dice, &mut outputs);
+        self.say(worker, "takes over");
+        let now_ms = self.now_ms;
+        let Some(known) = self.workers.get_mut(worker) else { return Ok(()) };
+        let until = known.lease_until_ms;
+        known.seat = Some(seat);
+        let reports = std::mem::take(&mut known.runner.results);
+        for output in outputs {
+            known.queue.push_back(Work::OwnerOutput(ids.0, output));
+        }
+        let now = known.now(now_ms);
+        if let Some(seat) = known.seat.as_mut() {
+            let mut none = Vec::new();
+            seat.owner.handle_reports(reports.into_iter().map(Report::Attempt), now, &mut none);
+        }
+        self.tell_owner(worker, ids.0, [Input::LeaseUntil(until)]);
+        Ok(())
+    }
+
+    fn stand_down(&mut self, worker: usize, reason: &StandDown) -> Result<(), Broken> {
+        self.say(worker, format_args!("stands down: {reason:?}"));
+        match reason {
+            StandDown::Fenced { .. } | StandDown::Truncated { .. } => {}
+            StandDown::Panicked { .. } | StandDown::FrameTooLarge { .. } => {
+                return Err(Broken::new("invariant_nothing_panics", format!("{reason:?}")));
+            }
+        }
+        let now_ms = self.now_ms;
+        let believes = self
+            .workers
+            .get(worker)
+            .is_some_and(|known| known.lease_until_ms > known.now(now_ms).monotonic_ms);
+        self.vacate(worker, believes);
+        Ok(())
+    }
+
+    /// Gives the seat up; what is not committed goes to the next owner in this
+    /// process, or to COMMANDS.
+    fn vacate(&mut self, worker: usize, stays: bool) {
+        let Some(known) = self.workers.get_mut(worker) else { return };
+        let Some(mut seat) = known.seat.take() else { return };
+        let reports = seat.owner.take_uncommitted_reports().into_iter();
+        known.runner.results.extend(reports.filter_map(|report| match report {
+            Report::Attempt(report) => Some(report),
+            // The next owner orders these again.
+            Report::Case { .. } | Report::DeadFiled { .. } => None,
+        }));
+        if stays {
+            let after = self.dice.between(1, 500);
+            self.to_worker(worker, after, Work::TakeOver);
+        } else {
+            self.publish_results(worker);
+        }
+    }
+}
+
+fn short(answer: &fermata_partition::append::ReadAnswer) -> String {
+    use fermata_partition::append::ReadAnswer as Answer;
+    match answer {
+        Answer::Found(message) => format!("found {:?}", message.writer),
+        Answer::Absent { last_sequence } => format!("absent, ends at {last_sequence}"),
+        Answer::Failed => "failed".to_owned(),
+    }
+}

@@ -1,0 +1,102 @@
+//! Dead letters: input that could not be used, with its bytes, for people to
+//! look at, repair and send again.
+//!
+//! ```text
+//! envelope{kind: "dead", version: 1, body}
+//! body{id, tenant, stage, reason, detail, subject, original: bin, time_ms}
+//! ```
+//!
+//! A redelivery of the same input is filed again under the same id; readers
+//! list an id once.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::envelope::{MessageKind, WireError, decode_message, encode_message};
+
+/// Input that could not be used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeadLetter {
+    /// Where the input stood, `<sequence>.<index>` for an event; whatever else
+    /// is filed names its stream before that, so that ids never meet.
+    pub id: String,
+    /// Whose input it is, as far as its subject tells; `_engine` where it does not.
+    pub tenant: String,
+    /// The stage that refused it.
+    pub stage: String,
+    /// Stable reason code.
+    pub reason: String,
+    /// For people.
+    pub detail: String,
+    /// The subject that the input came on.
+    pub subject: String,
+    /// The refused bytes.
+    pub original: Bytes,
+    /// When it was refused, milliseconds since 1970 by the refusing program's clock.
+    pub time_ms: u64,
+}
+
+impl DeadLetter {
+    /// Decodes a dead letter.
+    ///
+    /// # Errors
+    ///
+    /// [`WireError`], naming what is wrong; never panics, on any bytes.
+    pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        decode_message(MessageKind::Dead, bytes)
+    }
+
+    /// Encodes the dead letter.
+    ///
+    /// # Errors
+    ///
+    /// [`WireError::TooLarge`] when it does not fit a message with its original
+    /// bytes; file it without them then, and say so in `detail`.
+    pub fn encode(&self) -> Result<Vec<u8>, WireError> {
+        encode_message(MessageKind::Dead, self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::envelope::ENVELOPE_BYTES_MAX;
+
+    fn letter() -> DeadLetter {
+        DeadLetter {
+            id: "17.0".to_owned(),
+            tenant: "acme".to_owned(),
+            stage: "listener".to_owned(),
+            reason: "not_json".to_owned(),
+            detail: "the text is not JSON".to_owned(),
+            subject: "fermata.events.acme.a".to_owned(),
+            original: Bytes::from_static(b"{\xff"),
+            time_ms: 1,
+        }
+    }
+
+    #[test]
+    fn a_dead_letter_reads_back_with_its_original_bytes() {
+        let bytes = letter().encode().unwrap();
+
+        assert_eq!(DeadLetter::decode(&bytes).unwrap(), letter());
+    }
+
+    #[test]
+    fn original_bytes_are_written_as_bin_for_readers_in_other_languages() {
+        let bytes = letter().encode().unwrap();
+
+        // MessagePack `bin 8` of two bytes.
+        assert!(bytes.windows(4).any(|window| window == [0xc4, 2, b'{', 0xff]));
+    }
+
+    #[test]
+    fn a_letter_that_fits_no_message_is_refused() {
+        let original = Bytes::from(vec![0; ENVELOPE_BYTES_MAX]);
+
+        let refused = DeadLetter { original, ..letter() }.encode();
+
+        assert!(matches!(refused, Err(WireError::TooLarge { .. })));
+    }
+}
