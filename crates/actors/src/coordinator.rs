@@ -23,7 +23,7 @@ use fermata_partition::clock::SKEW_ALARM_MS;
 use fermata_partition::message::AppendOutcome;
 use fermata_partition::owner::{Input, Output, Owner, OwnerConfig, SaltSource, StandDown};
 use fermata_wire::subjects;
-use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use rand::RngExt as _;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
@@ -268,6 +268,30 @@ impl Actor for Coordinator {
         Ok(())
     }
 
+    /// The auditor's failure is the coordinator's: both begin anew together. A
+    /// handler of a case ends when it has told whom it had to.
+    async fn handle_supervisor_evt(
+        &self,
+        _myself: ActorRef<CoordinatorMessage>,
+        event: SupervisionEvent,
+        state: &mut CoordinatorState,
+    ) -> Result<(), ActorProcessingErr> {
+        match event {
+            SupervisionEvent::ActorFailed(actor, error)
+                if actor.get_id() == state.auditor.get_id() =>
+            {
+                Err(error)
+            }
+            SupervisionEvent::ActorFailed(_, error) => {
+                tracing::error!(partition = %self.partition, %error, "the handler of a case failed; the next owner spawns it again");
+                Ok(())
+            }
+            SupervisionEvent::ActorTerminated(..)
+            | SupervisionEvent::ActorStarted(_)
+            | SupervisionEvent::ProcessGroupChanged(_) => Ok(()),
+        }
+    }
+
     async fn post_stop(
         &self,
         _myself: ActorRef<CoordinatorMessage>,
@@ -434,14 +458,19 @@ impl Coordinator {
         if !state.draining.is_empty() {
             let quiet = state.owner.as_ref().is_none_or(Owner::is_quiet);
             if quiet {
-                state.draining.drain(..).for_each(|reply| drop(reply.send(())));
+                for reply in state.draining.drain(..) {
+                    let _ = reply.send(());
+                }
                 myself.stop(Some("drained".to_owned()));
             }
             return;
         }
         let Some(owner) = &state.owner else { return };
         if owner.wants_commands() {
-            state.waiting.drain(..).for_each(|more| drop(more.send(())));
+            for more in state.waiting.drain(..) {
+                // A reader that is gone needs no permit.
+                let _ = more.send(());
+            }
         }
         let Some(due) = owner.partition().next_due().filter(|_| owner.is_owning()) else { return };
         if state.wakes_at.is_none_or(|wakes_at| due < wakes_at) {

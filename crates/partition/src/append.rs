@@ -7,7 +7,8 @@
 //!                             mine ────────────► Committed
 //!                             nobody's ────────► step over it, send again
 //!                             another writer's ► Lost
-//!                             nothing there ───► read again
+//!                             read failed ─────► read again
+//!                             nothing there ───► send again: the fence decides
 //!                             stream shorter ──► Truncated
 //! ```
 //!
@@ -36,14 +37,15 @@ struct InFlight {
 pub enum Step {
     /// Publish this, with the fence.
     Send(Send),
-    /// Publish it again after a pause: nothing is known or it was refused.
+    /// Publish it again after a pause: nothing is known, or it was refused, or
+    /// a conflict was reported and nothing is there.
     SendLater(Send),
     /// Read the message at this sequence and the stream's last sequence.
     Read {
         /// The sequence behind the fence.
         sequence: u64,
     },
-    /// The same once more, after a pause: the read failed or was too old.
+    /// The same once more, after a pause: the read failed.
     ReadLater {
         /// The sequence behind the fence.
         sequence: u64,
@@ -155,8 +157,13 @@ impl FencedAppend {
             ReadAnswer::Absent { last_sequence } if last_sequence < self.last => {
                 Step::Truncated { last_sequence }
             }
-            // Too old an answer: a conflict was reported, so something is there.
-            ReadAnswer::Absent { .. } => Step::ReadLater { sequence: self.last + 1 },
+            // Either the read is too old, or nothing is there: a conflict is also
+            // reported while an earlier copy is in process that comes to nothing.
+            // The fence tells the two apart, a read cannot.
+            ReadAnswer::Absent { .. } => match self.resend() {
+                Some(send) => Step::SendLater(send),
+                None => Step::Ignore,
+            },
             ReadAnswer::Found(message) if message.sequence != self.last + 1 => Step::Ignore,
             ReadAnswer::Found(message) => match message.writer {
                 Some(writer)

@@ -44,7 +44,8 @@ pub struct AuditorConfig {
     pub signer: Signer,
     /// Tag of its appends; unique to this attempt to own the partition.
     pub writer: String,
-    /// The newest checkpoint that the stream or the file holds.
+    /// The newest checkpoint that the stream or the file holds, read before
+    /// the partition is taken over: the journal then covers it.
     pub checkpoint: Option<Checkpoint>,
 }
 
@@ -90,11 +91,12 @@ pub enum Output {
         /// Whether to pause first.
         later: bool,
     },
-    /// Read the messages of the audit log that hold entries from index `size`
-    /// on: [`Input::Stored`] for each, then [`Input::StoredEnd`].
+    /// Read the audit log from the message that holds entry `from`, or from its
+    /// first message when none does: [`Input::Stored`] for every message, those
+    /// included that nobody of ours wrote, then [`Input::StoredEnd`].
     ReadStored {
         /// The first index wanted.
-        size: u64,
+        from: u64,
     },
     /// Send these entries of a tenant to subscribers; `None` is the engine.
     Feed {
@@ -114,9 +116,11 @@ pub enum Output {
     },
     /// The log cannot be trusted: stop and tell a person.
     Halt(AuditHalt),
-    /// Another auditor goes on with the log.
+    /// Another auditor was first, or the log was read to end early: this one
+    /// knows no longer what is stored. The whole attempt to own the partition
+    /// ends with it: only an owner that replays knows whether it still is one.
     StandDown {
-        /// Its tag.
+        /// The other one's tag.
         by: String,
     },
 }
@@ -125,12 +129,16 @@ pub enum Output {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum AuditHalt {
     /// Fewer entries than were signed.
-    #[error("the audit log holds {found} entries, {signed} were signed; entries are gone")]
+    #[error("the audit log does not hold the last of the {signed} entries that were signed; entries are gone")]
     BehindCheckpoint {
         /// Entries that the checkpoint covers.
         signed: u64,
-        /// Entries that are there.
-        found: u64,
+    },
+    /// An entry is not stored, and later ones are.
+    #[error("the audit log does not hold entry {index}, but later ones; entries are gone")]
+    EntryMissing {
+        /// Its index.
+        index: u64,
     },
     /// The journal holds fewer records than were signed.
     #[error("the journal holds {found} records, {signed} were signed; records are gone")]
@@ -150,12 +158,6 @@ pub enum AuditHalt {
     #[error("audit entry {index} is not the one that the journal gives")]
     EntryMismatch {
         /// Its index.
-        index: u64,
-    },
-    /// The audit log holds entries that the journal has no records for.
-    #[error("the audit log holds entry {index}, the journal ends before it")]
-    AheadOfJournal {
-        /// The first such index.
         index: u64,
     },
     /// A message of the journal or of the audit log cannot be read.
@@ -185,6 +187,8 @@ pub struct Auditor {
     stored_end: Option<u64>,
     frames_written: u64,
     signed_size: u64,
+    /// Leaf of the last entry that the checkpoint covers, until it was found stored.
+    anchor: Option<Hash>,
     signed_at_ms: u64,
     stored_since_ms: Option<u64>,
 }
@@ -198,6 +202,18 @@ enum Phase {
     /// Appending.
     Live,
     Ended,
+}
+
+/// How a stored message stands to what was derived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Adopted {
+    /// Its entries are those derived, or nobody's.
+    Known,
+    /// It goes on where the derived entries end. These end with the record by
+    /// which the partition was taken over, and it is stored: so another owner
+    /// has gone on from there. (A journal that was cut is no such case: there
+    /// the takeover stands where the log has another entry.)
+    Ahead,
 }
 
 impl std::fmt::Debug for Auditor {
@@ -228,6 +244,7 @@ impl Auditor {
             stored_end: None,
             frames_written: 0,
             signed_size,
+            anchor: None,
             signed_at_ms: 0,
             stored_since_ms: None,
         }
@@ -303,6 +320,7 @@ impl Auditor {
         for entry in &derived.entries {
             self.tree.push(entry.leaf);
             if self.tree.size() == self.signed_size {
+                self.anchor = Some(entry.leaf);
                 let signed = self.config.checkpoint.as_ref().map(Checkpoint::root);
                 if signed != Some(self.tree.root()) {
                     return self.halt(AuditHalt::RootMismatch { size: self.signed_size }, outputs);
@@ -322,28 +340,43 @@ impl Auditor {
         }
         self.phase = Phase::Comparing;
         self.stored_end = None;
-        outputs.push(Output::ReadStored { size: self.tree.size() });
+        self.read_stored(outputs);
+    }
+
+    /// Reads from the last signed entry on: a log that was cut behind it holds it.
+    fn read_stored(&self, outputs: &mut Vec<Output>) {
+        outputs.push(Output::ReadStored { from: self.tree.size().saturating_sub(1) });
     }
 
     /// Takes over entries that are stored already, each held against the one derived.
     fn hold_against_stored(&mut self, now: Now, outputs: &mut Vec<Output>) {
         while let Some(message) = self.stored.pop_front() {
-            if let Err(halt) = self.adopt(&message, now) {
-                return self.halt(halt, outputs);
+            match self.adopt(&message, now) {
+                Ok(Adopted::Known) => {}
+                Ok(Adopted::Ahead) => {
+                    self.phase = Phase::Ended;
+                    let by = message.writer.unwrap_or_default();
+                    return outputs.push(Output::StandDown { by });
+                }
+                Err(halt) => return self.halt(halt, outputs),
             }
             self.append.advance(message.sequence);
         }
         let Some(end) = self.stored_end.take() else { return };
-        if end > self.append.last() && self.append.last() > 0 {
-            return outputs.push(Output::ReadStored { size: self.tree.size() });
+        if end > self.append.last() {
+            // More came while it was read.
+            return self.read_stored(outputs);
         }
-        self.append.advance(end);
+        if self.anchor.is_some() {
+            let signed = self.signed_size;
+            return self.halt(AuditHalt::BehindCheckpoint { signed }, outputs);
+        }
         self.phase = Phase::Live;
     }
 
-    fn adopt(&mut self, message: &Message, now: Now) -> Result<(), AuditHalt> {
+    fn adopt(&mut self, message: &Message, now: Now) -> Result<Adopted, AuditHalt> {
         if message.writer.is_none() {
-            return Ok(());
+            return Ok(Adopted::Known);
         }
         let unreadable = |detail: String| AuditHalt::Unreadable {
             stream: "audit log",
@@ -354,14 +387,18 @@ impl Auditor {
             AuditFrame::decode(&message.payload).map_err(|error| unreadable(error.to_string()))?;
         for entry in &frame.entries {
             if entry.index < self.tree.size() {
+                if entry.index + 1 == self.signed_size {
+                    if self.anchor.take().is_some_and(|leaf| leaf.as_bytes() != entry.leaf) {
+                        return Err(AuditHalt::EntryMismatch { index: entry.index });
+                    }
+                }
                 continue;
             }
             if entry.index != self.tree.size() {
-                let (signed, found) = (entry.index, self.tree.size());
-                return Err(AuditHalt::BehindCheckpoint { signed, found });
+                return Err(AuditHalt::EntryMissing { index: self.tree.size() });
             }
             let Some(front) = self.pending.front_mut() else {
-                return Err(AuditHalt::AheadOfJournal { index: entry.index });
+                return Ok(Adopted::Ahead);
             };
             let taken = front.taken;
             let same = front.entries.get(taken).is_some_and(|derived| {
@@ -382,7 +419,7 @@ impl Auditor {
             }
             self.stored_since_ms.get_or_insert(now.monotonic_ms);
         }
-        Ok(())
+        Ok(Adopted::Known)
     }
 
     /// Appends what is derived and not stored, if nothing is in flight.
@@ -430,9 +467,12 @@ impl Auditor {
                 self.phase = Phase::Ended;
                 outputs.push(Output::StandDown { by });
             }
-            Step::Truncated { .. } => {
-                let (signed, found) = (self.signed_size, self.tree.size());
-                self.halt(AuditHalt::BehindCheckpoint { signed, found }, outputs);
+            // One read says so, and a read may be old. Whoever derives the log
+            // again finds out.
+            Step::Truncated { last_sequence } => {
+                self.phase = Phase::Ended;
+                let by = format!("nobody: the audit log was read to end at {last_sequence}");
+                outputs.push(Output::StandDown { by });
             }
             Step::Ignore => {}
         }

@@ -127,10 +127,14 @@ pub(crate) struct Broker {
     audit: Stream,
     checkpoints: Stream,
     /// Whether it is three servers.
-    pub(crate) replicated: bool,
+    replicated: bool,
 }
 
 impl Broker {
+    pub(crate) fn new(replicated: bool) -> Self {
+        Self { replicated, ..Self::default() }
+    }
+
     pub(crate) fn stream(&self, name: StreamName) -> &Stream {
         match name {
             StreamName::Commands => &self.commands,

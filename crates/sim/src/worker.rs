@@ -97,10 +97,8 @@ pub(crate) struct Seat {
     pub(crate) owner: Owner,
     pub(crate) auditor: Auditor,
     pub(crate) auditor_id: u64,
-    /// Whether the auditor may append: the partition is owned.
-    pub(crate) audits: bool,
-    /// What the journal holds as far as this owner was told.
-    pub(crate) committed: Vec<(u64, Option<Bytes>)>,
+    /// Where the journal ends as far as this owner was told.
+    pub(crate) committed: u64,
     pub(crate) consumer: Option<Consumer>,
     /// The last journal sequence at which states were compared.
     pub(crate) compared: u64,
@@ -131,6 +129,12 @@ pub(crate) struct Note {
 }
 
 impl CheckpointWriter {
+    /// Drops what covers no more than `size`.
+    pub(crate) fn drop_covered(&mut self, size: u64) {
+        self.in_flight = self.in_flight.take().filter(|note| note.size > size);
+        self.waiting = self.waiting.take().filter(|note| note.size > size);
+    }
+
     /// Takes the next one up, if nothing is in flight.
     pub(crate) fn next(&mut self) -> Option<(u64, Bytes)> {
         if self.in_flight.is_none() {
@@ -185,8 +189,7 @@ impl Seat {
             owner: Owner::new(owner, outputs),
             auditor: auditor_of(auditor_id, config),
             auditor_id,
-            audits: false,
-            committed: Vec::new(),
+            committed: 0,
             consumer: None,
             compared: 0,
             checkpoints: CheckpointWriter { expected, ..CheckpointWriter::default() },
@@ -195,7 +198,7 @@ impl Seat {
 }
 
 /// An auditor that begins from the newest stored checkpoint.
-pub(crate) fn auditor_of(id: u64, config: SeatConfig<'_>) -> Auditor {
+fn auditor_of(id: u64, config: SeatConfig<'_>) -> Auditor {
     let newest = config.checkpoints.last();
     let checkpoint = newest.and_then(|message| {
         Checkpoint::open(&message.payload, std::slice::from_ref(config.verifier)).ok()

@@ -121,7 +121,7 @@ impl World {
             last_id: 0,
             heal_at_ms: scenario.heal_at_ms,
             healed: false,
-            broker: Broker { replicated: dice.chance(500), ..Broker::default() },
+            broker: Broker::new(dice.chance(500)),
             workers: (0..scenario.workers.max(1)).map(|_| Worker::new(0, 0)).collect(),
             lease: Lease::default(),
             load: Load::new(partition, digests)?,
@@ -322,8 +322,7 @@ impl World {
         let Some(seat) = self.workers.get_mut(worker).and_then(|known| known.seat.as_mut()) else {
             return Ok(());
         };
-        let current = seat.committed.last().is_some_and(|(sequence, _)| *sequence == last);
-        if !current || seat.compared == last || !seat.owner.is_owning() || !seat.owner.is_quiet() {
+        if seat.committed != last || seat.compared == last || !seat.owner.is_owning() || !seat.owner.is_quiet() {
             return Ok(());
         }
         seat.compared = last;

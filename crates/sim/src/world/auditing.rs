@@ -8,7 +8,7 @@ use fermata_wire::audit::AuditFrame;
 use super::{Reply, World};
 use crate::broker::{Publish, StreamName};
 use crate::trace::Broken;
-use crate::worker::{Note, Work, auditor_of};
+use crate::worker::{Note, Work};
 
 impl World {
     pub(super) fn tell_auditor(
@@ -58,8 +58,8 @@ impl World {
                 let work = Work::AuditorInput(auditor, Input::Read(answer));
                 self.to_worker(worker, after, work);
             }
-            Output::ReadStored { size } => {
-                let messages = stored_from(self.broker.stream(StreamName::Audit).messages(), size);
+            Output::ReadStored { from } => {
+                let messages = stored_from(self.broker.stream(StreamName::Audit).messages(), from);
                 let after = self.dice.between(1, 50);
                 self.to_worker(worker, after, Work::Stored { auditor, messages });
             }
@@ -77,7 +77,7 @@ impl World {
             }
             Output::StandDown { by } => {
                 self.say(worker, format_args!("auditor stands down for {by}"));
-                return self.audit_again(worker, seat);
+                self.give_up(worker);
             }
         }
         Ok(())
@@ -101,7 +101,7 @@ impl World {
         let Some(seat) = self.workers.get_mut(worker).and_then(|known| known.seat_of(seat)) else {
             return;
         };
-        seat.committed.push((sequence, frame.clone()));
+        seat.committed = sequence;
         let auditor = seat.auditor_id;
         self.tell_auditor(worker, auditor, [Input::Journal { sequence, frame }]);
     }
@@ -110,26 +110,8 @@ impl World {
         let Some(seat) = self.workers.get_mut(worker).and_then(|known| known.seat_of(seat)) else {
             return;
         };
-        seat.audits = true;
         let auditor = seat.auditor_id;
         self.tell_auditor(worker, auditor, [Input::Live]);
-    }
-
-    /// Another auditor was first, while the partition is still owned here: a
-    /// new one derives the log again.
-    fn audit_again(&mut self, worker: usize, seat: u64) -> Result<(), Broken> {
-        let id = self.id();
-        let auditor = auditor_of(id, self.seat_config()?);
-        let Some(seat) = self.workers.get_mut(worker).and_then(|known| known.seat_of(seat)) else {
-            return Ok(());
-        };
-        seat.auditor = auditor;
-        seat.auditor_id = id;
-        let journal = seat.committed.clone().into_iter();
-        let journal = journal.map(|(sequence, frame)| Input::Journal { sequence, frame });
-        let live = seat.audits.then_some(Input::Live);
-        self.tell_auditor(worker, id, journal.chain(live));
-        Ok(())
     }
 
     fn next_checkpoint(&mut self, worker: usize, seat: u64) {
@@ -183,9 +165,7 @@ impl World {
                 // An own one, or another auditor's: what covers less than the
                 // newest is dropped, the rest goes behind it.
                 writer.expected = last;
-                if writer.in_flight.as_ref().is_some_and(|note| note.size <= newest) {
-                    writer.in_flight = None;
-                }
+                writer.drop_covered(newest);
                 writer.in_flight.is_some()
             }
         };
@@ -197,14 +177,13 @@ impl World {
     }
 }
 
-/// The messages from the first one on that holds an entry from index `size` on.
-fn stored_from(messages: &[Message], size: u64) -> Vec<Message> {
+/// The messages from the one on that holds entry `from`; all of them if none does.
+fn stored_from(messages: &[Message], from: u64) -> Vec<Message> {
     let holds = |message: &&Message| {
         message.writer.is_some()
             && AuditFrame::decode(&message.payload)
-                .is_ok_and(|frame| frame.entries.iter().any(|entry| entry.index >= size))
+                .is_ok_and(|frame| frame.entries.iter().any(|entry| entry.index == from))
     };
-    let first = messages.iter().find(holds).map(|message| message.sequence);
-    let Some(first) = first else { return Vec::new() };
+    let first = messages.iter().find(holds).map_or(1, |message| message.sequence);
     messages.iter().filter(|message| message.sequence >= first).cloned().collect()
 }

@@ -247,13 +247,18 @@ impl World {
                 return Err(Broken::new("invariant_nothing_panics", format!("{reason:?}")));
             }
         }
+        self.give_up(worker);
+        Ok(())
+    }
+
+    /// Ends the attempt to own, and begins another while the lease says so.
+    pub(super) fn give_up(&mut self, worker: usize) {
         let now_ms = self.now_ms;
         let believes = self
             .workers
             .get(worker)
             .is_some_and(|known| known.lease_until_ms > known.now(now_ms).monotonic_ms);
         self.vacate(worker, believes);
-        Ok(())
     }
 
     /// Gives the seat up; what is not committed goes to the next owner in this

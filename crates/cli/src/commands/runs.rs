@@ -1,0 +1,206 @@
+//! `fermata runs`: what was started, what became of it, and stopping it.
+
+mod run_view;
+
+use clap::{Args, Subcommand};
+use fermata_core::command::{CancelCommand, Command};
+use fermata_core::identity::{RunId, Tenant};
+use fermata_jetstream::StreamReader;
+use fermata_jetstream::reader::Holes;
+use fermata_jetstream::topology::journal_stream;
+use serde_json::{Value, json};
+
+use crate::arguments::GlobalArguments;
+use crate::broker_session::{ANSWER_LIMIT, BrokerSession, asking_user, random_id};
+use crate::error::{CliError, ExitCode};
+use crate::journal_view::{RunHistory, RunList, RunStatus, RunSummary, read_message, read_run};
+use crate::output::Output;
+
+pub use run_view::{print_history, print_runs};
+
+/// How many runs are listed when nothing else is said: a screenful.
+const LIMIT_DEFAULT: usize = 50;
+
+/// How many messages are taken from a followed journal at a time.
+const BATCH_MESSAGES: usize = 128;
+
+/// What to do with runs.
+#[derive(Debug, Subcommand)]
+pub enum RunsCommand {
+    /// List runs, the newest first
+    #[command(after_help = "Examples:\n  fermata runs list\n  fermata runs list --tenant acme --status failed --limit 10")]
+    List(ListArguments),
+    /// Show a run: its nodes and its timeline
+    #[command(after_help = "Examples:\n  fermata runs show 0003c0de-0000-8000-8000-000000000000")]
+    Show(RunArguments),
+    /// Follow a run until it ends; ends with 0 if it succeeded, else with 1
+    #[command(after_help = "Examples:\n  fermata runs watch 0003c0de-0000-8000-8000-000000000000")]
+    Watch(RunArguments),
+    /// Stop a run: nothing new is started, and it ends once what is under way has an outcome
+    #[command(after_help = "Examples:\n  fermata runs cancel 0003c0de-0000-8000-8000-000000000000 --reason 'sent twice'")]
+    Cancel(CancelArguments),
+}
+
+/// Arguments of `fermata runs list`.
+#[derive(Debug, Clone, Args)]
+pub struct ListArguments {
+    /// Only runs of this tenant
+    #[arg(long)]
+    pub tenant: Option<Tenant>,
+    /// Only runs that stand here
+    #[arg(long, value_enum)]
+    pub status: Option<RunStatus>,
+    /// Only runs of this workflow
+    #[arg(long, value_name = "NAME")]
+    pub workflow: Option<String>,
+    /// At most so many
+    #[arg(long, default_value_t = LIMIT_DEFAULT, value_name = "N")]
+    pub limit: usize,
+}
+
+impl ListArguments {
+    fn takes(&self, run: &RunSummary) -> bool {
+        self.tenant.as_ref().is_none_or(|tenant| run.tenant == *tenant)
+            && self.status.is_none_or(|status| run.status == status)
+            && self.workflow.as_ref().is_none_or(|workflow| *run.workflow == **workflow)
+    }
+}
+
+/// Names one run.
+#[derive(Debug, Clone, Args)]
+pub struct RunArguments {
+    /// Id of the run
+    #[arg(value_name = "ID")]
+    pub id: RunId,
+}
+
+/// Arguments of `fermata runs cancel`.
+#[derive(Debug, Clone, Args)]
+pub struct CancelArguments {
+    /// Id of the run
+    #[arg(value_name = "ID")]
+    pub id: RunId,
+    /// Why, for people and the audit log
+    #[arg(long, default_value = "cancelled from the command line")]
+    pub reason: String,
+    /// Who asks, for the audit log; default: the user of the operating system
+    #[arg(long, value_name = "NAME")]
+    pub by: Option<String>,
+}
+
+/// Does what was typed.
+///
+/// # Errors
+///
+/// When the broker or the engine does not answer, or there is no such run.
+///
+/// # Cancel safety
+///
+/// When `cancel` is dropped, the run may be cancelled.
+pub async fn run(
+    command: RunsCommand,
+    global: &GlobalArguments,
+    output: &mut Output,
+) -> Result<ExitCode, CliError> {
+    let session = BrokerSession::open(global).await?;
+    match command {
+        RunsCommand::List(arguments) => list(&arguments, &session, output).await,
+        RunsCommand::Show(arguments) => show(arguments.id, &session, output).await,
+        RunsCommand::Watch(arguments) => watch(arguments.id, &session, output).await,
+        RunsCommand::Cancel(arguments) => cancel(arguments, &session, output).await,
+    }
+}
+
+async fn list(
+    arguments: &ListArguments,
+    session: &BrokerSession,
+    output: &mut Output,
+) -> Result<ExitCode, CliError> {
+    let partitions = (0..session.engine_config().await?.partitions).map(fermata_core::identity::PartitionId);
+    let runs = RunList::read(&StreamReader::new(session.broker()), partitions).await?;
+    let matching: Vec<_> =
+        runs.into_newest_first().into_iter().filter(|run| arguments.takes(run)).collect();
+    let (all, shown) = (matching.len(), matching.len().min(arguments.limit));
+    print_runs(matching.get(..shown).unwrap_or_default(), output)?;
+    if shown < all && !output.is_json() {
+        output.line(&format!("{shown} of {all} runs; `--limit` shows more"))?;
+    }
+    Ok(ExitCode::Success)
+}
+
+/// Reads the run, or says that there is none. Also tells where to follow its journal from.
+async fn find(run: RunId, session: &BrokerSession) -> Result<(RunHistory, u64), CliError> {
+    let partitions = session.engine_config().await?.partitions;
+    let not_found = || CliError::NotFound(format!("there is no run `{run}`; `fermata runs list` lists them"));
+    if run.partition().0 >= partitions {
+        return Err(not_found());
+    }
+    let (history, next) = read_run(&StreamReader::new(session.broker()), run).await?;
+    Ok((history.ok_or_else(not_found)?, next))
+}
+
+async fn show(
+    run: RunId,
+    session: &BrokerSession,
+    output: &mut Output,
+) -> Result<ExitCode, CliError> {
+    let (history, _) = find(run, session).await?;
+    print_history(&history, output)?;
+    Ok(ExitCode::Success)
+}
+
+async fn watch(
+    run: RunId,
+    session: &BrokerSession,
+    output: &mut Output,
+) -> Result<ExitCode, CliError> {
+    let (mut history, from) = find(run, session).await?;
+    if !output.is_json() {
+        run_view::print_head(&history, output)?;
+    }
+    run_view::print_timeline(&history.timeline, output)?;
+    let stream = journal_stream(run.partition());
+    let reader = StreamReader::new(session.broker());
+    let mut tail = reader.tail(&stream, from, Holes::Allowed).await?;
+    while !history.summary.status.has_ended() {
+        for message in tail.next_batch(BATCH_MESSAGES).await? {
+            let told = history.timeline.len();
+            for (header, record) in read_message(&stream, &message)? {
+                if header.run == Some(run) {
+                    history.fold(&header, &record);
+                }
+            }
+            run_view::print_timeline(history.timeline.get(told..).unwrap_or_default(), output)?;
+        }
+    }
+    let succeeded = history.summary.status == RunStatus::Succeeded;
+    Ok(if succeeded { ExitCode::Success } else { ExitCode::Findings })
+}
+
+async fn cancel(
+    arguments: CancelArguments,
+    session: &BrokerSession,
+    output: &mut Output,
+) -> Result<ExitCode, CliError> {
+    let run = arguments.id;
+    find(run, session).await?;
+    let by = arguments.by.unwrap_or_else(asking_user);
+    let reason = arguments.reason;
+    let command = |reply_to| {
+        Command::Cancel(CancelCommand { id: random_id(), run, by, reason, reply_to: Some(reply_to) })
+    };
+    let answer = session.ask_partition(run.partition(), ANSWER_LIMIT, command).await?;
+    let word = answer.get("answer").and_then(Value::as_str).unwrap_or("unreadable").to_owned();
+    if output.is_json() {
+        output.json_line(&json!({ "run": run, "answer": word }))?;
+    } else {
+        output.line(match word.as_str() {
+            "closing" => "the run is closing; it ends once what is under way has an outcome",
+            "already_closing" => "the run was closing already",
+            "not_running" => "the run has ended; there is nothing to cancel",
+            other => other,
+        })?;
+    }
+    let accepted = matches!(word.as_str(), "closing" | "already_closing");
+    Ok(if accepted { ExitCode::Success } else { ExitCode::Findings })
+}

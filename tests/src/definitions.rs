@@ -1,0 +1,85 @@
+//! Applying definitions as a user's tool does.
+
+use std::time::Duration;
+
+use fermata_actors::Engine;
+use fermata_core::command::{Command, DefineCommand, StrategyEntry, WorkflowEntry};
+use fermata_core::identity::PartitionId;
+use fermata_core::json::Json;
+use fermata_core::plan::{Executable, Plan};
+use fermata_core::strategy::StrategyDefinition;
+use fermata_definitions::{Limits, read_strategies, read_workflow};
+use fermata_jetstream::PublishOutcome;
+use fermata_wire::commands::CommandFrame;
+use fermata_wire::subjects;
+
+/// How long an engine may take to answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(20);
+
+/// Applies workflows and strategies written in YAML and waits until this
+/// process sees them; returns the revision.
+///
+/// # Panics
+///
+/// When they are refused.
+pub async fn apply_yaml(engine: &Engine, workflows: &[&str], strategies: &str) -> u64 {
+    let plans = workflows
+        .iter()
+        .map(|yaml| read_workflow(yaml, None, &Limits::WRITTEN).expect("a sound workflow"))
+        .map(Executable::into_plan)
+        .collect();
+    let strategies = read_strategies(strategies, None, &Limits::WRITTEN).expect("sound strategies");
+    apply(engine, plans, strategies).await
+}
+
+/// Applies plans and strategies and waits until this process sees them.
+///
+/// # Panics
+///
+/// When they are refused.
+pub async fn apply(engine: &Engine, plans: Vec<Plan>, strategies: Vec<StrategyDefinition>) -> u64 {
+    let ports = engine.ports();
+    let mut workflows = Vec::new();
+    for plan in plans {
+        let (digest, bytes) = fermata_wire::plan::encode(&plan).expect("an encodable plan");
+        ports.store.put_blob(&digest.to_string(), &bytes).await.expect("a stored plan");
+        let (name, version) = (plan.workflow.clone(), plan.workflow_version.clone());
+        workflows.push(WorkflowEntry { name, version, plan: digest });
+    }
+    let strategies = strategies.iter().map(|strategy| StrategyEntry {
+        name: strategy.name.as_str().into(),
+        version: strategy.version,
+        definition: Json::from_value(&serde_json::to_value(strategy).expect("JSON")),
+    });
+    let inbox = format!("_INBOX.test.{}", uuid::Uuid::from_bytes(rand::random()).simple());
+    let mut answers = ports.core.subscribe(&inbox).await.expect("a subscription");
+    let command = Command::Define(DefineCommand {
+        id: uuid::Uuid::from_bytes(rand::random()),
+        by: "test".to_owned(),
+        strategies: strategies.collect(),
+        workflows,
+        reply_to: Some(inbox.into()),
+    });
+    publish_command(engine, PartitionId::CONTROL, command).await;
+    let answer = tokio::time::timeout(ANSWER_LIMIT, answers.next()).await.expect("an answer in time");
+    let answer: serde_json::Value =
+        serde_json::from_slice(&answer.expect("an answer").payload).expect("JSON");
+    assert_eq!(answer["problems"], serde_json::json!([]), "the definitions are accepted");
+    let revision = answer["revision"].as_u64().expect("a revision");
+    let mut definitions = ports.definitions.clone();
+    let seen = definitions.wait_for(|snapshot| snapshot.revision >= revision);
+    tokio::time::timeout(ANSWER_LIMIT, seen).await.expect("in time").expect("a watch");
+    revision
+}
+
+/// Publishes one command.
+///
+/// # Panics
+///
+/// When it is not stored.
+pub async fn publish_command(engine: &Engine, partition: PartitionId, command: Command) {
+    let frame = CommandFrame { floor: 0, commands: vec![command] }.encode().expect("a frame");
+    let subject = subjects::commands(partition);
+    let outcome = engine.ports().publisher.publish(subject, None, frame.into()).await.await;
+    assert!(matches!(outcome, PublishOutcome::Stored { .. }), "{outcome:?}");
+}
