@@ -1,2 +1,59 @@
-//! Placeholder.
-fn main() {}
+//! `fermata-bench`: measures the engine against the broker that it runs on.
+//!
+//! Each case starts a nats-server of its own on an empty folder and the engine as a process of its
+//! own, so that CPU time and memory can be told apart and the engine can be killed.
+
+mod arguments;
+mod audit_feed;
+mod audit_progress;
+mod cases;
+mod client;
+mod definitions;
+mod engine_process;
+mod events;
+mod figures;
+mod journals;
+mod plugin;
+mod process_usage;
+mod report;
+mod setup;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use miette::{IntoDiagnostic as _, WrapErr as _};
+
+use arguments::{Arguments, Command};
+
+fn main() -> ExitCode {
+    let outcome = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .into_diagnostic()
+        .wrap_err("could not start the runtime")
+        .and_then(|runtime| runtime.block_on(run(Arguments::parse())));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(report) => {
+            eprintln!("{report:?}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> miette::Result<()> {
+    match arguments.command {
+        Some(Command::Engine(engine)) => engine_process::run(engine).await,
+        None => {
+            let mut report = report::Report::new(arguments.bench.json);
+            for case in arguments.bench.chosen() {
+                let measured = cases::run(case, &arguments.bench)
+                    .await
+                    .wrap_err_with(|| format!("case `{}` failed", case.name()))?;
+                measured.into_iter().for_each(|figures| report.add(figures));
+            }
+            report.finish();
+            Ok(())
+        }
+    }
+}

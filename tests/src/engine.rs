@@ -1,12 +1,19 @@
 //! An engine in this process.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use fermata_actors::{Engine, EngineConfig, Role};
 use fermata_audit::Signer;
 use fermata_executors::ExecutorsConfig;
 use fermata_jetstream::Topology;
+
+/// Name of every engine under test: what checkpoints begin with.
+pub const ENGINE_NAME: &str = "engine-under-test";
+
+/// How long partitions may take to find their owners.
+const OWNED_LIMIT: Duration = Duration::from_secs(60);
 
 /// How to start an engine for a test.
 #[derive(Debug)]
@@ -36,14 +43,31 @@ impl TestEngine {
         }
     }
 
+    /// The same under another name.
+    #[must_use]
+    pub fn named(self, worker: &str) -> Self {
+        Self { worker: worker.to_owned(), ..self }
+    }
+
+    /// The same with these roles only.
+    #[must_use]
+    pub fn with_roles(self, roles: impl IntoIterator<Item = Role>) -> Self {
+        Self { roles: roles.into_iter().collect(), ..self }
+    }
+
+    /// The same with these plugins.
+    #[must_use]
+    pub fn with_executors(self, executors: ExecutorsConfig) -> Self {
+        Self { executors, ..self }
+    }
+
     /// Starts it; checkpoints go below `folder`.
     ///
     /// # Panics
     ///
     /// When it does not start.
     pub async fn start(self, folder: &Path) -> Engine {
-        let signer = Signer::from_seed("fermata-test", [7; 32]).expect("a valid key name");
-        let checkpoint_dir = folder.join("checkpoints").join(&self.worker);
+        let checkpoint_dir = checkpoint_dir(folder, &self.worker);
         let topology = Topology { partitions: self.partitions, ..Topology::default() };
         let config = EngineConfig {
             nats_url: self.url,
@@ -51,10 +75,51 @@ impl TestEngine {
             roles: self.roles,
             topology,
             executors: self.executors,
-            signer,
-            engine: "engine-under-test".to_owned(),
+            signer: signer(),
+            engine: ENGINE_NAME.to_owned(),
             checkpoint_dir,
         };
         Engine::start(config).await.expect("the engine starts")
     }
+}
+
+/// The key that every engine under test signs with.
+///
+/// # Panics
+///
+/// Never: the name is valid.
+#[must_use]
+pub fn signer() -> Signer {
+    Signer::from_seed("fermata-test", [7; 32]).expect("a valid key name")
+}
+
+/// Where a worker below `folder` keeps its checkpoints.
+#[must_use]
+pub fn checkpoint_dir(folder: &Path, worker: &str) -> PathBuf {
+    folder.join("checkpoints").join(worker)
+}
+
+/// Waits until the partitions that `engines` own are `all`, together.
+///
+/// # Panics
+///
+/// When they are not in time.
+pub async fn all_owned(engines: &[&Engine], all: usize) {
+    let begun = Instant::now();
+    loop {
+        let mut owned = 0;
+        for engine in engines {
+            owned += owned_by(engine).await;
+        }
+        if owned == all {
+            return;
+        }
+        assert!(begun.elapsed() < OWNED_LIMIT, "{owned} of {all} partitions are owned");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// How many partitions `engine` owns.
+pub async fn owned_by(engine: &Engine) -> usize {
+    engine.status().await.iter().filter(|status| status.state == "owning").count()
 }

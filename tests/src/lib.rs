@@ -1,10 +1,16 @@
 //! What end-to-end tests and benchmarks share: a real broker, a real engine,
-//! and the acts of a user.
+//! a plugin, and the acts of a user.
 
+pub mod audit;
 pub mod broker;
 pub mod definitions;
 pub mod engine;
+pub mod events;
+pub mod garbage;
+pub mod invariants;
 pub mod journal;
+pub mod sink;
 
 pub use broker::TestBroker;
 pub use engine::TestEngine;
+pub use sink::Sink;

@@ -191,10 +191,10 @@ impl Auditor {
                     let _ = myself.cast(AuditorMessage::Answer(generation, Input::Read(answer)));
                 });
             }
-            Output::ReadStored { size } => {
+            Output::ReadStored { from } => {
                 let (ports, stream, myself) =
                     (self.ports.clone(), self.stream.clone(), myself.clone());
-                tokio::spawn(read_stored(ports, stream, size, generation, myself));
+                tokio::spawn(read_stored(ports, stream, from, generation, myself));
             }
             Output::Feed { tenant, frame } => {
                 let subject = subjects::audit_feed(tenant.as_ref());
@@ -275,17 +275,17 @@ pub(crate) fn message_of(message: StoredMessage) -> Message {
     Message { sequence, broker_time_ns, writer, payload }
 }
 
-/// Reads the stored log backwards to where entry `size` begins, and hands it
-/// over forwards: a checkpoint is at most a second old, so this is little.
+/// Reads the stored log backwards to the message that holds entry `from`, and
+/// hands it over forwards: a checkpoint is at most a second old, so this is little.
 async fn read_stored(
     ports: Ports,
     stream: String,
-    size: u64,
+    from: u64,
     generation: u64,
     myself: ActorRef<AuditorMessage>,
 ) {
     let (messages, last_sequence) = loop {
-        match stored_back_to(&ports, &stream, size).await {
+        match stored_back_to(&ports, &stream, from).await {
             Ok(found) => break found,
             Err(error) => {
                 tracing::warn!(stream, %error, "the audit log cannot be read; it is tried again");
@@ -303,7 +303,7 @@ async fn read_stored(
 async fn stored_back_to(
     ports: &Ports,
     stream: &str,
-    size: u64,
+    from: u64,
 ) -> Result<(Vec<Message>, u64), ReadError> {
     let state = ports.reader.stream_state(stream).await?;
     let mut found = Vec::new();
@@ -311,11 +311,14 @@ async fn stored_back_to(
     while sequence >= state.first_sequence.max(1) {
         let Some(message) = ports.reader.read_one(stream, sequence).await? else { break };
         let message = message_of(message);
+        // What nobody of ours wrote holds no entry, whatever its bytes say.
+        let ours = message.writer.is_some();
         let first = AuditFrame::decode(&message.payload)
             .ok()
+            .filter(|_| ours)
             .and_then(|frame| frame.entries.first().map(|entry| entry.index));
         found.push(message);
-        if first.is_some_and(|first| first <= size) {
+        if first.is_some_and(|first| first <= from) {
             break;
         }
         sequence -= 1;

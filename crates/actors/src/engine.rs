@@ -18,7 +18,7 @@ use fermata_jetstream::{
 use ractor::{Actor, ActorRef};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use tokio::task::JoinHandle;
+use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::coordinator::PartitionStatus;
@@ -181,7 +181,7 @@ impl EngineError {
 #[derive(Debug)]
 pub struct Engine {
     supervisor: ActorRef<SupervisorMessage>,
-    ended: JoinHandle<()>,
+    ended: watch::Receiver<bool>,
     ports: Ports,
 }
 
@@ -265,7 +265,13 @@ impl Engine {
         let (supervisor, ended) = Actor::spawn(None, supervisor, ())
             .await
             .map_err(|error| EngineError::Start(Box::new(error)))?;
-        Ok(Self { supervisor, ended, ports })
+        let (sender, receiver) = watch::channel(false);
+        tokio::spawn(async move {
+            let _ = ended.await;
+            // Nobody may be waiting for it.
+            let _ = sender.send(true);
+        });
+        Ok(Self { supervisor, ended: receiver, ports })
     }
 
     /// Waits until every partition is owned somewhere and this process has the
@@ -299,10 +305,14 @@ impl Engine {
         &self.ports
     }
 
-    /// Whether the process has given up.
-    #[must_use]
-    pub fn has_ended(&self) -> bool {
-        self.ended.is_finished()
+    /// Waits until the engine has given up: an actor kept failing.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped.
+    pub async fn ended(&self) {
+        // An error means that the waiting task is gone, and so is the engine.
+        let _ = self.ended.clone().wait_for(|ended| *ended).await;
     }
 
     /// Finishes what is in flight, gives partitions and leases back, and ends.
@@ -310,7 +320,7 @@ impl Engine {
         // Each partition has its own limit; all of them together have this.
         let limit = DRAIN_LIMIT * 6;
         let _ = self.supervisor.call(SupervisorMessage::Drain, Some(limit)).await;
-        let _ = tokio::time::timeout(DRAIN_LIMIT, self.ended).await;
+        let _ = tokio::time::timeout(DRAIN_LIMIT, self.ended()).await;
     }
 }
 

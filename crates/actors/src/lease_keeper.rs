@@ -150,11 +150,19 @@ impl LeaseKeeper {
         held: Held,
         state: &mut LeaseKeeperState,
     ) -> Result<(), LeaseError> {
-        let key = held.lease.key.clone();
+        let (key, lease, renewed_at_ms) =
+            (held.lease.key.clone(), held.lease.clone(), held.renewed_at_ms);
         let renewed = match self.keep(&key, Some(held)).await {
             Ok(renewed) => renewed,
             Err(error) => {
-                let _ = self.supervisor.cast(SupervisorMessage::Disown(partition));
+                // Not knowing is no reason to stop before the lease has run out:
+                // the fence keeps the journal whole all the same.
+                let held = Held { lease, renewed_at_ms };
+                if self.ports.clock.now().monotonic_ms < held.until_ms() {
+                    state.held.insert(partition, held);
+                } else {
+                    let _ = self.supervisor.cast(SupervisorMessage::Disown(partition));
+                }
                 return Err(error);
             }
         };

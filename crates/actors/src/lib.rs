@@ -30,5 +30,6 @@ pub mod metrics;
 pub mod node_runner;
 pub mod ports;
 pub mod supervisor;
+pub mod trace;
 
 pub use engine::{Engine, EngineConfig, EngineError, Role};

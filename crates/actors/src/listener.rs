@@ -28,6 +28,7 @@ use tokio::task::JoinHandle;
 
 use crate::hop::{AGAIN_AFTER, BATCH_MESSAGES_MAX, FRAMES_HELD_MAX, Hop, publish, settle};
 use crate::ports::Ports;
+use crate::trace;
 
 /// Name of the durable consumer that all listeners share.
 pub const LISTENER_CONSUMER: &str = "listener";
@@ -200,13 +201,15 @@ impl ListenerState {
         place: &Place<'_>,
         index: u32,
     ) -> AdmittedEvent {
+        let traceparent =
+            trace::event(event.tenant, &event.kind, &event.id, event.traceparent.as_deref());
         AdmittedEvent {
             event: EventReference {
                 tenant,
                 id: Arc::from(&*event.id),
                 source: self.text(&event.source),
                 kind: self.text(&event.kind),
-                traceparent: event.traceparent.as_deref().map(Arc::from),
+                traceparent: traceparent.map(Arc::from),
             },
             key: event.idempotency().to_be_bytes(),
             source: SourcePosition { sequence: place.sequence, index },

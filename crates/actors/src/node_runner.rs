@@ -25,6 +25,7 @@ use tokio::task::AbortHandle;
 use crate::coordinator::CoordinatorMessage;
 use crate::hop::{AGAIN_AFTER, publish};
 use crate::ports::Ports;
+use crate::trace;
 
 /// Attempts that run at once in this process; the rest waits its turn. What is
 /// ordered and waits is bounded by each partition's `attempts_open_max`.
@@ -147,7 +148,9 @@ impl NodeRunner {
         let (run, node, number) = (attempt.run, attempt.node.clone(), attempt.attempt);
         let task = tokio::spawn(async move {
             let _turn = turns.acquire().await;
-            let outcome = execute(&executors, &attempt).await;
+            let (span, traceparent) = trace::attempt(&attempt);
+            let outcome = execute(&executors, &attempt, traceparent).await;
+            span.end(failure_of(&outcome));
             // A runner that is gone has nobody to tell; the next owner orders again.
             let _ = myself.cast(NodeRunnerMessage::Ended(report_of(&attempt, outcome)));
         });
@@ -246,7 +249,11 @@ fn abort(run: RunId, state: &mut NodeRunnerState, myself: &ActorRef<NodeRunnerMe
     }
 }
 
-async fn execute(executors: &Executors, attempt: &Attempt) -> Outcome {
+async fn execute(
+    executors: &Executors,
+    attempt: &Attempt,
+    traceparent: Option<String>,
+) -> Outcome {
     let kind = match &attempt.work {
         AttemptWork::Noop => EffectKind::Noop,
         AttemptWork::Http { plugin, path, body } => EffectKind::Http(HttpCall {
@@ -258,7 +265,7 @@ async fn execute(executors: &Executors, attempt: &Attempt) -> Outcome {
     let request = EffectRequest {
         key: attempt.key().to_string(),
         attempt: attempt.attempt,
-        traceparent: attempt.traceparent.as_deref().map(str::to_owned),
+        traceparent,
         timeout: Duration::from_millis(attempt.timeout_ms),
         kind,
     };
@@ -269,6 +276,13 @@ async fn execute(executors: &Executors, attempt: &Attempt) -> Outcome {
         EffectOutcome::Failed { class, detail } => {
             Outcome::Failed { class: failure_class(class), detail }
         }
+    }
+}
+
+fn failure_of(outcome: &Outcome) -> Option<&str> {
+    match outcome {
+        Outcome::Succeeded { .. } => None,
+        Outcome::Failed { detail, .. } => Some(detail),
     }
 }
 

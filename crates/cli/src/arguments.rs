@@ -143,9 +143,15 @@ mod tests {
 
     #[test]
     fn what_every_command_takes_can_stand_behind_the_command() {
-        let arguments =
-            Arguments::try_parse_from(["fermata", "runs", "list", "--json", "--nats-url", "nats://a"])
-                .unwrap();
+        let arguments = Arguments::try_parse_from([
+            "fermata",
+            "runs",
+            "list",
+            "--json",
+            "--nats-url",
+            "nats://a",
+        ])
+        .unwrap();
 
         assert!(arguments.global.json);
         assert_eq!(arguments.global.nats_url.as_deref(), Some("nats://a"));

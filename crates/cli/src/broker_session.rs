@@ -141,8 +141,10 @@ impl BrokerSession {
                 };
             }
         };
-        serde_json::from_slice(&stored.payload)
-            .map_err(|source| CliError::Json { what: "the engine's configuration".to_owned(), source })
+        serde_json::from_slice(&stored.payload).map_err(|source| CliError::Json {
+            what: "the engine's configuration".to_owned(),
+            source,
+        })
     }
 
     /// A publisher over the publishing connection.
@@ -217,8 +219,9 @@ impl BrokerSession {
         let outcome = publisher.publish(subject.clone(), None, payload).await.await;
         stored_sequence(&subject, &outcome)?;
         match tokio::time::timeout(limit, answers.next()).await {
-            Ok(Some(answer)) => serde_json::from_slice(&answer.payload)
-                .map_err(|source| CliError::Json { what: "the engine's answer".to_owned(), source }),
+            Ok(Some(answer)) => serde_json::from_slice(&answer.payload).map_err(|source| {
+                CliError::Json { what: "the engine's answer".to_owned(), source }
+            }),
             Ok(None) | Err(_) => Err(CliError::NoAnswer {
                 seconds: limit.as_secs(),
                 what_now: "the command is stored and will be decided when an engine runs; \

@@ -93,7 +93,9 @@ pub enum CliError {
         url_file: String,
     },
     /// The broker cannot be reached.
-    #[error("the broker cannot be reached; start one with `fermata up`, or name one with `--nats-url`")]
+    #[error(
+        "the broker cannot be reached; start one with `fermata up`, or name one with `--nats-url`"
+    )]
     Connect(#[from] ConnectError),
     /// No engine was ever started on the broker.
     #[error("no engine was ever started on this broker; start one with `fermata up`")]
@@ -201,7 +203,8 @@ impl CliError {
             Self::NotFound(_) => ExitCode::NotFound,
             Self::Read(error) => of_read(error),
             Self::Follow(error) => of_follow(error),
-            Self::Topology(error) => of_api(&error.source),
+            Self::Topology(TopologyError::NoRoom { .. }) => ExitCode::Unreachable,
+            Self::Topology(TopologyError::Api { source, .. }) => of_api(source),
             Self::Store(_)
             | Self::Publisher(_)
             | Self::Lease(_)

@@ -8,6 +8,7 @@
 //! | [`error`] | what can go wrong, and every exit code |
 //! | [`broker_session`] | the way to the broker and to the engine on it |
 //! | [`journal_view`] | runs as the journals tell them |
+//! | [`local_engine`] | an engine in this process, with a broker of its own |
 //! | [`canonical_json`] | audit entries as people see them |
 //! | [`diagnostics`] | problems of documents, as a compiler shows them |
 //! | [`output`] | tables, lines, times |
@@ -22,6 +23,7 @@ pub mod demo;
 pub mod diagnostics;
 pub mod error;
 pub mod journal_view;
+pub mod local_engine;
 pub mod output;
 pub mod telemetry;
 

@@ -7,6 +7,8 @@
 use std::io::{self, IsTerminal as _, Write};
 
 use comfy_table::{ContentArrangement, Table, presets};
+use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -113,10 +115,10 @@ impl Output {
         }
         let mut table = Table::new();
         if self.terminal {
-            table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
+            table.load_style(presets::UTF8_HORIZONTAL_ONLY);
             table.set_content_arrangement(ContentArrangement::Dynamic);
         } else {
-            table.load_preset(presets::NOTHING);
+            table.load_style(presets::NOTHING);
             table.set_content_arrangement(ContentArrangement::Disabled);
         }
         table.set_header(columns.iter().map(|column| (*column).to_owned()).collect::<Vec<_>>());
@@ -130,10 +132,38 @@ impl Output {
         Ok(())
     }
 
+    /// A bar that shows how far something of `total` steps has come: on a terminal, and
+    /// for people. Take it away with `finish_and_clear` before the next line is printed.
+    #[must_use]
+    pub fn progress(&self, total: u64, what: &str) -> ProgressBar {
+        if !self.terminal || self.json {
+            return ProgressBar::hidden();
+        }
+        ProgressBar::new(total).with_message(what.to_owned()).with_style(
+            ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} ({elapsed})")
+                .unwrap_or_else(|_| ProgressStyle::default_bar()),
+        )
+    }
+
     /// `text` in the colour of `tone`, where colours are shown.
     #[must_use]
     pub fn tone(&self, tone: Tone, text: &str) -> String {
-        if self.colour { format!("\u{1b}[{}m{text}\u{1b}[0m", tone.code()) } else { text.to_owned() }
+        if self.colour {
+            format!("\u{1b}[{}m{text}\u{1b}[0m", tone.code())
+        } else {
+            text.to_owned()
+        }
+    }
+
+    /// A bar for work of `total` steps, drawn on standard error of a terminal only.
+    #[must_use]
+    pub fn progress(&self, total: u64, what: &'static str) -> ProgressBar {
+        if self.json || !self.terminal {
+            return ProgressBar::hidden();
+        }
+        let style = ProgressStyle::with_template("{bar:32} {pos}/{len} {msg} {elapsed}")
+            .unwrap_or_else(|_| ProgressStyle::default_bar());
+        ProgressBar::new(total).with_style(style).with_message(what)
     }
 
     /// Tells on standard error what went wrong, with all that lies behind it.

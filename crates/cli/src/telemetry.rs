@@ -8,15 +8,15 @@
 
 use std::io;
 
-use opentelemetry::trace::TracerProvider as _;
+use opentelemetry::trace::{SpanId, TraceId, TracerProvider as _};
 use opentelemetry_otlp::{ExporterBuildError, MetricExporter, SpanExporter};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use opentelemetry_sdk::metrics::periodic_reader_with_async_runtime::PeriodicReader;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::runtime::Tokio;
-use opentelemetry_sdk::trace::SdkTracerProvider;
 use opentelemetry_sdk::trace::span_processor_with_async_runtime::BatchSpanProcessor;
+use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator, SdkTracerProvider};
 use thiserror::Error;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
@@ -109,12 +109,29 @@ fn lines<Spans>(
 ) -> Box<dyn Layer<SpansThenLines<Spans>> + Send + Sync>
 where
     Spans: Layer<Registry> + Send + Sync + 'static,
-    SpansThenLines<Spans>: tracing::Subscriber + for<'span> tracing_subscriber::registry::LookupSpan<'span>,
+    SpansThenLines<Spans>:
+        tracing::Subscriber + for<'span> tracing_subscriber::registry::LookupSpan<'span>,
 {
     let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr);
     match format {
         LogFormat::Text => layer.with_filter(filter).boxed(),
         LogFormat::Json => layer.json().flatten_event(true).with_filter(filter).boxed(),
+    }
+}
+
+/// Random ids, except for the span of a run: that id follows from the run, so
+/// that the spans below it could name it before it was recorded.
+#[derive(Debug)]
+struct PlannedIds(RandomIdGenerator);
+
+impl IdGenerator for PlannedIds {
+    fn new_trace_id(&self) -> TraceId {
+        fermata_actors::trace::planned_ids()
+            .map_or_else(|| self.0.new_trace_id(), |(trace, _)| trace)
+    }
+
+    fn new_span_id(&self) -> SpanId {
+        fermata_actors::trace::planned_ids().map_or_else(|| self.0.new_span_id(), |(_, span)| span)
     }
 }
 
@@ -136,6 +153,7 @@ fn export() -> Result<Export, TelemetryError> {
     let exporter = SpanExporter::builder().with_http().build()?;
     let spans = SdkTracerProvider::builder()
         .with_resource(resource.clone())
+        .with_id_generator(PlannedIds(RandomIdGenerator::default()))
         .with_span_processor(BatchSpanProcessor::builder(exporter, Tokio).build())
         .build();
     let exporter = MetricExporter::builder().with_http().build()?;
@@ -145,6 +163,7 @@ fn export() -> Result<Export, TelemetryError> {
         .build();
     opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
     opentelemetry::global::set_tracer_provider(spans.clone());
+    fermata_actors::trace::export_spans();
     opentelemetry::global::set_meter_provider(metrics.clone());
     Ok(Export { spans, metrics })
 }

@@ -128,6 +128,8 @@ pub enum Effect {
     HandleCase(CaseNotice),
     /// File a command that could not be decided in the dead-letter stream.
     FileDead(DeadCommand),
+    /// Tell the instruments that a run has ended.
+    Ended(RunEnded),
     /// Publish the active definitions for everyone who watches.
     Project,
     /// Answer whoever sent a command.
@@ -137,6 +139,26 @@ pub enum Effect {
         /// The answer, JSON.
         answer: Json,
     },
+}
+
+/// A run that has ended, for traces and metrics: telling is no effect on the
+/// world, and a run whose owner was lost right then is not told again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunEnded {
+    /// The run.
+    pub run: RunId,
+    /// Its workflow.
+    pub workflow: Arc<str>,
+    /// W3C trace context of the event that started it.
+    pub traceparent: Option<Arc<str>>,
+    /// When it began, journal time, milliseconds.
+    pub started_ms: u64,
+    /// When it ended, journal time, milliseconds.
+    pub ended_ms: u64,
+    /// Nodes that ended well.
+    pub nodes_succeeded: u32,
+    /// Whether it ended other than well.
+    pub failed: bool,
 }
 
 /// A review case as its handler sees it.

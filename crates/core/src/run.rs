@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::effect::Outcome;
+use crate::effect::{Outcome, RunEnded};
 use crate::identity::{JournalTime, RunId, Tenant};
 use crate::json::Json;
 use crate::plan::{Executable, Join, NodeIndex};
@@ -185,6 +185,22 @@ impl Run {
             }
             Phase::Closing(reason) if self.running == 0 => Some(ending_of(reason)),
             Phase::Open | Phase::Closing(_) => None,
+        }
+    }
+
+    /// What the instruments are told when the run ends at `time`.
+    #[must_use]
+    pub fn ended(&self, run: RunId, time: JournalTime, failed: bool) -> RunEnded {
+        let plan = self.executable.plan();
+        let succeeded = self.nodes.iter().filter(|node| matches!(node, Node::Succeeded(_))).count();
+        RunEnded {
+            run,
+            workflow: plan.workflow.clone(),
+            traceparent: self.traceparent.clone(),
+            started_ms: self.deadline.0.saturating_sub(plan.run_timeout_ms),
+            ended_ms: time.0,
+            nodes_succeeded: u32::try_from(succeeded).unwrap_or(u32::MAX),
+            failed,
         }
     }
 

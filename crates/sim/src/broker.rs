@@ -174,12 +174,9 @@ impl Broker {
 
     /// Makes room in every stream.
     pub(crate) fn heal(&mut self) {
-        for name in [
-            StreamName::Commands,
-            StreamName::Journal,
-            StreamName::Audit,
-            StreamName::Checkpoints,
-        ] {
+        for name in
+            [StreamName::Commands, StreamName::Journal, StreamName::Audit, StreamName::Checkpoints]
+        {
             self.stream_mut(name).full_until_ms = 0;
         }
     }

@@ -139,9 +139,8 @@ impl Invariants {
     /// covers less than the one before it.
     fn invariant_checkpoints_are_true(&mut self, message: &Message) -> Result<(), Broken> {
         let broken = |detail: String| Broken::new("invariant_checkpoints_are_true", detail);
-        let checkpoint =
-            Checkpoint::open(&message.payload, std::slice::from_ref(&self.verifier))
-                .map_err(|error| broken(error.to_string()))?;
+        let checkpoint = Checkpoint::open(&message.payload, std::slice::from_ref(&self.verifier))
+            .map_err(|error| broken(error.to_string()))?;
         let size = checkpoint.size();
         if self.roots.get(&size) != Some(&checkpoint.root()) {
             return Err(broken(format!("the log never had the root signed for size {size}")));
@@ -273,6 +272,8 @@ pub(crate) fn insert_once(
 ) -> Result<(), Broken> {
     match seen.insert(id) {
         true => Ok(()),
-        false => Err(Broken::new("invariant_each_command_is_decided_once", format!("{what} {id} twice"))),
+        false => {
+            Err(Broken::new("invariant_each_command_is_decided_once", format!("{what} {id} twice")))
+        }
     }
 }

@@ -16,7 +16,8 @@ pub(crate) fn all() -> Result<Vec<(Digest, Arc<Executable>)>, Broken> {
 
 fn executable(plan: Plan) -> Result<(Digest, Arc<Executable>), Broken> {
     let broken = |detail: String| Broken::new("plans_are_sound", detail);
-    let (digest, _) = fermata_wire::plan::encode(&plan).map_err(|error| broken(error.to_string()))?;
+    let (digest, _) =
+        fermata_wire::plan::encode(&plan).map_err(|error| broken(error.to_string()))?;
     let executable = Executable::new(plan).map_err(|problems| broken(format!("{problems:?}")))?;
     Ok((digest, Arc::new(executable)))
 }

@@ -27,16 +27,29 @@ pub(crate) enum Work {
     /// Pull commands, and tell everyone that time has passed.
     Poll(u64),
     /// A message of COMMANDS from the consumer of that number.
-    Deliver { seat: u64, consumer: u64, message: Message },
+    Deliver {
+        seat: u64,
+        consumer: u64,
+        message: Message,
+    },
     /// The audit log was read.
-    Stored { auditor: u64, messages: Vec<Message> },
+    Stored {
+        auditor: u64,
+        messages: Vec<Message>,
+    },
     LeaseTick,
     TakeOver,
-    AttemptDone { token: u64, outcome: Outcome },
+    AttemptDone {
+        token: u64,
+        outcome: Outcome,
+    },
     Report(Report),
     OutcomeAnswered(u64, AppendOutcome),
     CheckpointAnswered(u64, AppendOutcome),
-    ReplayAgain { seat: u64, from: u64 },
+    ReplayAgain {
+        seat: u64,
+        from: u64,
+    },
     PublishOutcome(u64),
     PublishCheckpoint(u64),
 }
@@ -117,6 +130,8 @@ pub(crate) struct Consumer {
 #[derive(Debug, Default)]
 pub(crate) struct CheckpointWriter {
     pub(crate) expected: u64,
+    /// Entries that the stream's last checkpoint covers, as far as known.
+    covered: u64,
     pub(crate) in_flight: Option<Note>,
     pub(crate) waiting: Option<Note>,
 }
@@ -129,17 +144,18 @@ pub(crate) struct Note {
 }
 
 impl CheckpointWriter {
-    /// Drops what covers no more than `size`.
-    pub(crate) fn drop_covered(&mut self, size: u64) {
-        self.in_flight = self.in_flight.take().filter(|note| note.size > size);
-        self.waiting = self.waiting.take().filter(|note| note.size > size);
+    /// Notes that the stream ends at `last` with a checkpoint over `size` entries.
+    pub(crate) fn learn(&mut self, last: u64, size: u64) {
+        self.expected = last;
+        self.covered = self.covered.max(size);
     }
 
-    /// Takes the next one up, if nothing is in flight.
+    /// Takes the next one up, if nothing is in flight; what covers no more than
+    /// the stream's last is dropped.
     pub(crate) fn next(&mut self) -> Option<(u64, Bytes)> {
-        if self.in_flight.is_none() {
-            self.in_flight = self.waiting.take();
-        }
+        let covered = self.covered;
+        let next = self.in_flight.take().filter(|note| note.size > covered);
+        self.in_flight = next.or_else(|| self.waiting.take().filter(|note| note.size > covered));
         self.in_flight.as_ref().map(|note| (self.expected, note.text.clone()))
     }
 }

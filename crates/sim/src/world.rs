@@ -44,12 +44,22 @@ const STEPS_MAX: u64 = 200_000;
 #[derive(Debug)]
 enum Happening {
     /// A publish arrives at the broker.
-    Arrive { publish: Publish, reply: Option<Reply> },
+    Arrive {
+        publish: Publish,
+        reply: Option<Reply>,
+    },
     /// Somebody learns what became of a publish.
     Answer(Reply, AppendOutcome),
     /// Something reaches a worker, unless it has crashed since.
-    ToWorker { worker: usize, generation: u64, work: Work },
-    Wake { worker: usize, generation: u64 },
+    ToWorker {
+        worker: usize,
+        generation: u64,
+        work: Work,
+    },
+    Wake {
+        worker: usize,
+        generation: u64,
+    },
     Restart(usize),
     /// A receiver commits a call.
     Commit(Attempt),
@@ -322,7 +332,11 @@ impl World {
         let Some(seat) = self.workers.get_mut(worker).and_then(|known| known.seat.as_mut()) else {
             return Ok(());
         };
-        if seat.committed != last || seat.compared == last || !seat.owner.is_owning() || !seat.owner.is_quiet() {
+        if seat.committed != last
+            || seat.compared == last
+            || !seat.owner.is_owning()
+            || !seat.owner.is_quiet()
+        {
             return Ok(());
         }
         seat.compared = last;

@@ -21,6 +21,7 @@ use crate::definitions::ACTIVE_KEY;
 use crate::escalator::Escalator;
 use crate::listener::file;
 use crate::node_runner::NodeRunnerMessage;
+use crate::trace;
 
 /// Messages handed over at once while replaying.
 const REPLAY_BATCH: usize = 256;
@@ -181,6 +182,11 @@ impl Coordinator {
             Effect::FileDead(dead) => {
                 let (reader, myself) = (self.clone_for_reader(), myself.clone());
                 tokio::spawn(file_dead(reader, myself, dead));
+            }
+            Effect::Ended(ended) => {
+                self.metrics.nodes_succeeded(u64::from(ended.nodes_succeeded));
+                self.metrics.run_ended(ended.ended_ms.saturating_sub(ended.started_ms));
+                trace::run_ended(&ended);
             }
             Effect::Project => self.project(state),
             Effect::Reply { to, answer } => {

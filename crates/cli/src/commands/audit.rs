@@ -8,6 +8,7 @@ mod verify;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use fermata_audit::Verifier;
 use fermata_core::identity::{PartitionId, Tenant};
 
 use crate::arguments::GlobalArguments;
@@ -31,7 +32,9 @@ Examples:
   fermata audit verify --export audit && python3 tests/python/verify_audit.py audit/0.ndjson")]
     Verify(VerifyArguments),
     /// Print audit entries as they are made, one canonical JSON (RFC 8785) per line
-    #[command(after_help = "Examples:\n  fermata audit tail --tenant acme\n  fermata audit tail --from-start --no-follow")]
+    #[command(
+        after_help = "Examples:\n  fermata audit tail --tenant acme\n  fermata audit tail --from-start --no-follow"
+    )]
     Tail(TailArguments),
 }
 
@@ -83,7 +86,7 @@ pub async fn run(
     let session = BrokerSession::open(global).await?;
     match command {
         AuditCommand::Verify(arguments) => {
-            let audits = verify_partitions(&arguments, &session).await?;
+            let audits = verify(&arguments, &session).await?;
             print_audits(&audits, output)?;
             let sound = audits.iter().all(PartitionAudit::is_sound);
             Ok(if sound { ExitCode::Success } else { ExitCode::Findings })
@@ -91,6 +94,26 @@ pub async fn run(
         AuditCommand::Tail(arguments) if arguments.from_start => {
             feed::stored(&arguments, &session, output).await
         }
-        AuditCommand::Tail(arguments) => feed::live(arguments.tenant.as_ref(), &session, output).await,
+        AuditCommand::Tail(arguments) => {
+            feed::live(arguments.tenant.as_ref(), &session, output).await
+        }
     }
+}
+
+async fn verify(
+    arguments: &VerifyArguments,
+    session: &BrokerSession,
+) -> Result<Vec<PartitionAudit>, CliError> {
+    let config = session.engine_config().await?;
+    let verifier = Verifier::parse(arguments.vkey.as_ref().unwrap_or(&config.audit_vkey))?;
+    let (export, allow_tail) = (arguments.export.as_deref(), !arguments.complete);
+    let Some(partition) = arguments.partition else {
+        return verify_partitions(session, &config, &verifier, export, allow_tail).await;
+    };
+    if !config.partition_ids().contains(&partition) {
+        return Err(CliError::NotFound(format!("there is no partition `{partition}`")));
+    }
+    let audit =
+        verify_partition(session, &config, partition, &verifier, export, allow_tail).await?;
+    Ok(vec![audit])
 }

@@ -27,7 +27,9 @@ const DETAIL_CHARACTERS_MAX: usize = 70;
 #[derive(Debug, Subcommand)]
 pub enum DeadCommand {
     /// List dead letters, the newest first
-    #[command(after_help = "Examples:\n  fermata dead list\n  fermata dead list --tenant acme --reason not_json")]
+    #[command(
+        after_help = "Examples:\n  fermata dead list\n  fermata dead list --tenant acme --reason not_json"
+    )]
     List(ListArguments),
     /// Show a dead letter with its original bytes
     #[command(after_help = "Examples:\n  fermata dead show 17.0")]
@@ -69,12 +71,24 @@ pub struct FiledLetter {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DeadLetters {
     /// In the order in which they were filed first; each stage and id once.
-    pub letters: Vec<FiledLetter>,
+    letters: Vec<FiledLetter>,
     /// Sequences of messages that are no dead letters.
-    pub unreadable: Vec<u64>,
+    unreadable: Vec<u64>,
 }
 
 impl DeadLetters {
+    /// The letters in the order in which they were filed first; each stage and id once.
+    #[must_use]
+    pub fn letters(&self) -> &[FiledLetter] {
+        &self.letters
+    }
+
+    /// Sequences of messages that are no dead letters.
+    #[must_use]
+    pub fn unreadable(&self) -> &[u64] {
+        &self.unreadable
+    }
+
     /// Reads the stream.
     ///
     /// # Errors
@@ -144,9 +158,13 @@ pub async fn run(
     match command {
         DeadCommand::List(arguments) => list(&arguments, &dead, output),
         DeadCommand::Show(arguments) => {
-            let mut found = dead.letters.iter().filter(|filed| filed.letter.id == arguments.id).peekable();
+            let mut found =
+                dead.letters.iter().filter(|filed| filed.letter.id == arguments.id).peekable();
             if found.peek().is_none() {
-                let text = format!("there is no dead letter `{}`; `fermata dead list` lists them", arguments.id);
+                let text = format!(
+                    "there is no dead letter `{}`; `fermata dead list` lists them",
+                    arguments.id
+                );
                 return Err(CliError::NotFound(text));
             }
             found.try_for_each(|filed| show(filed, output))?;
@@ -192,7 +210,10 @@ fn list(
     }
     if !dead.unreadable.is_empty() && !output.is_json() {
         let count = dead.unreadable.len();
-        output.line(&format!("{count} message(s) of stream {DEAD_STREAM} are no dead letters: {:?}", dead.unreadable))?;
+        output.line(&format!(
+            "{count} message(s) of stream {DEAD_STREAM} are no dead letters: {:?}",
+            dead.unreadable
+        ))?;
     }
     Ok(ExitCode::Success)
 }

@@ -159,13 +159,18 @@ pub async fn make_active(
 /// # Errors
 ///
 /// When it cannot be written.
-pub fn print_answer(answer: &Answer, what: &str, output: &mut Output) -> Result<ExitCode, CliError> {
+pub fn print_answer(
+    answer: &Answer,
+    what: &str,
+    output: &mut Output,
+) -> Result<ExitCode, CliError> {
     let code = if answer.problems.is_empty() { ExitCode::Success } else { ExitCode::Findings };
     if output.is_json() {
         output.json_line(answer)?;
     } else if answer.problems.is_empty() {
         let title = output.tone(Tone::Good, "applied");
-        output.line(&format!("{title}: {what}; definitions are at revision {}", answer.revision))?;
+        output
+            .line(&format!("{title}: {what}; definitions are at revision {}", answer.revision))?;
     } else {
         for problem in &answer.problems {
             let title = output.tone(Tone::Bad, "refused");

@@ -1,11 +1,31 @@
 //! `fermata demo`: everything at work, and checked.
 
-use clap::Args;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use clap::Args;
+use fermata_actors::Role;
+use fermata_core::identity::RunId;
+use fermata_definitions::{Limits, read_strategies, read_workflow, report};
+use fermata_jetstream::Durability;
+use fermata_jetstream::topology::PARTITIONS_DEFAULT;
+
+use super::audit::{PartitionAudit, VerifyArguments, print_audits, verify_partitions};
+use super::dead::DeadLetters;
+use super::definitions::make_active;
+use super::runs::print_history;
+use super::up::{EngineArguments, PluginArgument};
+use super::{strategy, workflow};
 use crate::arguments::GlobalArguments;
-use crate::demo::scenario::EVENTS_DEFAULT;
+use crate::broker_session::{BrokerSession, stored_sequence};
+use crate::demo;
+use crate::demo::plugin_server::PluginServer;
+use crate::demo::scenario::{EVENTS_DEFAULT, Scenario};
+use crate::demo::tally::{Counting, Figure, Tally};
 use crate::error::{CliError, ExitCode};
-use crate::output::Output;
+use crate::journal_view::read_run;
+use crate::local_engine::{self, LocalEngine, OwnBroker, Start};
+use crate::output::{Output, Tone};
 
 /// Arguments of `fermata demo`; the data folder is a global one.
 #[derive(Debug, Clone, Args)]
@@ -23,7 +43,16 @@ pub struct DemoArguments {
     pub events: u32,
 }
 
-/// Shows everything at work.
+/// Folder of the demonstration when none is named.
+const DATA_DIR: &str = "target/demo";
+
+/// How long the engine may take for all events after the last was published.
+const SETTLE_LIMIT: Duration = Duration::from_secs(60);
+
+/// How often it is looked at.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Shows everything at work, and holds every figure against the scenario.
 ///
 /// # Errors
 ///
@@ -33,9 +62,247 @@ pub struct DemoArguments {
 ///
 /// Broker and engine end with the process.
 pub async fn run(
-    _arguments: DemoArguments,
-    _global: &GlobalArguments,
-    _output: &mut Output,
+    arguments: DemoArguments,
+    global: &GlobalArguments,
+    output: &mut Output,
 ) -> Result<ExitCode, CliError> {
-    Err(CliError::NotBuilt("demo"))
+    let data_dir = global.data_dir.clone().unwrap_or_else(|| PathBuf::from(DATA_DIR));
+    let plugins = PluginServer::start(Scenario::behaviours())
+        .await
+        .map_err(CliError::io("start the plugin server"))?;
+    let running = start(&data_dir, &plugins).await?;
+    let global = running.arguments(global);
+    say(output, &format!("broker     {}  (data in {})", running.url(), data_dir.display()))?;
+    say(output, &format!("plugins    {}  (counts effects per idempotency key)", plugins.url()))?;
+    running.engine().ready().await;
+    let figures = show(&arguments, &running, &plugins, &global, output).await;
+    if arguments.keep && figures.is_ok() {
+        let code = figures?;
+        say(output, "\nbroker and engine stay up; Ctrl-C ends them")?;
+        local_engine::stay(running).await?;
+        return Ok(code);
+    }
+    running.shut_down().await?;
+    figures
+}
+
+async fn start(data_dir: &Path, plugins: &PluginServer) -> Result<LocalEngine, CliError> {
+    // What an earlier demonstration left would be counted too.
+    match std::fs::remove_dir_all(data_dir.join("nats")) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(CliError::io(format!("empty `{}`", data_dir.display()))(error));
+        }
+        Ok(()) | Err(_) => {}
+    }
+    let _ = std::fs::remove_dir_all(data_dir.join("checkpoints"));
+    let named = |name: &&str| PluginArgument { name: (*name).to_owned(), url: plugins.url() };
+    let engine = EngineArguments {
+        partitions: PARTITIONS_DEFAULT,
+        plugins: Scenario::plugins().iter().map(named).collect(),
+        config: None,
+        audit_key: None,
+    };
+    LocalEngine::start(Start {
+        data_dir,
+        nats_url: None,
+        own_broker: OwnBroker { durability: Durability::Power, port: None },
+        roles: Role::ALL.into_iter().collect(),
+        name: Some("demo"),
+        engine: &engine,
+    })
+    .await
+}
+
+async fn show(
+    arguments: &DemoArguments,
+    running: &LocalEngine,
+    plugins: &PluginServer,
+    global: &GlobalArguments,
+    output: &mut Output,
+) -> Result<ExitCode, CliError> {
+    apply(global, output).await?;
+    let scenario = Scenario::new(arguments.events, "demo");
+    let reader = &running.engine().ports().reader;
+    let mut counting = Counting::begin(reader, PARTITIONS_DEFAULT).await?;
+    let begun = Instant::now();
+    publish(running, &scenario, output).await?;
+    let tally = settle(&mut counting, &scenario, output).await?;
+    let seconds = begun.elapsed().as_secs_f64();
+
+    let mut figures = tally.figures(&scenario.expected);
+    figures.extend(plugin_figures(plugins, &scenario));
+    let dead = DeadLetters::read(reader).await?;
+    let letters = u32::try_from(dead.letters.len()).unwrap_or(u32::MAX);
+    figures.push(Figure::new("dead letters that can be listed", scenario.expected.dead(), letters));
+    print_figures(&figures, &scenario, seconds, output)?;
+    if let (Some(run), false) = (tally.sample, output.is_json()) {
+        if let (Some(history), _) = read_run(reader, run).await? {
+            output.line(&format!(
+                "\n{}",
+                output.tone(Tone::Strong, "One run that needed another attempt")
+            ))?;
+            print_history(&history, output)?;
+        }
+    }
+    let audits = audit(global, output).await?;
+    let sound = audits.iter().all(PartitionAudit::is_sound);
+    let holds = figures.iter().all(Figure::holds);
+    if !output.is_json() {
+        epilogue(sound && holds, tally.sample, output)?;
+    }
+    Ok(if sound && holds { ExitCode::Success } else { ExitCode::Findings })
+}
+
+async fn apply(global: &GlobalArguments, output: &mut Output) -> Result<(), CliError> {
+    let read = |text, name| {
+        read_workflow(text, Some(name), &Limits::WRITTEN)
+            .map_err(|problems| CliError::Usage(report(&problems)))
+    };
+    let workflows = [
+        read(demo::REPORT_WORKFLOW, "report.workflow.yaml")?,
+        read(demo::REQUEST_WORKFLOW, "request.workflow.yaml")?,
+    ];
+    let strategies = read_strategies(demo::STRATEGIES, Some("strategies.yaml"), &Limits::WRITTEN)
+        .map_err(|problems| CliError::Usage(report(&problems)))?;
+    let mut new = workflow::new_definitions(&workflows)?;
+    let count = strategies.len();
+    new.strategies = strategy::entries(strategies)?;
+    let answer = make_active(new, Some("demo".to_owned()), global).await?;
+    if !answer.problems.is_empty() {
+        return Err(CliError::Usage(answer.problems.join("; ")));
+    }
+    let text = format!("applied    2 workflows, {count} strategies, revision {}", answer.revision);
+    say(output, &text)
+}
+
+async fn publish(
+    running: &LocalEngine,
+    scenario: &Scenario,
+    output: &mut Output,
+) -> Result<(), CliError> {
+    let publisher = &running.engine().ports().publisher;
+    let mut definitions = running.engine().ports().definitions.clone();
+    // What is published before the matcher has seen the strategies matches nothing.
+    let seen = definitions.wait_for(|snapshot| snapshot.revision > 0);
+    if tokio::time::timeout(SETTLE_LIMIT, seen).await.is_err() {
+        let what_now = "the definitions were applied and never became active".to_owned();
+        return Err(CliError::NoAnswer { seconds: SETTLE_LIMIT.as_secs(), what_now });
+    }
+    let mut receipts = Vec::with_capacity(scenario.messages.len());
+    for message in &scenario.messages {
+        let mut headers = fermata_jetstream::Headers::new();
+        headers.insert("Content-Type", message.content_type);
+        let subject = message.subject.clone();
+        let receipt = publisher.publish(subject, Some(headers), message.payload.clone()).await;
+        receipts.push((&message.subject, receipt));
+    }
+    for (subject, receipt) in receipts {
+        stored_sequence(subject, &receipt.await)?;
+    }
+    let (messages, events) = (scenario.messages.len(), scenario.expected.events);
+    say(output, &format!("published  {events} events in {messages} messages, each acknowledged"))
+}
+
+/// Waits until every figure of the journals is there, or the limit has passed.
+async fn settle(
+    counting: &mut Counting,
+    scenario: &Scenario,
+    output: &mut Output,
+) -> Result<Tally, CliError> {
+    let bar = output.progress(u64::from(scenario.expected.runs()), "runs completed");
+    let begun = Instant::now();
+    loop {
+        let tally = counting.count().await?;
+        let completed = tally.runs_succeeded.values().sum::<u32>();
+        bar.set_position(u64::from(completed));
+        let settled = tally.figures(&scenario.expected).iter().all(Figure::holds);
+        if settled || begun.elapsed() > SETTLE_LIMIT {
+            bar.finish_and_clear();
+            return Ok(tally.clone());
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+}
+
+fn plugin_figures(plugins: &PluginServer, scenario: &Scenario) -> Vec<Figure> {
+    let report = plugins.report();
+    let commits = |path: &String| report.paths.get(path).map_or(0, |counts| counts.commits);
+    let by_path = scenario.expected.commits.iter().map(|(path, expected)| {
+        Figure::new(format!("effects at {path}"), *expected, commits(path))
+    });
+    let most = Figure::new("most effects of one key", 1, report.commits_of_a_key_max);
+    by_path.chain([most]).collect()
+}
+
+fn print_figures(
+    figures: &[Figure],
+    scenario: &Scenario,
+    seconds: f64,
+    output: &mut Output,
+) -> Result<(), CliError> {
+    if output.is_json() {
+        return figures.iter().try_for_each(|figure| output.json_line(figure));
+    }
+    let events = scenario.expected.events;
+    let title = format!("What became of {events} events, in {seconds:.2} s");
+    output.line(&format!("\n{}", output.tone(Tone::Strong, &title)))?;
+    let row = |figure: &Figure| {
+        let verdict = match figure.holds() {
+            true => output.tone(Tone::Good, "as it must be"),
+            false => output.tone(Tone::Bad, "WRONG"),
+        };
+        let (found, expected) = (figure.found.to_string(), figure.expected.to_string());
+        vec![figure.what.clone(), found, expected, verdict]
+    };
+    let rows = figures.iter().map(row).collect();
+    output.table(&["OUTCOME", "FOUND", "IMPLIED", ""], rows, "")
+}
+
+/// Verifies the audit once everything is signed.
+async fn audit(
+    global: &GlobalArguments,
+    output: &mut Output,
+) -> Result<Vec<PartitionAudit>, CliError> {
+    let session = BrokerSession::open(global).await?;
+    let everything = VerifyArguments { partition: None, vkey: None, export: None, complete: false };
+    let begun = Instant::now();
+    let audits = loop {
+        let audits = verify_partitions(&everything, &session).await?;
+        let signed =
+            audits.iter().all(|audit| audit.report.unaudited == 0 && audit.report.unsigned == 0);
+        if signed || begun.elapsed() > SETTLE_LIMIT {
+            break audits;
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    };
+    if !output.is_json() {
+        output.line(&format!(
+            "\n{}",
+            output.tone(Tone::Strong, "The audit, recomputed from the journals")
+        ))?;
+    }
+    print_audits(&audits, output)?;
+    Ok(audits)
+}
+
+fn epilogue(good: bool, sample: Option<RunId>, output: &mut Output) -> Result<(), CliError> {
+    let verdict = match good {
+        true => output
+            .tone(Tone::Good, "Every figure is what the scenario implies, and the audit is sound."),
+        false => output.tone(Tone::Bad, "Something is not as it must be: see the tables above."),
+    };
+    output.line(&format!("\n{verdict}"))?;
+    output.line("\nTo look around yourself, keep it running and use a second terminal:")?;
+    output.line("  fermata demo --keep")?;
+    let run = sample.map_or_else(|| "<id>".to_owned(), |run| run.to_string());
+    for command in
+        ["runs list", &format!("runs show {run}"), "dead list", "audit verify", "audit tail"]
+    {
+        output.line(&format!("  fermata {command} --data-dir {DATA_DIR}"))?;
+    }
+    Ok(())
+}
+
+fn say(output: &mut Output, text: &str) -> Result<(), CliError> {
+    if output.is_json() { Ok(()) } else { output.line(text) }
 }

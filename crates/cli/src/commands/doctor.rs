@@ -110,7 +110,8 @@ async fn examine(arguments: &DoctorArguments, global: &GlobalArguments) -> Vec<C
     list.push(checks::durability(arguments.monitor_url.as_deref(), global).await);
     match session.engine_config().await {
         Ok(config) => {
-            let engine = format!("engine `{}` with {} data partitions", config.engine, config.partitions);
+            let engine =
+                format!("engine `{}` with {} data partitions", config.engine, config.partitions);
             list.push(Check::ok("engine", engine));
             list.push(checks::streams(&session, &config).await);
             list.extend(checks::ownership(&session, &config).await);

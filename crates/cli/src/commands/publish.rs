@@ -128,9 +128,7 @@ pub async fn run(
     Ok(code)
 }
 
-fn split(
-    messages: Vec<Result<EventMessage, Refused>>,
-) -> (Vec<EventMessage>, Vec<Refused>) {
+fn split(messages: Vec<Result<EventMessage, Refused>>) -> (Vec<EventMessage>, Vec<Refused>) {
     let (mut sound, mut refused) = (Vec::new(), Vec::new());
     for message in messages {
         match message {
@@ -150,7 +148,9 @@ async fn publish_lines(
     let mut code = ExitCode::Success;
     let mut lines = BufReader::new(tokio::io::stdin()).split(b'\n');
     let mut number = 0_u64;
-    while let Some(line) = lines.next_segment().await.map_err(CliError::io("read standard input"))? {
+    while let Some(line) =
+        lines.next_segment().await.map_err(CliError::io("read standard input"))?
+    {
         number += 1;
         if line.trim_ascii().is_empty() {
             continue;

@@ -28,7 +28,9 @@ const BATCH_MESSAGES: usize = 128;
 #[derive(Debug, Subcommand)]
 pub enum RunsCommand {
     /// List runs, the newest first
-    #[command(after_help = "Examples:\n  fermata runs list\n  fermata runs list --tenant acme --status failed --limit 10")]
+    #[command(
+        after_help = "Examples:\n  fermata runs list\n  fermata runs list --tenant acme --status failed --limit 10"
+    )]
     List(ListArguments),
     /// Show a run: its nodes and its timeline
     #[command(after_help = "Examples:\n  fermata runs show 0003c0de-0000-8000-8000-000000000000")]
@@ -37,7 +39,9 @@ pub enum RunsCommand {
     #[command(after_help = "Examples:\n  fermata runs watch 0003c0de-0000-8000-8000-000000000000")]
     Watch(RunArguments),
     /// Stop a run: nothing new is started, and it ends once what is under way has an outcome
-    #[command(after_help = "Examples:\n  fermata runs cancel 0003c0de-0000-8000-8000-000000000000 --reason 'sent twice'")]
+    #[command(
+        after_help = "Examples:\n  fermata runs cancel 0003c0de-0000-8000-8000-000000000000 --reason 'sent twice'"
+    )]
     Cancel(CancelArguments),
 }
 
@@ -116,7 +120,8 @@ async fn list(
     session: &BrokerSession,
     output: &mut Output,
 ) -> Result<ExitCode, CliError> {
-    let partitions = (0..session.engine_config().await?.partitions).map(fermata_core::identity::PartitionId);
+    let partitions =
+        (0..session.engine_config().await?.partitions).map(fermata_core::identity::PartitionId);
     let runs = RunList::read(&StreamReader::new(session.broker()), partitions).await?;
     let matching: Vec<_> =
         runs.into_newest_first().into_iter().filter(|run| arguments.takes(run)).collect();
@@ -131,7 +136,8 @@ async fn list(
 /// Reads the run, or says that there is none. Also tells where to follow its journal from.
 async fn find(run: RunId, session: &BrokerSession) -> Result<(RunHistory, u64), CliError> {
     let partitions = session.engine_config().await?.partitions;
-    let not_found = || CliError::NotFound(format!("there is no run `{run}`; `fermata runs list` lists them"));
+    let not_found =
+        || CliError::NotFound(format!("there is no run `{run}`; `fermata runs list` lists them"));
     if run.partition().0 >= partitions {
         return Err(not_found());
     }
@@ -187,7 +193,13 @@ async fn cancel(
     let by = arguments.by.unwrap_or_else(asking_user);
     let reason = arguments.reason;
     let command = |reply_to| {
-        Command::Cancel(CancelCommand { id: random_id(), run, by, reason, reply_to: Some(reply_to) })
+        Command::Cancel(CancelCommand {
+            id: random_id(),
+            run,
+            by,
+            reason,
+            reply_to: Some(reply_to),
+        })
     };
     let answer = session.ask_partition(run.partition(), ANSWER_LIMIT, command).await?;
     let word = answer.get("answer").and_then(Value::as_str).unwrap_or("unreadable").to_owned();

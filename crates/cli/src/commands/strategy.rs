@@ -117,7 +117,10 @@ async fn list(
     let mut rows = Vec::new();
     for entry in definitions.strategies.values() {
         let definition: StrategyDefinition = serde_json::from_str(entry.definition.as_str())
-            .map_err(|source| CliError::Json { what: format!("strategy `{}`", entry.name), source })?;
+            .map_err(|source| CliError::Json {
+                what: format!("strategy `{}`", entry.name),
+                source,
+            })?;
         let seen = |tenant: &String| definition.tenant == *tenant || definition.tenant == "*";
         if !arguments.tenant.as_ref().is_none_or(seen) {
             continue;
@@ -130,7 +133,11 @@ async fn list(
     }
     if !output.is_json() {
         let columns = ["STRATEGY", "VERSION", "TENANT", "ON", "PRIORITY", "WEIGHT", "ACTION"];
-        output.table(&columns, rows, "no strategies are active; apply some with `fermata strategy apply`")?;
+        output.table(
+            &columns,
+            rows,
+            "no strategies are active; apply some with `fermata strategy apply`",
+        )?;
     }
     Ok(ExitCode::Success)
 }

@@ -4,12 +4,14 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
+use fermata_actors::Role;
 use fermata_jetstream::Durability;
 use fermata_jetstream::topology::PARTITIONS_DEFAULT;
 
 use crate::arguments::GlobalArguments;
 use crate::error::{CliError, ExitCode};
-use crate::output::Output;
+use crate::local_engine::{self, LocalEngine, OwnBroker, Start};
+use crate::output::{Output, Tone};
 
 /// Arguments of `fermata up`; the address of a broker and the data folder are global ones.
 #[derive(Debug, Clone, Args)]
@@ -42,6 +44,9 @@ pub struct EngineArguments {
     /// Configuration file of the engine (JSON)
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Key that signs checkpoints, the same for all workers; default: <data dir>/audit.key, made when absent
+    #[arg(long, value_name = "FILE")]
+    pub audit_key: Option<PathBuf>,
 }
 
 /// What an acknowledged message survives.
@@ -80,7 +85,8 @@ impl FromStr for PluginArgument {
                 Ok(Self { name: name.to_owned(), url: url.to_owned() })
             }
             Some(_) | None => {
-                Err("expected a name and an address, as in `job-store=http://127.0.0.1:9000`".to_owned())
+                Err("expected a name and an address, as in `job-store=http://127.0.0.1:9000`"
+                    .to_owned())
             }
         }
     }
@@ -96,11 +102,33 @@ impl FromStr for PluginArgument {
 ///
 /// As a kill: nothing accepted is lost.
 pub async fn run(
-    _arguments: UpArguments,
-    _global: &GlobalArguments,
-    _output: &mut Output,
+    arguments: UpArguments,
+    global: &GlobalArguments,
+    output: &mut Output,
 ) -> Result<ExitCode, CliError> {
-    Err(CliError::NotBuilt("up"))
+    let own_broker = OwnBroker { durability: arguments.durability.into(), port: arguments.port };
+    let running = LocalEngine::start(Start {
+        data_dir: global.data_dir(),
+        nats_url: global.nats_url.as_deref(),
+        own_broker,
+        roles: Role::ALL.into_iter().collect(),
+        name: None,
+        engine: &arguments.engine,
+    })
+    .await?;
+    running.engine().ready().await;
+    if output.is_json() {
+        output.json_line(&serde_json::json!({ "ready": true, "nats_url": running.url() }))?;
+    } else {
+        output.line(&format!(
+            "{} at {}",
+            output.tone(Tone::Good, "fermata is up"),
+            running.url()
+        ))?;
+        output.line("publish to fermata.events.<tenant>.<type>; Ctrl-C ends it")?;
+    }
+    local_engine::stay(running).await?;
+    Ok(ExitCode::Success)
 }
 
 #[cfg(test)]

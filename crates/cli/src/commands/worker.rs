@@ -1,11 +1,16 @@
 //! `fermata worker`: some of the engine's roles on a broker that is there.
 
+use std::collections::BTreeSet;
+
 use clap::{Args, ValueEnum};
+use fermata_jetstream::Durability;
 
 use super::up::EngineArguments;
 use crate::arguments::GlobalArguments;
+use crate::broker_session::broker_url;
 use crate::error::{CliError, ExitCode};
-use crate::output::Output;
+use crate::local_engine::{self, LocalEngine, OwnBroker, Start};
+use crate::output::{Output, Tone};
 
 /// Arguments of `fermata worker`; the address of the broker and the data folder are global ones.
 #[derive(Debug, Clone, Args)]
@@ -38,6 +43,17 @@ pub enum Role {
     Coordinator,
 }
 
+impl From<Role> for fermata_actors::Role {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::Listener => Self::Listener,
+            Role::Matcher => Self::Matcher,
+            Role::Builder => Self::Builder,
+            Role::Coordinator => Self::Coordinator,
+        }
+    }
+}
+
 /// Starts the roles and stays until it is told to end.
 ///
 /// # Errors
@@ -48,9 +64,29 @@ pub enum Role {
 ///
 /// As a kill: nothing accepted is lost.
 pub async fn run(
-    _arguments: WorkerArguments,
-    _global: &GlobalArguments,
-    _output: &mut Output,
+    arguments: WorkerArguments,
+    global: &GlobalArguments,
+    output: &mut Output,
 ) -> Result<ExitCode, CliError> {
-    Err(CliError::NotBuilt("worker"))
+    let url = broker_url(global)?;
+    let roles = arguments.roles.iter().copied().map(Into::into).collect::<BTreeSet<_>>();
+    let running = LocalEngine::start(Start {
+        data_dir: global.data_dir(),
+        nats_url: Some(&url),
+        own_broker: OwnBroker { durability: Durability::Power, port: None },
+        roles,
+        name: arguments.name.as_deref(),
+        engine: &arguments.engine,
+    })
+    .await?;
+    if output.is_json() {
+        output.json_line(&serde_json::json!({ "started": true, "nats_url": url }))?;
+    } else {
+        output.line(&format!(
+            "{} at {url}; Ctrl-C ends it",
+            output.tone(Tone::Good, "the worker runs")
+        ))?;
+    }
+    local_engine::stay(running).await?;
+    Ok(ExitCode::Success)
 }

@@ -25,7 +25,9 @@ pub enum WorkflowCommand {
     #[command(after_help = "Examples:\n  fermata workflow check report.workflow.yaml")]
     Check(CheckArguments),
     /// Check workflow files and make them active, all or none
-    #[command(after_help = "Examples:\n  fermata workflow apply report.workflow.yaml request.workflow.yaml")]
+    #[command(
+        after_help = "Examples:\n  fermata workflow apply report.workflow.yaml request.workflow.yaml"
+    )]
     Apply(ApplyArguments),
     /// List the active workflows
     #[command(after_help = "Examples:\n  fermata workflow list --json")]

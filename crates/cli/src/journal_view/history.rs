@@ -225,23 +225,39 @@ fn what_happened(body: &Body, now: JournalTime) -> What {
                 What::failure("late outcome, changes nothing: failed", *class, detail)
             }
         },
-        Body::CaseOpened(opened) => {
-            What::plain(format!("review case {} opened for tier {}: {}", opened.case, opened.tier, opened.reason))
-        }
+        Body::CaseOpened(opened) => What::plain(format!(
+            "review case {} opened for tier {}: {}",
+            opened.case, opened.tier, opened.reason
+        )),
         Body::CaseNotifying(notifying) => {
             What::plain(format!("review case {} is told of again", notifying.case))
         }
         Body::CaseNotified(notified) => match &notified.outcome {
-            Outcome::Succeeded { .. } => What::plain(format!("review case {} told of", notified.case)),
-            Outcome::Failed { class, detail } => {
-                What::failure(format!("review case {} could not be told of", notified.case), *class, detail)
+            Outcome::Succeeded { .. } => {
+                What::plain(format!("review case {} told of", notified.case))
             }
+            Outcome::Failed { class, detail } => What::failure(
+                format!("review case {} could not be told of", notified.case),
+                *class,
+                detail,
+            ),
         },
         Body::CancelAnswered(answered) => What::detailed(
             format!("cancel asked by {}: {}", answered.by, answered.answer.as_str()),
             answered.reason.as_str(),
         ),
-        other => What::plain(other.kind().as_str()),
+        // Records of the partition: none belongs to a run.
+        Body::PartitionOwned(_)
+        | Body::ForeignSkipped(_)
+        | Body::CommandPoisoned(_)
+        | Body::DeadFiled(_)
+        | Body::EventStarted(_)
+        | Body::EventIgnored(_)
+        | Body::EventUnmatched(_)
+        | Body::EventRejected(_)
+        | Body::EventRepeated(_)
+        | Body::DefinitionsApplied(_)
+        | Body::DefinitionsRefused(_) => What::plain(body.kind().as_str()),
     }
 }
 
@@ -285,8 +301,7 @@ mod tests {
     fn a_failed_run_names_the_node_and_the_class() {
         let run = run_of("a");
         let mut script = Script::default();
-        let history =
-            history_of(&[script.at(5).started(run), script.at(9).failed(run, "fetch")]);
+        let history = history_of(&[script.at(5).started(run), script.at(9).failed(run, "fetch")]);
 
         let last = history.timeline.last().unwrap();
         assert_eq!(last.what.text, "run failed: node fetch failed");

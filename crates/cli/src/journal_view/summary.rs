@@ -63,11 +63,8 @@ impl RunSummary {
 
     /// Folds a later record of the run.
     pub fn fold(&mut self, header: &Header, record: &Record) {
-        match &record.body {
-            Body::NodeDispatched(_) => self.attempts += 1,
-            Body::NodeRetrying(_) => self.retries += 1,
-            _ => {}
-        }
+        self.attempts += u32::from(matches!(record.body, Body::NodeDispatched(_)));
+        self.retries += u32::from(matches!(record.body, Body::NodeRetrying(_)));
         if let Some(status) = RunStatus::after(header.kind) {
             self.status = status;
             self.ended_ms = status.has_ended().then_some(header.time.0);

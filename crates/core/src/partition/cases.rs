@@ -157,7 +157,9 @@ impl Partition {
     }
 
     /// A case is kept while its notice is outstanding, and for the minute in
-    /// which like events are added to it.
+    /// which like events are added to it. It is looked at again at full minutes
+    /// only: the owner begins frames that it does not write, and a replay, which
+    /// does not know of them, must forget the same cases.
     pub(super) fn expire_cases(&mut self) {
         while let Some((expires, case)) = self.case_expiry.front().copied() {
             if expires > self.time {
@@ -166,7 +168,7 @@ impl Partition {
             self.case_expiry.pop_front();
             match self.cases.get(&case) {
                 Some(known) if !known.notified => {
-                    self.case_expiry.push_back((self.time.plus_ms(MINUTE_MS), case));
+                    self.case_expiry.push_back((next_minute(self.time), case));
                 }
                 Some(_) | None => {
                     self.cases.remove(&case);
@@ -191,9 +193,12 @@ impl Partition {
             notified: false,
         };
         self.cases.insert(opened.case, known);
-        let expires = JournalTime((self.time.0 / MINUTE_MS + 1) * MINUTE_MS);
-        self.case_expiry.push_back((expires, opened.case));
+        self.case_expiry.push_back((next_minute(self.time), opened.case));
     }
+}
+
+fn next_minute(now: JournalTime) -> JournalTime {
+    JournalTime((now.0 / MINUTE_MS).saturating_add(1).saturating_mul(MINUTE_MS))
 }
 
 /// The reason code and details of the case for a run that ended badly; `None`

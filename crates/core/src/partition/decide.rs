@@ -10,7 +10,7 @@ use crate::identity::RunId;
 use crate::json::Json;
 use crate::record::{
     Body, CancelAnswer, CancelAnswered, CommandPoisoned, DeadFiled, EffectLate, EndReason,
-    EventIgnored, EventRejected, EventRepeated, EventStarted, EventUnmatched, Record, RunClosing,
+    EventIgnored, EventRejected, EventRepeated, EventStarted, EventUnmatched, Kind, Record, RunClosing,
     RunQuarantined, RunStarted,
 };
 use crate::run::{AttemptReport, Phase};
@@ -365,7 +365,10 @@ impl Partition {
     }
 
     fn end(&mut self, id: RunId, body: Body, out: &mut Decision) {
-        let Some(tenant) = self.runs.get(&id).map(|run| run.tenant.clone()) else { return };
+        let Some(run) = self.runs.get(&id) else { return };
+        let tenant = run.tenant.clone();
+        let failed = body.kind() != Kind::RunSucceeded;
+        out.effects.push(Effect::Ended(run.ended(id, self.time, failed)));
         let reason = match &body {
             Body::RunFailed(failed) => run_case(&failed.reason),
             Body::RunTimedOut(timed_out) => run_case(&timed_out.reason),

@@ -36,13 +36,16 @@ impl Owner {
         }
     }
 
-    /// Appends the open frame if none is in flight and it says anything.
+    /// Appends the open frame if none is in flight and it says anything, or if
+    /// something waits for an acknowledged append.
     pub(super) fn commit(&mut self, now: Now, outputs: &mut Vec<Output>) {
         if self.append.is_busy() || self.phase != Phase::Owning {
             return;
         }
         let says_something = !self.builder.is_empty() || self.open.is_some_and(|open| open.moved);
-        if !says_something && self.gated.is_empty() {
+        // A takeover orders some effects again that are recorded already.
+        let awaited = !self.gated.is_empty() || !self.decision.effects.is_empty();
+        if !says_something && !awaited {
             self.open = None;
             return;
         }
@@ -52,6 +55,8 @@ impl Owner {
 
     pub(super) fn close_frame(&mut self, epoch: u64, outputs: &mut Vec<Output>) {
         let Some(open) = self.open.take() else { return };
+        // The next frame has room again, also before anything opens it.
+        self.decision.begin_frame();
         let head = FrameHead {
             epoch,
             incarnation: self.config.incarnation,

@@ -49,7 +49,9 @@ impl Invariants {
             return Some(format!("cancel {id} has no answer"));
         }
         if let Some(run) = self.reference.runs_not_ended().first() {
-            let state = partition.run(*run).map(|run| run.nodes().map(|(_, node)| format!("{node:?}")).collect::<Vec<_>>());
+            let state = partition
+                .run(*run)
+                .map(|run| run.nodes().map(|(_, node)| format!("{node:?}")).collect::<Vec<_>>());
             return Some(format!("run {run} has not ended: {state:?}"));
         }
         if let Some(sequence) =
@@ -117,8 +119,9 @@ impl Invariants {
                     }
                 },
                 Want::Audit => match entries.next() {
-                    Some((index, header, commitment, leaf)) => verifier
-                        .audit(AuditEntry { index: *index, header, commitment, leaf }),
+                    Some((index, header, commitment, leaf)) => {
+                        verifier.audit(AuditEntry { index: *index, header, commitment, leaf })
+                    }
                     None => {
                         verifier.end_of_audit();
                         Ok(())
@@ -201,4 +204,3 @@ fn audit_entries(messages: &[Message]) -> Vec<OwnedEntry> {
     }
     entries
 }
-

@@ -129,9 +129,7 @@ impl Reference {
             Body::EventRepeated(event) => {
                 self.invariant_events_are_journaled_once(header, (event.source, None))
             }
-            Body::CancelAnswered(answered) => {
-                insert_once(&mut self.cancels, answered.id, "cancel")
-            }
+            Body::CancelAnswered(answered) => insert_once(&mut self.cancels, answered.id, "cancel"),
             Body::CommandPoisoned(dead) => {
                 let twice = self.poisoned.insert((dead.sequence, dead.index), false).is_some();
                 self.refuse_twice(twice, "a command is poisoned", sequence)

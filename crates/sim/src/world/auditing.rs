@@ -66,7 +66,8 @@ impl World {
             Output::Feed { .. } => {}
             Output::Checkpoint { note, size, .. } => {
                 self.say(worker, format_args!("signs size {size}"));
-                if let Some(seat) = self.workers.get_mut(worker).and_then(|known| known.seat_of(seat))
+                if let Some(seat) =
+                    self.workers.get_mut(worker).and_then(|known| known.seat_of(seat))
                 {
                     seat.checkpoints.waiting = Some(Note { text: note.into(), size });
                 }
@@ -153,21 +154,14 @@ impl World {
         let Some(known) = self.workers.get_mut(worker).and_then(|known| known.seat_of(seat)) else {
             return Ok(());
         };
-        let writer = &mut known.checkpoints;
+        // A refusal or no answer: the same again. A conflict: an own copy, or
+        // another auditor's; what covers more than that goes behind it.
         let again = match outcome {
-            AppendOutcome::Stored { sequence } => {
-                writer.expected = sequence;
-                writer.in_flight = None;
+            AppendOutcome::Stored { .. } | AppendOutcome::Conflict => {
+                known.checkpoints.learn(last, newest);
                 false
             }
             AppendOutcome::Refused | AppendOutcome::Unknown => true,
-            AppendOutcome::Conflict => {
-                // An own one, or another auditor's: what covers less than the
-                // newest is dropped, the rest goes behind it.
-                writer.expected = last;
-                writer.drop_covered(newest);
-                writer.in_flight.is_some()
-            }
         };
         match again {
             true => self.to_worker(worker, 200, Work::PublishCheckpoint(seat)),

@@ -21,8 +21,11 @@ impl World {
         match effect {
             Effect::Start(attempt) => return self.start(worker, attempt),
             Effect::Abort(run) => {
-                let tokens =
-                    self.workers.get(worker).map(|known| known.runner.of_run(run)).unwrap_or_default();
+                let tokens = self
+                    .workers
+                    .get(worker)
+                    .map(|known| known.runner.of_run(run))
+                    .unwrap_or_default();
                 for token in tokens {
                     // One in three does not listen.
                     if self.dice.below(3) > 0 {
@@ -34,8 +37,11 @@ impl World {
             }
             Effect::HandleCase(notice) => {
                 let slow = !self.healed && self.dice.below(4) == 0;
-                let after =
-                    if slow { self.dice.between(1_000, 150_000) } else { self.dice.between(5, 900) };
+                let after = if slow {
+                    self.dice.between(1_000, 150_000)
+                } else {
+                    self.dice.between(5, 900)
+                };
                 let outcome = Outcome::Succeeded { output: Json::null() };
                 let (case, attempt) = (notice.case, notice.attempt);
                 let report = Report::Case { case, attempt, outcome };
@@ -46,7 +52,7 @@ impl World {
                 let after = self.dice.between(5, 2_000);
                 self.to_worker(worker, after, Work::Report(report));
             }
-            Effect::Project | Effect::Reply { .. } => {}
+            Effect::Project | Effect::Reply { .. } | Effect::Ended(_) => {}
         }
         Ok(())
     }
@@ -109,7 +115,8 @@ impl World {
     }
 
     pub(super) fn publish_outcome_again(&mut self, worker: usize, id: u64) {
-        let frame = self.workers.get(worker).and_then(|known| known.runner.outbox.get(&id).cloned());
+        let frame =
+            self.workers.get(worker).and_then(|known| known.runner.outbox.get(&id).cloned());
         if let Some(frame) = frame {
             let generation = self.generation(worker);
             self.publish_command(frame, Reply::Outcome { worker, generation, id });

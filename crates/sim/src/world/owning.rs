@@ -122,7 +122,8 @@ impl World {
         // One reader never reads less than it has read before.
         let last_sequence = journal.seen_by_read(&self.faults, &mut self.dice).max(from - 1);
         let twice = self.dice.chance(self.faults.delivery_duplicated);
-        let messages = journal.from(from).iter().filter(|message| message.sequence <= last_sequence);
+        let messages =
+            journal.from(from).iter().filter(|message| message.sequence <= last_sequence);
         let mut inputs = Vec::new();
         for message in messages {
             inputs.push(Input::Journal(message.clone()));
@@ -150,6 +151,23 @@ impl World {
         let Some(seat) = self.workers.get_mut(worker).and_then(|known| known.seat_of(id)) else {
             return;
         };
+        let idle = seat.owner.is_quiet();
+        let auditor = seat.auditor_id;
+        let delivered = self.pull(worker, id);
+        let pause = if delivered { 40 } else { self.dice.between(100, 400) };
+        if !delivered && idle && self.dice.chance(100) && self.look_around(worker, id) {
+            return;
+        }
+        self.tell_owner(worker, id, [Input::Tick]);
+        self.tell_auditor(worker, auditor, [fermata_partition::auditor::Input::Tick]);
+        self.to_worker(worker, pause, Work::Poll(id));
+    }
+
+    /// Delivers the next commands, some of them late, twice or not at all.
+    fn pull(&mut self, worker: usize, id: u64) -> bool {
+        let Some(seat) = self.workers.get_mut(worker).and_then(|known| known.seat_of(id)) else {
+            return false;
+        };
         let mut delivered = Vec::new();
         let commands = self.broker.stream(StreamName::Commands);
         if let Some(consumer) = seat.consumer.as_mut().filter(|_| seat.owner.wants_commands()) {
@@ -165,22 +183,32 @@ impl World {
                     delivered.push((self.dice.between(1, 300), consumer.number, message.clone()));
                 }
             }
-            // What was left out at the end is found when idle: the consumer is
-            // held against the stream's last sequence.
-            let number = consumer.number;
-            if delivered.is_empty() && consumer.next > commands.last() && self.dice.chance(100) {
-                consumer.next = seat.owner.partition().position().sequence + 1;
-                consumer.number = number;
-            }
         }
-        let auditor = seat.auditor_id;
-        let pause = if delivered.is_empty() { self.dice.between(100, 400) } else { 40 };
+        let any = !delivered.is_empty();
         for (after, consumer, message) in delivered {
             self.to_worker(worker, after, Work::Deliver { seat: id, consumer, message });
         }
-        self.tell_owner(worker, id, [Input::Tick]);
-        self.tell_auditor(worker, auditor, [fermata_partition::auditor::Input::Tick]);
-        self.to_worker(worker, pause, Work::Poll(id));
+        any
+    }
+
+    /// An idle owner looks whether its consumer left something out at the end,
+    /// and whether somebody has taken the partition over behind its back: a
+    /// takeover whose request was delayed may be stored long after its sender
+    /// has died, and then nobody else goes on. Returns whether it gave up.
+    fn look_around(&mut self, worker: usize, id: u64) -> bool {
+        let Some(seat) = self.workers.get_mut(worker).and_then(|known| known.seat_of(id)) else {
+            return false;
+        };
+        if let Some(consumer) = &mut seat.consumer {
+            consumer.next = seat.owner.partition().position().sequence + 1;
+        }
+        let mut behind = self.broker.stream(StreamName::Journal).from(seat.committed + 1).iter();
+        let taken = seat.owner.is_owning() && behind.any(|message| message.writer.is_some());
+        if taken {
+            self.say(worker, "finds the partition taken over");
+            self.give_up(worker);
+        }
+        taken
     }
 
     fn lease_tick(&mut self, worker: usize) {

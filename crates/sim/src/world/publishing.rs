@@ -18,7 +18,13 @@ const ANSWER_MS_MAX: u64 = 2_000;
 const DELAY_MS_MAX: u64 = 30_000;
 
 impl World {
-    pub(super) fn publish_fenced(&mut self, stream: StreamName, send: Send, later: bool, reply: Reply) {
+    pub(super) fn publish_fenced(
+        &mut self,
+        stream: StreamName,
+        send: Send,
+        later: bool,
+        reply: Reply,
+    ) {
         let publish = Publish {
             stream,
             expected_last_sequence: Some(send.expected_last_sequence),

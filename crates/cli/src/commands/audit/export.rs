@@ -29,8 +29,8 @@ impl Export {
         fs::create_dir_all(folder)
             .map_err(CliError::io(format!("create the folder `{}`", folder.display())))?;
         let path = folder.join(format!("{partition}.ndjson"));
-        let file = File::create(&path)
-            .map_err(CliError::io(format!("create `{}`", path.display())))?;
+        let file =
+            File::create(&path).map_err(CliError::io(format!("create `{}`", path.display())))?;
         let mut export =
             Self { path, file: BufWriter::new(file), entries: 0, waiting: VecDeque::new() };
         export.write(&export_first_line(origin, vkey))?;
@@ -88,7 +88,8 @@ mod tests {
     #[test]
     fn a_checkpoint_stands_where_the_tree_has_its_size() {
         let folder = tempfile::tempdir().unwrap();
-        let mut export = Export::create(folder.path(), PartitionId::CONTROL, "e/control", "k").unwrap();
+        let mut export =
+            Export::create(folder.path(), PartitionId::CONTROL, "e/control", "k").unwrap();
         export.checkpoint(b"e/control\n2\nroot\n").unwrap();
         for index in 0..3 {
             export.entry(index, b"h", &[1; 32], &Hash([2; 32])).unwrap();

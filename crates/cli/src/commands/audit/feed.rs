@@ -33,7 +33,9 @@ pub(super) async fn live(
     let mut entries = CoreMessages::new(session.broker()).subscribe(&subject).await?;
     while let Some(message) = entries.next().await {
         match AuditFrame::decode(&message.payload) {
-            Ok(frame) => lines_of(&frame, None, None).iter().try_for_each(|line| output.line(line))?,
+            Ok(frame) => {
+                lines_of(&frame, None, None).iter().try_for_each(|line| output.line(line))?
+            }
             // Anyone may publish here; what is no frame is no entry.
             Err(error) => tracing::warn!(subject = %message.subject, %error, "not an audit frame"),
         }

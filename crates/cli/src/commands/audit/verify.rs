@@ -1,6 +1,7 @@
 //! `fermata audit verify`: the three streams of each partition against each other.
 
 use std::collections::VecDeque;
+use std::path::Path;
 
 use fermata_audit::{AuditEntry, Hash, JournalLeaf, PartitionVerifier, Report, Verifier, Want};
 use fermata_core::identity::PartitionId;
@@ -13,10 +14,9 @@ use fermata_wire::journal::JournalFrame;
 use serde::Serialize;
 use serde_json::json;
 
-use super::VerifyArguments;
 use super::export::Export;
 use super::section::Section;
-use crate::broker_session::BrokerSession;
+use crate::broker_session::{BrokerSession, EngineConfig};
 use crate::error::CliError;
 use crate::output::{Output, Tone};
 
@@ -62,59 +62,56 @@ impl PartitionAudit {
     }
 }
 
-/// Checks the partitions that the arguments name.
+/// Checks every partition with the key `verifier`, and writes each log to the folder `export`
+/// if one is named. With `allow_tail`, what is not audited or signed yet is counted and is no
+/// finding.
 ///
 /// # Errors
 ///
-/// When the broker does not answer, the key is none, or an export cannot be written.
+/// When the broker does not answer or an export cannot be written.
 ///
 /// # Cancel safety
 ///
 /// Can be dropped; an export may be half written.
 pub async fn verify_partitions(
-    arguments: &VerifyArguments,
     session: &BrokerSession,
+    config: &EngineConfig,
+    verifier: &Verifier,
+    export: Option<&Path>,
+    allow_tail: bool,
 ) -> Result<Vec<PartitionAudit>, CliError> {
-    let config = session.engine_config().await?;
-    let vkey = arguments.vkey.as_ref().unwrap_or(&config.audit_vkey);
-    Verifier::parse(vkey)?;
-    let all = config.partition_ids();
-    let partitions = match arguments.partition {
-        Some(one) if all.contains(&one) => vec![one],
-        Some(one) => return Err(CliError::NotFound(format!("there is no partition `{one}`"))),
-        None => all,
-    };
-    let reader = StreamReader::new(session.broker());
     let mut audits = Vec::new();
-    for partition in partitions {
-        let origin = config.audit_origin(partition);
-        let folder = arguments.export.as_deref();
-        let export = folder.map(|folder| Export::create(folder, partition, &origin, vkey)).transpose()?;
-        let mut check = Check::open(&reader, partition, &origin, vkey, !arguments.complete).await?;
-        check.export = export;
-        audits.push(check.finish().await?);
+    for partition in config.partition_ids() {
+        let one = verify_partition(session, config, partition, verifier, export, allow_tail);
+        audits.push(one.await?);
     }
     Ok(audits)
 }
 
-/// Checks one partition's log named `origin` with the key `vkey`. With `allow_tail`, what is not
-/// audited or signed yet is counted and is no finding.
+/// Checks one partition; otherwise as [`verify_partitions`].
 ///
 /// # Errors
 ///
-/// When the broker does not answer or the key is none.
+/// When the broker does not answer or the export cannot be written.
 ///
 /// # Cancel safety
 ///
-/// Can be dropped.
+/// Can be dropped; the export may be half written.
 pub async fn verify_partition(
-    reader: &StreamReader,
+    session: &BrokerSession,
+    config: &EngineConfig,
     partition: PartitionId,
-    origin: &str,
-    vkey: &str,
+    verifier: &Verifier,
+    export: Option<&Path>,
     allow_tail: bool,
 ) -> Result<PartitionAudit, CliError> {
-    Check::open(reader, partition, origin, vkey, allow_tail).await?.finish().await
+    let origin = config.audit_origin(partition);
+    let reader = StreamReader::new(session.broker());
+    let mut check = Check::open(&reader, partition, &origin, verifier, allow_tail).await?;
+    if let Some(folder) = export {
+        check.export = Some(Export::create(folder, partition, &origin, &verifier.vkey())?);
+    }
+    check.finish().await
 }
 
 /// A record with what its leaf depends on.
@@ -150,7 +147,7 @@ impl Check {
         reader: &StreamReader,
         partition: PartitionId,
         origin: &str,
-        vkey: &str,
+        verifier: &Verifier,
         allow_tail: bool,
     ) -> Result<Self, CliError> {
         let (journal, audit) = (journal_stream(partition), audit_stream(partition));
@@ -160,7 +157,7 @@ impl Check {
         let journal_end = reader.stream_state(&journal).await?.last_sequence;
         Ok(Self {
             partition,
-            verifier: PartitionVerifier::new(origin, vec![Verifier::parse(vkey)?], allow_tail),
+            verifier: PartitionVerifier::new(origin, vec![verifier.clone()], allow_tail),
             journal: Section::open(reader, &journal, journal_end).await?,
             audit: Section::open(reader, &audit, audit_end).await?,
             checkpoints: Section::open(reader, CHECKPOINTS_STREAM, checkpoints_end).await?,
@@ -198,10 +195,17 @@ impl Check {
                 Err(error) => self.note(journal_stream(self.partition), &message, &error),
             }
         }
-        if let Some(Leaf { index, header, salt, payload, journal_sequence }) = self.records.pop_front() {
+        if let Some(Leaf { index, header, salt, payload, journal_sequence }) =
+            self.records.pop_front()
+        {
             let (header, salt, payload) = (&header, &salt, &payload);
-            let taken =
-                self.verifier.journal(JournalLeaf { index, header, salt, payload, journal_sequence });
+            let taken = self.verifier.journal(JournalLeaf {
+                index,
+                header,
+                salt,
+                payload,
+                journal_sequence,
+            });
             debug_assert!(taken.is_ok(), "the check asked for it");
         }
         Ok(())
@@ -219,8 +223,7 @@ impl Check {
             }
         }
         if let Some(StoredEntry { index, header, commitment, leaf }) = self.entries.pop_front() {
-            let entry =
-                AuditEntry { index, header: &header, commitment: &commitment, leaf: &leaf };
+            let entry = AuditEntry { index, header: &header, commitment: &commitment, leaf: &leaf };
             let taken = self.verifier.audit(entry);
             debug_assert!(taken.is_ok(), "the check asked for it");
             if let Some(export) = &mut self.export {

@@ -68,15 +68,19 @@ pub(super) async fn durability(named: Option<&str>, global: &GlobalArguments) ->
         return Check::warn("durability", "not known", hint);
     };
     match is_sync_always(&url).await {
-        Ok(true) => Check::ok("durability", "power: every message is synced before it is acknowledged"),
+        Ok(true) => {
+            Check::ok("durability", "power: every message is synced before it is acknowledged")
+        }
         Ok(false) => Check::warn(
             "durability",
             "process: acknowledged messages survive a kill, not a power cut",
             "set `sync_interval: always` in the broker's configuration, as in nats/durable.conf",
         ),
-        Err(error) => {
-            Check::warn("durability", error.to_string(), "check the address given by `--monitor-url`")
-        }
+        Err(error) => Check::warn(
+            "durability",
+            error.to_string(),
+            "check the address given by `--monitor-url`",
+        ),
     }
 }
 
@@ -89,10 +93,11 @@ pub(super) async fn streams(session: &BrokerSession, config: &EngineConfig) -> C
     }
 }
 
-/// Missing streams are a fault, other settings may be an operator's choice. More
-/// replicas than a single server has are no drift.
+/// Missing streams are a fault. How many replicas there are and how much room a stream
+/// has is for the operator to choose and no drift.
 fn judge_drift(found: &[Drift], count: usize) -> Check {
-    let drifts: Vec<_> = found.iter().filter(|drift| drift.field != "num_replicas").collect();
+    let is_choice = |drift: &&Drift| matches!(drift.field.as_str(), "num_replicas" | "max_bytes");
+    let drifts: Vec<_> = found.iter().filter(|drift| !is_choice(drift)).collect();
     let missing: Vec<_> = drifts.iter().filter(|drift| drift.field == "name").collect();
     if !missing.is_empty() {
         let names: Vec<_> = missing.iter().map(|drift| drift.stream.as_str()).collect();
@@ -104,7 +109,9 @@ fn judge_drift(found: &[Drift], count: usize) -> Check {
     }
     let texts: Vec<_> = drifts
         .iter()
-        .map(|drift| format!("{}.{} is {}, not {}", drift.stream, drift.field, drift.found, drift.expected))
+        .map(|drift| {
+            format!("{}.{} is {}, not {}", drift.stream, drift.field, drift.found, drift.expected)
+        })
         .collect();
     let texts: Vec<_> = texts.iter().map(String::as_str).collect();
     Check::warn("streams", named(&texts), "compare with nats/topology.json and edit the streams")
@@ -154,7 +161,10 @@ fn judge_workers(workers: &[String]) -> Check {
 
 fn judge_partitions(config: &EngineConfig, unowned: &[String]) -> Check {
     if unowned.is_empty() {
-        return Check::ok("partitions", format!("all {} are owned, control included", u32::from(config.partitions) + 1));
+        return Check::ok(
+            "partitions",
+            format!("all {} are owned, control included", u32::from(config.partitions) + 1),
+        );
     }
     let names: Vec<_> = unowned.iter().map(String::as_str).collect();
     Check::fail(
@@ -175,7 +185,11 @@ fn judge_clock(ahead_ms: i128) -> Check {
     let (size, direction) = (ahead_ms.abs(), if ahead_ms < 0 { "behind" } else { "ahead of" });
     let found = format!("the broker is {size} ms {direction} this machine");
     if size > CLOCK_ERROR_MS_MAX {
-        return Check::fail("clock", found, "set both clocks by NTP: timers are due in journal time");
+        return Check::fail(
+            "clock",
+            found,
+            "set both clocks by NTP: timers are due in journal time",
+        );
     }
     Check::ok("clock", found)
 }
@@ -192,8 +206,9 @@ async fn broker_ahead_ms(session: &BrokerSession) -> Option<i128> {
     let after = OffsetDateTime::now_utc();
     let answer: Value = serde_json::from_slice(&answer.payload).ok()?;
     let told = OffsetDateTime::parse(answer.get("ts")?.as_str()?, &Rfc3339).ok()?;
-    let between = before + (after - before) / 2;
-    Some((told - between).whole_milliseconds())
+    let waited: time::Duration = after - before;
+    let ahead: time::Duration = told - (before + waited / 2);
+    Some(ahead.whole_milliseconds())
 }
 
 #[cfg(test)]
@@ -209,14 +224,16 @@ mod tests {
     #[test]
     fn a_missing_stream_fails_and_another_setting_warns() {
         assert_eq!(judge_drift(&[], 30).health, Health::Ok);
-        assert_eq!(judge_drift(&[drift("EVENTS", "max_bytes")], 30).health, Health::Warn);
+        assert_eq!(judge_drift(&[drift("EVENTS", "discard")], 30).health, Health::Warn);
         let missing = judge_drift(&[drift("EVENTS", "max_bytes"), drift("DEAD", "name")], 30);
         assert_eq!((missing.health, missing.found.as_str()), (Health::Fail, "missing: DEAD"));
     }
 
     #[test]
-    fn more_replicas_are_no_drift() {
-        assert_eq!(judge_drift(&[drift("EVENTS", "num_replicas")], 30).health, Health::Ok);
+    fn the_size_of_a_stream_and_its_replicas_are_no_drift() {
+        let chosen = [drift("EVENTS", "num_replicas"), drift("EVENTS", "max_bytes")];
+
+        assert_eq!(judge_drift(&chosen, 30).health, Health::Ok);
     }
 
     #[test]

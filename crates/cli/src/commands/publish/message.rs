@@ -68,7 +68,8 @@ impl EventMessage {
             Err(Refused { from: origin.clone(), index: None, reason, detail: detail.to_owned() })
         };
         let Some(tenant) = tenant.or_else(|| common(events, "tenant")) else {
-            let detail = "whose event is it? name the tenant with `--tenant`, or in the event as `tenant`";
+            let detail =
+                "whose event is it? name the tenant with `--tenant`, or in the event as `tenant`";
             return refuse("no_tenant", detail);
         };
         let kind = kind.or(if is_batch { Some(BATCH_TYPE) } else { common(events, "type") });
@@ -115,7 +116,11 @@ impl EventMessage {
     }
 
     fn content_type(&self) -> &'static str {
-        if self.is_batch { "application/cloudevents-batch+json" } else { "application/cloudevents+json" }
+        if self.is_batch {
+            "application/cloudevents-batch+json"
+        } else {
+            "application/cloudevents+json"
+        }
     }
 }
 
@@ -155,9 +160,14 @@ pub(super) fn inline_event(arguments: &PublishArguments) -> Result<Vec<u8>, CliE
 mod tests {
     use super::*;
 
-    const EVENT: &str = r#"{"specversion":"1.0","id":"1","source":"/s","type":"a.b","tenant":"acme"}"#;
+    const EVENT: &str =
+        r#"{"specversion":"1.0","id":"1","source":"/s","type":"a.b","tenant":"acme"}"#;
 
-    fn message(text: &str, tenant: Option<&str>, kind: Option<&str>) -> Result<EventMessage, Refused> {
+    fn message(
+        text: &str,
+        tenant: Option<&str>,
+        kind: Option<&str>,
+    ) -> Result<EventMessage, Refused> {
         EventMessage::new("f".to_owned(), text.as_bytes().to_vec(), tenant, kind)
             .and_then(EventMessage::checked)
     }

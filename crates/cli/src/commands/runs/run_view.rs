@@ -49,7 +49,8 @@ pub fn print_history(history: &RunHistory, output: &mut Output) -> Result<(), Cl
     }
     print_head(history, output)?;
     output.line("")?;
-    let rows = history.nodes.iter().map(|node| node_row(node, history.summary.started_ms)).collect();
+    let rows =
+        history.nodes.iter().map(|node| node_row(node, history.summary.started_ms)).collect();
     let columns = ["TASK", "STATUS", "ATTEMPTS", "BEGAN", "TOOK", "OUTPUT"];
     output.table(&columns, rows, "no task has begun")?;
     output.line("")?;
@@ -66,12 +67,17 @@ pub(super) fn print_head(history: &RunHistory, output: &mut Output) -> Result<()
     output.line(&format!("workflow  {} {}", run.workflow, run.workflow_version))?;
     output.line(&format!("tenant    {}", run.tenant))?;
     output.line(&format!("strategy  {}", run.strategy))?;
-    output.line(&format!("event     {} {} from {}", run.event_type, run.event_id, run.event_source))?;
+    output.line(&format!(
+        "event     {} {} from {}",
+        run.event_type, run.event_id, run.event_source
+    ))?;
     let started = time_text(run.started_ms);
     match (run.ended_ms, run.duration_ms()) {
-        (Some(ended), Some(took)) => {
-            output.line(&format!("time      {started} to {} ({})", time_text(ended), span_text(took)))
-        }
+        (Some(ended), Some(took)) => output.line(&format!(
+            "time      {started} to {} ({})",
+            time_text(ended),
+            span_text(took)
+        )),
         _ => output.line(&format!("time      {started}, due {}", time_text(history.deadline_ms))),
     }
 }
@@ -86,7 +92,8 @@ pub(super) fn print_timeline(
             output.json_line(entry)?;
             continue;
         }
-        let offset = output.tone(Tone::Faint, &format!("{:>9}", format!("+{}", span_text(entry.offset_ms))));
+        let offset =
+            output.tone(Tone::Faint, &format!("{:>9}", format!("+{}", span_text(entry.offset_ms))));
         let node = match (&entry.node, entry.attempt) {
             (Some(node), Some(attempt)) => format!("{node} #{attempt}"),
             (Some(node), None) => node.to_string(),
@@ -133,10 +140,9 @@ fn tone(status: RunStatus) -> Tone {
         RunStatus::Running => Tone::Strong,
         RunStatus::Closing => Tone::Warning,
         RunStatus::Succeeded => Tone::Good,
-        RunStatus::Failed
-        | RunStatus::Cancelled
-        | RunStatus::TimedOut
-        | RunStatus::Quarantined => Tone::Bad,
+        RunStatus::Failed | RunStatus::Cancelled | RunStatus::TimedOut | RunStatus::Quarantined => {
+            Tone::Bad
+        }
     }
 }
 

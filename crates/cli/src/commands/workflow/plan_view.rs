@@ -83,7 +83,8 @@ fn id(plan: &Plan, index: NodeIndex) -> &str {
 }
 
 fn to_json(plan: &Plan, analysis: &Analysis) -> Value {
-    let ids = |indices: &[NodeIndex]| indices.iter().map(|index| id(plan, *index)).collect::<Vec<_>>();
+    let ids =
+        |indices: &[NodeIndex]| indices.iter().map(|index| id(plan, *index)).collect::<Vec<_>>();
     let layers: Vec<_> = analysis.layers.iter().map(|layer| ids(layer)).collect();
     let features: serde_json::Map<_, _> = analysis
         .complexity

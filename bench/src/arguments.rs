@@ -1,0 +1,233 @@
+//! What the program is told.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use fermata_jetstream::Durability;
+use fermata_jetstream::topology::PARTITIONS_DEFAULT;
+
+/// Measures the engine against the broker that it runs on
+#[derive(Debug, Parser)]
+#[command(name = "fermata-bench", args_conflicts_with_subcommands = true)]
+#[command(after_help = "\
+Examples:
+  fermata-bench intake runs
+  fermata-bench runs --durability power --n 20000 --json
+  fermata-bench all --smoke")]
+pub struct Arguments {
+    /// What to do instead of measuring
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// What to measure
+    #[command(flatten)]
+    pub bench: BenchArguments,
+}
+
+/// What the program does when it is not measuring.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// The engine under measurement; started by the program itself
+    #[command(hide = true)]
+    Engine(EngineArguments),
+}
+
+/// What to measure, and how.
+#[derive(Debug, Clone, Args)]
+pub struct BenchArguments {
+    /// Cases, in order
+    #[arg(value_enum, required = true)]
+    pub cases: Vec<CaseChoice>,
+    /// Size of each case: events, runs, nodes, or rounds of `latency`; each case has its own default
+    #[arg(long)]
+    pub n: Option<u64>,
+    /// What an acknowledged message survives
+    #[arg(long, value_enum, default_value_t = DurabilityChoice::Process)]
+    pub durability: DurabilityChoice,
+    /// Engine processes that share the partitions
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
+    pub workers: u16,
+    /// Data partitions
+    #[arg(long, default_value_t = PARTITIONS_DEFAULT, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub partitions: u16,
+    /// One line of JSON per measurement instead of a table
+    #[arg(long)]
+    pub json: bool,
+    /// Sizes of a moment, to see that the cases work; the figures mean nothing
+    #[arg(long, conflicts_with = "n")]
+    pub smoke: bool,
+}
+
+/// What the engine process is told.
+#[derive(Debug, Clone, Args)]
+pub struct EngineArguments {
+    /// Address of the broker
+    #[arg(long)]
+    pub nats_url: String,
+    /// Data partitions
+    #[arg(long)]
+    pub partitions: u16,
+    /// Name of the worker
+    #[arg(long)]
+    pub worker: String,
+    /// Folder for checkpoints
+    #[arg(long)]
+    pub data_dir: PathBuf,
+    /// Address of the plugin `hold`, if there is one
+    #[arg(long)]
+    pub plugin_url: Option<String>,
+}
+
+/// A case, or all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum CaseChoice {
+    /// The broker's own limit: publish, store, consume, acknowledge
+    Raw,
+    /// Events in, one per message, matched to `action: ignore`, until they are audited
+    Intake,
+    /// The same with 100 events per message
+    IntakeBatch,
+    /// Events in until a run of three sequential `noop`s each is complete and audited
+    Runs,
+    /// 10 events a second, published until completed
+    Latency,
+    /// One run with 1,000 parallel `noop`s and a join
+    Fanout,
+    /// Building, checking and analysing plans
+    Plan,
+    /// The engine is killed with 10,000 runs open, and started again
+    Recovery,
+    /// Memory of an engine with 100,000 runs open
+    Memory,
+    /// Each of these
+    All,
+}
+
+/// One case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Case {
+    /// See [`CaseChoice`].
+    Raw,
+    /// See [`CaseChoice`].
+    Intake,
+    /// See [`CaseChoice`].
+    IntakeBatch,
+    /// See [`CaseChoice`].
+    Runs,
+    /// See [`CaseChoice`].
+    Latency,
+    /// See [`CaseChoice`].
+    Fanout,
+    /// See [`CaseChoice`].
+    Plan,
+    /// See [`CaseChoice`].
+    Recovery,
+    /// See [`CaseChoice`].
+    Memory,
+}
+
+impl Case {
+    const ALL: [Self; 9] = [
+        Self::Raw,
+        Self::Intake,
+        Self::IntakeBatch,
+        Self::Runs,
+        Self::Latency,
+        Self::Fanout,
+        Self::Plan,
+        Self::Recovery,
+        Self::Memory,
+    ];
+
+    /// The case as it is called on the command line and in the output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Intake => "intake",
+            Self::IntakeBatch => "intake_batch",
+            Self::Runs => "runs",
+            Self::Latency => "latency",
+            Self::Fanout => "fanout",
+            Self::Plan => "plan",
+            Self::Recovery => "recovery",
+            Self::Memory => "memory",
+        }
+    }
+
+    /// Sizes to measure, ascending: chosen so that a case takes 5 to 15 s on two cores, or with
+    /// `smoke` about one.
+    pub fn sizes(self, durability: DurabilityChoice, smoke: bool) -> &'static [u64] {
+        let power = durability == DurabilityChoice::Power;
+        match (self, smoke) {
+            (Self::Raw | Self::Intake, false) if power => &[3_000],
+            (Self::Raw | Self::Intake, false) => &[300_000],
+            (Self::Raw | Self::Intake, true) => &[2_000],
+            (Self::IntakeBatch, false) if power => &[200_000],
+            (Self::IntakeBatch, false) => &[1_000_000],
+            (Self::IntakeBatch, true) => &[10_000],
+            (Self::Runs, false) if power => &[20_000],
+            (Self::Runs, false) => &[60_000],
+            (Self::Runs, true) => &[500],
+            (Self::Latency, false) => &[60],
+            (Self::Latency, true) => &[5],
+            (Self::Fanout, false) => &[1_000],
+            (Self::Fanout, true) => &[100],
+            (Self::Plan, false) => &[1_000, 10_000, 100_000],
+            (Self::Plan, true) => &[1_000],
+            (Self::Recovery, false) => &[10_000],
+            (Self::Recovery, true) => &[200],
+            (Self::Memory, false) => &[100_000],
+            (Self::Memory, true) => &[500],
+        }
+    }
+}
+
+impl BenchArguments {
+    /// The cases, `all` spelled out.
+    pub fn chosen(&self) -> Vec<Case> {
+        self.cases.iter().flat_map(|choice| choice.cases()).copied().collect()
+    }
+
+    /// The sizes of `case`.
+    pub fn sizes(&self, case: Case) -> Vec<u64> {
+        match self.n {
+            Some(n) => vec![n.max(1)],
+            None => case.sizes(self.durability, self.smoke).to_vec(),
+        }
+    }
+}
+
+impl CaseChoice {
+    fn cases(self) -> &'static [Case] {
+        match self {
+            Self::Raw => &[Case::Raw],
+            Self::Intake => &[Case::Intake],
+            Self::IntakeBatch => &[Case::IntakeBatch],
+            Self::Runs => &[Case::Runs],
+            Self::Latency => &[Case::Latency],
+            Self::Fanout => &[Case::Fanout],
+            Self::Plan => &[Case::Plan],
+            Self::Recovery => &[Case::Recovery],
+            Self::Memory => &[Case::Memory],
+            Self::All => &Case::ALL,
+        }
+    }
+}
+
+/// What an acknowledged message survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DurabilityChoice {
+    /// A kill of every process
+    Process,
+    /// A power cut too: every message is synced to disk before it is acknowledged
+    Power,
+}
+
+impl From<DurabilityChoice> for Durability {
+    fn from(choice: DurabilityChoice) -> Self {
+        match choice {
+            DurabilityChoice::Process => Self::Process,
+            DurabilityChoice::Power => Self::Power,
+        }
+    }
+}

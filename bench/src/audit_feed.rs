@@ -1,0 +1,71 @@
+//! The audit feed of the events' tenant, as a subscriber sees it.
+
+use std::time::{Duration, Instant};
+
+use fermata_core::identity::RunId;
+use fermata_core::record::Kind;
+use fermata_jetstream::core_messages::Subscription;
+use fermata_wire::audit::AuditFrame;
+use fermata_wire::subjects;
+use miette::{IntoDiagnostic as _, WrapErr as _, miette};
+use serde::Deserialize;
+
+use crate::client::Client;
+use crate::events::TENANT;
+
+/// How long the feed may be silent before the case is given up.
+const SILENCE_LIMIT: Duration = Duration::from_secs(60);
+
+/// A subscription to the feed.
+#[derive(Debug)]
+pub struct AuditFeed {
+    messages: Subscription,
+}
+
+/// The part of a header that is looked at.
+#[derive(Debug, Deserialize)]
+struct Head {
+    kind: Kind,
+    #[serde(default)]
+    run: Option<RunId>,
+}
+
+impl AuditFeed {
+    /// Subscribes; the broker knows of it when this returns.
+    pub async fn open(client: &Client) -> miette::Result<Self> {
+        let tenant = TENANT.parse().into_diagnostic()?;
+        let subject = subjects::audit_feed(Some(&tenant));
+        let messages = client.core.subscribe(subject).await.into_diagnostic()?;
+        // An answered question proves that the broker has taken the subscription before it, which
+        // went the same way.
+        client.reader.stream_state("EVENTS").await.into_diagnostic()?;
+        Ok(Self { messages })
+    }
+
+    /// The runs that the next frame says have succeeded, and when it came; waits for one that says so.
+    pub async fn next_succeeded(&mut self) -> miette::Result<(Instant, Vec<RunId>)> {
+        loop {
+            let message = tokio::time::timeout(SILENCE_LIMIT, self.messages.next())
+                .await
+                .into_diagnostic()
+                .wrap_err("the audit feed is silent")?
+                .ok_or_else(|| miette!("the connection is closed"))?;
+            let came = Instant::now();
+            let frame = AuditFrame::decode(&message.payload).into_diagnostic()?;
+            let mut runs = Vec::new();
+            for entry in &frame.entries {
+                let head: Head = rmp_serde::from_slice(entry.header).into_diagnostic()?;
+                match (head.kind.ends_run(), head.kind == Kind::RunSucceeded, head.run) {
+                    (true, true, Some(run)) => runs.push(run),
+                    (true, _, run) => {
+                        return Err(miette!("run {run:?} ended as `{}`", head.kind.as_str()));
+                    }
+                    (false, ..) => {}
+                }
+            }
+            if !runs.is_empty() {
+                return Ok((came, runs));
+            }
+        }
+    }
+}

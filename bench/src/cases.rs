@@ -1,0 +1,34 @@
+//! The cases.
+
+mod fanout;
+mod intake;
+mod latency;
+mod memory;
+mod plan;
+mod raw;
+mod recovery;
+mod runs;
+mod workflows;
+
+use crate::arguments::{BenchArguments, Case};
+use crate::figures::Figures;
+
+/// Measures `case` at each of its sizes.
+pub async fn run(case: Case, arguments: &BenchArguments) -> miette::Result<Vec<Figures>> {
+    let mut measured = Vec::new();
+    for n in arguments.sizes(case) {
+        let figures = match case {
+            Case::Raw => raw::run(arguments, n).await?,
+            Case::Intake => intake::run(arguments, n).await?,
+            Case::IntakeBatch => intake::run_batch(arguments, n).await?,
+            Case::Runs => runs::run(arguments, n).await?,
+            Case::Latency => latency::run(arguments, n).await?,
+            Case::Fanout => fanout::run(arguments, n).await?,
+            Case::Plan => plan::run(n)?,
+            Case::Recovery => recovery::run(arguments, n).await?,
+            Case::Memory => memory::run(arguments, n).await?,
+        };
+        measured.push(figures);
+    }
+    Ok(measured)
+}

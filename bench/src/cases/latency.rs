@@ -1,0 +1,80 @@
+//! `latency`: how long an event takes from being published until its run is complete and audited,
+//! with little else to do.
+
+use std::time::{Duration, Instant};
+
+use fermata_core::event::{EventLimits, decode_message, parse_subject};
+use fermata_core::identity::{PartitionId, RunId, Tenant};
+use miette::{IntoDiagnostic as _, miette};
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::workflows::three_noops;
+use crate::arguments::BenchArguments;
+use crate::audit_feed::AuditFeed;
+use crate::definitions::starts;
+use crate::events::{Events, TENANT, stored};
+use crate::figures::Figures;
+use crate::setup::{Setup, progress};
+
+const KIND: &str = "bench.run";
+const WORKFLOW: &str = "three-noops";
+
+/// Time from one event to the next.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Events before the measured ones, until caches and consumers are warm.
+const WARM_UP: u64 = 5;
+
+/// Publishes `n` events, 10 a second.
+pub async fn run(arguments: &BenchArguments, n: u64) -> miette::Result<Figures> {
+    let bar = progress("latency", n);
+    let workflows = vec![three_noops(WORKFLOW)?];
+    let setup = Setup::start(arguments, workflows, &starts(KIND, WORKFLOW), None).await?;
+    let client = &setup.broker.client;
+    let mut feed = AuditFeed::open(client).await?;
+    let events = Events::of(KIND);
+    let mut ticks = interval(PAUSE);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut times = Vec::new();
+    let mut before = setup.usage()?;
+    let mut begun = Instant::now();
+
+    for number in 0..WARM_UP + n {
+        ticks.tick().await;
+        if number == WARM_UP {
+            (before, begun) = (setup.usage()?, Instant::now());
+        }
+        let run = run_of(&events, number, arguments.partitions)?;
+        let published = Instant::now();
+        let receipt =
+            client.publisher.publish(events.subject().to_owned(), None, events.one(number)).await;
+        stored(receipt.await)?;
+        let came = loop {
+            let (came, runs) = feed.next_succeeded().await?;
+            if runs.contains(&run) {
+                break came;
+            }
+        };
+        if number >= WARM_UP {
+            times.push(came.duration_since(published));
+            bar.inc(1);
+        }
+    }
+
+    let figures = Figures::of("latency", n, begun.elapsed()).with_times(times);
+    setup.measured(figures, before, n)
+}
+
+/// The run that event `number` starts.
+fn run_of(events: &Events, number: u64, partitions: u16) -> miette::Result<RunId> {
+    let (payload, subject) = (events.one(number), parse_subject(events.subject()));
+    let decoded =
+        decode_message(None, &payload, subject.into_diagnostic()?, &EventLimits::default());
+    let Some(Ok(event)) = decoded.into_iter().next() else {
+        return Err(miette!("the event cannot be decoded"));
+    };
+    let key = event.idempotency();
+    let tenant = TENANT.parse::<Tenant>().into_diagnostic()?;
+    let partition = PartitionId::of(&[TENANT.as_bytes(), &key.to_be_bytes()], partitions);
+    Ok(RunId::new(partition, &tenant, key, WORKFLOW, None))
+}

@@ -1,0 +1,183 @@
+//! The engine under measurement: a process of its own, told by lines on its standard input what
+//! the bench wants to know, and ended by their end.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fermata_actors::{Engine, EngineConfig, Role};
+use fermata_audit::Signer;
+use fermata_executors::{ExecutorsConfig, PluginTarget};
+use fermata_jetstream::Topology;
+use miette::{IntoDiagnostic as _, WrapErr as _, miette};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines, Stdin};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+
+use crate::arguments::EngineArguments;
+use crate::process_usage::{Memory, cpu_time, memory};
+
+/// Name of the plugin that workflows call.
+pub const PLUGIN: &str = "hold";
+
+/// How long the engine may take to answer a line; a restart replays its journals meanwhile.
+const LINE_LIMIT: Duration = Duration::from_secs(60);
+
+/// How often it is asked whether the partitions are owned.
+const STATUS_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Signs the checkpoints of measured engines; the key is nobody's secret.
+pub fn signer() -> miette::Result<Signer> {
+    Signer::from_seed("fermata-bench", [7; 32]).into_diagnostic()
+}
+
+/// The process's part: runs an engine until standard input ends.
+pub async fn run(arguments: EngineArguments) -> miette::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let mut executors = ExecutorsConfig::default();
+    if let Some(url) = arguments.plugin_url {
+        executors.http.plugins.insert(PLUGIN.to_owned(), PluginTarget { url, idempotent: true });
+    }
+    let engine = Engine::start(EngineConfig {
+        nats_url: arguments.nats_url,
+        worker: arguments.worker,
+        roles: Role::ALL.into_iter().collect(),
+        topology: Topology { partitions: arguments.partitions, ..Topology::default() },
+        executors,
+        signer: signer()?,
+        engine: "bench".to_owned(),
+        checkpoint_dir: arguments.data_dir,
+    })
+    .await
+    .into_diagnostic()
+    .wrap_err("the engine does not start")?;
+    let mut lines = BufReader::new(tokio::io::stdin()).lines();
+    while let Some(line) = next_line(&mut lines).await? {
+        println!("{}", answer(&engine, &line).await?);
+    }
+    engine.shut_down().await;
+    Ok(())
+}
+
+async fn next_line(lines: &mut Lines<BufReader<Stdin>>) -> miette::Result<Option<String>> {
+    lines.next_line().await.into_diagnostic()
+}
+
+async fn answer(engine: &Engine, line: &str) -> miette::Result<u64> {
+    match line.split_once(' ') {
+        Some(("revision", wanted)) => {
+            let wanted = wanted.parse::<u64>().into_diagnostic()?;
+            let mut definitions = engine.ports().definitions.clone();
+            let seen = definitions.wait_for(|snapshot| snapshot.revision >= wanted);
+            Ok(seen.await.into_diagnostic()?.revision)
+        }
+        _ => {
+            let status = engine.status().await;
+            let owned = status.iter().filter(|status| status.state == "owning").count();
+            u64::try_from(owned).into_diagnostic()
+        }
+    }
+}
+
+/// The bench's part: a running engine; killed with the value.
+#[derive(Debug)]
+pub struct EngineProcess {
+    child: Child,
+    pid: u32,
+    questions: ChildStdin,
+    answers: Lines<BufReader<ChildStdout>>,
+}
+
+/// How to start it.
+#[derive(Debug, Clone)]
+pub struct EngineOptions {
+    /// Address of the broker.
+    pub nats_url: String,
+    /// Data partitions.
+    pub partitions: u16,
+    /// Name of the worker.
+    pub worker: String,
+    /// Folder for checkpoints.
+    pub data_dir: Arc<Path>,
+    /// Address of the plugin.
+    pub plugin_url: Option<String>,
+}
+
+impl EngineProcess {
+    /// Starts it and does not wait.
+    pub fn spawn(options: &EngineOptions) -> miette::Result<Self> {
+        let program = std::env::current_exe().into_diagnostic()?;
+        let mut command = Command::new(program);
+        command
+            .arg("engine")
+            .args(["--nats-url", &options.nats_url])
+            .args(["--partitions", &options.partitions.to_string()])
+            .args(["--worker", &options.worker])
+            .arg("--data-dir")
+            .arg(&*options.data_dir);
+        if let Some(url) = &options.plugin_url {
+            command.args(["--plugin-url", url]);
+        }
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .into_diagnostic()
+            .wrap_err("could not start the engine's process")?;
+        let (Some(pid), Some(questions), Some(answers)) =
+            (child.id(), child.stdin.take(), child.stdout.take())
+        else {
+            return Err(miette!("the engine's process has no pipes"));
+        };
+        Ok(Self { child, pid, questions, answers: BufReader::new(answers).lines() })
+    }
+
+    async fn ask(&mut self, line: &str) -> miette::Result<u64> {
+        let asked = async {
+            self.questions.write_all(format!("{line}\n").as_bytes()).await.into_diagnostic()?;
+            let answer = self.answers.next_line().await.into_diagnostic()?;
+            answer.ok_or_else(|| miette!("the engine's process has ended"))?.parse().into_diagnostic()
+        };
+        tokio::time::timeout(LINE_LIMIT, asked)
+            .await
+            .into_diagnostic()
+            .wrap_err_with(|| format!("the engine does not answer `{line}`"))?
+    }
+
+    /// Waits until it has seen this revision of the definitions.
+    pub async fn see_revision(&mut self, revision: u64) -> miette::Result<()> {
+        self.ask(&format!("revision {revision}")).await.map(drop)
+    }
+
+    /// CPU time used so far.
+    pub fn cpu_time(&self) -> miette::Result<Duration> {
+        cpu_time(self.pid)
+    }
+
+    /// Resident memory.
+    pub fn memory(&self) -> miette::Result<Memory> {
+        memory(self.pid)
+    }
+
+    /// Kills it as a crash would, and waits until it is gone.
+    pub async fn kill(mut self) -> miette::Result<()> {
+        self.child.kill().await.into_diagnostic()
+    }
+}
+
+/// Waits until the engines together own `partitions` data partitions and the control partition.
+pub async fn ready(engines: &mut [EngineProcess], partitions: u16) -> miette::Result<()> {
+    loop {
+        let mut owned = 0;
+        for engine in engines.iter_mut() {
+            owned += engine.ask("status").await?;
+        }
+        if owned > u64::from(partitions) {
+            return Ok(());
+        }
+        tokio::time::sleep(STATUS_INTERVAL).await;
+    }
+}

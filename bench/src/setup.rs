@@ -1,0 +1,154 @@
+//! What a case runs on: a broker on an empty folder, engines, and a client.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fermata_core::plan::Executable;
+use fermata_jetstream::{ManagedServer, ServerOptions, Topology};
+use indicatif::{ProgressBar, ProgressStyle};
+use miette::{IntoDiagnostic as _, WrapErr as _};
+use tempfile::TempDir;
+
+use crate::arguments::BenchArguments;
+use crate::client::Client;
+use crate::definitions::{Applied, apply};
+use crate::engine_process::{EngineOptions, EngineProcess, ready};
+use crate::figures::{Figures, count};
+use crate::process_usage::cpu_time;
+
+/// A broker of the case's own and a client of it.
+#[derive(Debug)]
+pub struct BrokerSetup {
+    /// The server.
+    pub server: ManagedServer,
+    /// Connections of the bench process.
+    pub client: Client,
+    folder: TempDir,
+}
+
+impl BrokerSetup {
+    /// Starts a server on an empty folder.
+    pub async fn start(arguments: &BenchArguments) -> miette::Result<Self> {
+        let folder = tempfile::tempdir().into_diagnostic()?;
+        let data_dir = folder.path().join("nats");
+        let durability = arguments.durability.into();
+        let options = ServerOptions { data_dir, durability, port: None, monitor: false };
+        let server = ManagedServer::start(options).await.into_diagnostic()?;
+        let client = Client::connect(&server.url()).await?;
+        Ok(Self { server, client, folder })
+    }
+
+    /// Makes the streams, where no engine does.
+    pub async fn make_streams(&self, arguments: &BenchArguments) -> miette::Result<()> {
+        let topology = Topology { partitions: arguments.partitions, ..Topology::default() };
+        topology.apply(&self.client.broker).await.into_diagnostic().map(drop)
+    }
+}
+
+/// A broker with engines.
+#[derive(Debug)]
+pub struct Setup {
+    /// The engines.
+    pub engines: Vec<EngineProcess>,
+    /// The broker.
+    pub broker: BrokerSetup,
+    /// What is active.
+    pub applied: Applied,
+    /// Data partitions.
+    pub partitions: u16,
+    options: Vec<EngineOptions>,
+}
+
+impl Setup {
+    /// Starts a broker and engines, and applies definitions.
+    pub async fn start(
+        arguments: &BenchArguments,
+        workflows: Vec<Executable>,
+        strategies: &str,
+        plugin_url: Option<String>,
+    ) -> miette::Result<Self> {
+        let broker = BrokerSetup::start(arguments).await?;
+        let option = |worker: u16| EngineOptions {
+            nats_url: broker.server.url(),
+            partitions: arguments.partitions,
+            worker: format!("bench-{worker}"),
+            data_dir: Arc::<Path>::from(broker.folder.path().join(format!("engine-{worker}"))),
+            plugin_url: plugin_url.clone(),
+        };
+        let options = (1..=arguments.workers).map(option).collect::<Vec<_>>();
+        let mut engines =
+            options.iter().map(EngineProcess::spawn).collect::<miette::Result<Vec<_>>>()?;
+        ready(&mut engines, arguments.partitions).await?;
+        let applied = apply(&broker.client, workflows, strategies).await?;
+        for engine in &mut engines {
+            engine.see_revision(applied.revision).await?;
+        }
+        Ok(Self { engines, broker, applied, partitions: arguments.partitions, options })
+    }
+
+    /// Kills every engine.
+    pub async fn kill_engines(&mut self) -> miette::Result<()> {
+        for engine in self.engines.drain(..) {
+            engine.kill().await?;
+        }
+        Ok(())
+    }
+
+    /// Starts the engines again under their names.
+    pub fn start_engines_again(&mut self) -> miette::Result<()> {
+        self.engines =
+            self.options.iter().map(EngineProcess::spawn).collect::<miette::Result<Vec<_>>>()?;
+        Ok(())
+    }
+
+    /// CPU time of engines and broker so far.
+    pub fn usage(&self) -> miette::Result<Usage> {
+        let engines = self.engines.iter().map(EngineProcess::cpu_time);
+        Ok(Usage {
+            engine: engines.sum::<miette::Result<Duration>>()?,
+            broker: cpu_time(self.broker.server.pid()).wrap_err("the broker is gone")?,
+        })
+    }
+
+    /// Adds CPU time since `before` per `n`, and memory.
+    pub fn measured(&self, figures: Figures, before: Usage, n: u64) -> miette::Result<Figures> {
+        let after = self.usage()?;
+        let mut peak_bytes = 0;
+        for engine in &self.engines {
+            peak_bytes += engine.memory()?.peak_bytes;
+        }
+        let per = |after: Duration, before: Duration| {
+            Some(after.saturating_sub(before).as_secs_f64() * 1e6 / count(n))
+        };
+        Ok(Figures {
+            cpu_us_engine: per(after.engine, before.engine),
+            cpu_us_broker: per(after.broker, before.broker),
+            rss_mib: Some(mebibytes(peak_bytes)),
+            ..figures
+        })
+    }
+}
+
+/// CPU time.
+#[derive(Debug, Clone, Copy)]
+pub struct Usage {
+    /// Of all engines.
+    pub engine: Duration,
+    /// Of the broker.
+    pub broker: Duration,
+}
+
+/// Bytes as MiB.
+pub fn mebibytes(bytes: u64) -> f64 {
+    count(bytes) / (1024.0 * 1024.0)
+}
+
+/// A bar on a terminal, nothing elsewhere.
+pub fn progress(case: &'static str, n: u64) -> ProgressBar {
+    let bar = ProgressBar::new(n).with_message(case);
+    if let Ok(style) = ProgressStyle::with_template("{msg:14} {wide_bar} {pos}/{len} {elapsed}") {
+        bar.set_style(style);
+    }
+    bar
+}

@@ -1,0 +1,300 @@
+//! An engine in this process: its folder, its keys, a broker of its own when
+//! none is named, and the way down again.
+//!
+//! ```text
+//! <data dir>/fermata.url      where the broker listens, while the engine runs
+//! <data dir>/worker           this worker's name, the same after a restart
+//! <data dir>/audit.key        the key that signs checkpoints; keep it, and keep it secret
+//! <data dir>/checkpoints/     the newest checkpoint of each partition, synced
+//! <data dir>/nats/            streams and log of the engine's own broker
+//! ```
+
+use std::collections::BTreeSet;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use fermata_actors::{Engine, EngineConfig, Role};
+use fermata_audit::Signer;
+use fermata_executors::{ExecutorsConfig, PluginTarget};
+use fermata_jetstream::{Durability, ManagedServer, ServerOptions, Topology};
+
+use crate::arguments::{GlobalArguments, URL_FILE};
+use crate::commands::up::EngineArguments;
+use crate::error::CliError;
+
+/// Name under which checkpoints are signed.
+const KEY_NAME: &str = "fermata-audit";
+
+/// How much of the broker's file store an engine's streams may reserve: what a
+/// small disk has, so that a first try does not fail on a laptop.
+const STREAM_ROOM_BYTES: i64 = 8 * 1024 * 1024 * 1024;
+
+/// A broker of the engine's own.
+#[derive(Debug, Clone, Copy)]
+pub struct OwnBroker {
+    /// What an acknowledged message survives.
+    pub durability: Durability,
+    /// Port on loopback; a free one when absent.
+    pub port: Option<u16>,
+}
+
+/// How to start.
+#[derive(Debug)]
+pub struct Start<'a> {
+    /// Folder of the engine.
+    pub data_dir: &'a Path,
+    /// Address of the broker; absent when the engine brings its own.
+    pub nats_url: Option<&'a str>,
+    /// The engine's own broker, where no other is named.
+    pub own_broker: OwnBroker,
+    /// What this process does.
+    pub roles: BTreeSet<Role>,
+    /// The worker's name; absent means the one in the folder.
+    pub name: Option<&'a str>,
+    /// What the engine is told.
+    pub engine: &'a EngineArguments,
+}
+
+/// A running engine, and its broker if it brought one.
+#[derive(Debug)]
+pub struct LocalEngine {
+    engine: Engine,
+    server: Option<ManagedServer>,
+    url: String,
+    url_file: PathBuf,
+}
+
+impl LocalEngine {
+    /// Starts the broker, if none is named, and the engine.
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be used, or broker or engine cannot be started.
+    ///
+    /// # Cancel safety
+    ///
+    /// What was started ends when dropped.
+    pub async fn start(start: Start<'_>) -> Result<Self, CliError> {
+        let data_dir = start.data_dir;
+        std::fs::create_dir_all(data_dir)
+            .map_err(CliError::io(format!("make the folder `{}`", data_dir.display())))?;
+        let config = engine_config(&start)?;
+        let (server, url) = match start.nats_url {
+            Some(url) => (None, url.to_owned()),
+            None => {
+                let OwnBroker { durability, port } = start.own_broker;
+                let data_dir = data_dir.join("nats");
+                let options = ServerOptions { data_dir, durability, port, monitor: true };
+                let server = ManagedServer::start(options).await?;
+                let url = server.url();
+                (Some(server), url)
+            }
+        };
+        let config = EngineConfig { nats_url: url.clone(), ..config };
+        let engine = Engine::start(config).await.map_err(|source| CliError::Failed {
+            action: "starting the engine".to_owned(),
+            source: Box::new(source),
+        })?;
+        let url_file = data_dir.join(URL_FILE);
+        if server.is_some() {
+            std::fs::write(&url_file, format!("{url}\n"))
+                .map_err(CliError::io(format!("write `{}`", url_file.display())))?;
+        }
+        Ok(Self { engine, server, url, url_file })
+    }
+
+    /// Where the broker listens.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The engine.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// What other commands of this program need to reach it.
+    #[must_use]
+    pub fn arguments(&self, global: &GlobalArguments) -> GlobalArguments {
+        GlobalArguments { nats_url: Some(self.url.clone()), ..global.clone() }
+    }
+
+    /// Waits until the engine's own broker or the engine ends by itself; says which.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped.
+    pub async fn ended(&self) -> &'static str {
+        let broker = async {
+            match &self.server {
+                Some(server) => server.ended().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = broker => "the broker ended",
+            () = self.engine.ended() => "the engine gave up; its last log lines say why",
+        }
+    }
+
+    /// Finishes what is in flight and ends the engine, then its broker.
+    ///
+    /// # Errors
+    ///
+    /// When the broker cannot be ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// As a kill: nothing accepted is lost.
+    pub async fn shut_down(self) -> Result<(), CliError> {
+        self.engine.shut_down().await;
+        if let Some(mut server) = self.server {
+            // A file that tells of an engine which is gone only misleads.
+            let _ = std::fs::remove_file(&self.url_file);
+            server.stop().await?;
+        }
+        Ok(())
+    }
+}
+
+fn engine_config(start: &Start<'_>) -> Result<EngineConfig, CliError> {
+    let data_dir = start.data_dir;
+    let key_file = start.engine.audit_key.clone().unwrap_or_else(|| data_dir.join("audit.key"));
+    let topology = Topology { partitions: start.engine.partitions, ..Topology::default() };
+    Ok(EngineConfig {
+        nats_url: String::new(),
+        worker: worker_name(start)?,
+        roles: start.roles.clone(),
+        topology: topology.fitted_to(STREAM_ROOM_BYTES),
+        executors: executors(start.engine)?,
+        signer: signer(&key_file)?,
+        engine: format!("fermata-{}", short_random()),
+        checkpoint_dir: data_dir.join("checkpoints"),
+    })
+}
+
+fn short_random() -> String {
+    crate::broker_session::random_id().simple().to_string().chars().take(12).collect()
+}
+
+/// The name given, or the one that this folder has had since it was made.
+fn worker_name(start: &Start<'_>) -> Result<String, CliError> {
+    if let Some(name) = start.name {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        if name.is_empty() || name.len() > 64 || !name.bytes().all(allowed) {
+            let refused =
+                format!("`{name}` cannot name a worker; use letters, digits, `-` and `_`");
+            return Err(CliError::Usage(refused));
+        }
+        return Ok(name.to_owned());
+    }
+    let file = start.data_dir.join("worker");
+    match std::fs::read_to_string(&file) {
+        Ok(name) if !name.trim().is_empty() => Ok(name.trim().to_owned()),
+        Ok(_) | Err(_) => {
+            let name = format!("worker-{}", short_random());
+            std::fs::write(&file, format!("{name}\n"))
+                .map_err(CliError::io(format!("write `{}`", file.display())))?;
+            Ok(name)
+        }
+    }
+}
+
+fn executors(arguments: &EngineArguments) -> Result<ExecutorsConfig, CliError> {
+    let mut config = match &arguments.config {
+        None => ExecutorsConfig::default(),
+        Some(file) => {
+            let what = format!("`{}`", file.display());
+            let text =
+                std::fs::read_to_string(file).map_err(CliError::io(format!("read {what}")))?;
+            serde_json::from_str(&text)
+                .map_err(|error| CliError::Usage(format!("{what} is no configuration: {error}")))?
+        }
+    };
+    for plugin in &arguments.plugins {
+        let target = PluginTarget { url: plugin.url.clone(), idempotent: true };
+        config.http.plugins.insert(plugin.name.clone(), target);
+    }
+    Ok(config)
+}
+
+/// The key in the file, or a new one that only its owner may read.
+fn signer(file: &Path) -> Result<Signer, CliError> {
+    match std::fs::read_to_string(file) {
+        Ok(text) => Ok(Signer::parse(text.trim())?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let signer = Signer::from_seed(KEY_NAME, rand::random())?;
+            write_secret(file, &signer.to_private_text())
+                .map_err(CliError::io(format!("write `{}`", file.display())))?;
+            Ok(signer)
+        }
+        Err(error) => Err(CliError::io(format!("read `{}`", file.display()))(error)),
+    }
+}
+
+fn write_secret(file: &Path, text: &str) -> io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        options.mode(0o600);
+    }
+    let mut file = options.open(file)?;
+    file.write_all(format!("{text}\n").as_bytes())?;
+    file.sync_all()
+}
+
+/// Waits for Ctrl-C or a request to end (SIGTERM).
+///
+/// # Errors
+///
+/// When the operating system takes no handler.
+///
+/// # Cancel safety
+///
+/// Can be dropped.
+pub async fn asked_to_end() -> Result<(), CliError> {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate =
+            signal(SignalKind::terminate()).map_err(CliError::io("listen for SIGTERM"))?;
+        tokio::select! {
+            interrupted = tokio::signal::ctrl_c() => {
+                interrupted.map_err(CliError::io("listen for Ctrl-C"))
+            }
+            _ = terminate.recv() => Ok(()),
+        }
+    }
+    #[cfg(not(unix))]
+    tokio::signal::ctrl_c().await.map_err(CliError::io("listen for Ctrl-C"))
+}
+
+/// Stays until asked to end, or until the engine ends by itself.
+///
+/// # Errors
+///
+/// When the engine ended by itself, or could not be ended.
+///
+/// # Cancel safety
+///
+/// As a kill: nothing accepted is lost.
+pub async fn stay(running: LocalEngine) -> Result<(), CliError> {
+    let ended = tokio::select! {
+        asked = asked_to_end() => {
+            asked?;
+            None
+        }
+        ended = running.ended() => Some(ended),
+    };
+    running.shut_down().await?;
+    match ended {
+        None => Ok(()),
+        Some(what) => {
+            Err(CliError::Failed { action: "running the engine".to_owned(), source: what.into() })
+        }
+    }
+}
