@@ -43,14 +43,19 @@ async fn an_event_becomes_a_completed_run_and_a_repeat_is_recognised() {
     definitions::apply_yaml(&engine, &[THREE_NOOPS], STRATEGIES).await;
 
     let publisher = &engine.ports().publisher;
-    for (kind, id) in
-        [("demo.start", 1), ("demo.start", 1), ("demo.ignore", 2), ("demo.unknown", 3), ("demo.start", 4)]
-    {
+    for (kind, id) in [
+        ("demo.start", 1),
+        ("demo.start", 1),
+        ("demo.ignore", 2),
+        ("demo.unknown", 3),
+        ("demo.start", 4),
+    ] {
         let subject = format!("fermata.events.acme.{kind}");
         let outcome = publisher.publish(subject, None, event(kind, id)).await.await;
         assert!(matches!(outcome, PublishOutcome::Stored { .. }));
     }
-    let malformed = publisher.publish("fermata.events.acme.demo.start", None, "{".into()).await.await;
+    let malformed =
+        publisher.publish("fermata.events.acme.demo.start", None, "{".into()).await.await;
     assert!(matches!(malformed, PublishOutcome::Stored { .. }));
 
     let reader = &engine.ports().reader;

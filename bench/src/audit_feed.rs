@@ -35,7 +35,7 @@ impl AuditFeed {
     pub async fn open(client: &Client) -> miette::Result<Self> {
         let tenant = TENANT.parse().into_diagnostic()?;
         let subject = subjects::audit_feed(Some(&tenant));
-        let messages = client.core.subscribe(subject).await.into_diagnostic()?;
+        let messages = client.core.subscribe(&subject).await.into_diagnostic()?;
         // An answered question proves that the broker has taken the subscription before it, which
         // went the same way.
         client.reader.stream_state("EVENTS").await.into_diagnostic()?;

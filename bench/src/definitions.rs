@@ -73,10 +73,15 @@ pub async fn apply(
         entries.push(WorkflowEntry { name, version, plan: digest });
         plans.insert(digest, Arc::new(workflow));
     }
-    let strategies = read_strategies(strategies, None, &Limits::WRITTEN).map_err(|found| told(&found))?;
+    let strategies =
+        read_strategies(strategies, None, &Limits::WRITTEN).map_err(|found| told(&found))?;
     let strategies = strategies.iter().map(|strategy| {
         let definition = Json::from_value(&serde_json::to_value(strategy).into_diagnostic()?);
-        Ok(StrategyEntry { name: strategy.name.as_str().into(), version: strategy.version, definition })
+        Ok(StrategyEntry {
+            name: strategy.name.as_str().into(),
+            version: strategy.version,
+            definition,
+        })
     });
     let strategies = strategies.collect::<miette::Result<Vec<_>>>()?;
     let inbox = format!("_INBOX.bench.{}", Uuid::from_bytes(rand::random()).simple());

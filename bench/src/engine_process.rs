@@ -139,7 +139,10 @@ impl EngineProcess {
         let asked = async {
             self.questions.write_all(format!("{line}\n").as_bytes()).await.into_diagnostic()?;
             let answer = self.answers.next_line().await.into_diagnostic()?;
-            answer.ok_or_else(|| miette!("the engine's process has ended"))?.parse().into_diagnostic()
+            answer
+                .ok_or_else(|| miette!("the engine's process has ended"))?
+                .parse()
+                .into_diagnostic()
         };
         tokio::time::timeout(LINE_LIMIT, asked)
             .await

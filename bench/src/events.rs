@@ -31,7 +31,8 @@ impl Events {
     /// Events of type `kind`.
     pub fn of(kind: &str) -> Self {
         let head = r#"{"specversion":"1.0","id":""#.to_owned();
-        let middle = format!(r#"","source":"/bench","type":"{kind}","tenant":"{TENANT}","data":{{"text":""#);
+        let middle =
+            format!(r#"","source":"/bench","type":"{kind}","tenant":"{TENANT}","data":{{"text":""#);
         let end = r#""}}"#;
         // An id has 10 digits.
         let padding = EVENT_BYTES.saturating_sub(head.len() + 10 + middle.len() + end.len());
@@ -84,8 +85,7 @@ pub async fn publish(
     let mut first = 0;
     while first < n {
         let count = per_message.min(n - first);
-        let payload =
-            if per_message == 1 { events.one(first) } else { events.batch(first, count) };
+        let payload = if per_message == 1 { events.one(first) } else { events.batch(first, count) };
         if receipts.len() == WINDOW
             && let Some(receipt) = receipts.pop_front()
         {

@@ -105,7 +105,10 @@ impl Times {
 
 /// A count as a number to divide by; exact below 2^53.
 pub fn count(n: u64) -> f64 {
-    #[expect(clippy::as_conversions, reason = "there is no lossless conversion, and none is needed")]
+    #[expect(
+        clippy::as_conversions,
+        reason = "there is no lossless conversion, and none is needed"
+    )]
     let number = n as f64;
     number
 }

@@ -27,7 +27,8 @@ pub async fn tally(
     let mut tally = BTreeMap::new();
     for partition in 0..partitions {
         let stream = journal_stream(partition);
-        let mut replay = client.reader.replay(&stream, 1, Holes::Refused).await.into_diagnostic()?;
+        let mut replay =
+            client.reader.replay(&stream, 1, Holes::Refused).await.into_diagnostic()?;
         loop {
             let batch = replay.next_batch(BATCH).await.into_diagnostic()?;
             if batch.is_empty() {
@@ -74,7 +75,8 @@ pub async fn fold(
             fold.add_plan(*digest, plan.clone());
         }
         let stream = journal_stream(partition);
-        let mut replay = client.reader.replay(&stream, 1, Holes::Refused).await.into_diagnostic()?;
+        let mut replay =
+            client.reader.replay(&stream, 1, Holes::Refused).await.into_diagnostic()?;
         loop {
             let batch = replay.next_batch(BATCH).await.into_diagnostic()?;
             if batch.is_empty() {

@@ -38,10 +38,19 @@ impl Report {
             return;
         }
         let mut table = Table::new();
-        table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
+        table.load_style(presets::UTF8_HORIZONTAL_ONLY);
         table.set_header([
-            "case", "n", "seconds", "per s", "p50 ms", "p99 ms", "raw per s", "ratio",
-            "engine CPU µs", "broker CPU µs", "RSS MiB",
+            "case",
+            "n",
+            "seconds",
+            "per s",
+            "p50 ms",
+            "p99 ms",
+            "raw per s",
+            "ratio",
+            "engine CPU µs",
+            "broker CPU µs",
+            "RSS MiB",
         ]);
         for figures in &self.measured {
             let number = |value: Option<f64>, digits: usize| {

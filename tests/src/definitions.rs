@@ -61,7 +61,8 @@ pub async fn apply(engine: &Engine, plans: Vec<Plan>, strategies: Vec<StrategyDe
         reply_to: Some(inbox.into()),
     });
     publish_command(engine, PartitionId::CONTROL, command).await;
-    let answer = tokio::time::timeout(ANSWER_LIMIT, answers.next()).await.expect("an answer in time");
+    let answer =
+        tokio::time::timeout(ANSWER_LIMIT, answers.next()).await.expect("an answer in time");
     let answer: serde_json::Value =
         serde_json::from_slice(&answer.expect("an answer").payload).expect("JSON");
     assert_eq!(answer["problems"], serde_json::json!([]), "the definitions are accepted");

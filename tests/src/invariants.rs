@@ -25,9 +25,7 @@ pub fn invariant_each_event_has_one_outcome(
         .into_iter()
         .filter_map(|source| match outcomes.get(&source) {
             Some(1) => None,
-            found => {
-                Some(format!("event {source} has {} outcomes", found.copied().unwrap_or(0)))
-            }
+            found => Some(format!("event {source} has {} outcomes", found.copied().unwrap_or(0))),
         })
         .collect()
 }
@@ -62,14 +60,24 @@ pub fn invariant_each_run_ends_once(records: &[Entry]) -> Vec<String> {
             continue;
         }
         match runs.get_mut(&run) {
-            None => wrong.push(format!("record {} is of run {run}, which never began", header.index)),
+            None => {
+                wrong.push(format!("record {} is of run {run}, which never began", header.index))
+            }
             Some(ended) if *ended > 0 => {
-                wrong.push(format!("record {} ({}) follows the end of run {run}", header.index, header.kind.as_str()));
+                wrong.push(format!(
+                    "record {} ({}) follows the end of run {run}",
+                    header.index,
+                    header.kind.as_str()
+                ));
             }
             Some(ended) => *ended += u32::from(header.kind.ends_run()),
         }
     }
-    wrong.extend(runs.iter().filter(|(_, ended)| **ended == 0).map(|(run, _)| format!("run {run} never ended")));
+    wrong.extend(
+        runs.iter()
+            .filter(|(_, ended)| **ended == 0)
+            .map(|(run, _)| format!("run {run} never ended")),
+    );
     wrong
 }
 

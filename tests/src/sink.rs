@@ -83,11 +83,9 @@ impl Sink {
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
-        let shared =
-            Arc::new(Shared { effects: Mutex::default(), arrivals: watch::channel(0).0 });
-        let router = Router::new()
-            .route("/{act}", axum::routing::post(take))
-            .with_state(shared.clone());
+        let shared = Arc::new(Shared { effects: Mutex::default(), arrivals: watch::channel(0).0 });
+        let router =
+            Router::new().route("/{act}", axum::routing::post(take)).with_state(shared.clone());
         let server = tokio::spawn(async move {
             let _ = axum::serve(listener, router).await;
         });
@@ -138,7 +136,8 @@ impl Shared {
 
     /// Notes an arrival and says what is to be done with it.
     fn note(&self, act: &str, headers: &HeaderMap, body: &Bytes) -> (Act, String) {
-        let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let text =
+            |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let key = text("idempotency-key").unwrap_or_default();
         let mut effects = self.lock();
         let effect = effects.entry(key.clone()).or_default();
@@ -169,9 +168,9 @@ fn chosen(path: &str, key: &str, earlier: usize) -> Act {
         ("hang", _) => Act::Hang,
         ("drop-once", 0) => Act::CommitAndBreak,
         ("unsteady", 0 | 1) => {
-            let number = key.bytes().fold(earlier, |sum, byte| {
-                sum.wrapping_mul(31).wrapping_add(usize::from(byte))
-            });
+            let number = key
+                .bytes()
+                .fold(earlier, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte)));
             match number % 24 {
                 0 => Act::Hang,
                 1 => Act::CommitAndHang,

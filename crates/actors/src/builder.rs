@@ -114,9 +114,8 @@ async fn wait_for_definitions(
 ) -> Arc<Snapshot> {
     let known =
         definitions.wait_for(|snapshot| frame.events.iter().all(|event| is_known(snapshot, event)));
-    match tokio::time::timeout(DEFINITION_WAIT, known).await {
-        Ok(Ok(snapshot)) => return snapshot.clone(),
-        Ok(Err(_)) | Err(_) => {}
+    if let Ok(Ok(snapshot)) = tokio::time::timeout(DEFINITION_WAIT, known).await {
+        return snapshot.clone();
     }
     definitions.borrow().clone()
 }

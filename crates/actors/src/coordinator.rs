@@ -318,6 +318,12 @@ impl Coordinator {
         if state.halted.is_some() || !state.draining.is_empty() || state.owner.is_some() {
             return Ok(());
         }
+        // Whoever was paused and has lost the partition must not take it back
+        // from its new owner; the lease keeper says whether the lease is renewed.
+        if self.ports.clock.now().monotonic_ms >= state.lease_until_ms {
+            drop(myself.send_after(AGAIN_AFTER_MAX / 10, || CoordinatorMessage::Take));
+            return Ok(());
+        }
         state.generation += 1;
         state.audit_permits = Arc::new(Semaphore::new(AUDIT_LAG_FRAMES_MAX));
         let live = self.attach(myself, state).await?;

@@ -116,8 +116,11 @@ pub struct Snapshot {
     pub revision: u64,
     /// Which event starts what.
     pub strategies: StrategySet,
-    workflows: HashMap<Arc<str>, HashMap<Arc<str>, (Digest, Arc<Executable>)>>,
+    workflows: HashMap<Arc<str>, Versions>,
 }
+
+/// A workflow's plans by version.
+type Versions = HashMap<Arc<str>, (Digest, Arc<Executable>)>;
 
 impl Snapshot {
     /// The plan of a workflow's version.

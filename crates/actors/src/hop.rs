@@ -7,10 +7,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fermata_jetstream::shared_consumer::{Acker, SharedConsumerError, ack_all_of};
-use fermata_jetstream::{Broker, PublishOutcome, Publisher, SharedConsumer, SharedConsumerOptions};
+use fermata_jetstream::{
+    Delivery, PublishOutcome, Publisher, SharedConsumer, SharedConsumerOptions,
+};
+use fermata_wire::WireError;
+use fermata_wire::dead::DeadLetter;
 use fermata_wire::stages::StageFrame;
 use ractor::{ActorRef, Message};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use crate::clock::wall_ms;
+use crate::listener::file;
+use crate::ports::Ports;
 
 /// Frames that a stage holds at once, from a stream; each waits for its own
 /// outputs, so this is what overlaps the broker's answer times.
@@ -22,7 +30,8 @@ pub const BATCH_MESSAGES_MAX: usize = 1_000;
 /// Pause before a message is delivered again whose outputs could not be stored.
 pub const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// Deliveries after which a message that cannot be decoded is given up.
+/// Deliveries after which a message that cannot be decoded is filed as a dead
+/// letter. One that a newer program wrote waits for a worker that can read it.
 pub const DELIVERIES_MAX: u64 = 5;
 
 /// Tries to publish one frame before its source is left for later.
@@ -146,20 +155,20 @@ pub async fn settle(ackers: Vec<Acker>, durable: bool) {
 /// Feeds a stage from its stream: the part of a stage that runs apart.
 ///
 /// Ends when the stage ends.
-pub async fn feed<F>(broker: Broker, options: SharedConsumerOptions, stage: ActorRef<Passed<F>>)
+pub async fn feed<F>(ports: Ports, options: SharedConsumerOptions, stage: ActorRef<Passed<F>>)
 where
     F: StageFrame + std::fmt::Debug,
     Passed<F>: Message,
 {
     let held = Arc::new(Semaphore::new(FRAMES_HELD_MAX));
-    while let Err(error) = feed_until_broken(&broker, &options, &stage, &held).await {
+    while let Err(error) = feed_until_broken(&ports, &options, &stage, &held).await {
         tracing::warn!(stream = options.stream, %error, "the stage's consumer is made again");
         tokio::time::sleep(AGAIN_AFTER).await;
     }
 }
 
 async fn feed_until_broken<F>(
-    broker: &Broker,
+    ports: &Ports,
     options: &SharedConsumerOptions,
     stage: &ActorRef<Passed<F>>,
     held: &Arc<Semaphore>,
@@ -168,20 +177,13 @@ where
     F: StageFrame + std::fmt::Debug,
     Passed<F>: Message,
 {
-    let mut consumer = SharedConsumer::open(broker, options.clone()).await?;
+    let mut consumer = SharedConsumer::open(&ports.broker, options.clone()).await?;
     loop {
         for delivery in consumer.next_batch(FRAMES_HELD_MAX).await? {
             let frame = match F::decode(&delivery.payload) {
                 Ok(frame) => frame,
-                Err(error) if delivery.delivered_count < DELIVERIES_MAX => {
-                    tracing::warn!(stream = options.stream, %error, "a frame cannot be decoded");
-                    delivery.acker.nak(AGAIN_AFTER).await;
-                    continue;
-                }
                 Err(error) => {
-                    let sequence = delivery.stream_sequence;
-                    tracing::error!(stream = options.stream, sequence, %error, "a frame is given up");
-                    delivery.acker.ack().await;
+                    give_up_or_wait(ports, options, delivery, &error).await;
                     continue;
                 }
             };
@@ -193,6 +195,33 @@ where
             tokio::spawn(settle_later(vec![delivery.acker], durable, permit));
         }
     }
+}
+
+/// Files a frame that cannot be decoded, after a few deliveries.
+async fn give_up_or_wait(
+    ports: &Ports,
+    options: &SharedConsumerOptions,
+    delivery: Delivery,
+    error: &WireError,
+) {
+    let (stream, sequence) = (&options.stream, delivery.stream_sequence);
+    let newer = matches!(error, WireError::NewerVersion { .. });
+    if newer || delivery.delivered_count < DELIVERIES_MAX {
+        tracing::warn!(stream, sequence, %error, "a frame cannot be decoded; it comes again");
+        return delivery.acker.nak(AGAIN_AFTER).await;
+    }
+    let letter = DeadLetter {
+        id: format!("{stream}.{sequence}.all"),
+        tenant: "_engine".to_owned(),
+        stage: options.name.clone(),
+        reason: error.code().to_owned(),
+        detail: error.to_string(),
+        subject: delivery.subject.to_string(),
+        original: delivery.payload.clone(),
+        time_ms: wall_ms(),
+    };
+    let filed = file(ports, vec![letter]).await;
+    settle(vec![delivery.acker], filed).await;
 }
 
 async fn settle_later(

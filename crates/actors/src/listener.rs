@@ -22,7 +22,7 @@ use fermata_jetstream::{Delivery, SharedConsumer, SharedConsumerOptions};
 use fermata_wire::dead::DeadLetter;
 use fermata_wire::stages::{Admission, AdmittedEvent, AdmittedFrame, Rejection};
 use fermata_wire::subjects;
-use ractor::{Actor, ActorProcessingErr, ActorRef};
+use ractor::{Actor, ActorProcessingErr, ActorRef, MessagingErr};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 
@@ -312,8 +312,14 @@ async fn pump(mut consumer: SharedConsumer, listener: ActorRef<ListenerMessage>)
     while let Ok(permit) = held.clone().acquire_owned().await {
         match consumer.next_batch(BATCH_MESSAGES_MAX).await {
             Ok(deliveries) => {
-                if listener.cast(ListenerMessage::Batch(deliveries, permit)).is_err() {
-                    return;
+                match listener.cast(ListenerMessage::Batch(deliveries, permit)) {
+                    Ok(()) => {}
+                    // The listener ends: another one need not wait for these.
+                    Err(MessagingErr::SendErr(ListenerMessage::Batch(deliveries, _))) => {
+                        let ackers = deliveries.into_iter().map(|delivery| delivery.acker);
+                        return settle(ackers.collect(), false).await;
+                    }
+                    Err(_) => return,
                 }
             }
             Err(error) => {

@@ -249,11 +249,7 @@ fn abort(run: RunId, state: &mut NodeRunnerState, myself: &ActorRef<NodeRunnerMe
     }
 }
 
-async fn execute(
-    executors: &Executors,
-    attempt: &Attempt,
-    traceparent: Option<String>,
-) -> Outcome {
+async fn execute(executors: &Executors, attempt: &Attempt, traceparent: Option<String>) -> Outcome {
     let kind = match &attempt.work {
         AttemptWork::Noop => EffectKind::Noop,
         AttemptWork::Http { plugin, path, body } => EffectKind::Http(HttpCall {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fermata_core::identity::PartitionId;
 use fermata_executors::Executors;
@@ -30,6 +30,10 @@ use crate::ports::Ports;
 /// Restarts of one actor that are allowed in a row before the process gives up:
 /// with the backoff below, half a minute of failing.
 pub const RESTARTS_MAX: u32 = 10;
+
+/// How long an actor must have run for its earlier restarts not to count: longer
+/// than the longest wait, so that one which fails at once never gets there.
+pub const RESTARTS_FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
 
 /// Wait before the first restart; doubles each time up to the maximum.
 pub const BACKOFF_FIRST: Duration = Duration::from_millis(50);
@@ -100,7 +104,8 @@ pub struct SupervisorState {
     keeper: Option<ActorRef<LeaseKeeperMessage>>,
     coordinators: BTreeMap<PartitionId, ActorRef<CoordinatorMessage>>,
     leases: BTreeMap<PartitionId, u64>,
-    restarts: BTreeMap<Child, u32>,
+    /// Restarts in a row, and when the last failure was.
+    restarts: BTreeMap<Child, (u32, Instant)>,
     draining: bool,
 }
 
@@ -197,7 +202,8 @@ impl Actor for Supervisor {
             }
             SupervisionEvent::ActorTerminated(actor, ..) => {
                 if let Some(Child::Coordinator(partition)) = state.names.remove(&actor.get_id()) {
-                    let present = state.coordinators.get(&partition).map(|present| present.get_id());
+                    let present =
+                        state.coordinators.get(&partition).map(|present| present.get_id());
                     if present == Some(actor.get_id()) {
                         state.coordinators.remove(&partition);
                     }
@@ -287,7 +293,7 @@ impl Supervisor {
             state.intake.push(builder.get_cell());
             if !has(Role::Matcher) {
                 let options = SharedConsumerOptions::new(MATCHED_STREAM, "builder");
-                let feed = feed(self.ports.broker.clone(), options, builder.clone());
+                let feed = feed(self.ports.clone(), options, builder.clone());
                 state.feeds.push(tokio::spawn(feed));
             }
             Hop::Memory(builder)
@@ -301,7 +307,7 @@ impl Supervisor {
             state.intake.push(matcher.get_cell());
             if !has(Role::Listener) {
                 let options = SharedConsumerOptions::new(ADMITTED_STREAM, "matcher");
-                let feed = feed(self.ports.broker.clone(), options, matcher.clone());
+                let feed = feed(self.ports.clone(), options, matcher.clone());
                 state.feeds.push(tokio::spawn(feed));
             }
             Hop::Memory(matcher)
@@ -327,7 +333,12 @@ impl Supervisor {
         if let Child::Coordinator(partition) = child {
             state.coordinators.remove(&partition);
         }
-        let restarts = state.restarts.entry(child).or_default();
+        let (restarts, failed_at) =
+            state.restarts.entry(child).or_insert_with(|| (0, Instant::now()));
+        if failed_at.elapsed() >= RESTARTS_FORGOTTEN_AFTER {
+            *restarts = 0;
+        }
+        *failed_at = Instant::now();
         if *restarts == RESTARTS_MAX {
             return Err(error);
         }
@@ -343,7 +354,9 @@ impl Supervisor {
         state.draining = true;
         state.feeds.drain(..).for_each(|feed| feed.abort());
         for actor in state.intake.drain(..).rev() {
-            let _ = actor.stop_and_wait(None, Some(DRAIN_LIMIT)).await;
+            // What it holds already it passes on: dropped, it would come again
+            // only when the broker has waited for its acknowledgement.
+            let _ = actor.drain_and_wait(Some(DRAIN_LIMIT)).await;
         }
         let partitions = std::mem::take(&mut state.coordinators);
         for coordinator in partitions.values() {

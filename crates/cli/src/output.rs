@@ -8,7 +8,6 @@ use std::io::{self, IsTerminal as _, Write};
 
 use comfy_table::{ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
-use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -130,19 +129,6 @@ impl Output {
         }
         self.writer.flush()?;
         Ok(())
-    }
-
-    /// A bar that shows how far something of `total` steps has come: on a terminal, and
-    /// for people. Take it away with `finish_and_clear` before the next line is printed.
-    #[must_use]
-    pub fn progress(&self, total: u64, what: &str) -> ProgressBar {
-        if !self.terminal || self.json {
-            return ProgressBar::hidden();
-        }
-        ProgressBar::new(total).with_message(what.to_owned()).with_style(
-            ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} ({elapsed})")
-                .unwrap_or_else(|_| ProgressStyle::default_bar()),
-        )
     }
 
     /// `text` in the colour of `tone`, where colours are shown.

@@ -107,18 +107,26 @@ impl Decision {
     }
 
     fn push(&mut self, record: Record) {
-        self.payload_bytes += match &record.body {
-            Body::NodeDispatched(dispatched) => dispatched.input.as_str().len(),
-            Body::NodeSucceeded(succeeded) => succeeded.output.as_str().len(),
-            Body::RunStarted(started) => started.input.as_str().len(),
-            Body::EffectLate(EffectLate { outcome: Outcome::Succeeded { output } }) => {
-                output.as_str().len()
-            }
-            _ => 0,
-        };
+        self.payload_bytes += large_part(&record.body);
         self.records_decided += 1;
         self.records.push(record);
     }
+}
+
+/// Bytes of the part of a payload that can be large.
+fn large_part(body: &Body) -> usize {
+    let json = if let Body::NodeDispatched(dispatched) = body {
+        Some(&dispatched.input)
+    } else if let Body::NodeSucceeded(succeeded) = body {
+        Some(&succeeded.output)
+    } else if let Body::RunStarted(started) = body {
+        Some(&started.input)
+    } else if let Body::EffectLate(EffectLate { outcome: Outcome::Succeeded { output } }) = body {
+        Some(output)
+    } else {
+        None
+    };
+    json.map_or(0, |json| json.as_str().len())
 }
 
 /// What comes back from inside the process: results carry no stream position,

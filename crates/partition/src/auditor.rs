@@ -129,7 +129,9 @@ pub enum Output {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum AuditHalt {
     /// Fewer entries than were signed.
-    #[error("the audit log does not hold the last of the {signed} entries that were signed; entries are gone")]
+    #[error(
+        "the audit log does not hold the last of the {signed} entries that were signed; entries are gone"
+    )]
     BehindCheckpoint {
         /// Entries that the checkpoint covers.
         signed: u64,
@@ -387,11 +389,10 @@ impl Auditor {
             AuditFrame::decode(&message.payload).map_err(|error| unreadable(error.to_string()))?;
         for entry in &frame.entries {
             if entry.index < self.tree.size() {
-                if entry.index + 1 == self.signed_size {
-                    if self.anchor.take().is_some_and(|leaf| leaf.as_bytes() != entry.leaf) {
+                if entry.index + 1 == self.signed_size
+                    && self.anchor.take().is_some_and(|leaf| leaf.as_bytes() != entry.leaf) {
                         return Err(AuditHalt::EntryMismatch { index: entry.index });
                     }
-                }
                 continue;
             }
             if entry.index != self.tree.size() {
@@ -437,7 +438,7 @@ impl Auditor {
             bytes += frame.bytes;
         }
         let chosen = self.pending.iter().take(frames);
-        let journal_sequence = chosen.clone().last().map_or(0, |frame| frame.journal_sequence);
+        let journal_sequence = chosen.clone().next_back().map_or(0, |frame| frame.journal_sequence);
         let entries = chosen.flat_map(DerivedFrame::remaining).collect::<Vec<Entry<'_>>>();
         let first = entries.first().map_or(0, |entry| entry.index);
         let payload = match (AuditFrame { journal_sequence, entries }).encode() {

@@ -145,11 +145,10 @@ impl JournalFold {
     pub fn missing_plans(&self, records: &[(Header, Record)]) -> Vec<Digest> {
         let mut missing = Vec::new();
         for (_, record) in records {
-            if let Body::RunStarted(started) = &record.body {
-                if !self.partition.has_plan(&started.plan) && !missing.contains(&started.plan) {
+            if let Body::RunStarted(started) = &record.body
+                && !self.partition.has_plan(&started.plan) && !missing.contains(&started.plan) {
                     missing.push(started.plan);
                 }
-            }
         }
         missing
     }

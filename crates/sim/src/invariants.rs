@@ -177,13 +177,31 @@ impl Invariants {
             let detail = format!("attempt {} of {} {what}", attempt.attempt, attempt.key());
             Err(Broken::new("invariant_intent_is_durable", detail))
         };
-        if !self.reference.is_dispatched(&name) {
+        if self.reference.dispatched(&name).is_none() {
             return broken("starts and no durable record orders it");
         }
         match self.started.insert(name) {
             true => Ok(()),
             false => broken("starts twice"),
         }
+    }
+
+    /// An attempt is released within the lease, or after one more append than
+    /// the one that orders it was acknowledged, up to `committed`.
+    pub(crate) fn invariant_effects_are_released_within_the_lease(
+        &self,
+        attempt: &Attempt,
+        within_lease: bool,
+        committed: u64,
+    ) -> Result<(), Broken> {
+        let name = (attempt.run, attempt.node.clone(), attempt.attempt);
+        let ordered = self.reference.dispatched(&name).unwrap_or(u64::MAX);
+        if within_lease || ordered < committed {
+            return Ok(());
+        }
+        let (key, number) = (attempt.key(), attempt.attempt);
+        let detail = format!("attempt {number} of {key} after the lease, at message {committed}");
+        Err(Broken::new("invariant_effects_are_released_within_the_lease", detail))
     }
 
     /// A receiver commits each effect once, however often it is attempted.

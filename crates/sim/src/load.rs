@@ -134,7 +134,7 @@ impl Load {
             id: format!("event-{key}").into(),
             source: "simulation".into(),
             kind: ["order.placed", "order.paid"]
-                .get(usize::from(key % 2 == 0))
+                .get(usize::from(key.is_multiple_of(2)))
                 .copied()
                 .unwrap_or("order")
                 .into(),
@@ -196,7 +196,7 @@ impl Load {
     pub(crate) fn floor(&self) -> u64 {
         let sequences = self.items.iter().filter_map(|item| match &item.kind {
             ItemKind::Events { sequence, .. } => Some((*sequence, item.acknowledged)),
-            _ => None,
+            ItemKind::Cancel { .. } | ItemKind::Replay { .. } | ItemKind::Garbage(_) => None,
         });
         sequences.take_while(|(_, done)| *done).last().map_or(0, |(sequence, _)| sequence)
     }

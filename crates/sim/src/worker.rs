@@ -94,6 +94,11 @@ impl Worker {
         }
     }
 
+    /// Whether the lease, as last confirmed, still allows effects.
+    pub(crate) fn is_within_lease(&self, now_ms: u64) -> bool {
+        self.now(now_ms).monotonic_ms + owner::LEASE_MARGIN_MS < self.lease_until_ms
+    }
+
     pub(crate) fn seat_of(&mut self, id: u64) -> Option<&mut Seat> {
         self.seat.as_mut().filter(|seat| seat.id == id)
     }

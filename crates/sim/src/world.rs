@@ -155,7 +155,7 @@ impl World {
         }
         for worker in 0..self.workers.len() {
             let after = self.dice.below(2_000);
-            self.to_worker(worker, after, Work::LeaseTick);
+            self.reach_worker(worker, after, Work::LeaseTick);
         }
         if self.faults.foreign > 0 {
             self.after(1_000, Happening::Intrude);
@@ -215,20 +215,16 @@ impl World {
             Happening::Arrive { publish, reply } => self.arrive(&publish, reply),
             Happening::Answer(reply, outcome) => self.answer(reply, outcome),
             Happening::ToWorker { worker, generation, work } => {
-                if let Some(known) = self.workers.get_mut(worker) {
-                    if known.alive && known.generation == generation {
-                        known.queue.push_back(work);
-                    }
+                if let Some(known) = self.alive(worker, generation) {
+                    known.queue.push_back(work);
                 }
                 self.drain(worker)
             }
             Happening::Wake { worker, generation } => {
-                if let Some(known) = self.workers.get_mut(worker) {
-                    if known.generation == generation {
-                        known.paused = false;
-                    }
+                if let Some(known) = self.alive(worker, generation) {
+                    known.paused = false;
+                    self.say(worker, "wakes");
                 }
-                self.say(worker, "wakes");
                 self.drain(worker)
             }
             Happening::Restart(worker) => {
@@ -293,7 +289,7 @@ impl World {
         if let Some(known) = self.workers.get_mut(worker).filter(|known| !known.alive) {
             *known = Worker::new(now_ms, known.generation + 1);
             self.say(worker, "starts again");
-            self.to_worker(worker, 1, Work::LeaseTick);
+            self.reach_worker(worker, 1, Work::LeaseTick);
         }
     }
 
@@ -348,9 +344,15 @@ impl World {
         self.agenda.insert((self.now_ms + after_ms, self.last_id), happening);
     }
 
-    fn to_worker(&mut self, worker: usize, after_ms: u64, work: Work) {
+    fn reach_worker(&mut self, worker: usize, after_ms: u64, work: Work) {
         let generation = self.generation(worker);
         self.after(after_ms, Happening::ToWorker { worker, generation, work });
+    }
+
+    /// The worker, if it has not crashed since.
+    fn alive(&mut self, worker: usize, generation: u64) -> Option<&mut Worker> {
+        let known = self.workers.get_mut(worker)?;
+        (known.alive && known.generation == generation).then_some(known)
     }
 
     fn generation(&self, worker: usize) -> u64 {

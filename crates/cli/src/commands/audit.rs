@@ -8,7 +8,6 @@ mod verify;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use fermata_audit::Verifier;
 use fermata_core::identity::{PartitionId, Tenant};
 
 use crate::arguments::GlobalArguments;
@@ -16,7 +15,7 @@ use crate::broker_session::BrokerSession;
 use crate::error::{CliError, ExitCode};
 use crate::output::Output;
 
-pub use verify::{PartitionAudit, Unreadable, print_audits, verify_partition, verify_partitions};
+pub use verify::{PartitionAudit, Unreadable, print_audits, verify_partitions};
 
 /// What to do with the audit log.
 #[derive(Debug, Subcommand)]
@@ -86,7 +85,7 @@ pub async fn run(
     let session = BrokerSession::open(global).await?;
     match command {
         AuditCommand::Verify(arguments) => {
-            let audits = verify(&arguments, &session).await?;
+            let audits = verify_partitions(&arguments, &session).await?;
             print_audits(&audits, output)?;
             let sound = audits.iter().all(PartitionAudit::is_sound);
             Ok(if sound { ExitCode::Success } else { ExitCode::Findings })
@@ -98,22 +97,4 @@ pub async fn run(
             feed::live(arguments.tenant.as_ref(), &session, output).await
         }
     }
-}
-
-async fn verify(
-    arguments: &VerifyArguments,
-    session: &BrokerSession,
-) -> Result<Vec<PartitionAudit>, CliError> {
-    let config = session.engine_config().await?;
-    let verifier = Verifier::parse(arguments.vkey.as_ref().unwrap_or(&config.audit_vkey))?;
-    let (export, allow_tail) = (arguments.export.as_deref(), !arguments.complete);
-    let Some(partition) = arguments.partition else {
-        return verify_partitions(session, &config, &verifier, export, allow_tail).await;
-    };
-    if !config.partition_ids().contains(&partition) {
-        return Err(CliError::NotFound(format!("there is no partition `{partition}`")));
-    }
-    let audit =
-        verify_partition(session, &config, partition, &verifier, export, allow_tail).await?;
-    Ok(vec![audit])
 }

@@ -71,24 +71,12 @@ pub struct FiledLetter {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DeadLetters {
     /// In the order in which they were filed first; each stage and id once.
-    letters: Vec<FiledLetter>,
+    pub letters: Vec<FiledLetter>,
     /// Sequences of messages that are no dead letters.
-    unreadable: Vec<u64>,
+    pub unreadable: Vec<u64>,
 }
 
 impl DeadLetters {
-    /// The letters in the order in which they were filed first; each stage and id once.
-    #[must_use]
-    pub fn letters(&self) -> &[FiledLetter] {
-        &self.letters
-    }
-
-    /// Sequences of messages that are no dead letters.
-    #[must_use]
-    pub fn unreadable(&self) -> &[u64] {
-        &self.unreadable
-    }
-
     /// Reads the stream.
     ///
     /// # Errors

@@ -8,10 +8,11 @@ use crate::command::{CancelCommand, Command, EventCommand, StartRun, Verdict};
 use crate::effect::{Effect, bounded_detail};
 use crate::identity::RunId;
 use crate::json::Json;
+use crate::plan::FailureClass;
 use crate::record::{
     Body, CancelAnswer, CancelAnswered, CommandPoisoned, DeadFiled, EffectLate, EndReason,
-    EventIgnored, EventRejected, EventRepeated, EventStarted, EventUnmatched, Kind, Record, RunClosing,
-    RunQuarantined, RunStarted,
+    EventIgnored, EventRejected, EventRepeated, EventStarted, EventUnmatched, Kind, Record,
+    RunClosing, RunQuarantined, RunStarted,
 };
 use crate::run::{AttemptReport, Phase};
 
@@ -336,12 +337,12 @@ impl Partition {
 
     /// Emits a node's record; a node that failed for good closes its run.
     pub(super) fn emit_run_record(&mut self, id: RunId, record: Record, out: &mut Decision) {
-        let failure = match &record.body {
-            Body::NodeFailed(failed) => Some((failed.class, failed.detail.clone())),
-            Body::NodeUnknown(unknown) => {
-                Some((crate::plan::FailureClass::Unknown, unknown.detail.clone()))
-            }
-            _ => None,
+        let failure = if let Body::NodeFailed(failed) = &record.body {
+            Some((failed.class, failed.detail.clone()))
+        } else if let Body::NodeUnknown(unknown) = &record.body {
+            Some((FailureClass::Unknown, unknown.detail.clone()))
+        } else {
+            None
         };
         let node = record.node.clone();
         self.emit(record, out);
@@ -369,10 +370,12 @@ impl Partition {
         let tenant = run.tenant.clone();
         let failed = body.kind() != Kind::RunSucceeded;
         out.effects.push(Effect::Ended(run.ended(id, self.time, failed)));
-        let reason = match &body {
-            Body::RunFailed(failed) => run_case(&failed.reason),
-            Body::RunTimedOut(timed_out) => run_case(&timed_out.reason),
-            _ => None,
+        let reason = if let Body::RunFailed(failed) = &body {
+            run_case(&failed.reason)
+        } else if let Body::RunTimedOut(timed_out) = &body {
+            run_case(&timed_out.reason)
+        } else {
+            None
         };
         self.emit(Record::of_run(&tenant, id, body), out);
         if let Some((reason, detail)) = reason {

@@ -24,13 +24,12 @@ impl Owner {
                 Ok(decoded) => decoded,
                 Err(error) => return self.halt(error.into(), outputs),
             };
-            if let Decoded::Frame(_, records) = &decoded {
-                if let Some(missing) = self.fold.missing_plans(records).first().copied() {
+            if let Decoded::Frame(_, records) = &decoded
+                && let Some(missing) = self.fold.missing_plans(records).first().copied() {
                     drop(decoded);
                     self.journal_waiting.push_front(message);
                     return self.fetch(missing, outputs);
                 }
-            }
             if let Err(error) = self.fold.fold(message.sequence, &decoded) {
                 return self.halt(error.into(), outputs);
             }

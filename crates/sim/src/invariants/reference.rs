@@ -35,7 +35,10 @@ pub(crate) struct Reference {
     keys: BTreeSet<u128>,
     runs: BTreeSet<RunId>,
     ended: BTreeSet<RunId>,
-    dispatched: BTreeSet<(RunId, Arc<str>, u32)>,
+    /// Attempts that a record orders, and the journal message that holds it.
+    dispatched: BTreeMap<(RunId, Arc<str>, u32), u64>,
+    /// Nodes with an attempt that has no outcome.
+    under_way: BTreeSet<(RunId, Arc<str>)>,
     outcomes: BTreeMap<(RunId, Arc<str>), Kind>,
     cases: BTreeMap<Uuid, bool>,
     poisoned: BTreeMap<(u64, Option<u32>), bool>,
@@ -56,7 +59,8 @@ impl Reference {
             keys: BTreeSet::new(),
             runs: BTreeSet::new(),
             ended: BTreeSet::new(),
-            dispatched: BTreeSet::new(),
+            dispatched: BTreeMap::new(),
+            under_way: BTreeSet::new(),
             outcomes: BTreeMap::new(),
             cases: BTreeMap::new(),
             poisoned: BTreeMap::new(),
@@ -109,6 +113,7 @@ impl Reference {
     ) -> Result<(), Broken> {
         self.invariant_nothing_follows_the_end_of_a_run(header)?;
         self.invariant_one_outcome_per_effect(header, record)?;
+        self.invariant_a_run_closes_before_it_ends(header)?;
         match &record.body {
             Body::EventStarted(event) => {
                 if event.replay.is_none() && !self.keys.insert(event.key) {
@@ -149,11 +154,28 @@ impl Reference {
             Body::NodeDispatched(_) => {
                 let attempt = header.attempt.unwrap_or(0);
                 if let Some((run, node)) = header.run.zip(header.node.clone()) {
-                    self.dispatched.insert((run, node, attempt));
+                    self.dispatched.insert((run, node, attempt), sequence);
                 }
                 Ok(())
             }
-            _ => Ok(()),
+            Body::PartitionOwned(_)
+            | Body::RunStarted(_)
+            | Body::NodeSucceeded(_)
+            | Body::NodeRetrying(_)
+            | Body::NodeFailed(_)
+            | Body::NodeSkipped(_)
+            | Body::NodeUnknown(_)
+            | Body::RunClosing(_)
+            | Body::RunSucceeded(_)
+            | Body::RunFailed(_)
+            | Body::RunCancelled(_)
+            | Body::RunTimedOut(_)
+            | Body::RunQuarantined(_)
+            | Body::EffectLate(_)
+            | Body::CaseNotifying(_)
+            | Body::CaseNotified(_)
+            | Body::DefinitionsApplied(_)
+            | Body::DefinitionsRefused(_) => Ok(()),
         }
     }
 
@@ -207,6 +229,25 @@ impl Reference {
         Ok(())
     }
 
+    /// A run ends when every attempt that it ordered has an outcome.
+    fn invariant_a_run_closes_before_it_ends(&mut self, header: &Header) -> Result<(), Broken> {
+        let Some(run) = header.run.filter(|_| changes_run(header)) else { return Ok(()) };
+        if let Some(node) = header.node.clone() {
+            match header.kind == Kind::NodeDispatched {
+                true => self.under_way.insert((run, node)),
+                false => self.under_way.remove(&(run, node)),
+            };
+        }
+        let under_way = self.under_way.iter().find(|(of, _)| *of == run);
+        match under_way.filter(|_| header.kind.ends_run()) {
+            None => Ok(()),
+            Some((_, node)) => {
+                let detail = format!("run {run} ends while `{node}` is under way");
+                Err(Broken::new("invariant_a_run_closes_before_it_ends", detail))
+            }
+        }
+    }
+
     /// An effect key has one recorded outcome.
     fn invariant_one_outcome_per_effect(
         &mut self,
@@ -254,8 +295,9 @@ impl Reference {
         self.leaves.get(usize::try_from(index).ok()?)
     }
 
-    pub(super) fn is_dispatched(&self, attempt: &(RunId, Arc<str>, u32)) -> bool {
-        self.dispatched.contains(attempt)
+    /// The journal message that orders the attempt, if one does.
+    pub(super) fn dispatched(&self, attempt: &(RunId, Arc<str>, u32)) -> Option<u64> {
+        self.dispatched.get(attempt).copied()
     }
 
     /// What became of the event.

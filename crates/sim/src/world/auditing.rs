@@ -56,12 +56,12 @@ impl World {
                 let answer = audit.read(sequence, &self.faults, &mut self.dice);
                 let after = self.dice.between(1, 30) + if later { 300 } else { 0 };
                 let work = Work::AuditorInput(auditor, Input::Read(answer));
-                self.to_worker(worker, after, work);
+                self.reach_worker(worker, after, work);
             }
             Output::ReadStored { from } => {
                 let messages = stored_from(self.broker.stream(StreamName::Audit).messages(), from);
                 let after = self.dice.between(1, 50);
-                self.to_worker(worker, after, Work::Stored { auditor, messages });
+                self.reach_worker(worker, after, Work::Stored { auditor, messages });
             }
             Output::Feed { .. } => {}
             Output::Checkpoint { note, size, .. } => {
@@ -138,12 +138,7 @@ impl World {
         self.publish(publish, 0, Reply::Checkpoint { worker, generation, seat });
     }
 
-    pub(super) fn checkpoint_answered(
-        &mut self,
-        worker: usize,
-        seat: u64,
-        outcome: AppendOutcome,
-    ) -> Result<(), Broken> {
+    pub(super) fn checkpoint_answered(&mut self, worker: usize, seat: u64, outcome: AppendOutcome) {
         let stored = self.broker.stream(StreamName::Checkpoints);
         let (last, newest) = (stored.last(), stored.messages().last());
         let newest = newest.and_then(|message| {
@@ -152,7 +147,7 @@ impl World {
         });
         let newest = newest.map_or(0, |checkpoint| checkpoint.size());
         let Some(known) = self.workers.get_mut(worker).and_then(|known| known.seat_of(seat)) else {
-            return Ok(());
+            return;
         };
         // A refusal or no answer: the same again. A conflict: an own copy, or
         // another auditor's; what covers more than that goes behind it.
@@ -164,10 +159,9 @@ impl World {
             AppendOutcome::Refused | AppendOutcome::Unknown => true,
         };
         match again {
-            true => self.to_worker(worker, 200, Work::PublishCheckpoint(seat)),
+            true => self.reach_worker(worker, 200, Work::PublishCheckpoint(seat)),
             false => self.publish_checkpoint(worker, seat),
         }
-        Ok(())
     }
 }
 

@@ -31,7 +31,7 @@ impl World {
                     if self.dice.below(3) > 0 {
                         let class = FailureClass::Cancelled;
                         let outcome = Outcome::Failed { class, detail: "told to stop".to_owned() };
-                        self.to_worker(worker, 20, Work::AttemptDone { token, outcome });
+                        self.reach_worker(worker, 20, Work::AttemptDone { token, outcome });
                     }
                 }
             }
@@ -45,12 +45,12 @@ impl World {
                 let outcome = Outcome::Succeeded { output: Json::null() };
                 let (case, attempt) = (notice.case, notice.attempt);
                 let report = Report::Case { case, attempt, outcome };
-                self.to_worker(worker, after, Work::Report(report));
+                self.reach_worker(worker, after, Work::Report(report));
             }
             Effect::FileDead(dead) => {
                 let report = Report::DeadFiled { sequence: dead.sequence, index: dead.index };
                 let after = self.dice.between(5, 2_000);
-                self.to_worker(worker, after, Work::Report(report));
+                self.reach_worker(worker, after, Work::Report(report));
             }
             Effect::Project | Effect::Reply { .. } | Effect::Ended(_) => {}
         }
@@ -78,26 +78,33 @@ impl World {
             known.runner.running.insert(token, attempt);
         }
         let work = Work::AttemptDone { token, outcome: course.outcome };
-        self.to_worker(worker, course.ends_after_ms, work);
+        self.reach_worker(worker, course.ends_after_ms, work);
         Ok(())
     }
 
-    pub(super) fn attempt_done(&mut self, worker: usize, token: u64, outcome: Outcome) {
-        let Some(known) = self.workers.get_mut(worker) else { return };
-        let Some(attempt) = known.runner.running.remove(&token) else { return };
+    pub(super) fn attempt_done(
+        &mut self,
+        worker: usize,
+        token: u64,
+        outcome: Outcome,
+    ) -> Result<(), Broken> {
+        let Some(known) = self.workers.get_mut(worker) else { return Ok(()) };
+        let Some(attempt) = known.runner.running.remove(&token) else { return Ok(()) };
         let report = report_of(&attempt, outcome);
         match known.seat.as_ref().map(|seat| seat.id) {
-            Some(seat) => {
-                self.tell_owner(worker, seat, [Input::Report(Report::Attempt(report))]);
+            Some(seat) => self.tell_owner(worker, seat, [Input::Report(Report::Attempt(report))]),
+            None => {
+                known.runner.results.push(report);
+                Ok(())
             }
-            None => known.runner.results.push(report),
         }
     }
 
-    pub(super) fn report(&mut self, worker: usize, report: Report) {
+    pub(super) fn report(&mut self, worker: usize, report: Report) -> Result<(), Broken> {
         let seat = self.workers.get(worker).and_then(|known| known.seat.as_ref());
-        if let Some(seat) = seat.map(|seat| seat.id) {
-            self.tell_owner(worker, seat, [Input::Report(report)]);
+        match seat.map(|seat| seat.id) {
+            Some(seat) => self.tell_owner(worker, seat, [Input::Report(report)]),
+            None => Ok(()),
         }
     }
 
@@ -129,7 +136,7 @@ impl World {
                 known.runner.outbox.remove(&id);
             }
         } else {
-            self.to_worker(worker, 300, Work::PublishOutcome(id));
+            self.reach_worker(worker, 300, Work::PublishOutcome(id));
         }
     }
 }

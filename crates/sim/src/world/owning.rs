@@ -1,5 +1,6 @@
 //! The shell around an owner: what the actor does with a real broker.
 
+use fermata_core::effect::Effect;
 use fermata_core::partition::Report;
 use fermata_partition::owner::{Input, Output, StandDown};
 
@@ -13,29 +14,31 @@ use crate::worker::{Consumer, Seat, Work};
 impl World {
     pub(super) fn perform(&mut self, worker: usize, work: Work) -> Result<(), Broken> {
         match work {
-            Work::OwnerInput(seat, input) => self.tell_owner(worker, seat, [input]),
+            Work::OwnerInput(seat, input) => return self.tell_owner(worker, seat, [input]),
             Work::OwnerOutput(seat, output) => return self.do_owner(worker, seat, output),
             Work::AuditorInput(auditor, input) => self.tell_auditor(worker, auditor, [input]),
             Work::AuditorOutput(auditor, output) => {
                 return self.do_auditor(worker, auditor, output);
             }
-            Work::Poll(seat) => self.poll(worker, seat),
+            Work::Poll(seat) => return self.poll(worker, seat),
             Work::Deliver { seat, consumer, message } => {
                 let known = self.workers.get_mut(worker).and_then(|known| known.seat_of(seat));
                 let current = known.and_then(|seat| seat.consumer.as_ref());
                 if current.is_some_and(|current| current.number == consumer) {
-                    self.tell_owner(worker, seat, [Input::Commands(message)]);
+                    return self.tell_owner(worker, seat, [Input::Commands(message)]);
                 }
             }
             Work::Stored { auditor, messages } => self.stored_read(worker, auditor, messages),
-            Work::LeaseTick => self.lease_tick(worker),
+            Work::LeaseTick => return self.lease_tick(worker),
             Work::TakeOver => return self.take_over(worker),
-            Work::AttemptDone { token, outcome } => self.attempt_done(worker, token, outcome),
-            Work::Report(report) => self.report(worker, report),
+            Work::AttemptDone { token, outcome } => {
+                return self.attempt_done(worker, token, outcome);
+            }
+            Work::Report(report) => return self.report(worker, report),
             Work::OutcomeAnswered(id, outcome) => self.outcome_answered(worker, id, outcome),
             Work::PublishOutcome(id) => self.publish_outcome_again(worker, id),
             Work::CheckpointAnswered(seat, outcome) => {
-                return self.checkpoint_answered(worker, seat, outcome);
+                self.checkpoint_answered(worker, seat, outcome);
             }
             Work::PublishCheckpoint(seat) => self.publish_checkpoint(worker, seat),
             Work::ReplayAgain { seat, from } => self.replay(worker, seat, from),
@@ -48,23 +51,38 @@ impl World {
         worker: usize,
         seat: u64,
         inputs: impl IntoIterator<Item = Input>,
-    ) {
+    ) -> Result<(), Broken> {
         let now_ms = self.now_ms;
-        let Some(known) = self.workers.get_mut(worker) else { return };
+        let Some(known) = self.workers.get_mut(worker) else { return Ok(()) };
         let now = known.now(now_ms);
-        let Some(seat) = known.seat_of(seat) else { return };
-        let (id, mut outputs) = (seat.id, Vec::new());
+        let Some(seat) = known.seat_of(seat) else { return Ok(()) };
+        let (id, seat_committed, mut outputs) = (seat.id, seat.committed, Vec::new());
         for input in inputs {
             seat.owner.handle(input, now, &mut outputs);
+        }
+        let within_lease = known.is_within_lease(now_ms);
+        let mut committed = seat_committed;
+        for output in &outputs {
+            if let Output::Committed { sequence, .. } = output {
+                committed = *sequence;
+            }
+            if let Output::Effect(Effect::Start(attempt)) = output {
+                self.invariants.invariant_effects_are_released_within_the_lease(
+                    attempt,
+                    within_lease,
+                    committed,
+                )?;
+            }
         }
         for output in outputs.into_iter().rev() {
             known.queue.push_front(Work::OwnerOutput(id, output));
         }
+        Ok(())
     }
 
     fn do_owner(&mut self, worker: usize, seat: u64, output: Output) -> Result<(), Broken> {
         let generation = self.generation(worker);
-        if !self.workers.get_mut(worker).is_some_and(|known| known.seat_of(seat).is_some()) {
+        if self.workers.get_mut(worker).is_none_or(|known| known.seat_of(seat).is_none()) {
             return Ok(());
         }
         match output {
@@ -81,19 +99,19 @@ impl World {
                 let answer = journal.read(sequence, &self.faults, &mut self.dice);
                 self.say(worker, format_args!("reads journal {sequence}: {}", short(&answer)));
                 let after = self.dice.between(1, 30) + if later { 300 } else { 0 };
-                self.to_worker(worker, after, Work::OwnerInput(seat, Input::Read(answer)));
+                self.reach_worker(worker, after, Work::OwnerInput(seat, Input::Read(answer)));
             }
             Output::Replay { from } => self.replay(worker, seat, from),
             Output::FetchPlan(digest) => {
                 let plan = self.plans.get(&digest).cloned();
                 let after = self.dice.between(1, 200);
-                self.to_worker(worker, after, Work::OwnerInput(seat, Input::Plan(digest, plan)));
+                self.reach_worker(worker, after, Work::OwnerInput(seat, Input::Plan(digest, plan)));
             }
             Output::Consume { position, epoch } => {
                 self.say(worker, format_args!("owns epoch {epoch} from {position:?}"));
                 self.consume(worker, seat, position.sequence);
                 self.go_live(worker, seat);
-                self.to_worker(worker, 10, Work::Poll(seat));
+                self.reach_worker(worker, 10, Work::Poll(seat));
             }
             Output::ConsumeAgain { after } => {
                 self.say(worker, format_args!("consumes again behind {after}"));
@@ -116,7 +134,7 @@ impl World {
     /// Reads the journal to where the read sees it end, perhaps some of it twice.
     fn replay(&mut self, worker: usize, seat: u64, from: u64) {
         if self.throws(self.faults.read_failed) {
-            return self.to_worker(worker, 500, Work::ReplayAgain { seat, from });
+            return self.reach_worker(worker, 500, Work::ReplayAgain { seat, from });
         }
         let journal = self.broker.stream(StreamName::Journal);
         // One reader never reads less than it has read before.
@@ -135,7 +153,7 @@ impl World {
         self.say(worker, format_args!("replays {from} to {last_sequence}"));
         let after = self.dice.between(1, 50);
         for input in inputs {
-            self.to_worker(worker, after, Work::OwnerInput(seat, input));
+            self.reach_worker(worker, after, Work::OwnerInput(seat, input));
         }
     }
 
@@ -147,20 +165,21 @@ impl World {
     }
 
     /// Pulls commands while they are wanted, and lets time pass for everyone.
-    fn poll(&mut self, worker: usize, id: u64) {
+    fn poll(&mut self, worker: usize, id: u64) -> Result<(), Broken> {
         let Some(seat) = self.workers.get_mut(worker).and_then(|known| known.seat_of(id)) else {
-            return;
+            return Ok(());
         };
         let idle = seat.owner.is_quiet();
         let auditor = seat.auditor_id;
         let delivered = self.pull(worker, id);
         let pause = if delivered { 40 } else { self.dice.between(100, 400) };
         if !delivered && idle && self.dice.chance(100) && self.look_around(worker, id) {
-            return;
+            return Ok(());
         }
-        self.tell_owner(worker, id, [Input::Tick]);
+        self.tell_owner(worker, id, [Input::Tick])?;
         self.tell_auditor(worker, auditor, [fermata_partition::auditor::Input::Tick]);
-        self.to_worker(worker, pause, Work::Poll(id));
+        self.reach_worker(worker, pause, Work::Poll(id));
+        Ok(())
     }
 
     /// Delivers the next commands, some of them late, twice or not at all.
@@ -186,7 +205,7 @@ impl World {
         }
         let any = !delivered.is_empty();
         for (after, consumer, message) in delivered {
-            self.to_worker(worker, after, Work::Deliver { seat: id, consumer, message });
+            self.reach_worker(worker, after, Work::Deliver { seat: id, consumer, message });
         }
         any
     }
@@ -211,14 +230,14 @@ impl World {
         taken
     }
 
-    fn lease_tick(&mut self, worker: usize) {
+    fn lease_tick(&mut self, worker: usize) -> Result<(), Broken> {
         let after = self.dice.between(1_000, 5_000);
-        self.to_worker(worker, after, Work::LeaseTick);
+        self.reach_worker(worker, after, Work::LeaseTick);
         let granted = self.lease.ask(worker, self.now_ms, &self.faults, &mut self.dice);
         let jump = self.throws(self.faults.clock_jump);
         let skew = i64::try_from(self.dice.below(120_000)).unwrap_or(0) - 60_000;
         let now_ms = self.now_ms;
-        let Some(known) = self.workers.get_mut(worker) else { return };
+        let Some(known) = self.workers.get_mut(worker) else { return Ok(()) };
         if jump {
             known.skew_ms = skew;
         }
@@ -227,8 +246,8 @@ impl World {
             known.lease_until_ms = known.now(now_ms).monotonic_ms + LEASE_MS;
             let until = known.lease_until_ms;
             match seat {
-                Some(seat) => self.tell_owner(worker, seat, [Input::LeaseUntil(until)]),
-                None => self.to_worker(worker, 1, Work::TakeOver),
+                Some(seat) => return self.tell_owner(worker, seat, [Input::LeaseUntil(until)]),
+                None => self.reach_worker(worker, 1, Work::TakeOver),
             }
         } else if seat.is_some() && (self.healed || self.dice.chance(500)) {
             // The other half goes on as long as nobody fences it out.
@@ -236,6 +255,7 @@ impl World {
         } else if seat.is_none() {
             self.publish_results(worker);
         }
+        Ok(())
     }
 
     fn take_over(&mut self, worker: usize) -> Result<(), Broken> {
@@ -263,8 +283,7 @@ impl World {
             let mut none = Vec::new();
             seat.owner.handle_reports(reports.into_iter().map(Report::Attempt), now, &mut none);
         }
-        self.tell_owner(worker, ids.0, [Input::LeaseUntil(until)]);
-        Ok(())
+        self.tell_owner(worker, ids.0, [Input::LeaseUntil(until)])
     }
 
     fn stand_down(&mut self, worker: usize, reason: &StandDown) -> Result<(), Broken> {
@@ -302,7 +321,7 @@ impl World {
         }));
         if stays {
             let after = self.dice.between(1, 500);
-            self.to_worker(worker, after, Work::TakeOver);
+            self.reach_worker(worker, after, Work::TakeOver);
         } else {
             self.publish_results(worker);
         }

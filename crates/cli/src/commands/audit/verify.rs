@@ -1,7 +1,6 @@
 //! `fermata audit verify`: the three streams of each partition against each other.
 
 use std::collections::VecDeque;
-use std::path::Path;
 
 use fermata_audit::{AuditEntry, Hash, JournalLeaf, PartitionVerifier, Report, Verifier, Want};
 use fermata_core::identity::PartitionId;
@@ -14,9 +13,10 @@ use fermata_wire::journal::JournalFrame;
 use serde::Serialize;
 use serde_json::json;
 
+use super::VerifyArguments;
 use super::export::Export;
 use super::section::Section;
-use crate::broker_session::{BrokerSession, EngineConfig};
+use crate::broker_session::BrokerSession;
 use crate::error::CliError;
 use crate::output::{Output, Tone};
 
@@ -62,56 +62,40 @@ impl PartitionAudit {
     }
 }
 
-/// Checks every partition with the key `verifier`, and writes each log to the folder `export`
-/// if one is named. With `allow_tail`, what is not audited or signed yet is counted and is no
-/// finding.
+/// Checks the partitions that the arguments name.
 ///
 /// # Errors
 ///
-/// When the broker does not answer or an export cannot be written.
+/// When the broker does not answer, the key is none, or an export cannot be written.
 ///
 /// # Cancel safety
 ///
 /// Can be dropped; an export may be half written.
 pub async fn verify_partitions(
+    arguments: &VerifyArguments,
     session: &BrokerSession,
-    config: &EngineConfig,
-    verifier: &Verifier,
-    export: Option<&Path>,
-    allow_tail: bool,
 ) -> Result<Vec<PartitionAudit>, CliError> {
+    let config = session.engine_config().await?;
+    let verifier = Verifier::parse(arguments.vkey.as_ref().unwrap_or(&config.audit_vkey))?;
+    let mut partitions = config.partition_ids();
+    if let Some(one) = arguments.partition {
+        partitions.retain(|partition| *partition == one);
+        if partitions.is_empty() {
+            return Err(CliError::NotFound(format!("there is no partition `{one}`")));
+        }
+    }
+    let reader = StreamReader::new(session.broker());
     let mut audits = Vec::new();
-    for partition in config.partition_ids() {
-        let one = verify_partition(session, config, partition, verifier, export, allow_tail);
-        audits.push(one.await?);
+    for partition in partitions {
+        let origin = config.audit_origin(partition);
+        let allow_tail = !arguments.complete;
+        let mut check = Check::open(&reader, partition, &origin, &verifier, allow_tail).await?;
+        if let Some(folder) = &arguments.export {
+            check.export = Some(Export::create(folder, partition, &origin, &verifier.vkey())?);
+        }
+        audits.push(check.finish().await?);
     }
     Ok(audits)
-}
-
-/// Checks one partition; otherwise as [`verify_partitions`].
-///
-/// # Errors
-///
-/// When the broker does not answer or the export cannot be written.
-///
-/// # Cancel safety
-///
-/// Can be dropped; the export may be half written.
-pub async fn verify_partition(
-    session: &BrokerSession,
-    config: &EngineConfig,
-    partition: PartitionId,
-    verifier: &Verifier,
-    export: Option<&Path>,
-    allow_tail: bool,
-) -> Result<PartitionAudit, CliError> {
-    let origin = config.audit_origin(partition);
-    let reader = StreamReader::new(session.broker());
-    let mut check = Check::open(&reader, partition, &origin, verifier, allow_tail).await?;
-    if let Some(folder) = export {
-        check.export = Some(Export::create(folder, partition, &origin, &verifier.vkey())?);
-    }
-    check.finish().await
 }
 
 /// A record with what its leaf depends on.

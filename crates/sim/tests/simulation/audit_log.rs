@@ -70,7 +70,11 @@ fn audited(
             }
             Output::Halt(reason) => return Err(reason),
             Output::Feed { .. } => {}
-            other => panic!("{other:?}"),
+            other @ (Output::AppendLater(_)
+            | Output::ReadAudit { .. }
+            | Output::StandDown { .. }) => {
+                panic!("{other:?}")
+            }
         }
     }
     Ok(signed)
