@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fermata_core::plan::Executable;
+use fermata_jetstream::topology::{audit_stream, commands_stream, journal_stream};
 use fermata_jetstream::{ManagedServer, ServerOptions, Topology};
 use indicatif::{ProgressBar, ProgressStyle};
 use miette::{IntoDiagnostic as _, WrapErr as _};
@@ -100,6 +101,25 @@ impl Setup {
         self.engines =
             self.options.iter().map(EngineProcess::spawn).collect::<miette::Result<Vec<_>>>()?;
         Ok(())
+    }
+
+    /// How many messages the broker stored per 1,000 of `n`, by what they are for: the broker's price
+    /// is per message, so this tells how well frames fill.
+    pub async fn messages(&self, n: u64) -> miette::Result<String> {
+        let mut told = Vec::new();
+        for (name, stream) in [
+            ("commands", commands_stream as fn(u16) -> String),
+            ("journal", journal_stream),
+            ("audit", audit_stream),
+        ] {
+            let mut messages = 0;
+            for partition in 0..self.partitions {
+                let state = self.broker.client.reader.stream_state(&stream(partition)).await;
+                messages += state.into_diagnostic()?.messages;
+            }
+            told.push(format!("{name} {:.1}", count(messages) * 1e3 / count(n)));
+        }
+        Ok(format!("broker messages per 1,000: {}", told.join(", ")))
     }
 
     /// CPU time of engines and broker so far.

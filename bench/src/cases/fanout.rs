@@ -14,7 +14,7 @@ const KIND: &str = "bench.fanout";
 const WORKFLOW: &str = "fanout";
 
 /// Runs that are measured, one after the other.
-const ROUNDS: u64 = 20;
+const ROUNDS: u64 = 100;
 
 /// Runs before them.
 const WARM_UP: u64 = 2;

@@ -61,5 +61,5 @@ async fn measure(
     let elapsed = ended.duration_since(begun).into_diagnostic()?;
     let figures = setup.measured(Figures::of(case, n, elapsed), before, n)?;
     journals::expect(client, setup.partitions, Kind::EventIgnored, n).await?;
-    Ok(figures)
+    Ok(figures.note(setup.messages(n).await?))
 }

@@ -44,5 +44,6 @@ pub async fn run(arguments: &BenchArguments, n: u64) -> miette::Result<Figures> 
     let elapsed = ended.duration_since(begun).into_diagnostic()?;
     let figures = setup.measured(Figures::of("runs", n, elapsed), before, n)?;
     journals::expect(client, setup.partitions, Kind::RunSucceeded, n).await?;
+    let figures = figures.note(setup.messages(n).await?);
     Ok(figures.note(format!("published within {:.2} s", published.as_secs_f64())))
 }

@@ -1,6 +1,7 @@
 //! Auditor: the shell around [`fermata_partition::auditor::Auditor`], one per
 //! owned partition.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -50,6 +51,8 @@ pub enum AuditorMessage {
     Answer(u64, Input),
     /// Time has passed.
     Tick,
+    /// Something held back is due.
+    Wake,
 }
 
 /// Behaviour and ports.
@@ -69,7 +72,8 @@ pub struct AuditorState {
     generation: u64,
     /// Permits of frames that are not stored yet: what the auditor lags behind
     /// holds the owner back.
-    permits: std::collections::VecDeque<OwnedSemaphorePermit>,
+    permits: VecDeque<OwnedSemaphorePermit>,
+    wakes: bool,
 }
 
 impl Auditor {
@@ -113,6 +117,18 @@ impl Actor for Auditor {
             }
             AuditorMessage::Answer(..) => {}
             AuditorMessage::Tick => self.feed(&myself, Input::Tick, state).await,
+            AuditorMessage::Wake => {
+                state.wakes = false;
+                self.feed(&myself, Input::Tick, state).await;
+            }
+        }
+        let now = self.ports.clock.now();
+        let appends_in = state.machine.as_ref().and_then(|machine| machine.appends_in_ms(now));
+        if let (Some(ms), false) = (appends_in, state.wakes) {
+            state.wakes = true;
+            // One more, so that the clock has passed it.
+            let wait = Duration::from_millis(ms + 1);
+            drop(myself.send_after(wait, || AuditorMessage::Wake));
         }
         let backlog = state.machine.as_ref().map_or(0, Machine::backlog);
         while state.permits.len() > backlog {

@@ -26,12 +26,17 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, MessagingErr};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 
-use crate::hop::{AGAIN_AFTER, BATCH_MESSAGES_MAX, FRAMES_HELD_MAX, Hop, publish, settle};
+use crate::hop::{AGAIN_AFTER, BATCH_MESSAGES_MAX, Hop, publish, settle};
 use crate::ports::Ports;
 use crate::trace;
 
 /// Name of the durable consumer that all listeners share.
 pub const LISTENER_CONSUMER: &str = "listener";
+
+/// Batches of messages held at once. Each waits for its outputs; while it does,
+/// what arrives makes the next batch larger, and larger batches are what makes
+/// intake cheap. Two keep the broker and this process busy at the same time.
+pub const BATCHES_HELD_MAX: usize = 2;
 
 /// How often the broker is asked up to where events are acknowledged.
 const FLOOR_INTERVAL: Duration = Duration::from_secs(1);
@@ -308,7 +313,7 @@ fn without_original(letter: DeadLetter) -> DeadLetter {
 
 /// Takes from EVENTS what there are permits for.
 async fn pump(mut consumer: SharedConsumer, listener: ActorRef<ListenerMessage>) {
-    let held = Arc::new(Semaphore::new(FRAMES_HELD_MAX));
+    let held = Arc::new(Semaphore::new(BATCHES_HELD_MAX));
     while let Ok(permit) = held.clone().acquire_owned().await {
         match consumer.next_batch(BATCH_MESSAGES_MAX).await {
             Ok(deliveries) => {

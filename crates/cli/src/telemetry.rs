@@ -6,7 +6,7 @@
 //! variables of the OpenTelemetry specification have their effect. Context is
 //! carried as W3C Trace Context.
 
-use std::io;
+use std::io::{self, IsTerminal as _};
 
 use opentelemetry::trace::{SpanId, TraceId, TracerProvider as _};
 use opentelemetry_otlp::{ExporterBuildError, MetricExporter, SpanExporter};
@@ -112,7 +112,9 @@ where
     SpansThenLines<Spans>:
         tracing::Subscriber + for<'span> tracing_subscriber::registry::LookupSpan<'span>,
 {
-    let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let colour = io::stderr().is_terminal() && !no_colour;
+    let layer = tracing_subscriber::fmt::layer().with_ansi(colour).with_writer(io::stderr);
     match format {
         LogFormat::Text => layer.with_filter(filter).boxed(),
         LogFormat::Json => layer.json().flatten_event(true).with_filter(filter).boxed(),

@@ -29,6 +29,12 @@ use derive::{DerivedFrame, derive};
 /// of the journal that are ready are put together up to it.
 pub const AUDIT_FRAME_BYTES_TARGET: usize = 256 * 1024;
 
+/// Least time between two appends to the audit log, milliseconds, unless a
+/// frame is full. The log is not on the way of any decision, so under load it
+/// pays to append less often and more at once; when idle the first append goes
+/// out at once.
+pub const APPEND_INTERVAL_MS_MIN: u64 = 10;
+
 /// Least time between two checkpoints, milliseconds: a signature and two
 /// synced writes each.
 pub const CHECKPOINT_INTERVAL_MS_MIN: u64 = 100;
@@ -192,6 +198,8 @@ pub struct Auditor {
     /// Leaf of the last entry that the checkpoint covers, until it was found stored.
     anchor: Option<Hash>,
     signed_at_ms: u64,
+    appended_at_ms: u64,
+    pending_bytes: usize,
     stored_since_ms: Option<u64>,
 }
 
@@ -248,6 +256,8 @@ impl Auditor {
             signed_size,
             anchor: None,
             signed_at_ms: 0,
+            appended_at_ms: 0,
+            pending_bytes: 0,
             stored_since_ms: None,
         }
     }
@@ -268,6 +278,14 @@ impl Auditor {
     #[must_use]
     pub fn backlog(&self) -> usize {
         self.pending.len()
+    }
+
+    /// In how many milliseconds the auditor has something to append and may.
+    #[must_use]
+    pub fn appends_in_ms(&self, now: Now) -> Option<u64> {
+        let waits = self.phase == Phase::Live && !self.append.is_busy() && !self.pending.is_empty();
+        let due = self.appended_at_ms + APPEND_INTERVAL_MS_MIN;
+        waits.then(|| due.saturating_sub(now.monotonic_ms))
     }
 
     /// Whether everything derived is stored and signed.
@@ -300,7 +318,7 @@ impl Auditor {
             self.hold_against_stored(now, outputs);
         }
         if self.phase == Phase::Live {
-            self.flush(outputs);
+            self.flush(now, outputs);
             self.sign_if_due(now, outputs);
         }
     }
@@ -315,6 +333,7 @@ impl Auditor {
             return;
         }
         if self.phase != Phase::Replaying || self.tree.size() >= self.signed_size {
+            self.pending_bytes += derived.bytes;
             self.pending.push_back(derived);
             return;
         }
@@ -416,6 +435,7 @@ impl Auditor {
             front.taken += 1;
             if front.taken == front.entries.len() {
                 self.tree_journal_sequence = front.journal_sequence;
+                self.pending_bytes -= front.bytes;
                 self.pending.pop_front();
             }
             self.stored_since_ms.get_or_insert(now.monotonic_ms);
@@ -424,10 +444,15 @@ impl Auditor {
     }
 
     /// Appends what is derived and not stored, if nothing is in flight.
-    fn flush(&mut self, outputs: &mut Vec<Output>) {
+    fn flush(&mut self, now: Now, outputs: &mut Vec<Output>) {
         if self.append.is_busy() || self.pending.is_empty() {
             return;
         }
+        let rested = now.monotonic_ms >= self.appended_at_ms + APPEND_INTERVAL_MS_MIN;
+        if !rested && self.pending_bytes < AUDIT_FRAME_BYTES_TARGET {
+            return;
+        }
+        self.appended_at_ms = now.monotonic_ms;
         let mut frames = 0;
         let mut bytes = 0;
         for frame in &self.pending {
@@ -481,6 +506,7 @@ impl Auditor {
 
     fn stored_now(&mut self, now: Now, outputs: &mut Vec<Output>) {
         for frame in self.pending.drain(..std::mem::take(&mut self.in_flight)) {
+            self.pending_bytes -= frame.bytes;
             for entry in frame.entries.iter().skip(frame.taken) {
                 self.tree.push(entry.leaf);
             }

@@ -123,6 +123,20 @@ impl Scenario {
         }
     }
 
+    /// The bounds that this seed works under: in a swarm, often so small that
+    /// one command fills a frame.
+    pub(crate) fn drawn_limits(&self, dice: &mut Dice) -> Limits {
+        let mut limits = self.limits;
+        if self.swarm {
+            limits.decision_records_max = match dice.below(4) {
+                0 => 2,
+                1 => 4,
+                _ => limits.decision_records_max,
+            };
+        }
+        limits
+    }
+
     /// The faults that this seed meets.
     pub(crate) fn drawn(&self, dice: &mut Dice) -> Faults {
         let mut faults = self.faults;

@@ -111,11 +111,12 @@ impl World {
     pub(crate) fn new(seed: u64, scenario: &Scenario) -> Result<Self, Broken> {
         let mut dice = Dice::new(seed);
         let faults = scenario.drawn(&mut dice);
+        let limits = scenario.drawn_limits(&mut dice);
         let partition = PartitionId(0);
         let known = plans::all()?;
         let signing_seed = [7; 32];
         let verifier = signer_of(signing_seed)?.verifier();
-        let fold = JournalFold::new(partition, scenario.limits);
+        let fold = JournalFold::new(partition, limits);
         let digests = known.iter().map(|(digest, _)| *digest).collect();
         let mut world = Self {
             seed,
@@ -125,7 +126,7 @@ impl World {
             outputs: 0,
             crashes: 0,
             crash_points: scenario.crashes.iter().copied().collect(),
-            limits: scenario.limits,
+            limits,
             agenda: BTreeMap::new(),
             arrivals_pending: 0,
             last_id: 0,

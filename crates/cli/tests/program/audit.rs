@@ -1,0 +1,124 @@
+//! `fermata audit`.
+
+use fermata_audit::{Checkpoint, Tree, commitment, leaf_hash};
+use fermata_core::identity::Tenant;
+use fermata_core::record::{Body, EndReason, Record, RunClosing};
+use fermata_jetstream::StreamReader;
+use fermata_wire::audit::{AuditFrame, Entry};
+use fermata_wire::journal::JournalFrame;
+
+use crate::support::{ENGINE, PARTITION, Stage, signer};
+
+fn records() -> Vec<Record> {
+    let tenant: Tenant = "acme".parse().unwrap();
+    let closing = || RunClosing { reason: EndReason::TimedOut };
+    vec![
+        Record::of_tenant(&tenant, Body::from(closing())),
+        Record::of_partition(Body::from(closing())),
+        Record::of_tenant(&"globex".parse().unwrap(), Body::from(closing())),
+    ]
+}
+
+/// Writes a journal, and its audit log and checkpoint as an auditor would, `forge` applied to
+/// the entries' headers.
+async fn write_log(stage: &Stage, forge: impl Fn(usize, &mut Vec<u8>)) {
+    stage.journal(0, 0, &records()).await;
+    let reader = StreamReader::new(&stage.broker);
+    let message = reader.read_one("JOURNAL_0", 1).await.unwrap().unwrap();
+    let frame = JournalFrame::decode(&message.payload).unwrap();
+    let mut tree = Tree::new();
+    let mut parts = Vec::new();
+    for (at, record) in frame.records.iter().enumerate() {
+        let commitment = commitment(record.salt, record.payload);
+        tree.push(leaf_hash(record.header, &commitment));
+        let mut header = record.header.to_vec();
+        forge(at, &mut header);
+        let leaf = leaf_hash(&header, &commitment);
+        parts.push((header, commitment, leaf.0));
+    }
+    let entries = (0..)
+        .zip(&parts)
+        .map(|(index, (header, commitment, leaf))| Entry { index, header, commitment, leaf })
+        .collect();
+    let audit = AuditFrame { journal_sequence: 1, entries }.encode().unwrap();
+    stage.append(&fermata_wire::subjects::audit_log(PARTITION), 0, audit).await;
+    let origin = format!("{ENGINE}/{PARTITION}");
+    let note = Checkpoint::new(&origin, tree.size(), tree.root(), 1).unwrap().sign(&signer());
+    let subject = fermata_wire::subjects::checkpoints(PARTITION);
+    stage.append(&subject, 0, note.into_bytes()).await;
+}
+
+#[tokio::test]
+async fn a_log_as_it_was_signed_is_sound_and_can_be_exported() {
+    let stage = Stage::new().await;
+    write_log(&stage, |_, _| {}).await;
+    let folder = stage.folder.path().join("export").display().to_string();
+
+    let verified =
+        stage.run(&["audit", "verify", "--json", "--complete", "--export", &folder]).await;
+
+    assert_eq!(verified.code, 0, "{}{}", verified.stdout, verified.stderr);
+    let lines = verified.json();
+    let data = lines.iter().find(|line| line["partition"] == "0").unwrap();
+    assert_eq!(
+        (&data["records"], &data["leaves"], &data["checkpoint_size"]),
+        (&3.into(), &3.into(), &3.into())
+    );
+    let export = std::fs::read_to_string(format!("{folder}/0.ndjson")).unwrap();
+    assert_eq!(export.lines().count(), 1 + 3 + 1);
+}
+
+#[tokio::test]
+async fn a_changed_entry_is_found_and_named() {
+    let stage = Stage::new().await;
+    write_log(&stage, |at, header| {
+        if at == 1 {
+            *header.last_mut().unwrap() ^= 1;
+        }
+    })
+    .await;
+
+    let verified = stage.run(&["audit", "verify"]).await;
+
+    assert_eq!(verified.code, 1, "{}", verified.stdout);
+    assert!(verified.stdout.contains("NOT SOUND"), "{}", verified.stdout);
+    let named =
+        verified.stdout.lines().any(|line| line.starts_with("partition 0: ") && line.contains('1'));
+    assert!(named, "{}", verified.stdout);
+}
+
+#[tokio::test]
+async fn a_key_that_did_not_sign_makes_the_log_unsound() {
+    let stage = Stage::new().await;
+    write_log(&stage, |_, _| {}).await;
+    let other = fermata_audit::Signer::from_seed(ENGINE, [2; 32]).unwrap().vkey();
+
+    let verified = stage.run(&["audit", "verify", "--partition", "0", "--vkey", &other]).await;
+
+    assert_eq!(verified.code, 1, "{}", verified.stdout);
+}
+
+#[tokio::test]
+async fn a_partition_that_is_not_there_is_not_found() {
+    let stage = Stage::new().await;
+
+    let verified = stage.run(&["audit", "verify", "--partition", "5"]).await;
+
+    assert_eq!(verified.code, 4, "{}", verified.stderr);
+}
+
+#[tokio::test]
+async fn stored_entries_are_printed_as_canonical_json_of_one_tenant() {
+    let stage = Stage::new().await;
+    write_log(&stage, |_, _| {}).await;
+
+    let printed =
+        stage.run(&["audit", "tail", "--from-start", "--no-follow", "--tenant", "acme"]).await;
+
+    assert_eq!(printed.code, 0, "{}", printed.stderr);
+    let lines: Vec<_> = printed.stdout.lines().collect();
+    assert_eq!(lines.len(), 1, "{}", printed.stdout);
+    assert!(lines[0].starts_with("{\"commitment\":\""), "{}", lines[0]);
+    assert!(lines[0].contains("\"partition\":\"0\",\"tenant\":\"acme\""), "{}", lines[0]);
+    assert!(lines[0].contains("\"kind\":\"run.closing\""), "{}", lines[0]);
+}

@@ -1,0 +1,159 @@
+//! `fermata publish` and `fermata dead`.
+
+use std::process::Stdio;
+
+use fermata_jetstream::topology::{DEAD_STREAM, EVENTS_STREAM};
+use fermata_jetstream::{Bytes, StreamReader};
+use fermata_wire::dead::DeadLetter;
+use tokio::io::AsyncWriteExt as _;
+
+use crate::support::{Stage, program, run};
+
+async fn stored(stage: &Stage) -> u64 {
+    StreamReader::new(&stage.broker).stream_state(EVENTS_STREAM).await.unwrap().messages
+}
+
+#[tokio::test]
+async fn a_published_event_is_stored_as_a_cloudevent() {
+    let stage = Stage::new().await;
+
+    let published = stage
+        .run(&[
+            "publish",
+            "--tenant",
+            "acme",
+            "--type",
+            "a.b",
+            "--id",
+            "e-1",
+            "--data",
+            "{\"n\":1}",
+            "--json",
+        ])
+        .await;
+
+    assert_eq!(published.code, 0, "{}", published.stderr);
+    assert_eq!(published.json()[0]["sequence"], 1);
+    let reader = StreamReader::new(&stage.broker);
+    let message = reader.read_one(EVENTS_STREAM, 1).await.unwrap().unwrap();
+    let event: serde_json::Value = serde_json::from_slice(&message.payload).unwrap();
+    assert_eq!(message.subject.as_str(), "fermata.events.acme.a.b");
+    assert_eq!((&event["specversion"], &event["id"]), (&"1.0".into(), &"e-1".into()));
+    assert_eq!(event["data"]["n"], 1);
+}
+
+#[tokio::test]
+async fn nothing_is_published_when_one_of_the_files_is_unusable() {
+    let stage = Stage::new().await;
+    let path = |name: &str| stage.folder.path().join(name).display().to_string();
+    let sound = r#"{"specversion":"1.0","id":"1","source":"/s","type":"a"}"#;
+    std::fs::write(path("sound.json"), sound).unwrap();
+    std::fs::write(path("broken.json"), "{").unwrap();
+
+    let refused = stage
+        .run(&[
+            "publish",
+            "--tenant",
+            "acme",
+            "--type",
+            "a",
+            &path("sound.json"),
+            &path("broken.json"),
+        ])
+        .await;
+    assert_eq!(refused.code, 1, "{}", refused.stderr);
+    assert!(refused.stdout.contains("not_json"), "{}", refused.stdout);
+    assert_eq!(stored(&stage).await, 0);
+
+    // On purpose it can be published.
+    let garbage = stage
+        .run(&["publish", "--tenant", "acme", "--type", "a", "--no-check", &path("broken.json")])
+        .await;
+    assert_eq!((garbage.code, stored(&stage).await), (0, 1), "{}", garbage.stderr);
+}
+
+#[tokio::test]
+async fn lines_of_standard_input_are_published_and_an_unusable_one_is_passed_over() {
+    let stage = Stage::new().await;
+    let url = stage.server.url();
+    let mut child = program(&["--nats-url", &url, "publish", "--tenant", "acme", "-"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    for number in 0..600 {
+        let line = format!(
+            "{{\"specversion\":\"1.0\",\"id\":\"{number}\",\"source\":\"/s\",\"type\":\"a\"}}\n"
+        );
+        stdin.write_all(line.as_bytes()).await.unwrap();
+    }
+    stdin.write_all(b"\n{\"type\":\"a\"}\n").await.unwrap();
+    drop(stdin);
+
+    let output = child.wait_with_output().await.unwrap();
+
+    assert_eq!((output.status.code(), stored(&stage).await), (Some(1), 600));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("refused: -:602: "), "the line is named by its number");
+}
+
+fn letter(id: &str, reason: &str) -> Bytes {
+    let letter = DeadLetter {
+        id: id.to_owned(),
+        tenant: "acme".to_owned(),
+        stage: "listener".to_owned(),
+        reason: reason.to_owned(),
+        detail: "why".to_owned(),
+        subject: "fermata.events.acme.a".to_owned(),
+        original: Bytes::from_static(b"{half"),
+        time_ms: 1_700_000_000_000,
+    };
+    letter.encode().unwrap().into()
+}
+
+#[tokio::test]
+async fn dead_letters_are_listed_once_and_shown_with_their_bytes() {
+    let stage = Stage::new().await;
+    let subject = fermata_wire::subjects::dead("acme", "listener");
+    for payload in
+        [letter("7.0", "not_json"), letter("7.0", "not_json"), letter("9.1", "too_large")]
+    {
+        let stored = stage.publisher.publish(subject.clone(), None, payload).await.await;
+        stored.sequence().expect(DEAD_STREAM);
+    }
+
+    let listed = stage.run(&["dead", "list", "--json"]).await;
+    let ids: Vec<_> = listed.json().iter().map(|letter| letter["id"].clone()).collect();
+    assert_eq!((listed.code, ids), (0, vec!["9.1".into(), "7.0".into()]), "{}", listed.stderr);
+
+    let shown = stage.run(&["dead", "show", "7.0"]).await;
+    assert!(shown.code == 0 && shown.stdout.ends_with("{half\n"), "{}", shown.stdout);
+
+    let missing = stage.run(&["dead", "show", "8.0"]).await;
+    assert_eq!(missing.code, 4, "{}", missing.stderr);
+}
+
+#[tokio::test]
+async fn without_a_broker_the_way_to_one_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let data_dir = folder.path().display().to_string();
+
+    let listed = run(&["dead", "list", "--data-dir", &data_dir]).await;
+    assert_eq!(listed.code, 3);
+    assert!(listed.stderr.contains("fermata up"), "{}", listed.stderr);
+
+    // Port 9 is not a broker.
+    let listed = run(&["dead", "list", "--nats-url", "nats://127.0.0.1:9"]).await;
+    assert_eq!(listed.code, 3, "{}", listed.stderr);
+}
+
+#[tokio::test]
+async fn a_broker_without_an_engine_is_told_apart_from_no_broker() {
+    let stage = Stage::bare().await;
+
+    for command in [["runs", "list"], ["dead", "list"], ["strategy", "list"], ["audit", "verify"]] {
+        let ended = stage.run(&command).await;
+        assert_eq!(ended.code, 3, "{command:?}: {}", ended.stderr);
+        assert!(ended.stderr.contains("no engine was ever started"), "{}", ended.stderr);
+    }
+}

@@ -1,0 +1,135 @@
+//! A broker with the streams of one data partition, and the program beside it.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use fermata_core::identity::{JournalTime, PartitionId, StreamPosition};
+use fermata_core::record::Record;
+use fermata_jetstream::connection::ConnectOptions;
+use fermata_jetstream::engine_config::agree_on_engine_config;
+use fermata_jetstream::{
+    Broker, Durability, ManagedServer, Publisher, PublisherOptions, ServerOptions, Topology,
+};
+use fermata_wire::journal::{FrameBuilder, FrameHead};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::process::Command;
+use uuid::Uuid;
+
+/// Longest that a test waits for something that must happen.
+pub const SOON: Duration = Duration::from_secs(30);
+
+pub const WRITER: &str = "test";
+pub const ENGINE: &str = "test-engine";
+pub const SALT: [u8; 16] = [9; 16];
+pub const PARTITION: PartitionId = PartitionId(0);
+
+/// How the program ended and what it printed.
+#[derive(Debug)]
+pub struct Ended {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ended {
+    /// Standard output as JSON lines.
+    pub fn json(&self) -> Vec<Value> {
+        self.stdout.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
+    }
+}
+
+pub struct Stage {
+    pub server: ManagedServer,
+    pub broker: Broker,
+    pub publisher: Publisher,
+    pub folder: TempDir,
+}
+
+pub fn signer() -> fermata_audit::Signer {
+    fermata_audit::Signer::from_seed(ENGINE, [1; 32]).expect("a key")
+}
+
+pub fn topology() -> Topology {
+    Topology { partitions: 1, ..Topology::default() }
+}
+
+/// The program with `arguments`, not started.
+pub fn program(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fermata"));
+    command.args(arguments).env_remove("FERMATA_NATS_URL").env("NO_COLOR", "1");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command
+}
+
+pub async fn run(arguments: &[&str]) -> Ended {
+    let output = tokio::time::timeout(SOON, program(arguments).output());
+    let output = output.await.expect("the program ends").expect("the program starts");
+    Ended {
+        code: output.status.code().expect("the program was not killed"),
+        stdout: String::from_utf8(output.stdout).expect("text"),
+        stderr: String::from_utf8(output.stderr).expect("text"),
+    }
+}
+
+impl Stage {
+    /// A broker without an engine.
+    pub async fn bare() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let options = ServerOptions {
+            data_dir: folder.path().join("nats"),
+            durability: Durability::Process,
+            port: None,
+            monitor: true,
+        };
+        let server = ManagedServer::start(options).await.expect("a server; `make tools` gets it");
+        let broker = Broker::connect(&server.url(), ConnectOptions::default()).await.unwrap();
+        let publisher = Publisher::new(&broker, PublisherOptions::default()).await.unwrap();
+        Self { server, broker, publisher, folder }
+    }
+
+    /// A broker on which an engine was set up.
+    pub async fn new() -> Self {
+        let stage = Self::bare().await;
+        topology().apply(&stage.broker).await.expect("streams");
+        let config = json!({
+            "engine": ENGINE, "partitions": 1, "audit_vkey": signer().vkey(), "version": 1,
+        });
+        let payload = config.to_string().into_bytes().into();
+        agree_on_engine_config(&stage.broker, &stage.publisher, WRITER, payload).await.unwrap();
+        stage
+    }
+
+    /// Runs the program against the broker.
+    pub async fn run(&self, arguments: &[&str]) -> Ended {
+        let url = self.server.url();
+        let mut all = vec!["--nats-url", url.as_str()];
+        all.extend(arguments);
+        run(&all).await
+    }
+
+    /// Stores a message of ours at the end of its stream, which ends at `last`.
+    pub async fn append(&self, subject: &str, last: u64, payload: Vec<u8>) {
+        let outcome = self.publisher.append(subject, last, WRITER, payload.into()).await;
+        outcome.sequence().expect("stored");
+    }
+
+    /// Stores `records` as one frame of the data partition's journal, which ends at `last`.
+    pub async fn journal(&self, last: u64, first_index: u64, records: &[Record]) {
+        let time = JournalTime(1_700_000_000_000 + 10 * first_index);
+        let mut builder = FrameBuilder::default();
+        for (record, index) in records.iter().zip(first_index..) {
+            builder.push(record, index, time, SALT).unwrap();
+        }
+        let head = FrameHead {
+            epoch: 1,
+            incarnation: Uuid::from_u128(1),
+            number: last,
+            time,
+            position: StreamPosition::default(),
+            floor: 0,
+        };
+        let subject = fermata_wire::subjects::journal(PARTITION);
+        self.append(&subject, last, builder.finish(&head, first_index).unwrap()).await;
+    }
+}
