@@ -110,7 +110,9 @@ async fn whatever_is_changed_after_it_was_signed_is_found_and_named() {
         evidence.entries.truncate(at);
     });
     assert!(
-        cut.iter().any(|finding| matches!(finding, Finding::CheckpointAhead { leaves, .. } if *leaves == index)),
+        cut.iter().any(
+            |finding| matches!(finding, Finding::CheckpointAhead { leaves, .. } if *leaves == index)
+        ),
         "{cut:?}"
     );
 }

@@ -138,8 +138,7 @@ async fn garbage_between_stages_is_filed_and_what_a_newer_program_wrote_waits() 
     all_owned(&[engine], 3).await;
     definitions::apply_yaml(engine, &[WORKFLOW], STRATEGIES).await;
 
-    let (admitted, matched) =
-        (garbage_of(MessageKind::Admitted), garbage_of(MessageKind::Matched));
+    let (admitted, matched) = (garbage_of(MessageKind::Admitted), garbage_of(MessageKind::Matched));
     for ((_, one), (_, other)) in admitted.iter().zip(&matched) {
         publish(engine, subjects::ADMITTED, one.clone()).await;
         publish(engine, subjects::MATCHED, other.clone()).await;

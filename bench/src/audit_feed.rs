@@ -22,6 +22,17 @@ pub struct AuditFeed {
     messages: Subscription,
 }
 
+/// Runs that have succeeded.
+#[derive(Debug)]
+pub struct Succeeded {
+    /// When the frame came.
+    pub came: Instant,
+    /// The runs.
+    pub runs: Vec<RunId>,
+    /// The message of their partition's journal that says so.
+    pub journal_sequence: u64,
+}
+
 /// The part of a header that is looked at.
 #[derive(Debug, Deserialize)]
 struct Head {
@@ -42,8 +53,8 @@ impl AuditFeed {
         Ok(Self { messages })
     }
 
-    /// The runs that the next frame says have succeeded, and when it came; waits for one that says so.
-    pub async fn next_succeeded(&mut self) -> miette::Result<(Instant, Vec<RunId>)> {
+    /// The next frame that says that runs have succeeded.
+    pub async fn next_succeeded(&mut self) -> miette::Result<Succeeded> {
         loop {
             let message = tokio::time::timeout(SILENCE_LIMIT, self.messages.next())
                 .await
@@ -64,7 +75,7 @@ impl AuditFeed {
                 }
             }
             if !runs.is_empty() {
-                return Ok((came, runs));
+                return Ok(Succeeded { came, runs, journal_sequence: frame.journal_sequence });
             }
         }
     }

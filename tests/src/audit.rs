@@ -2,7 +2,9 @@
 //! test can check it, or tamper with it first.
 
 use bytes::Bytes;
-use fermata_audit::{AuditEntry, Hash, JournalLeaf, PartitionVerifier, Report, Verifier, Want};
+use fermata_audit::{
+    AuditEntry, Checkpoint, Hash, JournalLeaf, PartitionVerifier, Report, Verifier, Want,
+};
 use fermata_core::identity::PartitionId;
 use fermata_jetstream::reader::Holes;
 use fermata_jetstream::{StoredMessage, StreamReader};
@@ -62,9 +64,12 @@ impl Evidence {
     pub async fn read(reader: &StreamReader, partition: PartitionId) -> Self {
         let subject = subjects::checkpoints(partition);
         let checkpoints = messages(reader, "CHECKPOINTS").await.into_iter();
+        // Anyone who may publish can put something there that we did not sign.
+        let is_signed = |note: &Bytes| Checkpoint::open(note, &[signer().verifier()]).is_ok();
         let checkpoints = checkpoints
             .filter(|message| message.subject.as_str() == subject)
             .map(|message| message.payload)
+            .filter(is_signed)
             .collect();
         let mut entries = Vec::new();
         for message in ours(reader, &format!("AUDIT_{partition}")).await {

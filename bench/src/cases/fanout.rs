@@ -38,9 +38,9 @@ pub async fn run(arguments: &BenchArguments, n: u64) -> miette::Result<Figures> 
         let receipt =
             client.publisher.publish(events.subject().to_owned(), None, events.one(number)).await;
         stored(receipt.await)?;
-        let (came, _) = feed.next_succeeded().await?;
+        let succeeded = feed.next_succeeded().await?;
         if number >= WARM_UP {
-            times.push(came.duration_since(published));
+            times.push(succeeded.came.duration_since(published));
             bar.inc(1);
         }
     }

@@ -6,7 +6,7 @@ use fermata_core::record::Kind;
 
 use super::workflows::held;
 use crate::arguments::BenchArguments;
-use crate::audit_feed::AuditFeed;
+use crate::audit_feed::{AuditFeed, Succeeded};
 use crate::audit_progress::AuditProgress;
 use crate::definitions::starts;
 use crate::events::{Events, publish};
@@ -47,7 +47,7 @@ pub async fn run(arguments: &BenchArguments, n: u64) -> miette::Result<Figures> 
     let mut last = begun;
     let mut first = None;
     while completed < n {
-        let (came, runs) = feed.next_succeeded().await?;
+        let Succeeded { came, runs, .. } = feed.next_succeeded().await?;
         completed += u64::try_from(runs.len()).unwrap_or(u64::MAX);
         last = came;
         first.get_or_insert(came);

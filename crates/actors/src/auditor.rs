@@ -6,16 +6,17 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use fermata_audit::Checkpoint;
+use fermata_audit::{Checkpoint, Verifier};
 use fermata_core::identity::PartitionId;
 use fermata_jetstream::StoredMessage;
 use fermata_jetstream::reader::ReadError;
+use fermata_jetstream::topology::CHECKPOINTS_STREAM;
 use fermata_partition::append::{ReadAnswer, Send};
 use fermata_partition::auditor::{Auditor as Machine, AuditorConfig, Input, Output};
 use fermata_partition::message::{AppendOutcome, Message};
 use fermata_wire::audit::AuditFrame;
 use fermata_wire::subjects;
-use ractor::{Actor, ActorProcessingErr, ActorRef};
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::coordinator::CoordinatorMessage;
@@ -35,6 +36,8 @@ pub enum AuditorMessage {
     Begin {
         /// Tag of the owner, unique to its attempt.
         writer: String,
+        /// Told how many records are signed, or why nothing can be trusted.
+        signed: RpcReplyPort<Result<u64, String>>,
     },
     /// A committed message of the journal; the permit bounds what waits here.
     Journal {
@@ -53,6 +56,14 @@ pub enum AuditorMessage {
     Tick,
     /// Something held back is due.
     Wake,
+}
+
+/// Why there is no newest checkpoint.
+enum CheckpointError {
+    /// It could not be read; it can be tried again.
+    Unread(String),
+    /// It is not what was signed.
+    Untrusted(String),
 }
 
 /// Behaviour and ports.
@@ -106,7 +117,10 @@ impl Actor for Auditor {
         state: &mut AuditorState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            AuditorMessage::Begin { writer } => self.begin(writer, state).await?,
+            AuditorMessage::Begin { writer, signed } => {
+                // A coordinator that has gone on needs no answer.
+                let _ = signed.send(self.begin(writer, state).await);
+            }
             AuditorMessage::Journal { sequence, frame, permit } => {
                 state.permits.push_back(permit);
                 self.feed(&myself, Input::Journal { sequence, frame }, state).await;
@@ -130,7 +144,10 @@ impl Actor for Auditor {
             let wait = Duration::from_millis(ms + 1);
             drop(myself.send_after(wait, || AuditorMessage::Wake));
         }
-        let backlog = state.machine.as_ref().map_or(0, Machine::backlog);
+        // Only what waits to be appended holds the owner back: while it replays
+        // nothing can be appended yet, and when the auditor has ended nothing ever will.
+        let live = state.machine.as_ref().filter(|machine| machine.is_live());
+        let backlog = live.map_or(0, Machine::backlog);
         while state.permits.len() > backlog {
             state.permits.pop_front();
         }
@@ -139,12 +156,18 @@ impl Actor for Auditor {
 }
 
 impl Auditor {
-    async fn begin(
-        &self,
-        writer: String,
-        state: &mut AuditorState,
-    ) -> Result<(), ActorProcessingErr> {
-        let checkpoint = self.newest_checkpoint().await?;
+    async fn begin(&self, writer: String, state: &mut AuditorState) -> Result<u64, String> {
+        let checkpoint = loop {
+            match self.newest_checkpoint().await {
+                Ok(checkpoint) => break checkpoint,
+                Err(CheckpointError::Unread(reason)) => {
+                    tracing::warn!(partition = %self.partition, reason, "the checkpoint cannot be read yet");
+                    tokio::time::sleep(AGAIN_AFTER).await;
+                }
+                Err(CheckpointError::Untrusted(reason)) => return Err(reason),
+            }
+        };
+        let signed = checkpoint.as_ref().map_or(0, Checkpoint::size);
         let config = AuditorConfig {
             origin: self.ports.facts.origin(self.partition),
             signer: self.ports.facts.signer.clone(),
@@ -153,25 +176,49 @@ impl Auditor {
         };
         state.machine = Some(Machine::new(config));
         state.generation += 1;
-        Ok(())
+        Ok(signed)
     }
 
     /// The larger of what the stream and the file hold. A stream that was cut
     /// back is behind the file, and a folder that was lost is behind the stream.
-    async fn newest_checkpoint(&self) -> Result<Option<Checkpoint>, ActorProcessingErr> {
+    async fn newest_checkpoint(&self) -> Result<Option<Checkpoint>, CheckpointError> {
         let verifier = [self.ports.facts.signer.verifier()];
+        let unread = |error: &dyn std::error::Error| CheckpointError::Unread(error.to_string());
+        let stored = self.newest_stored(&verifier).await.map_err(|error| unread(&error))?;
+        let file = read_file(&self.file()).await.map_err(|error| unread(&error))?;
+        let file = file.map(|note| Checkpoint::open(&note, &verifier)).transpose();
+        let file = file.map_err(|error| {
+            let path = self.file();
+            let reason =
+                format!("the checkpoint in `{}` cannot be trusted: {error}", path.display());
+            CheckpointError::Untrusted(reason)
+        })?;
+        Ok(stored.into_iter().chain(file).max_by_key(Checkpoint::size))
+    }
+
+    /// The newest of the stream that we signed: whoever may publish can put
+    /// something else behind it.
+    async fn newest_stored(&self, verifier: &[Verifier]) -> Result<Option<Checkpoint>, ReadError> {
         let subject = subjects::checkpoints(self.partition);
-        let stored = self.ports.reader.last_of_subject("CHECKPOINTS", &subject).await?;
-        let file = read_file(&self.file()).await?;
-        let notes = [stored.map(|message| message.payload), file.map(Bytes::from)];
-        let mut newest: Option<Checkpoint> = None;
-        for note in notes.into_iter().flatten() {
-            let checkpoint = Checkpoint::open(&note, &verifier)?;
-            if newest.as_ref().is_none_or(|newest| newest.size() < checkpoint.size()) {
-                newest = Some(checkpoint);
+        let reader = &self.ports.reader;
+        let mut message = reader.last_of_subject(CHECKPOINTS_STREAM, &subject).await?;
+        let mut sequence = message.as_ref().map_or(0, |message| message.sequence);
+        while sequence > 0 {
+            if let Some(message) = message.filter(|message| *message.subject == *subject) {
+                match Checkpoint::open(&message.payload, verifier) {
+                    Ok(checkpoint) => return Ok(Some(checkpoint)),
+                    Err(error) => {
+                        tracing::warn!(partition = %self.partition, sequence, %error, "a checkpoint is not ours and is passed over");
+                    }
+                }
             }
+            sequence -= 1;
+            message = match sequence {
+                0 => None,
+                sequence => reader.read_one(CHECKPOINTS_STREAM, sequence).await?,
+            };
         }
-        Ok(newest)
+        Ok(None)
     }
 
     fn file(&self) -> PathBuf {

@@ -8,14 +8,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use fermata_core::command::{Command, EventCommand, StartRun, Verdict};
+use fermata_core::command::{Command, EventCommand, EventReference, StartRun, Verdict};
 use fermata_core::digest::Digest;
 use fermata_core::identity::PartitionId;
+use fermata_core::json::Json;
 use fermata_core::plan::input;
 use fermata_core::run::OUTPUT_BYTES_MAX;
 use fermata_wire::commands::CommandFrameBuilder;
 use fermata_wire::dead::DeadLetter;
-use fermata_wire::stages::{ChosenWorkflow, MatchOutcome, MatchedEvent, MatchedFrame, Rejection};
+use fermata_wire::stages::{
+    ChosenWorkflow, MatchOutcome, MatchedEvent, MatchedFrame, NO_KEY, Rejection,
+};
 use fermata_wire::subjects;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
@@ -27,12 +30,21 @@ use crate::matcher::dead_letter;
 use crate::metrics::Metrics;
 use crate::ports::Ports;
 
-/// Bytes of commands in one frame: what is ready, up to about this. The
-/// decisions of a frame must fit one journal message together.
-pub const COMMAND_FRAME_BYTES_TARGET: usize = 32 * 1024;
+/// Bytes that the records decided for one frame of commands may take, roughly:
+/// what is ready is put together up to this. All of them share one journal
+/// message with what was decided before them.
+pub const COMMAND_FRAME_BYTES_TARGET: usize = 48 * 1024;
 
-/// Bytes of all inputs of the runs of one event: they share a journal message.
-pub const INPUTS_BYTES_MAX: usize = 384 * 1024;
+/// Most runs that one event starts. Each is recorded with the event's
+/// attributes, and all of them share a journal message.
+pub const RUNS_OF_EVENT_MAX: usize = 64;
+
+/// Bytes that the records of one event's start may take in the journal. A
+/// larger one is rejected as `too_large`.
+pub const START_BYTES_MAX: usize = 256 * 1024;
+
+/// Bytes of a record besides its payload's own texts, roughly.
+const RECORD_BYTES: usize = 320;
 
 /// How long a definition that a strategy names may be missing here, because
 /// this process has not seen the newest ones, before the event is rejected.
@@ -136,6 +148,44 @@ fn is_known(snapshot: &Snapshot, event: &MatchedEvent) -> bool {
 struct Built {
     frames: Vec<(PartitionId, Vec<u8>)>,
     dead: Vec<DeadLetter>,
+    /// Something could not be encoded: the source must come again.
+    failed: bool,
+}
+
+impl Built {
+    fn finish(&mut self, partition: PartitionId, builder: &mut CommandFrameBuilder, floor: u64) {
+        if builder.is_empty() {
+            return;
+        }
+        match builder.finish(floor) {
+            Ok(frame) => self.frames.push((partition, frame)),
+            Err(error) => {
+                tracing::error!(%partition, %error, "a frame of commands cannot be encoded");
+                self.failed = true;
+            }
+        }
+    }
+}
+
+/// Bytes that the records of a command's start take, roughly.
+fn record_bytes(command: &Command) -> usize {
+    let Command::Event(event) = command else { return RECORD_BYTES };
+    let reference = reference_bytes(&event.event);
+    match &event.verdict {
+        Verdict::Start { runs } => start_bytes(reference, runs.iter().map(|run| &run.input)),
+        Verdict::Ignored { .. } | Verdict::Unmatched { .. } | Verdict::Rejected { .. } => {
+            reference + 2 * RECORD_BYTES
+        }
+    }
+}
+
+fn reference_bytes(event: &EventReference) -> usize {
+    let trace = event.traceparent.as_ref().map_or(0, |trace| trace.len());
+    RECORD_BYTES + event.id.len() + event.source.len() + event.kind.len() + trace
+}
+
+fn start_bytes<'a>(reference: usize, inputs: impl Iterator<Item = &'a Json>) -> usize {
+    inputs.map(|input| reference + input.as_str().len()).sum::<usize>() + reference
 }
 
 fn build(
@@ -145,7 +195,7 @@ fn build(
     floor: u64,
     metrics: &Metrics,
 ) -> Built {
-    let mut builders: BTreeMap<PartitionId, CommandFrameBuilder> = BTreeMap::new();
+    let mut builders: BTreeMap<PartitionId, (CommandFrameBuilder, usize)> = BTreeMap::new();
     let mut built = Built::default();
     let mut generated = 0;
     for event in &frame.events {
@@ -161,7 +211,7 @@ fn build(
             }
             _ => {}
         }
-        let partition = partition_of(ports, event, &verdict);
+        let partition = partition_of(ports, event);
         let command = Command::Event(EventCommand {
             event: event.event.clone(),
             key: u128::from_be_bytes(event.key),
@@ -169,48 +219,33 @@ fn build(
             replay: event.replay,
             verdict,
         });
-        let builder = builders.entry(partition).or_default();
+        let (builder, bytes) = builders.entry(partition).or_default();
+        let next = record_bytes(&command);
+        if *bytes + next > COMMAND_FRAME_BYTES_TARGET {
+            built.finish(partition, builder, floor);
+            *bytes = 0;
+        }
+        *bytes += next;
         if let Err(error) = builder.push(&command) {
             tracing::error!(source = %event.source, %error, "a command cannot be encoded");
-        }
-        if builder.bytes() >= COMMAND_FRAME_BYTES_TARGET {
-            built.frames.extend(finish(partition, builder, floor));
+            built.failed = true;
         }
     }
-    for (partition, mut builder) in builders {
-        built.frames.extend(finish(partition, &mut builder, floor));
+    for (partition, (mut builder, _)) in builders {
+        built.finish(partition, &mut builder, floor);
     }
     metrics.generated(generated as u64);
     built
 }
 
-fn finish(
-    partition: PartitionId,
-    builder: &mut CommandFrameBuilder,
-    floor: u64,
-) -> Option<(PartitionId, Vec<u8>)> {
-    if builder.is_empty() {
-        return None;
-    }
-    match builder.finish(floor) {
-        Ok(frame) => Some((partition, frame)),
-        Err(error) => {
-            tracing::error!(%partition, %error, "a frame of commands cannot be encoded");
-            None
-        }
-    }
-}
-
-/// A rejected event claims no key: it is placed by where it stood.
-fn partition_of(ports: &Ports, event: &MatchedEvent, verdict: &Verdict) -> PartitionId {
+/// An event is placed by its key, whatever becomes of it, so that one partition
+/// decides it even when matching changes between two deliveries. What could not
+/// be decoded has no key and is placed by where it stood.
+fn partition_of(ports: &Ports, event: &MatchedEvent) -> PartitionId {
     let tenant = event.event.tenant.as_str();
-    match verdict {
-        Verdict::Rejected { .. } => {
-            ports.facts.partition_of(tenant, event.source.to_string().as_bytes())
-        }
-        Verdict::Start { .. } | Verdict::Ignored { .. } | Verdict::Unmatched { .. } => {
-            ports.facts.partition_of(tenant, &event.key)
-        }
+    match event.key {
+        NO_KEY => ports.facts.partition_of(tenant, event.source.to_string().as_bytes()),
+        key => ports.facts.partition_of(tenant, &key),
     }
 }
 
@@ -223,14 +258,25 @@ fn verdict(snapshot: &Snapshot, event: &MatchedEvent) -> Verdict {
             detail: rejection.detail.clone(),
             original: rejection.original,
         },
-        MatchOutcome::Start { chosen, raw } => start(snapshot, chosen, raw),
+        MatchOutcome::Start { chosen, raw } => start(snapshot, &event.event, chosen, raw),
     }
 }
 
-fn start(snapshot: &Snapshot, chosen: &[ChosenWorkflow], raw: &[u8]) -> Verdict {
-    let bytes = chosen.iter().map(|chosen| chosen.variables.as_str().len()).sum::<usize>();
-    if bytes > INPUTS_BYTES_MAX {
-        let detail = format!("the runs' inputs have {bytes} bytes, at most {INPUTS_BYTES_MAX}");
+fn start(
+    snapshot: &Snapshot,
+    event: &EventReference,
+    chosen: &[ChosenWorkflow],
+    raw: &[u8],
+) -> Verdict {
+    if chosen.len() > RUNS_OF_EVENT_MAX {
+        let runs = chosen.len();
+        let detail = format!("the event would start {runs} runs, at most {RUNS_OF_EVENT_MAX}");
+        return rejected("too_many_runs", detail, raw);
+    }
+    let inputs = chosen.iter().map(|chosen| &chosen.variables);
+    let bytes = start_bytes(reference_bytes(event), inputs);
+    if bytes > START_BYTES_MAX {
+        let detail = format!("starting its runs takes {bytes} bytes, at most {START_BYTES_MAX}");
         return rejected("too_large", detail, raw);
     }
     let runs = chosen.iter().map(|chosen| start_run(snapshot, chosen)).collect();
@@ -277,7 +323,7 @@ fn rejected(reason: &str, detail: String, raw: &[u8]) -> Verdict {
 
 /// Publishes all frames at once; true once every one is stored.
 async fn store(ports: &Ports, built: Built) -> bool {
-    if !file(ports, built.dead).await {
+    if built.failed || !file(ports, built.dead).await {
         return false;
     }
     let publishes = built.frames.into_iter().map(|(partition, frame)| async move {

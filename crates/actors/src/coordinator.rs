@@ -21,11 +21,13 @@ use fermata_jetstream::StoredMessage;
 use fermata_partition::append::ReadAnswer;
 use fermata_partition::clock::SKEW_ALARM_MS;
 use fermata_partition::message::AppendOutcome;
-use fermata_partition::owner::{Input, Output, Owner, OwnerConfig, SaltSource, StandDown};
+use fermata_partition::owner::{
+    Input, Output, Owner, OwnerConfig, SaltSource, StandDown, WHOLE_MESSAGE,
+};
 use fermata_wire::subjects;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use rand::RngExt as _;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
@@ -37,6 +39,12 @@ use crate::ports::Ports;
 /// Journal frames that the auditor may lag behind; above it the partition
 /// waits: effects stop, reads go on.
 pub const AUDIT_LAG_FRAMES_MAX: usize = 1_024;
+
+/// Handlers of cases that tell people at the same time; the others wait.
+const CASES_TOLD_AT_ONCE_MAX: usize = 64;
+
+/// How long an auditor may take to read its newest checkpoint.
+const AUDIT_BEGIN_LIMIT: Duration = Duration::from_secs(30);
 
 /// How often a coordinator looks at the time when nothing is due sooner.
 const TICK: Duration = Duration::from_millis(250);
@@ -83,6 +91,8 @@ pub enum Answer {
     Read(ReadAnswer),
     /// A plan, if there is one.
     Plan(Digest, Option<Arc<Executable>>),
+    /// Where the commands ended after the takeover.
+    CommandsEnd(u64),
     /// The commands cannot be trusted: the partition stops.
     CommandsHalted(String),
 }
@@ -136,6 +146,9 @@ pub struct CoordinatorState {
     wakes_at: Option<JournalTime>,
     alarmed: bool,
     outputs: Vec<Output>,
+    /// Takes the newest definitions to be projected.
+    projection: Option<watch::Sender<bytes::Bytes>>,
+    cases_told_at_once: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for CoordinatorState {
@@ -216,6 +229,8 @@ impl Actor for Coordinator {
             wakes_at: None,
             alarmed: false,
             outputs: Vec::new(),
+            projection: None,
+            cases_told_at_once: Arc::new(Semaphore::new(CASES_TOLD_AT_ONCE_MAX)),
         })
     }
 
@@ -328,7 +343,9 @@ impl Coordinator {
         state.audit_permits = Arc::new(Semaphore::new(AUDIT_LAG_FRAMES_MAX));
         let live = self.attach(myself, state).await?;
         let incarnation = Uuid::from_bytes(rand::rng().random());
-        state.auditor.cast(AuditorMessage::Begin { writer: incarnation.simple().to_string() })?;
+        let Some(signed_records) = self.begin_audit(incarnation, state).await? else {
+            return Ok(());
+        };
         let config = OwnerConfig {
             partition: self.partition,
             limits: Limits::default(),
@@ -337,6 +354,7 @@ impl Coordinator {
             salts: Box::new(RandomSalts),
             live,
             poison: state.poison.clone(),
+            signed_records,
         };
         let mut outputs = Vec::new();
         let mut owner = Owner::new(config, &mut outputs);
@@ -345,6 +363,25 @@ impl Coordinator {
         owner.handle_reports(std::mem::take(&mut state.carried), now, &mut outputs);
         state.owner = Some(owner);
         self.perform_all(myself, outputs, state).await
+    }
+
+    /// Has the auditor begin anew; answers with the records that are signed, or
+    /// halts the partition and answers nothing.
+    async fn begin_audit(
+        &self,
+        incarnation: Uuid,
+        state: &mut CoordinatorState,
+    ) -> Result<Option<u64>, ActorProcessingErr> {
+        let writer = incarnation.simple().to_string();
+        let begin = |signed| AuditorMessage::Begin { writer, signed };
+        let begun = state.auditor.call(begin, Some(AUDIT_BEGIN_LIMIT)).await?;
+        match begun.success_or(ActorProcessingErr::from("the auditor did not begin in time"))? {
+            Ok(signed) => Ok(Some(signed)),
+            Err(reason) => {
+                self.halt(reason, state);
+                Ok(None)
+            }
+        }
     }
 
     /// What is under way here, and what ended and is not committed.
@@ -415,6 +452,7 @@ impl Coordinator {
             Answer::Appended(outcome) => Input::Appended(outcome),
             Answer::Read(answer) => Input::Read(answer),
             Answer::Plan(digest, plan) => Input::Plan(digest, plan),
+            Answer::CommandsEnd(last_sequence) => Input::CommandsEnd { last_sequence },
             Answer::CommandsHalted(reason) => {
                 if generation == state.generation {
                     self.halt(reason, state);
@@ -432,11 +470,20 @@ impl Coordinator {
         state: &mut CoordinatorState,
     ) -> Result<(), ActorProcessingErr> {
         tracing::warn!(partition = %self.partition, ?reason, "the owner stands down");
-        if let StandDown::Panicked { sequence, index, .. } = reason {
-            state.poison.insert((sequence, index));
-        }
-        if let Some(mut owner) = state.owner.take() {
-            state.carried.extend(owner.take_uncommitted_reports());
+        let carried = state.owner.take().map(|mut owner| owner.take_uncommitted_reports());
+        match reason {
+            StandDown::Panicked { sequence, index, .. } => {
+                state.poison.insert((sequence, index));
+                state.carried.extend(carried.into_iter().flatten());
+            }
+            // What did not fit must not be tried again as it was: the message
+            // is consumed unread, and outcomes are made again by ordering again.
+            StandDown::FrameTooLarge { sequence } => {
+                state.poison.insert((sequence, WHOLE_MESSAGE));
+            }
+            StandDown::Fenced { .. } | StandDown::Truncated { .. } => {
+                state.carried.extend(carried.into_iter().flatten());
+            }
         }
         self.end_readers(state);
         let pause = AGAIN_AFTER_FIRST.saturating_mul(1 << state.attempts_to_own.min(10));
@@ -457,6 +504,7 @@ impl Coordinator {
         state.readers.drain(..).for_each(|reader| reader.abort());
         state.waiting.clear();
         state.wakes_at = None;
+        state.projection = None;
     }
 
     /// Lets readers read on, wakes up when something is due, ends a drain.

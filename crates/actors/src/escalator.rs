@@ -5,6 +5,7 @@
 //! names a case spawns the case's handler, and its outcome comes back as a
 //! report.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use fermata_core::effect::{CaseNotice, Outcome};
@@ -13,6 +14,7 @@ use fermata_core::partition::Report;
 use fermata_wire::subjects;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use serde_json::json;
+use tokio::sync::Semaphore;
 
 use crate::coordinator::CoordinatorMessage;
 use crate::ports::Ports;
@@ -33,13 +35,20 @@ pub struct Escalator {
     ports: Ports,
     notice: CaseNotice,
     owner: ActorRef<CoordinatorMessage>,
+    turns: Arc<Semaphore>,
 }
 
 impl Escalator {
-    /// The handler of `notice`, reporting to `owner`.
+    /// The handler of `notice`, reporting to `owner`; `turns` bounds how many
+    /// tell at the same time.
     #[must_use]
-    pub fn new(ports: Ports, notice: CaseNotice, owner: ActorRef<CoordinatorMessage>) -> Self {
-        Self { ports, notice, owner }
+    pub fn new(
+        ports: Ports,
+        notice: CaseNotice,
+        owner: ActorRef<CoordinatorMessage>,
+        turns: Arc<Semaphore>,
+    ) -> Self {
+        Self { ports, notice, owner, turns }
     }
 }
 
@@ -82,6 +91,7 @@ impl Actor for Escalator {
 
 impl Escalator {
     async fn tell(&self) -> bool {
+        let Ok(_turn) = self.turns.acquire().await else { return false };
         let notice = &self.notice;
         let subject = subjects::escalation(&notice.tenant, notice.tier);
         let message = json!({

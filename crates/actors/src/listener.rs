@@ -20,7 +20,7 @@ use fermata_jetstream::janitor::shared_progress;
 use fermata_jetstream::topology::EVENTS_STREAM;
 use fermata_jetstream::{Delivery, SharedConsumer, SharedConsumerOptions};
 use fermata_wire::dead::DeadLetter;
-use fermata_wire::stages::{Admission, AdmittedEvent, AdmittedFrame, Rejection};
+use fermata_wire::stages::{Admission, AdmittedEvent, AdmittedFrame, NO_KEY, Rejection};
 use fermata_wire::subjects;
 use ractor::{Actor, ActorProcessingErr, ActorRef, MessagingErr};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -257,7 +257,7 @@ impl ListenerState {
             original: Digest::of(rejected.original),
         };
         let admission = Admission::Rejected(rejection);
-        admitted.push(AdmittedEvent { event, key: [0; 16], source, replay: None, admission });
+        admitted.push(AdmittedEvent { event, key: NO_KEY, source, replay: None, admission });
     }
 
     fn tenant(&mut self, name: &str) -> Option<Tenant> {

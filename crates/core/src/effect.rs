@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::identity::{RunId, Tenant};
 use crate::json::Json;
 use crate::plan::FailureClass;
+use crate::run::OUTPUT_BYTES_MAX;
 
 /// Names one effect for ever: `run/node/activation`.
 ///
@@ -69,6 +70,24 @@ pub fn bounded_detail(detail: &str) -> String {
         .find(|end| detail.is_char_boundary(*end))
         .unwrap_or(0);
     detail.get(..end).unwrap_or_default().to_owned()
+}
+
+/// The outcome as it is recorded: an output over `OUTPUT_BYTES_MAX` of
+/// [`crate::run`] is a failure, so that its record fits a message.
+#[must_use]
+pub fn bounded_outcome(outcome: &Outcome) -> Outcome {
+    match outcome {
+        Outcome::Succeeded { output } if output.as_str().len() > OUTPUT_BYTES_MAX => {
+            let bytes = output.as_str().len();
+            let detail =
+                format!("the answer has {bytes} bytes, at most {OUTPUT_BYTES_MAX} are kept");
+            Outcome::Failed { class: FailureClass::ResponseTooLarge, detail }
+        }
+        Outcome::Succeeded { .. } => outcome.clone(),
+        Outcome::Failed { class, detail } => {
+            Outcome::Failed { class: *class, detail: bounded_detail(detail) }
+        }
+    }
 }
 
 /// One attempt at a node's effect, ordered by a durable record.

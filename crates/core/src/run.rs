@@ -78,6 +78,8 @@ pub enum Node {
         attempt: u32,
         /// Attempts that failed before it; crashes of the owner do not count.
         failures: u32,
+        /// What the first attempt sent and all others send; `None` for `null`.
+        input: Option<Json>,
     },
     /// Waits to try again.
     Backoff {
@@ -87,6 +89,8 @@ pub enum Node {
         failures: u32,
         /// When the next is due, journal time.
         due: JournalTime,
+        /// What the first attempt sent and all others send; `None` for `null`.
+        input: Option<Json>,
     },
     /// Ended well; `None` stands for the output `null`.
     Succeeded(Option<Json>),
@@ -246,15 +250,17 @@ impl Run {
         let open = self.phase == Phase::Open;
         let attempt = record.attempt;
         match (&record.body, node) {
-            (Body::NodeDispatched(_), Node::Ready) if open && attempt == Some(1) => {
-                Some(Node::Running { attempt: 1, failures: 0 })
+            (Body::NodeDispatched(dispatched), Node::Ready) if open && attempt == Some(1) => {
+                let input = (!dispatched.input.is_null()).then(|| dispatched.input.clone());
+                Some(Node::Running { attempt: 1, failures: 0, input })
             }
             (
                 Body::NodeDispatched(_),
-                Node::Backoff { attempt: last, failures, .. }
-                | Node::Running { attempt: last, failures },
+                Node::Backoff { attempt: last, failures, input, .. }
+                | Node::Running { attempt: last, failures, input },
             ) if open && attempt == last.checked_add(1) => {
-                Some(Node::Running { attempt: last + 1, failures: *failures })
+                let (failures, input) = (*failures, input.clone());
+                Some(Node::Running { attempt: last + 1, failures, input })
             }
             // The first real outcome of the effect counts, whichever attempt brought it.
             (Body::NodeSucceeded(succeeded), Node::Running { attempt: running, .. })
@@ -265,11 +271,11 @@ impl Run {
             (Body::NodeSucceeded(succeeded), Node::Ready) if open && attempt.is_none() => {
                 Some(Node::succeeded(&succeeded.output))
             }
-            (Body::NodeRetrying(retrying), Node::Running { attempt: running, failures })
+            (Body::NodeRetrying(retrying), Node::Running { attempt: running, failures, input })
                 if open && attempt == Some(*running) =>
             {
-                let failures = failures.saturating_add(1);
-                Some(Node::Backoff { attempt: *running, failures, due: retrying.due })
+                let (failures, input) = (failures.saturating_add(1), input.clone());
+                Some(Node::Backoff { attempt: *running, failures, due: retrying.due, input })
             }
             (Body::NodeFailed(_), Node::Running { attempt: running, .. })
                 if attempt == Some(*running) =>

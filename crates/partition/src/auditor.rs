@@ -288,6 +288,13 @@ impl Auditor {
         waits.then(|| due.saturating_sub(now.monotonic_ms))
     }
 
+    /// Whether it appends: before that it only derives and compares, and after
+    /// it has ended nothing waits for it.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.phase == Phase::Live
+    }
+
     /// Whether everything derived is stored and signed.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
@@ -409,9 +416,10 @@ impl Auditor {
         for entry in &frame.entries {
             if entry.index < self.tree.size() {
                 if entry.index + 1 == self.signed_size
-                    && self.anchor.take().is_some_and(|leaf| leaf.as_bytes() != entry.leaf) {
-                        return Err(AuditHalt::EntryMismatch { index: entry.index });
-                    }
+                    && self.anchor.take().is_some_and(|leaf| leaf.as_bytes() != entry.leaf)
+                {
+                    return Err(AuditHalt::EntryMismatch { index: entry.index });
+                }
                 continue;
             }
             if entry.index != self.tree.size() {

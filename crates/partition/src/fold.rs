@@ -146,9 +146,11 @@ impl JournalFold {
         let mut missing = Vec::new();
         for (_, record) in records {
             if let Body::RunStarted(started) = &record.body
-                && !self.partition.has_plan(&started.plan) && !missing.contains(&started.plan) {
-                    missing.push(started.plan);
-                }
+                && !self.partition.has_plan(&started.plan)
+                && !missing.contains(&started.plan)
+            {
+                missing.push(started.plan);
+            }
         }
         missing
     }

@@ -67,9 +67,15 @@ pub struct OwnerConfig {
     /// Attempts that this process still works on, or holds results of: they
     /// are adopted instead of ordered again.
     pub live: HashSet<(EffectKey, u32)>,
-    /// Commands that made a decision panic before: consumed unread.
+    /// Commands that made a decision panic before: consumed unread. With
+    /// [`WHOLE_MESSAGE`] as their place, all commands of a message.
     pub poison: HashSet<(u64, u32)>,
+    /// Records that are signed: a journal with fewer has lost some.
+    pub signed_records: u64,
 }
+
+/// Stands for every place in a message of commands.
+pub const WHOLE_MESSAGE: u32 = u32::MAX;
 
 /// What an owner is told.
 #[derive(Debug)]
@@ -87,6 +93,12 @@ pub enum Input {
     Read(ReadAnswer),
     /// The next message of the partition's COMMANDS stream.
     Commands(Message),
+    /// COMMANDS ended here when it was asked after the takeover: what was lost
+    /// with the last owner is ordered again only once all of that is decided.
+    CommandsEnd {
+        /// Its last sequence.
+        last_sequence: u64,
+    },
     /// Something came back from inside the process.
     Report(Report),
     /// The answer to [`Output::FetchPlan`]; `None` when there is no such plan.
@@ -119,8 +131,8 @@ pub enum Output {
     },
     /// Fetch a plan and answer with [`Input::Plan`].
     FetchPlan(Digest),
-    /// The partition is owned: consume commands behind this position, after
-    /// checking that the stream still holds it.
+    /// The partition is owned: answer with [`Input::CommandsEnd`], and consume
+    /// commands behind this position, after checking that the stream holds it.
     Consume {
         /// The recorded position.
         position: StreamPosition,
@@ -183,6 +195,14 @@ pub enum HaltReason {
     /// The journal cannot be folded.
     #[error("the journal cannot be folded")]
     Journal(#[from] FoldError),
+    /// The journal holds fewer records than were signed.
+    #[error("the journal holds {found} records, {signed} were signed; records are gone")]
+    RecordsGone {
+        /// Records that the newest checkpoint covers.
+        signed: u64,
+        /// Records that are there.
+        found: u64,
+    },
     /// A plan that the journal needs does not exist.
     #[error("plan {0}, which the journal needs, cannot be found")]
     PlanMissing(Digest),
@@ -213,6 +233,10 @@ pub struct Owner {
     in_flight_frame: Option<Bytes>,
     in_flight_reports: Vec<Report>,
     open_reports: Vec<Report>,
+    /// Came before the takeover was stored, or found no room in the frame.
+    reports_waiting: VecDeque<Report>,
+    /// Where COMMANDS ended at the takeover.
+    commands_end: Option<u64>,
     lease_until_ms: u64,
     journal_waiting: VecDeque<Message>,
     journal_end: Option<u64>,
@@ -271,6 +295,8 @@ impl Owner {
             in_flight_frame: None,
             in_flight_reports: Vec::new(),
             open_reports: Vec::new(),
+            reports_waiting: VecDeque::new(),
+            commands_end: None,
             lease_until_ms: 0,
             journal_waiting: VecDeque::new(),
             journal_end: None,
@@ -338,7 +364,10 @@ impl Owner {
                 self.follow(step, now, outputs);
             }
             Input::Commands(message) => self.take_commands(message, now, outputs),
-            Input::Report(report) => self.take_report(report, now, outputs),
+            Input::Report(report) => self.reports_waiting.push_back(report),
+            Input::CommandsEnd { last_sequence } => {
+                self.commands_end.get_or_insert(last_sequence);
+            }
             Input::Plan(digest, plan) => self.take_plan(digest, plan, now, outputs),
             Input::LeaseUntil(until_ms) => self.lease_until_ms = self.lease_until_ms.max(until_ms),
             Input::Tick => {}
@@ -351,6 +380,7 @@ impl Owner {
     pub fn take_uncommitted_reports(&mut self) -> Vec<Report> {
         let mut reports = std::mem::take(&mut self.in_flight_reports);
         reports.append(&mut self.open_reports);
+        reports.extend(self.reports_waiting.drain(..));
         reports
     }
 
@@ -361,9 +391,7 @@ impl Owner {
         now: Now,
         outputs: &mut Vec<Output>,
     ) {
-        for report in reports {
-            self.take_report(report, now, outputs);
-        }
+        self.reports_waiting.extend(reports);
         self.work(now, outputs);
     }
 

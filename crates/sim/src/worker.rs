@@ -194,6 +194,7 @@ impl Seat {
         outputs: &mut Vec<owner::Output>,
     ) -> Self {
         let incarnation = Uuid::from_bytes(dice.bytes16());
+        let checkpoint = newest_checkpoint(&config);
         let owner = OwnerConfig {
             partition: config.partition,
             limits: config.limits,
@@ -202,6 +203,7 @@ impl Seat {
             salts: Box::new(SeededSalts(Dice::new(dice.next()))),
             live: runner.live(),
             poison: std::collections::HashSet::new(),
+            signed_records: checkpoint.as_ref().map_or(0, Checkpoint::size),
         };
         let (id, auditor_id) = ids;
         let expected = config.checkpoints.len() as u64;
@@ -220,14 +222,16 @@ impl Seat {
 
 /// An auditor that begins from the newest stored checkpoint.
 fn auditor_of(id: u64, config: SeatConfig<'_>) -> Auditor {
-    let newest = config.checkpoints.last();
-    let checkpoint = newest.and_then(|message| {
-        Checkpoint::open(&message.payload, std::slice::from_ref(config.verifier)).ok()
-    });
+    let checkpoint = newest_checkpoint(&config);
     Auditor::new(AuditorConfig {
         origin: crate::world::ORIGIN.to_owned(),
         signer: config.signer,
         writer: format!("auditor-{id}"),
         checkpoint,
     })
+}
+
+fn newest_checkpoint(config: &SeatConfig<'_>) -> Option<Checkpoint> {
+    let message = config.checkpoints.last()?;
+    Checkpoint::open(&message.payload, std::slice::from_ref(config.verifier)).ok()
 }

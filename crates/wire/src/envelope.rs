@@ -1,7 +1,9 @@
 //! The frame around everything: `{kind, version, first_record_index?, traceparent?, body}`.
 
-use serde::de::{DeserializeOwned, IgnoredAny};
-use serde::{Deserialize, Serialize};
+use std::fmt;
+
+use serde::de::{DeserializeOwned, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
 
 /// Largest message of ours in bytes: the broker's default `max_payload`.
@@ -233,9 +235,27 @@ pub fn read_with<'a, T>(
         .map_err(|source| WireError::Malformed { expected, source })?;
     // The decoder does not say where it stands, but at the end of the bytes,
     // and only there, it finds no marker of a next value.
-    match IgnoredAny::deserialize(&mut deserializer) {
+    match Next::deserialize(&mut deserializer) {
         Err(rmp_serde::decode::Error::InvalidMarkerRead(_)) => Ok(value),
-        Ok(IgnoredAny) | Err(_) => Err(WireError::TrailingBytes { expected }),
+        Ok(Next) | Err(_) => Err(WireError::TrailingBytes { expected }),
+    }
+}
+
+/// Meets the next value and reads nothing of what is in it: inside of a map
+/// that was cut, a marker can be missing too.
+struct Next;
+
+impl<'de> Deserialize<'de> for Next {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Self)
+    }
+}
+
+impl Visitor<'_> for Next {
+    type Value = Self;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("the end")
     }
 }
 

@@ -12,6 +12,9 @@ use uuid::Uuid;
 
 use crate::envelope::{MessageKind, WireError, decode_message, encode_message};
 
+/// Stands for the key of what could not be decoded and so has none.
+pub const NO_KEY: [u8; 16] = [0; 16];
+
 /// Events that the listener admitted or refused, in order of arrival.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

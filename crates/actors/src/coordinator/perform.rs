@@ -5,6 +5,7 @@ use std::time::Duration;
 use fermata_core::effect::{Attempt, DeadCommand, Effect};
 use fermata_core::identity::StreamPosition;
 use fermata_core::partition::Report;
+use fermata_jetstream::definitions_store::DefinitionsStore;
 use fermata_jetstream::epoch_consumer::{EpochConsumerOptions, check_position};
 use fermata_jetstream::reader::Holes;
 use fermata_jetstream::{EpochConsumer, PositionCheck};
@@ -12,7 +13,7 @@ use fermata_partition::append::Send;
 use fermata_partition::owner::Output;
 use fermata_wire::dead::DeadLetter;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::{Answer, Coordinator, CoordinatorMessage, CoordinatorState};
 use crate::auditor::{AuditorMessage, append, read_answer};
@@ -101,6 +102,12 @@ impl Coordinator {
                 state.attempts_to_own = 0;
                 tracing::info!(partition = %self.partition, epoch, position = position.sequence, "the partition is owned");
                 state.auditor.cast(AuditorMessage::Live)?;
+                let reader = self.clone_for_reader();
+                self.ask(
+                    myself,
+                    state,
+                    async move { Answer::CommandsEnd(commands_end(reader).await) },
+                );
                 self.consume(myself, state, position, epoch);
             }
             Output::ConsumeAgain { after } => {
@@ -169,14 +176,15 @@ impl Coordinator {
         &self,
         myself: &ActorRef<CoordinatorMessage>,
         effect: Effect,
-        state: &CoordinatorState,
+        state: &mut CoordinatorState,
     ) -> Result<(), ActorProcessingErr> {
         match effect {
             Effect::Start(attempt) => self.runner.cast(NodeRunnerMessage::Start(vec![attempt]))?,
             Effect::Abort(run) => self.runner.cast(NodeRunnerMessage::Abort(run))?,
             Effect::HandleCase(notice) => {
                 self.metrics.escalated();
-                let handler = Escalator::new(self.ports.clone(), notice, myself.clone());
+                let turns = state.cases_told_at_once.clone();
+                let handler = Escalator::new(self.ports.clone(), notice, myself.clone(), turns);
                 Actor::spawn_linked(None, handler, (), myself.get_cell()).await?;
             }
             Effect::FileDead(dead) => {
@@ -188,7 +196,7 @@ impl Coordinator {
                 self.metrics.run_ended(ended.ended_ms.saturating_sub(ended.started_ms));
                 trace::run_ended(&ended);
             }
-            Effect::Project => self.project(state),
+            Effect::Project => self.project(state)?,
             Effect::Reply { to, answer } => {
                 let subject = to.to_string();
                 let payload = answer.as_str().to_owned().into();
@@ -201,23 +209,20 @@ impl Coordinator {
     }
 
     /// Publishes what is active. It is derived from the journal, so writing it
-    /// again does no harm, and every new owner does.
-    fn project(&self, state: &CoordinatorState) {
-        let Some(owner) = &state.owner else { return };
-        let encoded = fermata_wire::plan::encode_definitions(owner.partition().definitions());
-        let store = self.ports.store.clone();
-        match encoded {
-            Ok(bytes) => {
-                tokio::spawn(async move {
-                    let bytes = bytes::Bytes::from(bytes);
-                    while let Err(error) = store.put(ACTIVE_KEY, bytes.clone()).await {
-                        tracing::warn!(%error, "the definitions could not be projected");
-                        tokio::time::sleep(AGAIN_AFTER).await;
-                    }
-                });
-            }
-            Err(error) => tracing::error!(%error, "the definitions cannot be encoded"),
+    /// again does no harm, and every new owner does. One task writes, always the
+    /// newest, and ends with the owner: an older state never overwrites a newer.
+    fn project(&self, state: &mut CoordinatorState) -> Result<(), ActorProcessingErr> {
+        let Some(owner) = &state.owner else { return Ok(()) };
+        let encoded = fermata_wire::plan::encode_definitions(owner.partition().definitions())?;
+        let bytes = bytes::Bytes::from(encoded);
+        if let Some(projection) = &state.projection {
+            projection.send_replace(bytes);
+            return Ok(());
         }
+        let (sender, receiver) = watch::channel(bytes);
+        state.projection = Some(sender);
+        state.readers.push(tokio::spawn(keep_projected(self.ports.store.clone(), receiver)));
+        Ok(())
     }
 
     fn clone_for_reader(&self) -> Reader {
@@ -234,6 +239,34 @@ struct Reader {
     ports: crate::ports::Ports,
     journal_stream: String,
     commands_stream: String,
+}
+
+/// Writes the newest definitions whenever they change.
+async fn keep_projected(store: DefinitionsStore, mut newest: watch::Receiver<bytes::Bytes>) {
+    loop {
+        let bytes = newest.borrow_and_update().clone();
+        if let Err(error) = store.put(ACTIVE_KEY, bytes).await {
+            tracing::warn!(%error, "the definitions could not be projected; it is tried again");
+            tokio::time::sleep(AGAIN_AFTER).await;
+            newest.mark_changed();
+        }
+        if newest.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Where the commands end now.
+async fn commands_end(reader: Reader) -> u64 {
+    loop {
+        match reader.ports.reader.stream_state(&reader.commands_stream).await {
+            Ok(state) => return state.last_sequence,
+            Err(error) => {
+                tracing::warn!(%error, "the end of the commands is not known yet");
+                tokio::time::sleep(AGAIN_AFTER).await;
+            }
+        }
+    }
 }
 
 /// Reads the journal from `from` to its end, a batch at a time.

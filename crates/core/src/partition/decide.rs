@@ -5,8 +5,8 @@ use serde_json::json;
 use super::cases::{run_case, unmatched_case};
 use super::{Decision, Partition, Report, Timer};
 use crate::command::{CancelCommand, Command, EventCommand, StartRun, Verdict};
-use crate::effect::{Effect, bounded_detail};
-use crate::identity::RunId;
+use crate::effect::{Effect, bounded_detail, bounded_outcome};
+use crate::identity::{RunId, SourcePosition};
 use crate::json::Json;
 use crate::plan::FailureClass;
 use crate::record::{
@@ -131,7 +131,8 @@ impl Partition {
             return;
         };
         let Some((id, tenant)) = record.run.zip(record.tenant) else { return };
-        if !self.runs.contains_key(&id) {
+        let is_new = matches!(record.body, Body::RunStarted(_));
+        if is_new || !self.runs.contains_key(&id) {
             return;
         }
         let detail = bounded_detail(&corrupt.to_string());
@@ -215,6 +216,13 @@ impl Partition {
             return;
         }
         let named = runs.iter().map(|run| (self.run_id(command, run), run)).collect::<Vec<_>>();
+        // A run may outlive the window in which its event's key is kept.
+        if named.iter().any(|(id, _)| self.runs.contains_key(id)) {
+            let (key, source) = (command.key, command.source);
+            let first = SourcePosition { sequence: 0, index: 0 };
+            let body = EventRepeated { event: event.clone(), key, source, first };
+            return self.emit(Record::of_tenant(&event.tenant, body.into()), out);
+        }
         let body = EventStarted {
             event: event.clone(),
             key: command.key,
@@ -263,7 +271,7 @@ impl Partition {
         });
         let Some(record) = record else {
             let tenant = self.runs.get(&id).map(|run| run.tenant.clone());
-            let body = EffectLate { outcome: report.outcome.clone() }.into();
+            let body = EffectLate { outcome: bounded_outcome(&report.outcome) }.into();
             let late = Record {
                 tenant,
                 run: Some(id),

@@ -10,9 +10,17 @@ use super::{Decision, Partition};
 use crate::command::{DefineCommand, StrategyEntry, WorkflowEntry};
 use crate::digest::Digest;
 use crate::effect::{Effect, bounded_detail};
+use crate::identity::PartitionId;
 use crate::json::Json;
 use crate::record::{DefinitionsApplied, DefinitionsRefused, Record};
-use crate::strategy::{Action, StrategyDefinition};
+use crate::strategy::{Action, StrategyDefinition, StrategySet};
+
+/// Bytes of all active definitions together: they are projected as one message
+/// of the broker's 1 MiB, and a command's are recorded in one.
+const DEFINITIONS_BYTES_MAX: usize = 768 * 1024;
+
+/// Bytes of an entry besides its texts, roughly.
+const ENTRY_BYTES: usize = 128;
 
 /// Most problems reported for one command; the count of the rest is told.
 const PROBLEMS_MAX: usize = 50;
@@ -71,7 +79,44 @@ impl Definitions {
         for strategy in &command.strategies {
             problems.extend(self.strategy_problem(strategy, &command.workflows));
         }
+        let bytes = self.bytes_with(command);
+        if bytes > DEFINITIONS_BYTES_MAX {
+            problems.push(format!(
+                "all definitions together would have {bytes} bytes, at most {DEFINITIONS_BYTES_MAX} can be active"
+            ));
+        }
+        if problems.is_empty() {
+            problems.extend(self.compile_problems(command));
+        }
         problems
+    }
+
+    fn bytes_with(&self, command: &DefineCommand) -> usize {
+        let replaced = |name: &Arc<str>| command.strategies.iter().any(|new| new.name == *name);
+        let kept = self.strategies.values().filter(|active| !replaced(&active.name));
+        let strategies = kept.chain(&command.strategies);
+        let strategies = strategies.map(|entry| entry.definition.as_str().len() + ENTRY_BYTES);
+        let workflows = self.workflows.iter().chain(&command.workflows);
+        let workflows = workflows.map(|entry| entry.name.len() + entry.version.len() + ENTRY_BYTES);
+        strategies.sum::<usize>() + workflows.sum::<usize>()
+    }
+
+    /// Whether all strategies compile together: what is recorded as active must
+    /// be what every process can use.
+    fn compile_problems(&self, command: &DefineCommand) -> Vec<String> {
+        let mut all = self.strategies.clone();
+        for new in &command.strategies {
+            all.insert(new.name.clone(), new.clone());
+        }
+        let parsed = all
+            .values()
+            .map(|entry| serde_json::from_str::<StrategyDefinition>(entry.definition.as_str()))
+            .collect::<Result<Vec<_>, _>>();
+        match parsed.map(StrategySet::compile) {
+            Ok(Ok(_)) => Vec::new(),
+            Ok(Err(problems)) => problems.iter().map(ToString::to_string).collect(),
+            Err(error) => vec![format!("a strategy cannot be read: {error}")],
+        }
     }
 
     fn strategy_problem(&self, entry: &StrategyEntry, new: &[WorkflowEntry]) -> Option<String> {
@@ -112,7 +157,12 @@ impl Definitions {
 impl Partition {
     pub(super) fn decide_define(&mut self, command: &DefineCommand, out: &mut Decision) {
         let repeated = self.commands.get(command.id.as_u128()).is_some();
-        let mut problems = self.definitions.problems(command);
+        let mut problems = match self.id {
+            PartitionId::CONTROL => self.definitions.problems(command),
+            other => {
+                vec![format!("partition {other} keeps no definitions; send them to `control`")]
+            }
+        };
         let beyond = problems.len().saturating_sub(PROBLEMS_MAX);
         problems.truncate(PROBLEMS_MAX);
         if beyond > 0 {

@@ -18,7 +18,8 @@ pub struct Limits {
     /// continuation. Default 1,000: about 200 KiB, under the broker's 1 MiB.
     pub decision_records_max: usize,
     /// Most bytes of bodies and outputs in one frame, likewise. Default
-    /// 384 KiB: with one more body of 256 KiB the frame still fits 1 MiB.
+    /// 192 KiB: with one more body of 128 KiB, the headers of 1,000 records and
+    /// one message of commands the frame still fits 1 MiB.
     pub decision_bytes_max: usize,
 }
 
@@ -29,7 +30,7 @@ impl Default for Limits {
             keys_max: 2_000_000,
             attempts_open_max: 16_384,
             decision_records_max: 1_000,
-            decision_bytes_max: 384 * 1024,
+            decision_bytes_max: 192 * 1024,
         }
     }
 }

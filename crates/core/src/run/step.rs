@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Node, Run};
 use crate::digest::hash_parts;
-use crate::effect::{Attempt, AttemptWork, EffectKey, Outcome, bounded_detail};
+use crate::effect::{Attempt, AttemptWork, EffectKey, Outcome, bounded_detail, bounded_outcome};
 use crate::expression::{Expression, Scope};
 use crate::identity::{JournalTime, RunId};
 use crate::json::Json;
@@ -17,7 +17,7 @@ use crate::record::{
 /// A record must fit a broker message of 1 MiB together with its neighbours of
 /// the same command; larger data goes by reference. A larger one fails the
 /// attempt with `response_too_large`.
-pub const OUTPUT_BYTES_MAX: usize = 256 * 1024;
+pub const OUTPUT_BYTES_MAX: usize = 128 * 1024;
 
 /// A record to append and, where it orders one, the attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,8 +37,9 @@ impl Run {
         match self.node(index)? {
             Node::Dead => Some(self.record_only(id, node, NodeSkipped {}.into())),
             Node::Ready => Some(self.enter(id, index, node)),
-            Node::Backoff { attempt, .. } | Node::Running { attempt, .. } => {
-                Some(self.dispatch(id, index, node, attempt.saturating_add(1)))
+            Node::Backoff { attempt, input, .. } | Node::Running { attempt, input, .. } => {
+                let input = input.clone().unwrap_or_default();
+                Some(self.dispatch(id, node, attempt.saturating_add(1), input))
             }
             Node::Waiting { .. }
             | Node::Succeeded(_)
@@ -60,7 +61,9 @@ impl Run {
         now: JournalTime,
     ) -> Option<Record> {
         let node = self.executable.node(index)?;
-        let Node::Running { attempt: running, failures } = self.node(index)? else { return None };
+        let Node::Running { attempt: running, failures, .. } = self.node(index)? else {
+            return None;
+        };
         // An earlier attempt may succeed after its owner was lost and another
         // was ordered: that is the effect's first outcome. Its failure says
         // nothing about the attempt under way.
@@ -71,25 +74,17 @@ impl Run {
         if !counts {
             return None;
         }
-        let body = match outcome {
-            Outcome::Succeeded { output } if output.as_str().len() > OUTPUT_BYTES_MAX => {
-                let detail = format!(
-                    "the answer has {} bytes, at most {OUTPUT_BYTES_MAX} are kept",
-                    output.as_str().len()
-                );
-                NodeFailed { class: FailureClass::ResponseTooLarge, detail }.into()
-            }
-            Outcome::Succeeded { output } => NodeSucceeded { output: output.clone() }.into(),
+        let body = match bounded_outcome(outcome) {
+            Outcome::Succeeded { output } => NodeSucceeded { output }.into(),
             Outcome::Failed { class, detail } => {
-                let detail = bounded_detail(detail);
                 let failures = failures.saturating_add(1);
                 let open = self.next_phase_is_open();
-                if open && node.retry.retries(failures, *class) {
+                if open && node.retry.retries(failures, class) {
                     let random = jitter(id, node, attempt);
                     let due = now.plus_ms(node.retry.delay_ms(failures, random));
-                    NodeRetrying { class: *class, detail, due }.into()
+                    NodeRetrying { class, detail, due }.into()
                 } else {
-                    NodeFailed { class: *class, detail }.into()
+                    NodeFailed { class, detail }.into()
                 }
             }
         };
@@ -118,25 +113,23 @@ impl Run {
                 };
                 self.record_only(id, node, body)
             }
-            Work::Noop | Work::Http { .. } => self.dispatch(id, index, node, 1),
+            Work::Noop => self.dispatch(id, node, 1, Json::null()),
+            Work::Http { .. } => match self.value(index) {
+                Ok(body) => self.dispatch(id, node, 1, body),
+                Err(detail) => self.record_only(id, node, expression_failure("body", &detail)),
+            },
         }
     }
 
-    /// Evaluates the body again on every attempt: it is a function of what is
-    /// recorded, so all attempts send the same.
-    fn dispatch(&self, id: RunId, index: NodeIndex, node: &PlanNode, attempt: u32) -> Step {
-        let (work, input) = match &node.work {
-            Work::Noop | Work::Transform { .. } => (AttemptWork::Noop, Json::null()),
-            Work::Http { plugin, path, .. } => match self.value(index) {
-                Ok(body) => {
-                    let input = body.clone();
-                    let (plugin, path) = (plugin.as_str().into(), path.as_str().into());
-                    (AttemptWork::Http { plugin, path, body }, input)
-                }
-                Err(detail) => {
-                    return self.record_only(id, node, expression_failure("body", &detail));
-                }
-            },
+    /// Every attempt sends what the first one sent: other nodes may have ended
+    /// since, and a repeated key with another body is no repeat.
+    fn dispatch(&self, id: RunId, node: &PlanNode, attempt: u32, input: Json) -> Step {
+        let work = match &node.work {
+            Work::Noop | Work::Transform { .. } => AttemptWork::Noop,
+            Work::Http { plugin, path, .. } => {
+                let (plugin, path) = (plugin.as_str().into(), path.as_str().into());
+                AttemptWork::Http { plugin, path, body: input.clone() }
+            }
         };
         let record = Record::of_node(&self.tenant, id, &node.id, NodeDispatched { input }.into());
         let attempt = Attempt {

@@ -25,11 +25,12 @@ impl Owner {
                 Err(error) => return self.halt(error.into(), outputs),
             };
             if let Decoded::Frame(_, records) = &decoded
-                && let Some(missing) = self.fold.missing_plans(records).first().copied() {
-                    drop(decoded);
-                    self.journal_waiting.push_front(message);
-                    return self.fetch(missing, outputs);
-                }
+                && let Some(missing) = self.fold.missing_plans(records).first().copied()
+            {
+                drop(decoded);
+                self.journal_waiting.push_front(message);
+                return self.fetch(missing, outputs);
+            }
             if let Err(error) = self.fold.fold(message.sequence, &decoded) {
                 return self.halt(error.into(), outputs);
             }
@@ -44,6 +45,9 @@ impl Owner {
             outputs.push(Output::Replay { from: read + 1 });
         } else if end < read {
             self.halt(HaltReason::JournalCut { expected: read, found: end }, outputs);
+        } else if self.fold.next_index() < self.config.signed_records {
+            let (signed, found) = (self.config.signed_records, self.fold.next_index());
+            self.halt(HaltReason::RecordsGone { signed, found }, outputs);
         } else {
             self.claim(now, outputs);
         }
@@ -93,7 +97,9 @@ impl Owner {
         self.lost.retain(|lost| !live.contains(&(lost.key.clone(), lost.attempt)));
         self.fold.partition_mut().recover_partition(&mut self.decision);
         self.seal_decided(outputs);
-        self.take_early_reports(now, outputs);
+        // A publish acknowledgement carries no time: read it back, so that the
+        // journal's time follows the broker's from here on.
+        outputs.push(Output::ReadJournal { sequence: self.fold.last_sequence(), later: false });
     }
 
     pub(super) fn fetch(&mut self, digest: Digest, outputs: &mut Vec<Output>) {

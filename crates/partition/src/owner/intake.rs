@@ -8,7 +8,7 @@ use fermata_core::partition::Report;
 use fermata_wire::WireError;
 use fermata_wire::commands::CommandFrame;
 
-use super::{FRAME_BYTES_TARGET, Output, Owner, Phase, StandDown};
+use super::{FRAME_BYTES_TARGET, Output, Owner, Phase, StandDown, WHOLE_MESSAGE};
 use crate::message::{Message, Now};
 
 /// A command message that waits for its turn.
@@ -34,25 +34,19 @@ impl Owner {
         self.commands_waiting.push_back(CommandMessage { position, frame });
     }
 
-    pub(super) fn take_report(&mut self, report: Report, now: Now, outputs: &mut Vec<Output>) {
-        // Before the takeover is stored there is nothing to decide on: it waits.
-        if self.phase == Phase::Owning {
-            self.begin_frame(now);
-            self.fold.partition_mut().report(&report, &mut self.decision);
-            self.seal_decided(outputs);
-        }
+    fn take_report(&mut self, report: Report, now: Now, outputs: &mut Vec<Output>) {
+        self.begin_frame(now);
+        self.fold.partition_mut().report(&report, &mut self.decision);
+        self.seal_decided(outputs);
         self.open_reports.push(report);
-    }
-
-    /// Decides the reports that came before the takeover was stored.
-    pub(super) fn take_early_reports(&mut self, now: Now, outputs: &mut Vec<Output>) {
-        for report in std::mem::take(&mut self.open_reports) {
-            self.take_report(report, now, outputs);
-        }
     }
 
     /// Decides what waits, as long as the open frame has room.
     pub(super) fn decide_waiting(&mut self, now: Now, outputs: &mut Vec<Output>) {
+        while self.has_room() {
+            let Some(report) = self.reports_waiting.pop_front() else { break };
+            self.take_report(report, now, outputs);
+        }
         if self.plan_awaited.is_none() {
             while self.has_room() {
                 let Some(message) = self.commands_waiting.pop_front() else { break };
@@ -67,7 +61,7 @@ impl Owner {
                 }
             }
         }
-        while self.has_room() {
+        while self.has_room() && self.has_read_old_commands() {
             let Some(lost) = self.lost.pop_front() else { break };
             self.begin_frame(now);
             self.fold.partition_mut().recover(&lost, &mut self.decision);
@@ -84,6 +78,13 @@ impl Owner {
             self.fold.partition_mut().fire_timers(&mut self.decision);
             self.seal_decided(outputs);
         }
+    }
+
+    /// Whether every command that was stored before the takeover is decided:
+    /// among them may be the outcome of an attempt that looks lost.
+    fn has_read_old_commands(&self) -> bool {
+        let consumed = self.fold.partition().position().sequence;
+        self.commands_end.is_some_and(|end| consumed >= end)
     }
 
     fn missing_plan(&self, message: &CommandMessage) -> Option<fermata_core::digest::Digest> {
@@ -128,6 +129,11 @@ impl Owner {
     ) -> Result<(), StandDown> {
         let Self { fold, decision, config, .. } = self;
         let partition = fold.partition_mut();
+        if config.poison.contains(&(sequence, WHOLE_MESSAGE)) {
+            let detail = "the decisions of its frame did not fit a journal message before";
+            partition.poison(sequence, Some(index), "decision_too_large", detail, decision);
+            return Ok(());
+        }
         if config.poison.contains(&(sequence, index)) {
             let detail = "deciding this command panicked before";
             partition.poison(sequence, Some(index), "decision_panicked", detail, decision);

@@ -2,7 +2,7 @@
 
 use fermata_core::effect::Effect;
 use fermata_core::partition::Report;
-use fermata_partition::owner::{Input, Output, StandDown};
+use fermata_partition::owner::{HaltReason, Input, Output, StandDown};
 
 use super::{Reply, World};
 use crate::broker::StreamName;
@@ -124,6 +124,14 @@ impl World {
                 self.committed(worker, seat, sequence, frame);
             }
             Output::StandDown(reason) => return self.stand_down(worker, &reason),
+            // A read that was too old, not records that are gone: the shell
+            // must read again before it believes this.
+            Output::Halt(HaltReason::RecordsGone { signed, .. })
+                if self.invariants.reference.leaves().len() as u64 >= signed =>
+            {
+                self.say(worker, "read the journal too early");
+                self.give_up(worker);
+            }
             Output::Halt(reason) => {
                 return Err(Broken::new("invariant_nothing_halts", format!("{reason:?}")));
             }
@@ -155,6 +163,13 @@ impl World {
         for input in inputs {
             self.reach_worker(worker, after, Work::OwnerInput(seat, input));
         }
+    }
+
+    /// Says where COMMANDS ends, asked after the takeover.
+    fn tell_commands_end(&mut self, worker: usize, seat: u64) {
+        let last_sequence = self.broker.stream(StreamName::Commands).last();
+        let input = Input::CommandsEnd { last_sequence };
+        self.reach_worker(worker, 5, Work::OwnerInput(seat, input));
     }
 
     fn consume(&mut self, worker: usize, seat: u64, after: u64) {

@@ -1,0 +1,144 @@
+//! The bytes of every message and of every record, version by version.
+//!
+//! A file under `golden/` never changes once it is there: stored bytes are read
+//! for ever. A new layout is a new version with files of its own beside them.
+//! `UPDATE=1` writes files that are missing and leaves the others as they are.
+
+mod fixtures;
+
+use std::path::PathBuf;
+
+use fermata_core::record::{Kind, Record};
+use fermata_wire::audit::{AuditFrame, Entry};
+use fermata_wire::commands::{CommandFrame, CommandFrameBuilder};
+use fermata_wire::dead::DeadLetter;
+use fermata_wire::journal::{FrameBuilder, JournalFrame};
+use fermata_wire::stages::{AdmittedFrame, MatchedFrame, StageFrame};
+use fermata_wire::{MessageKind, envelope, plan};
+
+use fixtures::{FIRST_INDEX, HEAD, SALT};
+
+const BYTES_PER_LINE: usize = 32;
+
+/// The golden bytes of `name`; `encoded` is held against them.
+fn golden(name: &str, encoded: &[u8]) -> Vec<u8> {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden/v1")
+        .join(format!("{name}.hex"));
+    if !path.exists() && std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&path, to_hex(encoded)).expect("a written file");
+    }
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| {
+        panic!("`{}`: {error}; `UPDATE=1` writes what is missing", path.display())
+    });
+    let golden = from_hex(&text);
+    assert_eq!(to_hex(encoded), to_hex(&golden), "{name} is written with other bytes than before");
+    golden
+}
+
+fn to_hex(bytes: &[u8]) -> String {
+    let line = |line: &[u8]| line.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    bytes.chunks(BYTES_PER_LINE).map(|chunk| line(chunk) + "\n").collect()
+}
+
+fn from_hex(text: &str) -> Vec<u8> {
+    let digits = text.split_whitespace().collect::<String>();
+    let pairs = digits.as_bytes().chunks(2);
+    pairs
+        .map(|pair| {
+            let pair = std::str::from_utf8(pair).expect("ASCII");
+            u8::from_str_radix(pair, 16).expect("hexadecimal digits")
+        })
+        .collect()
+}
+
+fn frame_of(records: &[Record]) -> Vec<u8> {
+    let mut builder = FrameBuilder::default();
+    for (index, record) in (FIRST_INDEX..).zip(records) {
+        builder.push(record, index, HEAD.time, SALT).expect("an encodable record");
+    }
+    builder.finish(&HEAD, FIRST_INDEX).expect("a frame")
+}
+
+#[test]
+fn every_record_kind_keeps_its_bytes() {
+    for kind in Kind::ALL {
+        let record = fixtures::record(*kind);
+        assert_eq!(record.body.kind(), *kind);
+
+        let bytes =
+            golden(&format!("record.{}", kind.as_str()), &frame_of(std::slice::from_ref(&record)));
+
+        let frame = JournalFrame::decode(&bytes).expect("a frame");
+        let (header, decoded) = frame.records[0].open().expect("a record");
+        assert_eq!(header, record.header(FIRST_INDEX, HEAD.time));
+        assert_eq!(decoded, record);
+    }
+}
+
+#[test]
+fn a_journal_frame_keeps_its_bytes() {
+    let records = [fixtures::record(Kind::RunStarted), fixtures::record(Kind::NodeDispatched)];
+
+    let bytes = golden("journal", &frame_of(&records));
+    let empty = golden("journal.empty", &frame_of(&[]));
+
+    let frame = JournalFrame::decode(&bytes).expect("a frame");
+    assert_eq!((frame.head, frame.first_record_index), (HEAD, FIRST_INDEX));
+    assert_eq!(frame.records.len(), 2);
+    assert!(frame.records.iter().all(|record| *record.salt == SALT));
+    assert_eq!(JournalFrame::decode(&empty).expect("a frame").records, []);
+}
+
+#[test]
+fn a_command_frame_keeps_its_bytes_however_it_is_built() {
+    let frame = fixtures::commands();
+
+    let bytes = golden("commands", &frame.encode().expect("a frame"));
+
+    assert_eq!(CommandFrame::decode(&bytes).expect("a frame"), frame);
+    let mut builder = CommandFrameBuilder::default();
+    frame.commands.iter().for_each(|command| builder.push(command).expect("a command"));
+    assert_eq!(builder.finish(frame.floor).expect("a frame"), bytes);
+}
+
+#[test]
+fn frames_between_stages_keep_their_bytes() {
+    let (admitted, matched) = (fixtures::admitted(), fixtures::matched());
+
+    let admitted_bytes = golden("admitted", &admitted.encode().expect("a frame"));
+    let matched_bytes = golden("matched", &matched.encode().expect("a frame"));
+
+    assert_eq!(AdmittedFrame::decode(&admitted_bytes).expect("a frame"), admitted);
+    assert_eq!(MatchedFrame::decode(&matched_bytes).expect("a frame"), matched);
+}
+
+#[test]
+fn an_audit_frame_keeps_its_bytes() {
+    let (header, commitment, leaf) = (b"header".as_slice(), [0xc0; 32], [0x1e; 32]);
+    let entry = |index| Entry { index, header, commitment: &commitment, leaf: &leaf };
+    let frame = AuditFrame { journal_sequence: 12, entries: vec![entry(300), entry(301)] };
+
+    let bytes = golden("audit", &frame.encode().expect("a frame"));
+
+    assert_eq!(AuditFrame::decode(&bytes).expect("a frame"), frame);
+}
+
+#[test]
+fn plans_definitions_and_dead_letters_keep_their_bytes() {
+    let (digest, encoded) = plan::encode(&fixtures::plan()).expect("a plan");
+    let plan_bytes = golden("plan", &encoded);
+    let definitions = fixtures::definitions();
+    let encoded = plan::encode_definitions(&definitions).expect("definitions");
+    let definitions_bytes = golden("definitions", &encoded);
+    let dead = fixtures::dead();
+    let dead_bytes = golden("dead", &dead.encode().expect("a dead letter"));
+
+    assert_eq!(plan::decode(&plan_bytes).expect("a plan"), fixtures::plan());
+    assert_eq!(digest, fermata_core::digest::Digest::of(&plan_bytes));
+    let decoded: fermata_core::partition::Definitions =
+        envelope::decode_message(MessageKind::Definitions, &definitions_bytes)
+            .expect("definitions");
+    assert_eq!(decoded, definitions);
+    assert_eq!(DeadLetter::decode(&dead_bytes).expect("a dead letter"), dead);
+}

@@ -1,0 +1,139 @@
+//! A user who goes on publishing whatever happens: each event again under the
+//! same id until its acknowledgement is there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fermata_jetstream::{PublishOutcome, Publisher};
+use fermata_tests::events;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::{JoinHandle, JoinSet};
+
+/// Time between two events.
+const PAUSE: Duration = Duration::from_millis(8);
+/// Time before an event is published again that is not known to be stored.
+const AGAIN_AFTER: Duration = Duration::from_millis(50);
+/// Events that are under way at once.
+const UNDER_WAY_MAX: usize = 64;
+
+pub const WORKFLOWS: [&str; 2] = [
+    "
+workflow:
+  name: calls
+  version: '1'
+  tasks:
+    - id: first
+      http: { plugin: sink, path: /unsteady, body: \"{'n': input.n}\" }
+      timeout: 500ms
+      retry: { max_attempts: 10, initial: 20ms, max: 200ms, on: [timeout, connect, http_5xx] }
+    - { id: left, depends_on: [first], noop: {} }
+    - id: right
+      depends_on: [first]
+      http: { plugin: sink, path: /drop-once, body: tasks.first.output }
+      timeout: 2s
+      retry: { max_attempts: 10, initial: 20ms, max: 200ms, on: [timeout, connect, http_5xx] }
+    - { id: last, depends_on: [left, right], transform: \"{'n': input.n}\" }
+",
+    "
+workflow:
+  name: noops
+  version: '1'
+  tasks:
+    - { id: a, noop: {} }
+    - { id: b, depends_on: [a], noop: {} }
+    - { id: c, depends_on: [b], noop: {} }
+",
+];
+
+pub const STRATEGIES: &str = "
+strategies:
+  - { name: calls, version: 1, tenant: '*', on: load.call, workflow: { name: calls, version: '1' }, variables: { n: event.data.n } }
+  - { name: noops, version: 1, tenant: '*', on: load.noop, workflow: { name: noops, version: '1' } }
+  - { name: ignore, version: 1, tenant: '*', on: load.ignore, action: ignore }
+";
+
+/// Whether a node of the workflows calls the sink.
+pub fn is_http(node: &str) -> bool {
+    node == "first" || node == "right"
+}
+
+/// What was published and acknowledged.
+#[derive(Debug, Default)]
+pub struct Published {
+    /// Sequence in EVENTS and bytes of each.
+    pub acknowledged: Vec<(u64, Bytes)>,
+    /// Publishes whose outcome was not known, or that were refused.
+    pub repeated: u64,
+}
+
+/// The user.
+pub struct Load {
+    stop: watch::Sender<bool>,
+    task: JoinHandle<Published>,
+}
+
+impl Load {
+    /// Begins to publish; `kinds` are taken in turn.
+    pub fn start(publisher: Publisher, kinds: &'static [&'static str]) -> Self {
+        let (stop, stopped) = watch::channel(false);
+        Self { stop, task: tokio::spawn(publish_until(publisher, kinds, stopped)) }
+    }
+
+    /// Ends with everything acknowledged that was begun.
+    pub async fn stop(self) -> Published {
+        self.stop.send_replace(true);
+        self.task.await.expect("a user who does not panic")
+    }
+}
+
+/// Most are calls and noops; some nobody wants; every tenth repeats an earlier one.
+pub const MIXED: &[&str] =
+    &["load.call", "load.noop", "load.noop", "load.call", "load.ignore", "load.noop", "load.typo"];
+/// Calls only.
+pub const CALLS: &[&str] = &["load.call"];
+
+async fn publish_until(
+    publisher: Publisher,
+    kinds: &'static [&'static str],
+    stopped: watch::Receiver<bool>,
+) -> Published {
+    let room = Arc::new(Semaphore::new(UNDER_WAY_MAX));
+    let mut under_way = JoinSet::new();
+    let mut pace = tokio::time::interval(PAUSE);
+    let mut id = 0;
+    while !*stopped.borrow() {
+        pace.tick().await;
+        let permit = room.clone().acquire_owned().await.expect("an open semaphore");
+        let repeats = id % 10 == 9;
+        let told = if repeats { id - 7 } else { id };
+        let kind = kinds[usize::try_from(told).expect("a small number") % kinds.len()];
+        let publisher = publisher.clone();
+        under_way.spawn(async move {
+            let published = publish(&publisher, kind, told).await;
+            drop(permit);
+            published
+        });
+        id += 1;
+    }
+    let mut published = Published::default();
+    for (sequence, bytes, repeated) in under_way.join_all().await {
+        published.acknowledged.push((sequence, bytes));
+        published.repeated += repeated;
+    }
+    published
+}
+
+async fn publish(publisher: &Publisher, kind: &str, id: u64) -> (u64, Bytes, u64) {
+    let bytes = events::event(kind, id);
+    let subject = format!("fermata.events.{}.{kind}", events::TENANT);
+    let mut repeated = 0;
+    loop {
+        let outcome = publisher.publish(subject.clone(), None, bytes.clone()).await.await;
+        if let PublishOutcome::Stored { sequence, .. } = outcome {
+            return (sequence, bytes, repeated);
+        }
+        repeated += 1;
+        tokio::time::sleep(AGAIN_AFTER).await;
+    }
+}

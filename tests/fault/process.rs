@@ -1,0 +1,61 @@
+//! An engine as a child process that can be killed and paused.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::{Child, Command};
+
+/// A running child; it is killed with its value.
+pub struct EngineProcess {
+    child: Child,
+}
+
+impl EngineProcess {
+    /// Starts a worker; what it logs is added to a file in `folder`.
+    pub fn start(url: &str, worker: &str, folder: &Path, sink_url: &str, partitions: u16) -> Self {
+        let log = File::options().create(true).append(true).open(log_of(folder, worker));
+        let child = Command::new(env!("CARGO_BIN_EXE_fault_engine"))
+            .args([url, worker])
+            .arg(folder)
+            .args([sink_url, &partitions.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(log.expect("a log file"))
+            .kill_on_drop(true)
+            .spawn();
+        Self { child: child.expect("an engine process") }
+    }
+
+    /// Kills it, as a crash would, and waits until it is gone.
+    pub async fn kill(mut self) {
+        assert!(self.is_running(), "the engine has ended by itself");
+        self.child.kill().await.expect("a killed process");
+    }
+
+    /// Stops it where it stands.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// Whether it has not ended by itself.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = self.child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
+        kill_process(pid.expect("a running process"), signal).expect("a signal");
+    }
+}
+
+/// Where the worker's log lies.
+pub fn log_of(folder: &Path, worker: &str) -> PathBuf {
+    folder.join(format!("{worker}.log"))
+}

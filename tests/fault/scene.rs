@@ -1,0 +1,219 @@
+//! Broker, sink and a user's connection, and what must hold when all is healed.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use fermata_core::identity::{PartitionId, SourcePosition};
+use fermata_core::record::{Body, Kind};
+use fermata_jetstream::definitions_store::DefinitionsStore;
+use fermata_jetstream::{
+    Broker, ConnectOptions, Durability, Publisher, PublisherOptions, StreamReader,
+};
+use fermata_tests::invariants::{
+    invariant_each_attempt_was_ordered, invariant_each_effect_has_one_outcome,
+    invariant_each_effect_is_committed_once, invariant_each_event_has_one_outcome,
+    invariant_each_run_ends_once, invariant_epochs_rise, invariant_no_key_starts_twice, source_of,
+};
+use fermata_tests::journal::{Entry, JournalWatch, count, tally};
+use fermata_tests::{Sink, TestBroker, TestEngine, audit, definitions};
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+
+use crate::load::{Published, STRATEGIES, WORKFLOWS, is_http};
+use crate::process::{EngineProcess, log_of};
+
+/// Data partitions.
+pub const PARTITIONS: u16 = 4;
+
+/// How long everything may take to come to its end when nothing disturbs it any
+/// more: what a killed worker held comes again after 30 s, the broker's wait
+/// for an acknowledgement; the rest is for a loaded machine.
+const HEAL_LIMIT: Duration = Duration::from_secs(120);
+
+/// How long all faults together may take unless `FAULT_SECONDS` says otherwise.
+const SECONDS_DEFAULT: u64 = 180;
+
+/// Tests among which that time is shared, two running at once.
+const TESTS_IN_A_ROW: u64 = 3;
+
+/// Lines of a log that are shown when a test fails.
+const LOG_LINES_MAX: usize = 60;
+
+pub struct Scene {
+    name: &'static str,
+    seed: u64,
+    begun: Instant,
+    pub dice: StdRng,
+    pub broker: TestBroker,
+    pub sink: Sink,
+    pub publisher: Publisher,
+    pub reader: StreamReader,
+    store: DefinitionsStore,
+}
+
+impl Scene {
+    /// A broker with definitions, and no engine running.
+    pub async fn set(name: &'static str) -> Self {
+        let seed = std::env::var("FAULT_SEED").ok().map_or_else(rand::random, |seed| {
+            seed.parse().expect("`FAULT_SEED` is a whole number")
+        });
+        println!("fault: {name}: FAULT_SEED={seed}");
+        let broker = TestBroker::start(Durability::Process).await;
+        let sink = Sink::start().await;
+        let engine = TestEngine { partitions: PARTITIONS, ..TestEngine::at(broker.url()) };
+        let engine = engine.named("w-a").start(broker.folder()).await;
+        engine.ready().await;
+        definitions::apply_yaml(&engine, &WORKFLOWS, STRATEGIES).await;
+        engine.shut_down().await;
+        let client = Broker::connect(&broker.url(), ConnectOptions::default()).await;
+        let client = client.expect("a connection");
+        let publisher = Publisher::new(&client, PublisherOptions::default()).await;
+        Self {
+            name,
+            seed,
+            begun: Instant::now(),
+            dice: StdRng::seed_from_u64(seed),
+            publisher: publisher.expect("a publisher"),
+            reader: StreamReader::new(&client),
+            store: DefinitionsStore::open(&client).await.expect("definitions"),
+            broker,
+            sink,
+        }
+    }
+
+    /// Starts a worker in a process of its own.
+    pub fn engine(&self, worker: &str) -> EngineProcess {
+        let folder = self.broker.folder();
+        EngineProcess::start(&self.broker.url(), worker, folder, self.sink.url(), PARTITIONS)
+    }
+
+    /// Whether there is time for another round; the first few are always made.
+    pub fn has_time(&self, rounds: u32) -> bool {
+        let seconds = std::env::var("FAULT_SECONDS").ok().map_or(SECONDS_DEFAULT, |seconds| {
+            seconds.parse().expect("`FAULT_SECONDS` is a whole number")
+        });
+        rounds < 3 || self.begun.elapsed() < Duration::from_secs(seconds / TESTS_IN_A_ROW)
+    }
+
+    /// Every partition's journal from its beginning.
+    pub fn watches(&self) -> Vec<JournalWatch> {
+        let data = (0..PARTITIONS).map(PartitionId);
+        data.chain([PartitionId::CONTROL]).map(JournalWatch::new).collect()
+    }
+
+    /// The worker that took each partition over last, by partition, control last.
+    pub async fn owners(&self, watches: &mut [JournalWatch]) -> Vec<String> {
+        let mut owners = Vec::new();
+        for watch in watches {
+            let _ = watch.read(&self.reader).await;
+            let owner = watch.records.iter().rev().find_map(|(_, record)| match &record.body {
+                Body::PartitionOwned(owned) => Some(owned.worker.to_string()),
+                _ => None,
+            });
+            owners.push(owner.unwrap_or_default());
+        }
+        owners
+    }
+
+    /// Waits until all is quiet with an engine that runs, and checks everything.
+    pub async fn heal_and_check(&self, published: &Published, rounds: u32) {
+        let mut watches = self.watches();
+        let last = self.quiet(&mut watches).await;
+        let records = watches.iter().flat_map(|watch| watch.records.clone()).collect::<Vec<_>>();
+        self.check_events(published, last, &records).await;
+        let effects = self.sink.effects();
+        assert_eq!(invariant_no_key_starts_twice(&records), [""; 0]);
+        assert_eq!(invariant_each_run_ends_once(&records), [""; 0]);
+        assert_eq!(invariant_each_effect_has_one_outcome(&records), [""; 0]);
+        assert_eq!(invariant_each_effect_is_committed_once(&records, &effects, is_http), [""; 0]);
+        assert_eq!(invariant_each_attempt_was_ordered(&records, &effects), [""; 0]);
+        for watch in &watches {
+            assert_eq!(invariant_epochs_rise(&watch.records), [""; 0]);
+            let fold = watch.fold(&self.store).await;
+            assert_eq!(fold.partition().runs().count(), 0);
+        }
+        for partition in (0..PARTITIONS).map(PartitionId).chain([PartitionId::CONTROL]) {
+            audit::complete(&self.reader, partition, HEAL_LIMIT).await;
+        }
+        let runs = count(&records, Kind::RunStarted);
+        let succeeded = count(&records, Kind::RunSucceeded);
+        assert!(runs > 0 && succeeded * 100 >= runs * 99, "{succeeded} of {runs} runs succeeded");
+        let attempts = effects.values().map(|effect| effect.attempts.len()).sum::<usize>();
+        println!(
+            "fault: {}: seed {}: {rounds} rounds, {last} events ({} published again), {runs} runs \
+             ({succeeded} succeeded), {} effects in {attempts} attempts, {} late outcomes, {} \
+             takeovers, {:.1} s",
+            self.name,
+            self.seed,
+            published.repeated,
+            effects.len(),
+            count(&records, Kind::EffectLate),
+            count(&records, Kind::PartitionOwned),
+            self.begun.elapsed().as_secs_f64(),
+        );
+    }
+
+    /// Waits until every event has its outcome, every run and every case its end;
+    /// returns the last sequence of EVENTS.
+    async fn quiet(&self, watches: &mut [JournalWatch]) -> u64 {
+        let begun = Instant::now();
+        loop {
+            let mut records = Vec::new();
+            for watch in watches.iter_mut() {
+                let _ = watch.read(&self.reader).await;
+                records.extend(watch.records.iter());
+            }
+            let last = self.reader.stream_state("EVENTS").await.map(|state| state.last_sequence);
+            let decided = records.iter().filter_map(|(_, record)| source_of(&record.body));
+            let decided = decided.collect::<BTreeSet<_>>().len() as u64;
+            let of = |kind| records.iter().filter(|(header, _)| header.kind == kind).count();
+            let ended = records.iter().filter(|(header, _)| header.kind.ends_run()).count();
+            if last.as_ref().is_ok_and(|last| *last == decided)
+                && ended == of(Kind::RunStarted)
+                && of(Kind::CaseOpened) == of(Kind::CaseNotified)
+                && of(Kind::CommandPoisoned) == of(Kind::DeadFiled)
+            {
+                return decided;
+            }
+            assert!(
+                begun.elapsed() < HEAL_LIMIT,
+                "{last:?} events, {decided} decided, {ended} runs ended; {:?}",
+                tally(&records.into_iter().cloned().collect::<Vec<_>>())
+            );
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        }
+    }
+
+    /// What was acknowledged is there, byte by byte, and has exactly one outcome.
+    async fn check_events(&self, published: &Published, last: u64, records: &[Entry]) {
+        let all = (1..=last).map(|sequence| SourcePosition { sequence, index: 0 });
+        assert_eq!(invariant_each_event_has_one_outcome(records, all), [""; 0]);
+        let stored = audit::messages(&self.reader, "EVENTS").await;
+        for (sequence, bytes) in &published.acknowledged {
+            let at = usize::try_from(*sequence).expect("a small number") - 1;
+            assert_eq!(stored[at].payload, bytes, "event {sequence} was acknowledged");
+        }
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        eprintln!("fault: {}: FAULT_SEED={}", self.name, self.seed);
+        for worker in ["w-a", "w-b"] {
+            show_end(&log_of(self.broker.folder(), worker));
+        }
+    }
+}
+
+fn show_end(log: &Path) {
+    let Ok(text) = std::fs::read_to_string(log) else { return };
+    let lines = text.lines().collect::<Vec<_>>();
+    eprintln!("the end of {}:", log.display());
+    for line in &lines[lines.len().saturating_sub(LOG_LINES_MAX)..] {
+        eprintln!("  {line}");
+    }
+}

@@ -1,0 +1,37 @@
+//! An engine in a process of its own, for tests that kill and pause it.
+//!
+//!     fault_engine URL WORKER FOLDER SINK_URL PARTITIONS
+//!
+//! Ends with its standard input, so it never outlives the test.
+
+use std::path::Path;
+
+use fermata_tests::{TestEngine, sink};
+use tokio::io::AsyncReadExt;
+
+#[tokio::main]
+async fn main() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter.unwrap_or_else(|_| "warn".into()))
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
+    let arguments = std::env::args().skip(1).collect::<Vec<_>>();
+    let [url, worker, folder, sink_url, partitions] = arguments.as_slice() else {
+        panic!("expected URL WORKER FOLDER SINK_URL PARTITIONS, found {arguments:?}");
+    };
+    let engine = TestEngine {
+        partitions: partitions.parse().expect("a number of partitions"),
+        ..TestEngine::at(url).named(worker).with_executors(sink::executors_for(sink_url))
+    };
+    let engine = engine.start(Path::new(folder)).await;
+    let mut input = Vec::new();
+    let mut parent = tokio::io::stdin();
+    tokio::select! {
+        _ = parent.read_to_end(&mut input) => {}
+        () = engine.ended() => panic!("the engine gave up"),
+    }
+    // At once: a runtime that waits for its blocking reader would stay.
+    std::process::exit(0);
+}
