@@ -38,7 +38,7 @@ pub async fn run(arguments: EngineArguments) -> miette::Result<()> {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let mut executors = ExecutorsConfig::default();
     if let Some(url) = arguments.plugin_url {
-        executors.http.plugins.insert(PLUGIN.to_owned(), PluginTarget { url, idempotent: true });
+        executors.http.plugins.insert(PLUGIN.to_owned(), PluginTarget { url });
     }
     let engine = Engine::start(EngineConfig {
         nats_url: arguments.nats_url,

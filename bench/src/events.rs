@@ -105,9 +105,9 @@ pub async fn publish(
 }
 
 /// Whether a publish was stored.
-pub fn stored(outcome: PublishOutcome) -> miette::Result<()> {
+pub fn stored(outcome: PublishOutcome) -> miette::Result<u64> {
     match outcome {
-        PublishOutcome::Stored { .. } => Ok(()),
+        PublishOutcome::Stored { sequence, .. } => Ok(sequence),
         PublishOutcome::Refused { description, .. } => {
             Err(miette!("the broker refused a publish: {description}"))
         }

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use fermata_core::event::{EventLimits, decode_message, parse_subject};
-use fermata_core::identity::{PartitionId, RunId, Tenant};
+use fermata_core::identity::{PartitionId, RunId, SourcePosition, Tenant};
 use fermata_jetstream::topology::journal_stream;
 use miette::{IntoDiagnostic as _, miette};
 use tokio::time::{MissedTickBehavior, interval};
@@ -45,11 +45,11 @@ pub async fn run(arguments: &BenchArguments, n: u64) -> miette::Result<Figures> 
         if number == WARM_UP {
             (before, begun) = (setup.usage()?, Instant::now());
         }
-        let run = run_of(&events, number, arguments.partitions)?;
         let (published, published_at) = (Instant::now(), SystemTime::now());
         let receipt =
             client.publisher.publish(events.subject().to_owned(), None, events.one(number)).await;
-        stored(receipt.await)?;
+        let sequence = stored(receipt.await)?;
+        let run = run_of(&events, number, sequence, arguments.partitions)?;
         let succeeded = loop {
             let succeeded = feed.next_succeeded().await?;
             if succeeded.runs.contains(&run) {
@@ -79,7 +79,7 @@ pub async fn run(arguments: &BenchArguments, n: u64) -> miette::Result<Figures> 
 }
 
 /// The run that event `number` starts.
-fn run_of(events: &Events, number: u64, partitions: u16) -> miette::Result<RunId> {
+fn run_of(events: &Events, number: u64, sequence: u64, partitions: u16) -> miette::Result<RunId> {
     let (payload, subject) = (events.one(number), parse_subject(events.subject()));
     let decoded =
         decode_message(None, &payload, subject.into_diagnostic()?, &EventLimits::default());
@@ -89,5 +89,6 @@ fn run_of(events: &Events, number: u64, partitions: u16) -> miette::Result<RunId
     let key = event.idempotency();
     let tenant = TENANT.parse::<Tenant>().into_diagnostic()?;
     let partition = PartitionId::of(&[TENANT.as_bytes(), &key.to_be_bytes()], partitions);
-    Ok(RunId::new(partition, &tenant, key, WORKFLOW, None))
+    let source = SourcePosition { sequence, index: 0 };
+    Ok(RunId::new(partition, &tenant, key, source, WORKFLOW, None))
 }

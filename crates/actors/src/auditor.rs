@@ -6,11 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use fermata_audit::{Checkpoint, Verifier};
+use fermata_audit::Checkpoint;
 use fermata_core::identity::PartitionId;
 use fermata_jetstream::StoredMessage;
 use fermata_jetstream::reader::ReadError;
-use fermata_jetstream::topology::CHECKPOINTS_STREAM;
 use fermata_partition::append::{ReadAnswer, Send};
 use fermata_partition::auditor::{Auditor as Machine, AuditorConfig, Input, Output};
 use fermata_partition::message::{AppendOutcome, Message};
@@ -19,8 +18,8 @@ use fermata_wire::subjects;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::checkpoint_log::{CheckpointLog, newest_of_stream};
 use crate::coordinator::CoordinatorMessage;
-use crate::hop::publish;
 use crate::ports::{Ports, append_outcome};
 
 /// How often an auditor looks at the time.
@@ -74,6 +73,7 @@ pub struct Auditor {
     stream: String,
     subject: String,
     owner: ActorRef<CoordinatorMessage>,
+    checkpoints: CheckpointLog,
 }
 
 /// The machine of the present owner, if there is one.
@@ -92,7 +92,9 @@ impl Auditor {
     #[must_use]
     pub fn new(ports: Ports, partition: PartitionId, owner: ActorRef<CoordinatorMessage>) -> Self {
         let stream = format!("AUDIT_{partition}");
-        Self { ports, stream, subject: subjects::audit_log(partition), owner, partition }
+        let subject = subjects::audit_log(partition);
+        let checkpoints = CheckpointLog::start(ports.clone(), partition);
+        Self { ports, stream, subject, owner, partition, checkpoints }
     }
 }
 
@@ -184,7 +186,8 @@ impl Auditor {
     async fn newest_checkpoint(&self) -> Result<Option<Checkpoint>, CheckpointError> {
         let verifier = [self.ports.facts.signer.verifier()];
         let unread = |error: &dyn std::error::Error| CheckpointError::Unread(error.to_string());
-        let stored = self.newest_stored(&verifier).await.map_err(|error| unread(&error))?;
+        let stored = newest_of_stream(&self.ports, self.partition).await;
+        let (_, stored) = stored.map_err(|error| unread(&error))?;
         let file = read_file(&self.file()).await.map_err(|error| unread(&error))?;
         let file = file.map(|note| Checkpoint::open(&note, &verifier)).transpose();
         let file = file.map_err(|error| {
@@ -194,31 +197,6 @@ impl Auditor {
             CheckpointError::Untrusted(reason)
         })?;
         Ok(stored.into_iter().chain(file).max_by_key(Checkpoint::size))
-    }
-
-    /// The newest of the stream that we signed: whoever may publish can put
-    /// something else behind it.
-    async fn newest_stored(&self, verifier: &[Verifier]) -> Result<Option<Checkpoint>, ReadError> {
-        let subject = subjects::checkpoints(self.partition);
-        let reader = &self.ports.reader;
-        let mut message = reader.last_of_subject(CHECKPOINTS_STREAM, &subject).await?;
-        let mut sequence = message.as_ref().map_or(0, |message| message.sequence);
-        while sequence > 0 {
-            if let Some(message) = message.filter(|message| *message.subject == *subject) {
-                match Checkpoint::open(&message.payload, verifier) {
-                    Ok(checkpoint) => return Ok(Some(checkpoint)),
-                    Err(error) => {
-                        tracing::warn!(partition = %self.partition, sequence, %error, "a checkpoint is not ours and is passed over");
-                    }
-                }
-            }
-            sequence -= 1;
-            message = match sequence {
-                0 => None,
-                sequence => reader.read_one(CHECKPOINTS_STREAM, sequence).await?,
-            };
-        }
-        Ok(None)
     }
 
     fn file(&self) -> PathBuf {
@@ -264,7 +242,13 @@ impl Auditor {
                 // Subscribers who miss a frame read the stored log.
                 let _ = self.ports.core.publish_core(subject, frame.into()).await;
             }
-            Output::Checkpoint { note, size, .. } => self.store_checkpoint(note, size).await,
+            Output::Checkpoint { note, size, .. } => {
+                let path = self.file();
+                if let Err(error) = write_file(&path, note.as_bytes()).await {
+                    tracing::error!(partition = %self.partition, size, %error, "a checkpoint cannot be written");
+                }
+                self.checkpoints.offer(note, size);
+            }
             Output::Halt(reason) => {
                 tracing::error!(partition = %self.partition, %reason, "the audit log cannot be trusted");
                 let _ = self.owner.cast(CoordinatorMessage::AuditHalted(reason.to_string()));
@@ -288,17 +272,6 @@ impl Auditor {
             let outcome = append(&ports, subject, send, pause).await;
             let _ = myself.cast(AuditorMessage::Answer(generation, Input::Appended(outcome)));
         });
-    }
-
-    async fn store_checkpoint(&self, note: String, size: u64) {
-        let path = self.file();
-        if let Err(error) = write_file(&path, note.as_bytes()).await {
-            tracing::error!(partition = %self.partition, size, %error, "a checkpoint cannot be written");
-        }
-        let (publisher, subject) =
-            (self.ports.publisher.clone(), subjects::checkpoints(self.partition));
-        // The next checkpoint covers this one, so one that is lost is no loss.
-        tokio::spawn(async move { publish(&publisher, &subject, note.into()).await });
     }
 }
 

@@ -93,6 +93,8 @@ pub enum Answer {
     Plan(Digest, Option<Arc<Executable>>),
     /// Where the commands ended after the takeover.
     CommandsEnd(u64),
+    /// When the broker stored the takeover, if it could be read.
+    BrokerTime(Option<i64>),
     /// The commands cannot be trusted: the partition stops.
     CommandsHalted(String),
 }
@@ -134,6 +136,8 @@ pub struct CoordinatorState {
     /// Tells answers to the present owner from answers to earlier ones.
     generation: u64,
     attempts_to_own: u32,
+    /// Reads of the journal in a row that found less than was signed or read.
+    doubts: u32,
     auditor: ActorRef<AuditorMessage>,
     audit_permits: Arc<Semaphore>,
     carried: Vec<Report>,
@@ -217,6 +221,7 @@ impl Actor for Coordinator {
             owner: None,
             generation: 0,
             attempts_to_own: 0,
+            doubts: 0,
             auditor,
             audit_permits: Arc::new(Semaphore::new(AUDIT_LAG_FRAMES_MAX)),
             carried: Vec::new(),
@@ -453,6 +458,8 @@ impl Coordinator {
             Answer::Read(answer) => Input::Read(answer),
             Answer::Plan(digest, plan) => Input::Plan(digest, plan),
             Answer::CommandsEnd(last_sequence) => Input::CommandsEnd { last_sequence },
+            Answer::BrokerTime(Some(broker_time_ns)) => Input::BrokerTime(broker_time_ns),
+            Answer::BrokerTime(None) => return Ok(()),
             Answer::CommandsHalted(reason) => {
                 if generation == state.generation {
                     self.halt(reason, state);

@@ -154,6 +154,8 @@ fn traceparent_of(context: &SpanContext) -> String {
 
 #[cfg(test)]
 mod tests {
+    use fermata_core::identity::{PartitionId, SourcePosition};
+
     use super::*;
 
     const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -161,7 +163,14 @@ mod tests {
     #[test]
     fn a_runs_span_is_in_the_events_trace_and_named_after_the_run() {
         let tenant = "acme".parse().unwrap();
-        let run = RunId::new(fermata_core::identity::PartitionId(3), &tenant, 7, "s", None);
+        let run = RunId::new(
+            PartitionId(3),
+            &tenant,
+            7,
+            SourcePosition { sequence: 1, index: 0 },
+            "s",
+            None,
+        );
 
         let first = run_context(run, Some(PARENT));
         let again = run_context(run, Some(PARENT));

@@ -181,9 +181,6 @@ pub enum CliError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The command is not there yet.
-    #[error("`fermata {0}` is not built yet")]
-    NotBuilt(&'static str),
 }
 
 impl CliError {
@@ -212,8 +209,7 @@ impl CliError {
             | Self::Unreadable { .. }
             | Self::Encode(_)
             | Self::Json { .. }
-            | Self::Failed { .. }
-            | Self::NotBuilt(_) => ExitCode::Internal,
+            | Self::Failed { .. } => ExitCode::Internal,
         }
     }
 

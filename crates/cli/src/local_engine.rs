@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! <data dir>/fermata.url      where the broker listens, while the engine runs
+//! <data dir>/fermata.monitor  where the broker can be monitored
 //! <data dir>/worker           this worker's name, the same after a restart
 //! <data dir>/audit.key        the key that signs checkpoints; keep it, and keep it secret
 //! <data dir>/checkpoints/     the newest checkpoint of each partition, synced
@@ -19,6 +20,7 @@ use fermata_executors::{ExecutorsConfig, PluginTarget};
 use fermata_jetstream::{Durability, ManagedServer, ServerOptions, Topology};
 
 use crate::arguments::{GlobalArguments, URL_FILE};
+use crate::commands::doctor::MONITOR_FILE;
 use crate::commands::up::EngineArguments;
 use crate::error::CliError;
 
@@ -99,6 +101,11 @@ impl LocalEngine {
         if server.is_some() {
             std::fs::write(&url_file, format!("{url}\n"))
                 .map_err(CliError::io(format!("write `{}`", url_file.display())))?;
+            if let Some(monitor) = server.as_ref().and_then(ManagedServer::monitor_url) {
+                let file = data_dir.join(MONITOR_FILE);
+                std::fs::write(&file, format!("{monitor}\n"))
+                    .map_err(CliError::io(format!("write `{}`", file.display())))?;
+            }
         }
         Ok(Self { engine, server, url, url_file })
     }
@@ -214,7 +221,7 @@ fn executors(arguments: &EngineArguments) -> Result<ExecutorsConfig, CliError> {
         }
     };
     for plugin in &arguments.plugins {
-        let target = PluginTarget { url: plugin.url.clone(), idempotent: true };
+        let target = PluginTarget { url: plugin.url.clone() };
         config.http.plugins.insert(plugin.name.clone(), target);
     }
     Ok(config)

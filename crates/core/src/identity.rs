@@ -135,13 +135,17 @@ impl FromStr for PartitionId {
 pub struct RunId(Uuid);
 
 impl RunId {
-    /// The run that `strategy` starts for the event `key` of `tenant`;
-    /// `replay` tells authorised replays of the same event apart.
+    /// The run that `strategy` starts for the event `key` of `tenant` that stood
+    /// at `source`; `replay` tells authorised replays of the same event apart.
+    ///
+    /// The position is part of it because a key may start work again once its
+    /// window has passed: that is another run, with other effect keys.
     #[must_use]
     pub fn new(
         partition: PartitionId,
         tenant: &Tenant,
         key: u128,
+        source: SourcePosition,
         strategy: &str,
         replay: Option<Uuid>,
     ) -> Self {
@@ -150,6 +154,8 @@ impl RunId {
             b"run",
             tenant.as_str().as_bytes(),
             &key.to_be_bytes(),
+            &source.sequence.to_be_bytes(),
+            &source.index.to_be_bytes(),
             strategy.as_bytes(),
             replay.as_ref().map_or(&[], |bytes| bytes.as_slice()),
         ]);
@@ -246,12 +252,18 @@ mod tests {
     #[test]
     fn a_run_id_names_its_partition_and_is_a_uuid_of_version_8() {
         let tenant: Tenant = "acme".parse().unwrap();
-        let id = RunId::new(PartitionId(5), &tenant, 42, "report", None);
+        let source = SourcePosition { sequence: 9, index: 0 };
+        let id = RunId::new(PartitionId(5), &tenant, 42, source, "report", None);
+        let later = SourcePosition { sequence: 10, index: 0 };
 
         assert_eq!(id.partition(), PartitionId(5));
         assert_eq!(id.as_uuid().get_version_num(), 8);
-        assert_eq!(id, RunId::new(PartitionId(5), &tenant, 42, "report", None));
-        assert_ne!(id, RunId::new(PartitionId(5), &tenant, 42, "report", Some(Uuid::nil())));
+        assert_eq!(id, RunId::new(PartitionId(5), &tenant, 42, source, "report", None));
+        assert_ne!(id, RunId::new(PartitionId(5), &tenant, 42, later, "report", None));
+        assert_ne!(
+            id,
+            RunId::new(PartitionId(5), &tenant, 42, source, "report", Some(Uuid::nil()))
+        );
     }
 
     #[test]

@@ -47,10 +47,6 @@ pub struct PluginTarget {
     /// Base address, `http` or `https`, optionally with a path that all calls
     /// share; no user, password, query or fragment. Required.
     pub url: String,
-    /// Whether the plugin does one thing per idempotency key however often it is
-    /// asked. If not, an attempt that nobody knows the end of goes to a person
-    /// instead of being tried again.
-    pub idempotent: bool,
 }
 
 /// 1 MiB: the broker's default limit for a message, which a body travels in.
@@ -81,7 +77,7 @@ impl Default for HttpConfig {
 
 impl Default for PluginTarget {
     fn default() -> Self {
-        Self { url: String::new(), idempotent: true }
+        Self { url: String::new() }
     }
 }
 
@@ -143,8 +139,6 @@ mod tests {
             "http": {"plugins": {"reports": {"url": "http://127.0.0.1:9"}}}
         }))
         .unwrap();
-
-        assert!(config.http.plugins["reports"].idempotent);
         assert_eq!(config.http.response_bytes_max, 1024 * 1024);
     }
 

@@ -27,15 +27,6 @@ impl Executors {
         Ok(Self { http: HttpExecutor::new(&config.http)? })
     }
 
-    /// Says whether an effect may be attempted again although nobody knows the end
-    /// of an earlier attempt.
-    pub fn is_idempotent(&self, kind: &EffectKind) -> bool {
-        match kind {
-            EffectKind::Noop => true,
-            EffectKind::Http(call) => self.http.is_idempotent(&call.plugin),
-        }
-    }
-
     /// Makes one attempt at an effect and tells what became of it.
     ///
     /// Every failure is an outcome; there is no error and no panic. The attempt is

@@ -79,12 +79,6 @@ impl HttpExecutor {
         })
     }
 
-    /// Says whether a plugin does one thing per idempotency key; true for one that
-    /// is not on the allow-list, which never gets a request.
-    pub(crate) fn is_idempotent(&self, plugin: &str) -> bool {
-        self.plugins.get(plugin).is_none_or(|plugin| plugin.target.is_idempotent())
-    }
-
     /// Makes one attempt, within the request's time limit.
     ///
     /// # Cancel safety

@@ -43,7 +43,6 @@ pub enum PathRefused {
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
     base: Url,
-    idempotent: bool,
 }
 
 impl Target {
@@ -62,13 +61,8 @@ impl Target {
             .map_err(|error| refuse(format!("can't be read as an address ({error})")))?;
         match problem_of(&base) {
             Some(problem) => Err(refuse(problem.to_owned())),
-            None => Ok(Self { base, idempotent: target.idempotent }),
+            None => Ok(Self { base }),
         }
-    }
-
-    /// Says whether the plugin does one thing per idempotency key.
-    pub(crate) fn is_idempotent(&self) -> bool {
-        self.idempotent
     }
 
     /// Says whether calls are encrypted.
@@ -164,13 +158,11 @@ mod tests {
     use crate::config::PluginTarget;
 
     fn target(url: &str) -> Target {
-        Target::new("reports", &PluginTarget { url: url.to_owned(), idempotent: true }).unwrap()
+        Target::new("reports", &PluginTarget { url: url.to_owned() }).unwrap()
     }
 
     fn refusal(url: &str) -> String {
-        Target::new("reports", &PluginTarget { url: url.to_owned(), idempotent: true })
-            .unwrap_err()
-            .to_string()
+        Target::new("reports", &PluginTarget { url: url.to_owned() }).unwrap_err().to_string()
     }
 
     #[test]

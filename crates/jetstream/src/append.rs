@@ -12,7 +12,29 @@ use crate::{
 /// Header by which the broker compares the end of the stream before it stores.
 const FENCE_HEADER: &str = "Nats-Expected-Last-Sequence";
 
+/// The same for the last message of the subject alone, in a stream of many subjects.
+const SUBJECT_FENCE_HEADER: &str = "Nats-Expected-Last-Subject-Sequence";
+
 impl Publisher {
+    /// Publishes if the newest message of `subject` has sequence `expected_last_sequence` in its
+    /// stream (0: there is none), and waits for the answer.
+    ///
+    /// # Cancel safety
+    /// When dropped, the outcome is unknown.
+    pub async fn publish_behind(
+        &self,
+        subject: impl Into<Subject>,
+        expected_last_sequence: u64,
+        payload: Bytes,
+    ) -> PublishOutcome {
+        let mut headers = HeaderMap::new();
+        headers.insert(
+            HeaderName::from_static(SUBJECT_FENCE_HEADER),
+            HeaderValue::from(expected_last_sequence),
+        );
+        self.publish(subject, Some(headers), payload).await.await
+    }
+
     /// Appends to the stream of `subject` if its last sequence is `expected_last_sequence`, and waits for the answer.
     ///
     /// The fence protects only with one append in flight per stream: with several, an intruder makes one

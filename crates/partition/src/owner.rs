@@ -99,6 +99,8 @@ pub enum Input {
         /// Its last sequence.
         last_sequence: u64,
     },
+    /// The answer to [`Output::ReadTime`].
+    BrokerTime(i64),
     /// Something came back from inside the process.
     Report(Report),
     /// The answer to [`Output::FetchPlan`]; `None` when there is no such plan.
@@ -122,6 +124,12 @@ pub enum Output {
         sequence: u64,
         /// Whether to pause first.
         later: bool,
+    },
+    /// Read when the broker stored this journal message, and answer with
+    /// [`Input::BrokerTime`]; no answer does no harm.
+    ReadTime {
+        /// Its sequence.
+        sequence: u64,
     },
     /// Replay the journal from this sequence: [`Input::Journal`] for each
     /// message, then [`Input::JournalEnd`].
@@ -370,6 +378,7 @@ impl Owner {
             }
             Input::Plan(digest, plan) => self.take_plan(digest, plan, now, outputs),
             Input::LeaseUntil(until_ms) => self.lease_until_ms = self.lease_until_ms.max(until_ms),
+            Input::BrokerTime(broker_time_ns) => self.clock.see(broker_time_ns, now),
             Input::Tick => {}
         }
         self.work(now, outputs);

@@ -72,7 +72,7 @@ impl Load {
             self.push(ItemKind::Events { sequence, keys });
             let id = Uuid::from_bytes(dice.bytes16());
             if dice.chance(150) {
-                let run = self.run_id(first, STRATEGIES.first().copied().unwrap_or(""), None);
+                let run = self.run_id(first, source, STRATEGIES.first().copied().unwrap_or(""));
                 self.push(ItemKind::Cancel { id, run });
             } else if dice.chance(80) {
                 self.push(ItemKind::Replay { id, source, key: first });
@@ -188,8 +188,8 @@ impl Load {
         hash_parts_128(&[b"key", &key.to_be_bytes()])
     }
 
-    fn run_id(&self, key: u64, strategy: &str, replay: Option<Uuid>) -> RunId {
-        RunId::new(self.partition, &self.tenant, Self::key_hash(key), strategy, replay)
+    fn run_id(&self, key: u64, source: SourcePosition, strategy: &str) -> RunId {
+        RunId::new(self.partition, &self.tenant, Self::key_hash(key), source, strategy, None)
     }
 
     /// Every event message at or below this sequence is acknowledged.

@@ -10,7 +10,7 @@ use fermata_jetstream::epoch_consumer::{EpochConsumerOptions, check_position};
 use fermata_jetstream::reader::Holes;
 use fermata_jetstream::{EpochConsumer, PositionCheck};
 use fermata_partition::append::Send;
-use fermata_partition::owner::Output;
+use fermata_partition::owner::{HaltReason, Output, StandDown};
 use fermata_wire::dead::DeadLetter;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::{oneshot, watch};
@@ -29,6 +29,9 @@ const REPLAY_BATCH: usize = 256;
 
 /// Messages of commands handed over at once.
 const COMMANDS_BATCH: usize = 32;
+
+/// How often a journal that looks cut is read again before the partition halts.
+const DOUBTS_MAX: u32 = 3;
 
 /// Pause before something is tried again.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
@@ -79,6 +82,13 @@ impl Coordinator {
                     Answer::Read(read_answer(&ports, &stream, sequence).await)
                 });
             }
+            Output::ReadTime { sequence } => {
+                let (ports, stream) = (self.ports.clone(), self.journal_stream.clone());
+                self.ask(myself, state, async move {
+                    let message = ports.reader.read_one(&stream, sequence).await;
+                    Answer::BrokerTime(message.ok().flatten().map(|message| message.broker_time_ns))
+                });
+            }
             Output::Replay { from } => {
                 let replay =
                     replay(self.clone_for_reader(), myself.clone(), state.generation, from);
@@ -100,6 +110,7 @@ impl Coordinator {
             }
             Output::Consume { position, epoch } => {
                 state.attempts_to_own = 0;
+                state.doubts = 0;
                 tracing::info!(partition = %self.partition, epoch, position = position.sequence, "the partition is owned");
                 state.auditor.cast(AuditorMessage::Live)?;
                 let reader = self.clone_for_reader();
@@ -125,8 +136,18 @@ impl Coordinator {
             }
             Output::StandDown(reason) => self.stand_down(myself, reason, state)?,
             Output::Halt(reason) => {
-                let text = describe(&reason);
-                self.halt(text, state);
+                let from_one_read = matches!(
+                    reason,
+                    HaltReason::RecordsGone { .. } | HaltReason::JournalCut { .. }
+                );
+                if from_one_read && state.doubts < DOUBTS_MAX {
+                    // A read may come from a server that is behind: read again.
+                    state.doubts += 1;
+                    let last_sequence = 0;
+                    self.stand_down(myself, StandDown::Truncated { last_sequence }, state)?;
+                } else {
+                    self.halt(describe(&reason), state);
+                }
             }
         }
         Ok(())

@@ -148,7 +148,8 @@ async fn show(
     let sound = audits.iter().all(PartitionAudit::is_sound);
     let holds = figures.iter().all(Figure::holds);
     if !output.is_json() {
-        epilogue(sound && holds, tally.sample, output)?;
+        let folder = global.data_dir.clone().unwrap_or_else(|| PathBuf::from(DATA_DIR));
+        epilogue(sound && holds, tally.sample, &folder, output)?;
     }
     Ok(if sound && holds { ExitCode::Success } else { ExitCode::Findings })
 }
@@ -285,7 +286,12 @@ async fn audit(
     Ok(audits)
 }
 
-fn epilogue(good: bool, sample: Option<RunId>, output: &mut Output) -> Result<(), CliError> {
+fn epilogue(
+    good: bool,
+    sample: Option<RunId>,
+    folder: &Path,
+    output: &mut Output,
+) -> Result<(), CliError> {
     let verdict = match good {
         true => output
             .tone(Tone::Good, "Every figure is what the scenario implies, and the audit is sound."),
@@ -293,12 +299,13 @@ fn epilogue(good: bool, sample: Option<RunId>, output: &mut Output) -> Result<()
     };
     output.line(&format!("\n{verdict}"))?;
     output.line("\nTo look around yourself, keep it running and use a second terminal:")?;
-    output.line("  fermata demo --keep")?;
+    let folder = folder.display();
+    output.line(&format!("  fermata demo --keep --data-dir {folder}"))?;
     let run = sample.map_or_else(|| "<id>".to_owned(), |run| run.to_string());
     for command in
         ["runs list", &format!("runs show {run}"), "dead list", "audit verify", "audit tail"]
     {
-        output.line(&format!("  fermata {command} --data-dir {DATA_DIR}"))?;
+        output.line(&format!("  fermata {command} --data-dir {folder}"))?;
     }
     Ok(())
 }

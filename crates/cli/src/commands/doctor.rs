@@ -2,6 +2,8 @@
 
 mod checks;
 
+pub use checks::MONITOR_FILE;
+
 use clap::Args;
 use serde::Serialize;
 

@@ -44,7 +44,7 @@ pub struct EngineArguments {
     /// Configuration file of the engine (JSON)
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Key that signs checkpoints, the same for all workers; default: <data dir>/audit.key, made when absent
+    /// Key that signs checkpoints, the same for all workers; default: audit.key in the data folder, made when absent
     #[arg(long, value_name = "FILE")]
     pub audit_key: Option<PathBuf>,
 }

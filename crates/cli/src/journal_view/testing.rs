@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use fermata_core::command::EventReference;
 use fermata_core::digest::Digest;
-use fermata_core::identity::{JournalTime, PartitionId, RunId, Tenant};
+use fermata_core::identity::{JournalTime, PartitionId, RunId, SourcePosition, Tenant};
 use fermata_core::json::Json;
 use fermata_core::plan::FailureClass;
 use fermata_core::record::{
@@ -21,7 +21,14 @@ pub(crate) fn tenant() -> Tenant {
 
 /// The run of partition 3 that the strategy `strategy` starts.
 pub(crate) fn run_of(strategy: &str) -> RunId {
-    RunId::new(PartitionId(3), &tenant(), 42, strategy, None)
+    RunId::new(
+        PartitionId(3),
+        &tenant(),
+        42,
+        SourcePosition { sequence: 1, index: 0 },
+        strategy,
+        None,
+    )
 }
 
 /// Writes records one after the other.

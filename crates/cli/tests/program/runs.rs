@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use fermata_core::command::{Command, EventReference};
 use fermata_core::digest::Digest;
-use fermata_core::identity::{JournalTime, RunId, Tenant};
+use fermata_core::identity::{JournalTime, RunId, SourcePosition, Tenant};
+
 use fermata_core::json::Json;
 use fermata_core::record::{NodeDispatched, NodeSucceeded, Record, RunStarted, RunSucceeded};
 use fermata_jetstream::core_messages::CoreMessages;
@@ -16,12 +17,14 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use crate::support::{PARTITION, Stage, program};
 
+const SOURCE: SourcePosition = SourcePosition { sequence: 1, index: 0 };
+
 fn tenant() -> Tenant {
     "acme".parse().unwrap()
 }
 
 fn run_of(strategy: &str) -> RunId {
-    RunId::new(PARTITION, &tenant(), 1, strategy, None)
+    RunId::new(PARTITION, &tenant(), 1, SOURCE, strategy, None)
 }
 
 fn started(run: RunId) -> Record {
@@ -101,7 +104,8 @@ async fn a_run_that_is_not_there_is_told_apart_from_a_failure() {
     assert_eq!(shown.code, 4, "{}", shown.stderr);
 
     // Of a partition that does not exist.
-    let elsewhere = RunId::new(fermata_core::identity::PartitionId(7), &tenant(), 1, "a", None);
+    let elsewhere =
+        RunId::new(fermata_core::identity::PartitionId(7), &tenant(), 1, SOURCE, "a", None);
     let shown = stage.run(&["runs", "show", &elsewhere.to_string()]).await;
     assert_eq!(shown.code, 4, "{}", shown.stderr);
 }

@@ -216,7 +216,7 @@ impl Partition {
             return;
         }
         let named = runs.iter().map(|run| (self.run_id(command, run), run)).collect::<Vec<_>>();
-        // A run may outlive the window in which its event's key is kept.
+        // The same start decided again would be no other run.
         if named.iter().any(|(id, _)| self.runs.contains_key(id)) {
             let (key, source) = (command.key, command.source);
             let first = SourcePosition { sequence: 0, index: 0 };
@@ -237,7 +237,8 @@ impl Partition {
     }
 
     fn run_id(&self, command: &EventCommand, run: &StartRun) -> RunId {
-        RunId::new(self.id, &command.event.tenant, command.key, &run.strategy, command.replay)
+        let (tenant, source) = (&command.event.tenant, command.source);
+        RunId::new(self.id, tenant, command.key, source, &run.strategy, command.replay)
     }
 
     fn start_run_of(

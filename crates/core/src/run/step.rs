@@ -10,7 +10,7 @@ use crate::identity::{JournalTime, RunId};
 use crate::json::Json;
 use crate::plan::{FailureClass, NodeIndex, PlanNode, Work};
 use crate::record::{
-    Body, NodeDispatched, NodeFailed, NodeRetrying, NodeSkipped, NodeSucceeded, Record,
+    Body, NodeDispatched, NodeFailed, NodeRetrying, NodeSkipped, NodeSucceeded, NodeUnknown, Record,
 };
 
 /// Largest output of a node and largest body of a call, bytes of JSON text.
@@ -76,6 +76,10 @@ impl Run {
         }
         let body = match bounded_outcome(outcome) {
             Outcome::Succeeded { output } => NodeSucceeded { output }.into(),
+            // Nobody can tell whether the call did its work: never again by itself.
+            Outcome::Failed { class, detail } if may_have_acted(node, class) => {
+                NodeUnknown { detail }.into()
+            }
             Outcome::Failed { class, detail } => {
                 let failures = failures.saturating_add(1);
                 let open = self.next_phase_is_open();
@@ -198,6 +202,19 @@ impl Run {
             | Node::Unknown => Some(json!({ "status": "pending", "output": null })),
         }
     }
+}
+
+/// Whether an attempt that ended like this may have acted at a target that does
+/// not recognise repeats.
+fn may_have_acted(node: &PlanNode, class: FailureClass) -> bool {
+    let lost = matches!(
+        class,
+        FailureClass::Timeout
+            | FailureClass::Connect
+            | FailureClass::Cancelled
+            | FailureClass::Unknown
+    );
+    lost && matches!(node.work, Work::Http { idempotent: false, .. })
 }
 
 fn expression_failure(field: &str, detail: &str) -> Body {

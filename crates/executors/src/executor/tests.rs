@@ -19,7 +19,7 @@ const AMPLE: Duration = Duration::from_secs(30);
 const SHORT: Duration = Duration::from_millis(50);
 
 fn config(url: &str) -> HttpConfig {
-    let target = PluginTarget { url: url.to_owned(), idempotent: true };
+    let target = PluginTarget { url: url.to_owned() };
     HttpConfig {
         plugins: BTreeMap::from([("reports".to_owned(), target)]),
         ..HttpConfig::default()
@@ -316,9 +316,7 @@ async fn a_plugin_that_hangs_takes_no_more_connections_than_allowed_and_holds_up
     let hanging = ScriptedPlugin::start(Script::Hang(Vec::new())).await;
     let healthy = ScriptedPlugin::answering("200 OK", "{}").await;
     let mut config = HttpConfig { connections_per_plugin_max: 2, ..config(&healthy.url()) };
-    config
-        .plugins
-        .insert("hanging".to_owned(), PluginTarget { url: hanging.url(), idempotent: false });
+    config.plugins.insert("hanging".to_owned(), PluginTarget { url: hanging.url() });
     let executors = executors(config);
     let hang = |timeout: Duration| {
         let mut request = EffectRequest { timeout, ..call("/") };
@@ -358,27 +356,6 @@ async fn a_dropped_attempt_closes_its_connection() {
     drop(attempt);
 
     plugin.connection_closed().await;
-}
-
-#[test]
-fn only_a_target_declared_so_is_not_idempotent() {
-    let mut config = config("http://127.0.0.1:9");
-    config.plugins.insert(
-        "mail".to_owned(),
-        PluginTarget { url: "http://127.0.0.1:9".to_owned(), idempotent: false },
-    );
-    let executors = executors(config);
-    let kind = |plugin: &str| {
-        EffectKind::Http(HttpCall {
-            plugin: plugin.to_owned(),
-            path: "/".to_owned(),
-            body: Value::Null,
-        })
-    };
-
-    assert!(executors.is_idempotent(&EffectKind::Noop));
-    assert!(executors.is_idempotent(&kind("reports")));
-    assert!(!executors.is_idempotent(&kind("mail")));
 }
 
 #[test]

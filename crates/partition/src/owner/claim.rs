@@ -99,7 +99,7 @@ impl Owner {
         self.seal_decided(outputs);
         // A publish acknowledgement carries no time: read it back, so that the
         // journal's time follows the broker's from here on.
-        outputs.push(Output::ReadJournal { sequence: self.fold.last_sequence(), later: false });
+        outputs.push(Output::ReadTime { sequence: self.fold.last_sequence() });
     }
 
     pub(super) fn fetch(&mut self, digest: Digest, outputs: &mut Vec<Output>) {

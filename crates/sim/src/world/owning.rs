@@ -101,6 +101,13 @@ impl World {
                 let after = self.dice.between(1, 30) + if later { 300 } else { 0 };
                 self.reach_worker(worker, after, Work::OwnerInput(seat, Input::Read(answer)));
             }
+            Output::ReadTime { sequence } => {
+                let journal = self.broker.stream(StreamName::Journal);
+                if let Some(message) = journal.get(sequence) {
+                    let input = Input::BrokerTime(message.broker_time_ns);
+                    self.reach_worker(worker, 7, Work::OwnerInput(seat, input));
+                }
+            }
             Output::Replay { from } => self.replay(worker, seat, from),
             Output::FetchPlan(digest) => {
                 let plan = self.plans.get(&digest).cloned();
@@ -164,14 +171,6 @@ impl World {
             self.reach_worker(worker, after, Work::OwnerInput(seat, input));
         }
     }
-
-    /// Says where COMMANDS ends, asked after the takeover.
-    fn tell_commands_end(&mut self, worker: usize, seat: u64) {
-        let last_sequence = self.broker.stream(StreamName::Commands).last();
-        let input = Input::CommandsEnd { last_sequence };
-        self.reach_worker(worker, 5, Work::OwnerInput(seat, input));
-    }
-
     fn consume(&mut self, worker: usize, seat: u64, after: u64) {
         let number = self.id();
         if let Some(seat) = self.workers.get_mut(worker).and_then(|known| known.seat_of(seat)) {

@@ -19,7 +19,7 @@ use crate::error::CliError;
 
 /// File in the data folder in which a running local engine tells where its
 /// broker can be monitored.
-pub(crate) const MONITOR_FILE: &str = "fermata.monitor";
+pub const MONITOR_FILE: &str = "fermata.monitor";
 
 /// From where on a clock's error is an alarm: journal time follows the broker's.
 const CLOCK_ERROR_MS_MAX: i128 = 30_000;

@@ -1,0 +1,142 @@
+//! The stream of a partition's signed checkpoints. Sizes never fall in it: an
+//! auditor that was paused, or a publish that was tried again, may come late,
+//! and what is late is left out.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use fermata_audit::Checkpoint;
+use fermata_core::identity::PartitionId;
+use fermata_jetstream::PublishOutcome;
+use fermata_jetstream::reader::ReadError;
+use fermata_jetstream::topology::CHECKPOINTS_STREAM;
+use fermata_wire::subjects;
+use tokio::sync::watch;
+
+use crate::ports::Ports;
+
+/// Pause before a checkpoint is tried again; by then a newer one may take its place.
+const AGAIN_AFTER: Duration = Duration::from_millis(200);
+
+/// Tries for the last checkpoint of an auditor that has ended. What is not
+/// stored then stands in the file, and the next auditor signs again.
+const LAST_TRIES_MAX: u32 = 5;
+
+/// Stores the newest checkpoint that it was offered; one that was overtaken
+/// meanwhile is left out, as the newer one covers it.
+#[derive(Debug)]
+pub struct CheckpointLog {
+    offered: watch::Sender<Option<Signed>>,
+}
+
+#[derive(Debug, Clone)]
+struct Signed {
+    note: Bytes,
+    size: u64,
+}
+
+impl CheckpointLog {
+    /// Begins to store for `partition`; ends with the value, the last checkpoint stored.
+    #[must_use]
+    pub fn start(ports: Ports, partition: PartitionId) -> Self {
+        let (offered, newest) = watch::channel(None);
+        tokio::spawn(store_all(ports, partition, newest));
+        Self { offered }
+    }
+
+    /// Has this note stored soon; `size` is the number of entries that it covers.
+    pub fn offer(&self, note: String, size: u64) {
+        self.offered.send_replace(Some(Signed { note: note.into(), size }));
+    }
+}
+
+async fn store_all(
+    ports: Ports,
+    partition: PartitionId,
+    mut newest: watch::Receiver<Option<Signed>>,
+) {
+    let mut last = None;
+    while newest.changed().await.is_ok() {
+        let mut last_tries = 0;
+        loop {
+            let Some(signed) = newest.borrow_and_update().clone() else { break };
+            if store(&ports, partition, signed, &mut last).await {
+                break;
+            }
+            last_tries += u32::from(newest.has_changed().is_err());
+            if last_tries == LAST_TRIES_MAX {
+                return;
+            }
+            tokio::time::sleep(AGAIN_AFTER).await;
+        }
+    }
+}
+
+/// Stores one behind everything that is there; true once it needs no other try.
+/// `last` is the newest sequence of the subject, where it is known.
+async fn store(
+    ports: &Ports,
+    partition: PartitionId,
+    signed: Signed,
+    last: &mut Option<u64>,
+) -> bool {
+    let behind = match *last {
+        Some(sequence) => sequence,
+        None => match newest_of_stream(ports, partition).await {
+            Ok((_, Some(newest))) if newest.size() >= signed.size => return true,
+            Ok((sequence, _)) => sequence,
+            Err(error) => {
+                tracing::warn!(%partition, %error, "the newest checkpoint cannot be read yet");
+                return false;
+            }
+        },
+    };
+    let subject = subjects::checkpoints(partition);
+    match ports.publisher.publish_behind(subject, behind, signed.note).await {
+        PublishOutcome::Stored { sequence, .. } => {
+            *last = Some(sequence);
+            true
+        }
+        PublishOutcome::Refused { .. } | PublishOutcome::Unknown => {
+            *last = None;
+            false
+        }
+    }
+}
+
+/// The newest checkpoint of the stream that we signed, and the sequence of the
+/// newest message there: whoever may publish can put something else behind it.
+///
+/// # Errors
+///
+/// When the stream cannot be read.
+///
+/// # Cancel safety
+///
+/// Can be dropped.
+pub async fn newest_of_stream(
+    ports: &Ports,
+    partition: PartitionId,
+) -> Result<(u64, Option<Checkpoint>), ReadError> {
+    let verifier = [ports.facts.signer.verifier()];
+    let subject = subjects::checkpoints(partition);
+    let mut message = ports.reader.last_of_subject(CHECKPOINTS_STREAM, &subject).await?;
+    let last = message.as_ref().map_or(0, |message| message.sequence);
+    let mut sequence = last;
+    while sequence > 0 {
+        if let Some(message) = message.filter(|message| *message.subject == *subject) {
+            match Checkpoint::open(&message.payload, &verifier) {
+                Ok(checkpoint) => return Ok((last, Some(checkpoint))),
+                Err(error) => {
+                    tracing::warn!(%partition, sequence, %error, "a checkpoint is not ours and is passed over");
+                }
+            }
+        }
+        sequence -= 1;
+        message = match sequence {
+            0 => None,
+            sequence => ports.reader.read_one(CHECKPOINTS_STREAM, sequence).await?,
+        };
+    }
+    Ok((last, None))
+}
