@@ -33,7 +33,7 @@ use crate::ports::Ports;
 /// Bytes that the records decided for one frame of commands may take, roughly:
 /// what is ready is put together up to this. All of them share one journal
 /// message with what was decided before them.
-pub const COMMAND_FRAME_BYTES_TARGET: usize = 48 * 1024;
+pub const COMMAND_FRAME_BYTES_TARGET: usize = 128 * 1024;
 
 /// Most runs that one event starts. Each is recorded with the event's
 /// attributes, and all of them share a journal message.
@@ -173,9 +173,8 @@ fn record_bytes(command: &Command) -> usize {
     let reference = reference_bytes(&event.event);
     match &event.verdict {
         Verdict::Start { runs } => start_bytes(reference, runs.iter().map(|run| &run.input)),
-        Verdict::Ignored { .. } | Verdict::Unmatched { .. } | Verdict::Rejected { .. } => {
-            reference + 2 * RECORD_BYTES
-        }
+        Verdict::Ignored { .. } => reference,
+        Verdict::Unmatched { .. } | Verdict::Rejected { .. } => reference + 2 * RECORD_BYTES,
     }
 }
 

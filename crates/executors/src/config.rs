@@ -41,7 +41,7 @@ pub struct HttpConfig {
 }
 
 /// Where a plugin lives and what may be assumed of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PluginTarget {
     /// Base address, `http` or `https`, optionally with a path that all calls
@@ -72,12 +72,6 @@ impl Default for HttpConfig {
             idle_connections_per_host_max: IDLE_CONNECTIONS_PER_HOST_MAX,
             idle_timeout_ms: IDLE_TIMEOUT_MS,
         }
-    }
-}
-
-impl Default for PluginTarget {
-    fn default() -> Self {
-        Self { url: String::new() }
     }
 }
 

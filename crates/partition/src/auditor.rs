@@ -29,11 +29,14 @@ use derive::{DerivedFrame, derive};
 /// of the journal that are ready are put together up to it.
 pub const AUDIT_FRAME_BYTES_TARGET: usize = 256 * 1024;
 
-/// Least time between two appends to the audit log, milliseconds, unless a
-/// frame is full. The log is not on the way of any decision, so under load it
-/// pays to append less often and more at once; when idle the first append goes
-/// out at once.
+/// Least time between two appends to the audit log under load, milliseconds,
+/// unless a frame is full. The log is not on the way of any decision, so under
+/// load it pays to append less often and more at once.
 pub const APPEND_INTERVAL_MS_MIN: u64 = 10;
+
+/// An append of at least so many bytes is load; after a smaller one the next
+/// goes out as soon as there is something to append.
+pub const LOAD_BYTES_MIN: usize = 16 * 1024;
 
 /// Least time between two checkpoints, milliseconds: a signature and two
 /// synced writes each.
@@ -198,7 +201,7 @@ pub struct Auditor {
     /// Leaf of the last entry that the checkpoint covers, until it was found stored.
     anchor: Option<Hash>,
     signed_at_ms: u64,
-    appended_at_ms: u64,
+    rests_until_ms: u64,
     pending_bytes: usize,
     stored_since_ms: Option<u64>,
 }
@@ -256,7 +259,7 @@ impl Auditor {
             signed_size,
             anchor: None,
             signed_at_ms: 0,
-            appended_at_ms: 0,
+            rests_until_ms: 0,
             pending_bytes: 0,
             stored_since_ms: None,
         }
@@ -284,8 +287,7 @@ impl Auditor {
     #[must_use]
     pub fn appends_in_ms(&self, now: Now) -> Option<u64> {
         let waits = self.phase == Phase::Live && !self.append.is_busy() && !self.pending.is_empty();
-        let due = self.appended_at_ms + APPEND_INTERVAL_MS_MIN;
-        waits.then(|| due.saturating_sub(now.monotonic_ms))
+        waits.then(|| self.rests_until_ms.saturating_sub(now.monotonic_ms))
     }
 
     /// Whether it appends: before that it only derives and compares, and after
@@ -456,11 +458,10 @@ impl Auditor {
         if self.append.is_busy() || self.pending.is_empty() {
             return;
         }
-        let rested = now.monotonic_ms >= self.appended_at_ms + APPEND_INTERVAL_MS_MIN;
+        let rested = now.monotonic_ms >= self.rests_until_ms;
         if !rested && self.pending_bytes < AUDIT_FRAME_BYTES_TARGET {
             return;
         }
-        self.appended_at_ms = now.monotonic_ms;
         let mut frames = 0;
         let mut bytes = 0;
         for frame in &self.pending {
@@ -470,6 +471,8 @@ impl Auditor {
             frames += 1;
             bytes += frame.bytes;
         }
+        let rest_ms = if bytes >= LOAD_BYTES_MIN { APPEND_INTERVAL_MS_MIN } else { 0 };
+        self.rests_until_ms = now.monotonic_ms + rest_ms;
         let chosen = self.pending.iter().take(frames);
         let journal_sequence = chosen.clone().next_back().map_or(0, |frame| frame.journal_sequence);
         let entries = chosen.flat_map(DerivedFrame::remaining).collect::<Vec<Entry<'_>>>();

@@ -4,6 +4,8 @@
 //! for ever. A new layout is a new version with files of its own beside them.
 //! `UPDATE=1` writes files that are missing and leaves the others as they are.
 
+#![expect(clippy::expect_used, clippy::panic, reason = "a panic is how a test fails")]
+
 mod fixtures;
 
 use std::path::PathBuf;

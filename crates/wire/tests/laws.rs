@@ -1,6 +1,8 @@
 //! Whatever bytes come: a decoder answers with a value or with an error that
 //! says what is wrong, and never panics.
 
+#![expect(clippy::expect_used, clippy::indexing_slicing, reason = "a panic is how a test fails")]
+
 mod fixtures;
 
 use fermata_core::partition::Definitions;
@@ -74,17 +76,17 @@ fn sound(kind: MessageKind) -> Vec<u8> {
 /// The body of a message; a plan is a body without an envelope.
 fn body_of(kind: MessageKind) -> Vec<u8> {
     let bytes = sound(kind);
-    match kind {
-        MessageKind::Plan => bytes,
-        kind => Envelope::decode(kind, &bytes).expect("an envelope").body.to_vec(),
+    if kind == MessageKind::Plan {
+        return bytes;
     }
+    Envelope::decode(kind, &bytes).expect("an envelope").body.to_vec()
 }
 
 fn wrap(kind: MessageKind, body: &[u8]) -> Vec<u8> {
-    match kind {
-        MessageKind::Plan => body.to_vec(),
-        kind => Envelope::new(kind, Some(0), body).encode().expect("an envelope"),
+    if kind == MessageKind::Plan {
+        return body.to_vec();
     }
+    Envelope::new(kind, Some(0), body).encode().expect("an envelope")
 }
 
 /// `map` with one more key and value at its end. A map of up to 15 pairs begins

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fermata_core::effect::{Attempt, DeadCommand, Effect};
+use fermata_core::effect::{Attempt, DeadCommand, Effect, RunEnded};
 use fermata_core::identity::StreamPosition;
 use fermata_core::partition::Report;
 use fermata_jetstream::definitions_store::DefinitionsStore;
@@ -45,16 +45,29 @@ impl Coordinator {
     ) -> Result<(), ActorProcessingErr> {
         let mut attempts = Vec::new();
         for output in outputs.drain(..) {
-            if let Output::Effect(Effect::Start(attempt)) = output {
+            // The two kinds that come by the thousand go no further: the future
+            // of `perform` is large, and so is an actor message for one attempt.
+            let output = if let Output::Effect(Effect::Start(attempt)) = output {
                 attempts.push(attempt);
                 continue;
-            }
+            } else if let Output::Effect(Effect::Ended(ended)) = output {
+                self.tell_instruments(&ended);
+                continue;
+            } else {
+                output
+            };
             self.start(&mut attempts)?;
             self.perform(myself, output, state).await?;
         }
         self.start(&mut attempts)?;
         state.outputs = outputs;
         Ok(())
+    }
+
+    fn tell_instruments(&self, ended: &RunEnded) {
+        self.metrics.nodes_succeeded(u64::from(ended.nodes_succeeded));
+        self.metrics.run_ended(ended.ended_ms.saturating_sub(ended.started_ms));
+        trace::run_ended(ended);
     }
 
     fn start(&self, attempts: &mut Vec<Attempt>) -> Result<(), ActorProcessingErr> {
@@ -206,17 +219,14 @@ impl Coordinator {
                 self.metrics.escalated();
                 let turns = state.cases_told_at_once.clone();
                 let handler = Escalator::new(self.ports.clone(), notice, myself.clone(), turns);
-                Actor::spawn_linked(None, handler, (), myself.get_cell()).await?;
+                // Boxed: this future is large, and would be part of every caller's.
+                Box::pin(Actor::spawn_linked(None, handler, (), myself.get_cell())).await?;
             }
             Effect::FileDead(dead) => {
                 let (reader, myself) = (self.clone_for_reader(), myself.clone());
                 tokio::spawn(file_dead(reader, myself, dead));
             }
-            Effect::Ended(ended) => {
-                self.metrics.nodes_succeeded(u64::from(ended.nodes_succeeded));
-                self.metrics.run_ended(ended.ended_ms.saturating_sub(ended.started_ms));
-                trace::run_ended(&ended);
-            }
+            Effect::Ended(ended) => self.tell_instruments(&ended),
             Effect::Project => self.project(state)?,
             Effect::Reply { to, answer } => {
                 let subject = to.to_string();
