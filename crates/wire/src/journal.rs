@@ -117,7 +117,7 @@ impl<'a> JournalFrame<'a> {
     }
 }
 
-/// Where a record's parts stand in [`FrameBuilder::records_bytes`].
+/// Where a record's parts stand among the bytes of a [`FrameBuilder`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Span {
     header: (usize, usize),

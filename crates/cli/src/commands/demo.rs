@@ -135,14 +135,12 @@ async fn show(
     let letters = u32::try_from(dead.letters.len()).unwrap_or(u32::MAX);
     figures.push(Figure::new("dead letters that can be listed", scenario.expected.dead(), letters));
     print_figures(&figures, &scenario, seconds, output)?;
-    if let (Some(run), false) = (tally.sample, output.is_json()) {
-        if let (Some(history), _) = read_run(reader, run).await? {
-            output.line(&format!(
-                "\n{}",
-                output.tone(Tone::Strong, "One run that needed another attempt")
-            ))?;
-            print_history(&history, output)?;
-        }
+    if let (Some(run), false) = (tally.sample, output.is_json())
+        && let (Some(history), _) = read_run(reader, run).await?
+    {
+        let title = output.tone(Tone::Strong, "One run that needed another attempt");
+        output.line(&format!("\n{title}"))?;
+        print_history(&history, output)?;
     }
     let audits = audit(global, output).await?;
     let sound = audits.iter().all(PartitionAudit::is_sound);
