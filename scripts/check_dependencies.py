@@ -43,7 +43,7 @@ EXTERNAL = {
 }
 ONLY_USERS = {
     "async-nats": {"jetstream", "bench", "tests"},
-    "ractor": {"actors"},
+    "ractor": {"actors", "tests"},
 }
 PURE = ("core", "definitions", "wire", "audit", "partition")
 # I/O, clocks, randomness: a pure crate decides the same from the same input for ever.
