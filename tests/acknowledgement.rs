@@ -51,10 +51,8 @@ impl Actor for FailsOnce {
 async fn an_event_whose_outputs_were_not_stored_is_delivered_again() {
     let broker = TestBroker::start(Durability::Process).await;
     // Only for its connections: no stage of its own.
-    let engine = TestEngine::at(broker.url())
-        .with_roles([Role::Coordinator])
-        .start(broker.folder())
-        .await;
+    let engine =
+        TestEngine::at(broker.url()).with_roles([Role::Coordinator]).start(broker.folder()).await;
     let (seen, mut frames) = mpsc::unbounded_channel();
     let stage = FailsOnce { frames: AtomicU32::new(0), seen };
     let (stage, _) = Actor::spawn(None, stage, ()).await.expect("the stage starts");

@@ -136,6 +136,9 @@ fn context(traceparent: Option<&str>) -> Context {
         let mut parts = traceparent?.split('-');
         let (_version, trace, span, flags) =
             (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        if trace.len() != 32 || span.len() != 16 {
+            return None;
+        }
         let trace = TraceId::from_hex(trace).ok()?;
         let span = SpanId::from_hex(span).ok()?;
         let flags = TraceFlags::new(u8::from_str_radix(flags, 16).ok()?);

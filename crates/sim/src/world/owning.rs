@@ -118,6 +118,9 @@ impl World {
                 self.say(worker, format_args!("owns epoch {epoch} from {position:?}"));
                 self.consume(worker, seat, position.sequence);
                 self.go_live(worker, seat);
+                let last_sequence = self.broker.stream(StreamName::Commands).last();
+                let input = Input::CommandsEnd { last_sequence };
+                self.reach_worker(worker, 5, Work::OwnerInput(seat, input));
                 self.reach_worker(worker, 10, Work::Poll(seat));
             }
             Output::ConsumeAgain { after } => {
