@@ -18,7 +18,7 @@ use fermata_wire::subjects;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::checkpoint_log::{CheckpointLog, newest_of_stream};
+use crate::checkpoint_log::{CheckpointLog, checkpoint_file, newest_of_stream};
 use crate::coordinator::CoordinatorMessage;
 use crate::ports::{Ports, append_outcome};
 
@@ -200,7 +200,7 @@ impl Auditor {
     }
 
     fn file(&self) -> PathBuf {
-        self.ports.facts.checkpoint_dir.join(format!("{}.checkpoint", self.partition))
+        checkpoint_file(&self.ports, self.partition)
     }
 
     async fn feed(
@@ -243,10 +243,6 @@ impl Auditor {
                 let _ = self.ports.core.publish_core(subject, frame.into()).await;
             }
             Output::Checkpoint { note, size, .. } => {
-                let path = self.file();
-                if let Err(error) = write_file(&path, note.as_bytes()).await {
-                    tracing::error!(partition = %self.partition, size, %error, "a checkpoint cannot be written");
-                }
                 self.checkpoints.offer(note, size);
             }
             Output::Halt(reason) => {
@@ -369,18 +365,4 @@ async fn read_file(path: &Path) -> Result<Option<Vec<u8>>, std::io::Error> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-/// Writes a file so that after a power cut it is the old one or the new one.
-async fn write_file(path: &Path, bytes: &[u8]) -> Result<(), std::io::Error> {
-    use tokio::io::AsyncWriteExt as _;
-    let next = path.with_extension("next");
-    let mut file = tokio::fs::File::create(&next).await?;
-    file.write_all(bytes).await?;
-    file.sync_all().await?;
-    tokio::fs::rename(&next, path).await?;
-    if let Some(folder) = path.parent() {
-        tokio::fs::File::open(folder).await?.sync_all().await?;
-    }
-    Ok(())
 }

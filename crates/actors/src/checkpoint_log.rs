@@ -1,7 +1,8 @@
-//! The stream of a partition's signed checkpoints. Sizes never fall in it: an
+//! A partition's signed checkpoints: the synced file, then the stream. Sizes never fall in the stream: an
 //! auditor that was paused, or a publish that was tried again, may come late,
 //! and what is late is left out.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -60,6 +61,12 @@ async fn store_all(
         let mut last_tries = 0;
         loop {
             let Some(signed) = newest.borrow_and_update().clone() else { break };
+            // A synced write takes milliseconds: here nobody waits for it.
+            let path = checkpoint_file(&ports, partition);
+            if let Err(error) = write_file(&path, &signed.note).await {
+                let size = signed.size;
+                tracing::error!(%partition, size, %error, "a checkpoint cannot be written");
+            }
             if store(&ports, partition, signed, &mut last).await {
                 break;
             }
@@ -70,6 +77,26 @@ async fn store_all(
             tokio::time::sleep(AGAIN_AFTER).await;
         }
     }
+}
+
+/// The synced file that holds the newest checkpoint of `partition` on this machine.
+#[must_use]
+pub fn checkpoint_file(ports: &Ports, partition: PartitionId) -> PathBuf {
+    ports.facts.checkpoint_dir.join(format!("{partition}.checkpoint"))
+}
+
+/// Writes a file so that after a power cut it is the old one or the new one.
+async fn write_file(path: &Path, bytes: &[u8]) -> Result<(), std::io::Error> {
+    use tokio::io::AsyncWriteExt as _;
+    let next = path.with_extension("next");
+    let mut file = tokio::fs::File::create(&next).await?;
+    file.write_all(bytes).await?;
+    file.sync_all().await?;
+    tokio::fs::rename(&next, path).await?;
+    if let Some(folder) = path.parent() {
+        tokio::fs::File::open(folder).await?.sync_all().await?;
+    }
+    Ok(())
 }
 
 /// Stores one behind everything that is there; true once it needs no other try.

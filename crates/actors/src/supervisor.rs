@@ -284,8 +284,9 @@ impl Supervisor {
         let fused = has(Role::Listener) && has(Role::Matcher) && has(Role::Builder);
 
         let builder = if has(Role::Builder) {
-            // Only a fused chain knows that what the listener acknowledged has
-            // reached the partitions.
+            // What a fused chain acknowledges has reached the partitions. That
+            // holds for the whole floor only while no other process runs the
+            // stages apart: docs/failure-semantics.md says not to mix them.
             let floor = if fused { floor.clone() } else { Arc::default() };
             let (ports, definitions) = (self.ports.clone(), self.ports.definitions.clone());
             let builder = Builder::new(ports, definitions, floor, self.metrics.clone());

@@ -7,9 +7,11 @@ use crate::identity::SourcePosition;
 /// The decided positions above a floor. Everything at or below the floor has
 /// been acknowledged to the broker, so the floor alone answers for it.
 ///
-/// Holds one bit per event above the floor: the floor follows the broker's ack
-/// floor about once a second, which bounds it to what arrives in that time and
-/// to what the listener holds unacknowledged.
+/// Holds one bit per event above the floor. Where the intake stages are fused,
+/// the floor follows the broker's ack floor about once a second, which bounds
+/// it to what arrives in that time and to what the listener holds
+/// unacknowledged; where they run apart there is no floor yet, and it grows
+/// with every event.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SeenPositions {
     floor: u64,
