@@ -24,11 +24,9 @@ WITH_SERVER = FERMATA_NATS_SERVER="$$($(PYTHON) scripts/install_tools.py --nats-
 # How long `make fault` may go on, in seconds; `make ci` takes the short way.
 FAULT_SECONDS ?= 900
 FAULT_SECONDS_CI ?= 60
-# What `make bench` runs: cases, and arguments for each.
-BENCH ?= raw intake intake_batch runs latency fanout plan recovery
+# What `make bench` runs: cases, or all of them, and arguments.
+BENCH ?= all
 BENCH_ARGUMENTS ?=
-# Small enough for seconds, large enough to go through every part.
-BENCH_SMOKE ?= raw:2000 intake:2000 intake_batch:10000 runs:500 fanout:100 plan:1000
 # Mutants to try, all if empty.
 MUTANTS ?=
 
@@ -63,14 +61,11 @@ mutants: tools ## break the rules one by one and check that the tests notice
 
 .PHONY: bench
 bench: tools build ## measure; BENCH="runs plan" picks cases, BENCH_ARGUMENTS="--json" is handed on
-	@$(WITH_SERVER) for case in $(BENCH); do $(FERMATA_BENCH) "$$case" $(BENCH_ARGUMENTS); done
+	@$(WITH_SERVER) $(FERMATA_BENCH) $(BENCH) $(BENCH_ARGUMENTS)
 
 .PHONY: bench-smoke
 bench-smoke: tools build ## run each benchmark small, to see that it works
-	@$(WITH_SERVER) for entry in $(BENCH_SMOKE); do \
-		echo "+ fermata-bench $${entry%%:*} --n $${entry##*:}"; \
-		$(FERMATA_BENCH) "$${entry%%:*}" --n "$${entry##*:}" --json; \
-	done
+	@$(WITH_SERVER) $(FERMATA_BENCH) all --smoke --json
 
 .PHONY: fmt
 fmt: ## format the code

@@ -125,6 +125,7 @@ impl NodeRunner {
         for attempt in attempts {
             match attempt.work {
                 AttemptWork::Noop => {
+                    trace::noop(&attempt);
                     let outcome = Outcome::Succeeded { output: Json::null() };
                     let report = Report::Attempt(report_of(&attempt, outcome));
                     done.entry(attempt.run.partition()).or_default().push(report);

@@ -83,6 +83,13 @@ pub fn attempt(attempt: &Attempt) -> (AttemptSpan, Option<String>) {
     (AttemptSpan(Some(span)), Some(traceparent))
 }
 
+/// Records the span of an attempt that takes no time and calls nobody.
+pub fn noop(noop: &Attempt) {
+    if is_exporting() {
+        attempt(noop).0.end(None);
+    }
+}
+
 impl AttemptSpan {
     /// Ends the span; `failure` is what went wrong, if anything did.
     pub fn end(self, failure: Option<&str>) {
@@ -124,9 +131,13 @@ fn run_context(run: RunId, traceparent: Option<&str>) -> SpanContext {
     let id = u128::from_be_bytes(*run.as_uuid().as_bytes());
     let parent = context(traceparent);
     let parent = parent.span().span_context().clone();
-    let trace = if parent.is_valid() { parent.trace_id() } else { TraceId::from(id) };
+    let (trace, flags) = match parent.is_valid() {
+        // What the publisher does not sample is not sampled below it either.
+        true => (parent.trace_id(), parent.trace_flags()),
+        false => (TraceId::from(id), TraceFlags::SAMPLED),
+    };
     let low = u64::try_from(id & u128::from(u64::MAX)).unwrap_or(1).max(1);
-    SpanContext::new(trace, SpanId::from(low), TraceFlags::SAMPLED, true, TraceState::default())
+    SpanContext::new(trace, SpanId::from(low), flags, true, TraceState::default())
 }
 
 /// Reads a `traceparent` (W3C Trace Context, section 3.2); an empty context
@@ -183,6 +194,17 @@ mod tests {
         assert_eq!(first.span_id(), again.span_id());
         assert!(alone.is_valid());
         assert_ne!(alone.trace_id(), first.trace_id());
+    }
+
+    #[test]
+    fn what_the_publisher_does_not_sample_is_not_sampled_below_it() {
+        let run = "00066749-e18e-8d5c-af2a-1debd8534c2a".parse().unwrap();
+
+        let unsampled = run_context(run, Some(&PARENT.replace("-01", "-00")));
+
+        assert!(!unsampled.is_sampled());
+        assert!(run_context(run, Some(PARENT)).is_sampled());
+        assert!(run_context(run, None).is_sampled());
     }
 
     #[test]

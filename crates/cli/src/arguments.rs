@@ -31,6 +31,7 @@ pub struct Arguments {
 
 /// What every command takes.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Options of every command")]
 pub struct GlobalArguments {
     /// Print JSON, one value per line, for programs
     #[arg(long, global = true)]
@@ -109,7 +110,8 @@ impl Arguments {
     pub fn telemetry(&self) -> TelemetryOptions {
         let stays = matches!(self.command, Command::Up(_) | Command::Worker(_));
         TelemetryOptions {
-            filter_default: if stays { "info" } else { "warn" },
+            // What libraries tell while all is well says nothing to whoever runs an engine.
+            filter_default: if stays { "warn,fermata=info" } else { "warn" },
             format: self.global.log_format,
         }
     }

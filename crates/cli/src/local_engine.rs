@@ -186,6 +186,12 @@ fn short_random() -> String {
     crate::broker_session::random_id().simple().to_string().chars().take(12).collect()
 }
 
+/// The file in which an engine's folder keeps the name of its worker.
+#[must_use]
+pub fn worker_file(data_dir: &Path) -> PathBuf {
+    data_dir.join("worker")
+}
+
 /// The name given, or the one that this folder has had since it was made.
 fn worker_name(start: &Start<'_>) -> Result<String, CliError> {
     if let Some(name) = start.name {
@@ -197,7 +203,7 @@ fn worker_name(start: &Start<'_>) -> Result<String, CliError> {
         }
         return Ok(name.to_owned());
     }
-    let file = start.data_dir.join("worker");
+    let file = worker_file(start.data_dir);
     match std::fs::read_to_string(&file) {
         Ok(name) if !name.trim().is_empty() => Ok(name.trim().to_owned()),
         Ok(_) | Err(_) => {

@@ -5,12 +5,14 @@
 //! gone; the failure ends the command.
 
 use std::io::{self, IsTerminal as _, Write};
+use std::num::NonZero;
 
 use comfy_table::{ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
+use time::format_description::well_known::Iso8601;
+use time::format_description::well_known::iso8601::{Config, EncodedConfig, TimePrecision};
 
 use crate::error::CliError;
 
@@ -175,13 +177,18 @@ impl Output {
     }
 }
 
+/// RFC 3339 with milliseconds, so that times stand in columns.
+const TO_THE_MILLISECOND: EncodedConfig = Config::DEFAULT
+    .set_time_precision(TimePrecision::Second { decimal_digits: NonZero::new(3) })
+    .encode();
+
 /// Milliseconds since 1970 as RFC 3339 in UTC; the number itself where no date fits.
 #[must_use]
 pub fn time_text(ms: u64) -> String {
     i128::from(ms)
         .checked_mul(1_000_000)
         .and_then(|ns| OffsetDateTime::from_unix_timestamp_nanos(ns).ok())
-        .and_then(|time| time.format(&Rfc3339).ok())
+        .and_then(|time| time.format(&Iso8601::<TO_THE_MILLISECOND>).ok())
         .unwrap_or_else(|| ms.to_string())
 }
 
@@ -229,7 +236,7 @@ mod tests {
 
     #[test]
     fn times_are_rfc_3339_in_utc() {
-        assert_eq!(time_text(0), "1970-01-01T00:00:00Z");
+        assert_eq!(time_text(0), "1970-01-01T00:00:00.000Z");
         assert_eq!(time_text(1_700_000_000_123), "2023-11-14T22:13:20.123Z");
         assert_eq!(time_text(u64::MAX), u64::MAX.to_string());
     }

@@ -36,7 +36,7 @@ const DISABLED_VARIABLE: &str = "OTEL_SDK_DISABLED";
 /// How to log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TelemetryOptions {
-    /// Filter of log lines when [`LOG_VARIABLE`] is not set.
+    /// Filter of log lines when [`LOG_VARIABLE`] is not set: directives with commas between.
     pub filter_default: &'static str,
     /// How log lines look.
     pub format: LogFormat,
@@ -47,7 +47,7 @@ pub struct TelemetryOptions {
 pub enum TelemetryError {
     /// The filter is none.
     #[error("`{LOG_VARIABLE}` is no filter; write for example `info,fermata_actors=debug`")]
-    Filter(#[from] filter::FromEnvError),
+    Filter(#[from] filter::ParseError),
     /// The exporter refuses its configuration.
     #[error("the OTLP export cannot be set up; check the `OTEL_EXPORTER_OTLP_…` variables")]
     Export(#[from] ExporterBuildError),
@@ -86,16 +86,15 @@ impl Drop for TelemetryGuard {
 ///
 /// [`TelemetryError`] when the environment's filter or endpoint cannot be used.
 pub fn init(options: &TelemetryOptions) -> Result<TelemetryGuard, TelemetryError> {
-    let filter = EnvFilter::builder()
-        .with_default_directive(options.filter_default.parse().unwrap_or_default())
-        .with_env_var(LOG_VARIABLE)
-        .from_env()?;
+    let filter = std::env::var(LOG_VARIABLE).ok().filter(|text| !text.trim().is_empty());
+    let filter = EnvFilter::builder().parse(filter.as_deref().unwrap_or(options.filter_default))?;
     let export = if is_export_wanted() { Some(export()?) } else { None };
     let spans = export.as_ref().map(|export| {
-        // Spans are exported from `info` on, whatever the log lines' filter says.
+        // Our own spans are exported from `info` on, whatever the log lines' filter says;
+        // those of the libraries (one per actor) are of no use outside.
         tracing_opentelemetry::layer()
             .with_tracer(export.spans.tracer("fermata"))
-            .with_filter(filter::LevelFilter::INFO)
+            .with_filter(filter::Targets::new().with_target("fermata", filter::LevelFilter::INFO))
     });
     tracing_subscriber::registry().with(spans).with(lines(options.format, filter)).try_init()?;
     Ok(TelemetryGuard { export })

@@ -125,7 +125,7 @@ impl HttpExecutor {
     fn destination(&self, call: &HttpCall) -> Result<(&Plugin, Url), Failure> {
         let plugin = self.plugins.get(&call.plugin).ok_or_else(|| {
             not_allowed(format!(
-                "plugin `{}` is not on the allow-list; add it to `http.plugins`",
+                "plugin `{0}` is not on the allow-list; start the engine with `--plugin {0}=URL`",
                 call.plugin
             ))
         })?;

@@ -89,7 +89,8 @@ impl<T> Checked<T> {
         if !self.problems.is_empty() {
             if !output.is_json() {
                 let count = self.problems.len();
-                output.line(&format!("{count} problem(s) in {files} file(s)"))?;
+                let problems = if count == 1 { "problem" } else { "problems" };
+                output.line(&format!("{count} {problems}"))?;
             }
             return Ok(ExitCode::Findings);
         }

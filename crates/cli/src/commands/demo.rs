@@ -1,5 +1,6 @@
 //! `fermata demo`: everything at work, and checked.
 
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -24,7 +25,7 @@ use crate::demo::scenario::{EVENTS_DEFAULT, Scenario};
 use crate::demo::tally::{Counting, Figure, Tally};
 use crate::error::{CliError, ExitCode};
 use crate::journal_view::read_run;
-use crate::local_engine::{self, LocalEngine, OwnBroker, Start};
+use crate::local_engine::{self, LocalEngine, OwnBroker, Start, worker_file};
 use crate::output::{Output, Tone};
 
 /// Arguments of `fermata demo`; the data folder is a global one.
@@ -33,7 +34,10 @@ use crate::output::{Output, Tone};
 Examples:
   fermata demo
   fermata demo --keep --data-dir /tmp/fermata-demo
-  fermata demo --events 1000")]
+  fermata demo --events 1000
+
+It brings a broker of its own; its data folder is target/demo unless `--data-dir` names
+another, and is emptied first.")]
 pub struct DemoArguments {
     /// Keep broker and engine running at the end, to look around
     #[arg(long)]
@@ -45,6 +49,9 @@ pub struct DemoArguments {
 
 /// Folder of the demonstration when none is named.
 const DATA_DIR: &str = "target/demo";
+
+/// File in the folder that a running demonstration holds locked.
+const LOCK_FILE: &str = "demo.lock";
 
 /// How long the engine may take for all events after the last was published.
 const SETTLE_LIMIT: Duration = Duration::from_secs(60);
@@ -67,6 +74,7 @@ pub async fn run(
     output: &mut Output,
 ) -> Result<ExitCode, CliError> {
     let data_dir = global.data_dir.clone().unwrap_or_else(|| PathBuf::from(DATA_DIR));
+    let _lock = take_folder(&data_dir)?;
     let plugins = PluginServer::start(Scenario::behaviours())
         .await
         .map_err(CliError::io("start the plugin server"))?;
@@ -84,6 +92,27 @@ pub async fn run(
     }
     running.shut_down().await?;
     figures
+}
+
+/// Makes sure that what is emptied here belongs to nobody else: neither to an engine that is
+/// no demonstration nor to a demonstration that still runs. The lock ends with the file.
+fn take_folder(data_dir: &Path) -> Result<File, CliError> {
+    let folder = data_dir.display();
+    if worker_file(data_dir).exists() {
+        let refused = format!("`{folder}` is the data folder of an engine; choose another one");
+        return Err(CliError::Usage(refused));
+    }
+    std::fs::create_dir_all(data_dir).map_err(CliError::io(format!("make `{folder}`")))?;
+    let file = File::create(data_dir.join(LOCK_FILE));
+    let file = file.map_err(CliError::io(format!("write to `{folder}`")))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            let text = "a demonstration runs there; end it, or name another folder by `--data-dir`";
+            Err(CliError::Usage(format!("`{folder}` is in use: {text}")))
+        }
+        Err(TryLockError::Error(source)) => Err(CliError::io(format!("lock `{folder}`"))(source)),
+    }
 }
 
 async fn start(data_dir: &Path, plugins: &PluginServer) -> Result<LocalEngine, CliError> {
@@ -143,13 +172,21 @@ async fn show(
         print_history(&history, output)?;
     }
     let audits = audit(global, output).await?;
-    let sound = audits.iter().all(PartitionAudit::is_sound);
-    let holds = figures.iter().all(Figure::holds);
+    let code = verdict(&figures, &audits);
     if !output.is_json() {
         let folder = global.data_dir.clone().unwrap_or_else(|| PathBuf::from(DATA_DIR));
-        epilogue(sound && holds, tally.sample, &folder, output)?;
+        // A run of this demonstration can be looked at only while its broker runs.
+        let sample = tally.sample.filter(|_| arguments.keep);
+        epilogue(code == ExitCode::Success, arguments.keep, sample, &folder, output)?;
     }
-    Ok(if sound && holds { ExitCode::Success } else { ExitCode::Findings })
+    Ok(code)
+}
+
+/// Good only if every figure holds, and the audit is sound and has everything.
+fn verdict(figures: &[Figure], audits: &[PartitionAudit]) -> ExitCode {
+    let good = figures.iter().all(Figure::holds)
+        && audits.iter().all(|audit| audit.is_sound() && is_signed(audit));
+    if good { ExitCode::Success } else { ExitCode::Findings }
 }
 
 async fn apply(global: &GlobalArguments, output: &mut Output) -> Result<(), CliError> {
@@ -257,6 +294,11 @@ fn print_figures(
     output.table(&["OUTCOME", "FOUND", "IMPLIED", ""], rows, "")
 }
 
+/// Whether every record has its leaf, and a checkpoint covers every leaf.
+fn is_signed(audit: &PartitionAudit) -> bool {
+    audit.report.unaudited == 0 && audit.report.unsigned == 0
+}
+
 /// Verifies the audit once everything is signed.
 async fn audit(
     global: &GlobalArguments,
@@ -267,9 +309,7 @@ async fn audit(
     let begun = Instant::now();
     let audits = loop {
         let audits = verify_partitions(&everything, &session).await?;
-        let signed =
-            audits.iter().all(|audit| audit.report.unaudited == 0 && audit.report.unsigned == 0);
-        if signed || begun.elapsed() > SETTLE_LIMIT {
+        if audits.iter().all(is_signed) || begun.elapsed() > SETTLE_LIMIT {
             break audits;
         }
         tokio::time::sleep(LOOK_INTERVAL).await;
@@ -286,6 +326,7 @@ async fn audit(
 
 fn epilogue(
     good: bool,
+    kept: bool,
     sample: Option<RunId>,
     folder: &Path,
     output: &mut Output,
@@ -296,18 +337,52 @@ fn epilogue(
         false => output.tone(Tone::Bad, "Something is not as it must be: see the tables above."),
     };
     output.line(&format!("\n{verdict}"))?;
-    output.line("\nTo look around yourself, keep it running and use a second terminal:")?;
+    let program = std::env::args().next().unwrap_or_else(|| "fermata".to_owned());
     let folder = folder.display();
-    output.line(&format!("  fermata demo --keep --data-dir {folder}"))?;
+    if kept {
+        output.line("\nTo look around yourself, use a second terminal:")?;
+    } else {
+        output.line("\nTo look around yourself, keep it running and use a second terminal:")?;
+        output.line(&format!("  {program} demo --keep --data-dir {folder}"))?;
+    }
     let run = sample.map_or_else(|| "<id>".to_owned(), |run| run.to_string());
-    for command in
-        ["runs list", &format!("runs show {run}"), "dead list", "audit verify", "audit tail"]
-    {
-        output.line(&format!("  fermata {command} --data-dir {folder}"))?;
+    let show = format!("runs show {run}");
+    let tail = "audit tail --from-start --no-follow";
+    for command in ["runs list", &show, "dead list", "audit verify", tail] {
+        output.line(&format!("  {program} {command} --data-dir {folder}"))?;
     }
     Ok(())
 }
 
 fn say(output: &mut Output, text: &str) -> Result<(), CliError> {
     if output.is_json() { Ok(()) } else { output.line(text) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_figure_that_is_not_implied_is_a_finding() {
+        let right = Figure::new("runs completed", 101, 101);
+        let wrong = Figure::new("repeats recognised", 10, 9);
+
+        assert_eq!(verdict(&[right.clone()], &[]), ExitCode::Success);
+        assert_eq!(verdict(&[right, wrong], &[]), ExitCode::Findings);
+    }
+
+    #[test]
+    fn the_folder_of_an_engine_or_of_a_running_demonstration_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let held = take_folder(folder.path()).unwrap();
+
+        let second = take_folder(folder.path()).unwrap_err();
+        drop(held);
+        let free = take_folder(folder.path()).is_ok();
+        std::fs::write(worker_file(folder.path()), "worker-1").unwrap();
+        let engines = take_folder(folder.path()).unwrap_err();
+
+        assert!(second.to_string().contains("is in use"), "{second}");
+        assert!(free && engines.to_string().contains("of an engine"), "{engines}");
+    }
 }

@@ -70,11 +70,15 @@ impl ListArguments {
     }
 }
 
+fn run_id(text: &str) -> Result<RunId, &'static str> {
+    text.parse().map_err(|_| "expected the id of a run, as `fermata runs list` shows it")
+}
+
 /// Names one run.
 #[derive(Debug, Clone, Args)]
 pub struct RunArguments {
     /// Id of the run
-    #[arg(value_name = "ID")]
+    #[arg(value_name = "ID", value_parser = run_id)]
     pub id: RunId,
 }
 
@@ -82,7 +86,7 @@ pub struct RunArguments {
 #[derive(Debug, Clone, Args)]
 pub struct CancelArguments {
     /// Id of the run
-    #[arg(value_name = "ID")]
+    #[arg(value_name = "ID", value_parser = run_id)]
     pub id: RunId,
     /// Why, for people and the audit log
     #[arg(long, default_value = "cancelled from the command line")]

@@ -1,15 +1,26 @@
-//! The program against a real broker. The engine is played by the test: it
-//! writes the streams that an engine would have written, and answers commands.
+//! The program against a real broker. Where a test says nothing else, the engine is
+//! played by it: it writes the streams that an engine would have written, and answers
+//! commands. The tests of telemetry and of README.md start the program's own engine.
 
 #[cfg(test)]
 mod audit;
 #[cfg(test)]
+mod collector;
+#[cfg(test)]
 mod definitions;
+#[cfg(test)]
+mod engine;
 #[cfg(test)]
 mod events;
 #[cfg(test)]
 mod health;
 #[cfg(test)]
+mod logs;
+#[cfg(test)]
+mod readme;
+#[cfg(test)]
 mod runs;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod telemetry;

@@ -42,9 +42,12 @@ pub(super) fn server_binary() -> Check {
 }
 
 pub(super) fn no_broker(error: &CliError) -> Check {
-    let mut check = Check::failed("broker", error);
-    check.hint = Some("start one with `fermata up`, or name one with `--nats-url`".to_owned());
-    check
+    let found = match error {
+        CliError::NoBroker { url_file } => format!("none is known: `{url_file}` is not there"),
+        CliError::Connect(why) => why.to_string(),
+        _ => Check::failed("broker", error).found,
+    };
+    Check::fail("broker", found, "start one with `fermata up`, or name one with `--nats-url`")
 }
 
 pub(super) fn broker_version(session: &BrokerSession) -> Check {
