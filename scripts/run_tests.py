@@ -87,6 +87,8 @@ def cargo_test(selection, binary, *what):
         command += ["--workspace", "--all-targets"]
     code, lines = run(command)
     results = [match for match in map(CARGO_RESULT.match, lines) if match]
+    if not results:
+        fail("the tests do not build")
     group = "doc" if what else "cargo"
     skipped = [f"{group} {match[1]}" for match in map(CARGO_IGNORED.match, lines) if match]
     ran = sum(int(match[1]) + int(match[2]) for match in results)

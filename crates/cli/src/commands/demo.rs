@@ -21,7 +21,7 @@ use crate::arguments::GlobalArguments;
 use crate::broker_session::{BrokerSession, stored_sequence};
 use crate::demo;
 use crate::demo::plugin_server::PluginServer;
-use crate::demo::scenario::{EVENTS_DEFAULT, Scenario};
+use crate::demo::scenario::{EVENTS_DEFAULT, EVENTS_MAX, EVENTS_MIN, Scenario};
 use crate::demo::tally::{Counting, Figure, Tally};
 use crate::error::{CliError, ExitCode};
 use crate::journal_view::read_run;
@@ -43,7 +43,7 @@ pub struct DemoArguments {
     #[arg(long)]
     pub keep: bool,
     /// How many events to publish, the broken and the repeated ones included
-    #[arg(long, default_value_t = EVENTS_DEFAULT, value_parser = clap::value_parser!(u32).range(40..=100_000), value_name = "N")]
+    #[arg(long, default_value_t = EVENTS_DEFAULT, value_parser = clap::value_parser!(u32).range(i64::from(EVENTS_MIN)..=i64::from(EVENTS_MAX)), value_name = "N")]
     pub events: u32,
 }
 
@@ -367,7 +367,7 @@ mod tests {
         let right = Figure::new("runs completed", 101, 101);
         let wrong = Figure::new("repeats recognised", 10, 9);
 
-        assert_eq!(verdict(&[right.clone()], &[]), ExitCode::Success);
+        assert_eq!(verdict(std::slice::from_ref(&right), &[]), ExitCode::Success);
         assert_eq!(verdict(&[right, wrong], &[]), ExitCode::Findings);
     }
 

@@ -133,9 +133,7 @@ impl Clone {
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let root = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
-        // Bound once and let go: free a moment ago is the best that can be known.
-        let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|one| one.local_addr());
-        let port = free.expect("a free port").port().to_string();
+        let port = free_port().to_string();
         let bin = folder.path().join("bin");
         std::fs::create_dir(&bin).expect("a folder");
         link(Path::new(env!("CARGO_BIN_EXE_fermata")), &bin.join("fermata"));
@@ -222,6 +220,14 @@ impl Clone {
         }
         self.staying.push((child, logs, lines));
     }
+}
+
+/// A port that is free, and that the system gives to nobody who asks for any: it lies below
+/// the range that these are taken from.
+fn free_port() -> u16 {
+    let first = 10_000 + std::process::id() as u16 % 10_000;
+    let is_free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    (first..first + 10_000).find(is_free).expect("a free port")
 }
 
 fn link(target: &Path, name: &Path) {

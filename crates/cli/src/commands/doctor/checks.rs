@@ -42,10 +42,13 @@ pub(super) fn server_binary() -> Check {
 }
 
 pub(super) fn no_broker(error: &CliError) -> Check {
-    let found = match error {
-        CliError::NoBroker { url_file } => format!("none is known: `{url_file}` is not there"),
-        CliError::Connect(why) => why.to_string(),
-        _ => Check::failed("broker", error).found,
+    // The error's own text ends in the hint.
+    let found = if let CliError::NoBroker { url_file } = error {
+        format!("none is known: `{url_file}` is not there")
+    } else if let CliError::Connect(why) = error {
+        why.to_string()
+    } else {
+        Check::failed("broker", error).found
     };
     Check::fail("broker", found, "start one with `fermata up`, or name one with `--nats-url`")
 }
