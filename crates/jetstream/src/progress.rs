@@ -1,44 +1,11 @@
-//! Making room: what lies below all readers is purged, and how far a shared consumer has come.
-//!
-//! What may go is the caller's decision; here is only the broom.
+//! How far the workers of a shared consumer have come together.
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::{
     api::{ApiError, ask},
     connection::Broker,
 };
-
-#[derive(Serialize)]
-struct PurgeRequest {
-    seq: u64,
-}
-
-#[derive(Deserialize)]
-struct PurgeAnswer {
-    purged: u64,
-}
-
-/// Removes every message with a sequence below `first_kept` and tells how many went.
-///
-/// Always keep the last message of a fenced stream: its sequence and writer are what an append of
-/// unknown outcome is compared with.
-///
-/// # Errors
-/// When the stream denies purges, or the broker refuses or does not answer.
-///
-/// # Cancel safety
-/// The messages may be gone.
-pub async fn purge_below(broker: &Broker, stream: &str, first_kept: u64) -> Result<u64, ApiError> {
-    // The broker takes 0 for "all of them".
-    if first_kept <= 1 {
-        return Ok(0);
-    }
-    let operation = format!("STREAM.PURGE.{stream}");
-    let answer: PurgeAnswer =
-        ask(&broker.publishing().client, &operation, &PurgeRequest { seq: first_kept }).await?;
-    Ok(answer.purged)
-}
 
 /// How far all workers of a shared consumer have come together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
