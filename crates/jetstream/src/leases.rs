@@ -222,7 +222,18 @@ impl Leases {
     /// # Cancel safety
     /// Can be dropped.
     pub async fn live_workers(&self) -> Result<Vec<String>, LeaseError> {
-        Ok(self.read(|key| key.starts_with(WORKER_PREFIX)).await?.workers)
+        Ok(self.workers().await?.workers)
+    }
+
+    /// What the bucket holds below the keys of workers.
+    ///
+    /// # Errors
+    /// When the broker refuses or does not answer.
+    ///
+    /// # Cancel safety
+    /// Can be dropped.
+    pub async fn workers(&self) -> Result<Held, LeaseError> {
+        self.read(|key| key.starts_with(WORKER_PREFIX)).await
     }
 
     /// Everything that the bucket holds.

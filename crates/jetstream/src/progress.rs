@@ -1,10 +1,11 @@
-//! How far the workers of a shared consumer have come together.
+//! How far the workers of a shared consumer have come together, and how far there is to go.
 
 use serde::Deserialize;
 
 use crate::{
     api::{ApiError, ask},
     connection::Broker,
+    reader::{ReadError, stream_state},
 };
 
 /// How far all workers of a shared consumer have come together.
@@ -14,6 +15,8 @@ pub struct SharedProgress {
     pub acknowledged_up_to: u64,
     /// How many messages are delivered and not acknowledged.
     pub unacknowledged: u64,
+    /// How many messages that are not acknowledged were delivered more than once.
+    pub redelivered: u64,
     /// How many messages were never delivered: the lag.
     pub waiting: u64,
 }
@@ -23,6 +26,8 @@ struct ConsumerInfo {
     ack_floor: AckFloor,
     #[serde(default)]
     num_ack_pending: u64,
+    #[serde(default)]
+    num_redelivered: u64,
     #[serde(default)]
     num_pending: u64,
 }
@@ -50,6 +55,20 @@ pub async fn shared_progress(
     Ok(SharedProgress {
         acknowledged_up_to: info.ack_floor.stream_seq,
         unacknowledged: info.num_ack_pending,
+        redelivered: info.num_redelivered,
         waiting: info.num_pending,
     })
+}
+
+/// Sequence of the newest message of `stream`; 0 when it holds none. Asked over the same connection as
+/// [`shared_progress`], so that of two answers the later one is not from another side of a broken cluster.
+///
+/// # Errors
+/// When the broker refuses or does not answer.
+///
+/// # Cancel safety
+/// Can be dropped.
+pub async fn end_of(broker: &Broker, stream: &str) -> Result<u64, ReadError> {
+    let state = stream_state(&broker.publishing().client, stream).await?;
+    Ok(if state.messages == 0 { 0 } else { state.last_sequence })
 }
