@@ -1,72 +1,126 @@
 //! A source is acknowledged only after everything that came of it is durable.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use fermata_actors::Role;
-use fermata_actors::hop::{Hop, Passed};
-use fermata_actors::listener::Listener;
-use fermata_jetstream::Durability;
+use fermata_actors::hop::Hop;
+use fermata_actors::listener::{LISTENER_CONSUMER, Listener};
+use fermata_actors::source::Source;
+use fermata_actors::stage::{Stage, spawn_stage};
+use fermata_actors::{Engine, Role};
+use fermata_jetstream::progress::shared_progress;
+use fermata_jetstream::topology::EVENTS_STREAM;
+use fermata_jetstream::{Durability, SharedConsumerOptions};
 use fermata_tests::{TestBroker, TestEngine, events};
 use fermata_wire::stages::AdmittedFrame;
-use ractor::{Actor, ActorProcessingErr, ActorRef};
-use tokio::sync::mpsc;
+use futures_util::future::BoxFuture;
+use ractor::ActorCell;
+use tokio::sync::{mpsc, oneshot};
 
 /// How long a redelivery may take: the pause before it is a second.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// A stage whose outputs cannot be stored the first time.
-struct FailsOnce {
-    frames: AtomicU32,
-    seen: mpsc::UnboundedSender<(u32, Vec<u64>)>,
+/// How long the broker waits for an acknowledgement where a test sees it pass.
+const ACKNOWLEDGE_WITHIN: Duration = Duration::from_secs(2);
+
+/// A stage that says what it was passed, and whose outputs are durable when the
+/// test says so.
+struct Told {
+    seen: mpsc::UnboundedSender<(Vec<u64>, oneshot::Sender<bool>)>,
 }
 
-impl Actor for FailsOnce {
-    type Msg = Passed<AdmittedFrame>;
-    type State = ();
-    type Arguments = ();
+impl Stage for Told {
+    type Input = AdmittedFrame;
 
-    async fn pre_start(&self, _: ActorRef<Self::Msg>, (): ()) -> Result<(), ActorProcessingErr> {
-        Ok(())
+    fn take(&mut self, frame: AdmittedFrame) -> BoxFuture<'static, bool> {
+        let positions = frame.events.iter().map(|event| event.source.sequence).collect();
+        let (durable, told) = oneshot::channel();
+        self.seen.send((positions, durable)).expect("the test listens");
+        Box::pin(async move { told.await.unwrap_or(false) })
+    }
+}
+
+/// A listener with such a stage behind it, on a broker of its own.
+struct Scene {
+    broker: TestBroker,
+    engine: Engine,
+    source: Source,
+    stages: Vec<ActorCell>,
+    frames: mpsc::UnboundedReceiver<(Vec<u64>, oneshot::Sender<bool>)>,
+}
+
+impl Scene {
+    async fn set() -> Self {
+        let broker = TestBroker::start(Durability::Process).await;
+        // Only for its connections: no stage of its own.
+        let engine = TestEngine::at(broker.url()).with_roles([Role::Coordinator]);
+        let engine = engine.start(broker.folder()).await;
+        let (seen, frames) = mpsc::unbounded_channel();
+        let told = spawn_stage(Told { seen }, None).await.expect("the stage starts");
+        let listener = Listener::new(engine.ports().clone(), Hop::Memory(told.clone()));
+        let listener = spawn_stage(listener, None).await.expect("the listener starts");
+        let options = SharedConsumerOptions {
+            acknowledge_within: ACKNOWLEDGE_WITHIN,
+            ..Listener::consumer()
+        };
+        let stages = vec![listener.get_cell(), told.get_cell()];
+        let source = Source::start(engine.ports().clone(), options, listener);
+        Self { broker, engine, source, stages, frames }
     }
 
-    async fn handle(
-        &self,
-        _: ActorRef<Self::Msg>,
-        message: Passed<AdmittedFrame>,
-        (): &mut (),
-    ) -> Result<(), ActorProcessingErr> {
-        let number = self.frames.fetch_add(1, Ordering::Relaxed);
-        let positions = message.frame.events.iter().map(|event| event.source.sequence).collect();
-        self.seen.send((number, positions))?;
-        if number > 0 {
-            let _ = message.done.send(());
-        }
-        Ok(())
+    async fn publish(&self, id: u64) -> u64 {
+        events::publish(&self.engine.ports().publisher, "demo.start", id).await
+    }
+
+    async fn frame(&mut self) -> (Vec<u64>, oneshot::Sender<bool>) {
+        let frame = tokio::time::timeout(LIMIT, self.frames.recv()).await;
+        frame.expect("within the limit").expect("a frame")
+    }
+
+    async fn end(self) {
+        self.source.drain(LIMIT).await;
+        self.stages.iter().for_each(|stage| stage.stop(None));
+        self.engine.shut_down().await;
+        drop(self.broker);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_whose_outputs_were_not_stored_is_delivered_again() {
-    let broker = TestBroker::start(Durability::Process).await;
-    // Only for its connections: no stage of its own.
-    let engine =
-        TestEngine::at(broker.url()).with_roles([Role::Coordinator]).start(broker.folder()).await;
-    let (seen, mut frames) = mpsc::unbounded_channel();
-    let stage = FailsOnce { frames: AtomicU32::new(0), seen };
-    let (stage, _) = Actor::spawn(None, stage, ()).await.expect("the stage starts");
-    let listener =
-        Listener::new(engine.ports().clone(), Hop::Memory(stage.clone()), Arc::default());
-    let (listener, _) = Actor::spawn(None, listener, ()).await.expect("the listener starts");
+    let mut scene = Scene::set().await;
 
-    let sequence = events::publish(&engine.ports().publisher, "demo.start", 1).await;
+    let sequence = scene.publish(1).await;
 
-    for number in 0..2 {
-        let frame = tokio::time::timeout(LIMIT, frames.recv()).await;
-        assert_eq!(frame.expect("within the limit"), Some((number, vec![sequence])));
+    for durable in [false, true] {
+        let (positions, told) = scene.frame().await;
+        assert_eq!(positions, [sequence]);
+        told.send(durable).expect("the stage waits");
     }
-    listener.stop(None);
-    stage.stop(None);
-    engine.shut_down().await;
+    scene.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_a_stage_holds_for_long_is_not_delivered_again() {
+    let mut scene = Scene::set().await;
+    let first = scene.publish(1).await;
+    let (positions, held) = scene.frame().await;
+    assert_eq!(positions, [first]);
+    let second = scene.publish(2).await;
+    let (positions, held_too) = scene.frame().await;
+    assert_eq!(positions, [second]);
+    // No room for this one: it waits in memory.
+    let third = scene.publish(3).await;
+
+    let again = tokio::time::timeout(ACKNOWLEDGE_WITHIN * 2, scene.frames.recv()).await;
+    assert!(again.is_err(), "delivered while held: {again:?}");
+    let broker = &scene.engine.ports().broker;
+    let progress = shared_progress(broker, EVENTS_STREAM, LISTENER_CONSUMER).await;
+    let progress = progress.expect("a consumer");
+    assert_eq!((progress.unacknowledged, progress.redelivered), (3, 0));
+
+    held.send(true).expect("the stage waits");
+    let (positions, last) = scene.frame().await;
+    assert_eq!(positions, [third]);
+    last.send(true).expect("the stage waits");
+    held_too.send(true).expect("the stage waits");
+    scene.end().await;
 }

@@ -3,16 +3,21 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use fermata_actors::Role;
+use fermata_actors::readiness::{Awaited, NotReady};
 use fermata_core::identity::{PartitionId, SourcePosition};
 use fermata_core::record::Kind;
-use fermata_jetstream::Durability;
+use fermata_jetstream::topology::LEASE_TTL;
+use fermata_jetstream::{
+    Broker, ConnectOptions, Durability, PublishOutcome, Publisher, PublisherOptions, Topology,
+};
 use fermata_tests::engine::{all_owned, owned_by};
 use fermata_tests::invariants::{
     invariant_each_event_has_one_outcome, invariant_each_run_ends_once, invariant_epochs_rise,
 };
 use fermata_tests::journal::{count, records, records_until, tally};
-use fermata_tests::{TestBroker, TestEngine, definitions, events};
+use fermata_tests::{TestBroker, TestEngine, definitions, events, garbage};
 
 const LIMIT: Duration = Duration::from_secs(15);
 
@@ -174,4 +179,86 @@ async fn partitions_are_shared_and_the_rest_is_taken_over_from_a_worker_that_lea
         assert_eq!(invariant_epochs_rise(&records), [""; 0]);
     }
     two.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_side_by_side_are_ready_whoever_owns_the_partitions() {
+    let broker = TestBroker::start(Durability::Process).await;
+    let apart = TestEngine::at(broker.url()).named("listener").with_roles([Role::Listener]);
+    let listener = apart.start(broker.folder()).await;
+    let alone = listener.ready_within(Duration::from_millis(500)).await.expect_err("alone");
+    assert_eq!(
+        alone.to_string(),
+        "not ready within 500ms: no live worker holds partition control, 0, 1"
+    );
+
+    let one = TestEngine::at(broker.url()).start(broker.folder()).await;
+    one.ready_within(LIMIT).await.expect("owns all");
+    definitions::apply_yaml(&one, &[WORKFLOW], STRATEGIES).await;
+    let two = TestEngine::at(broker.url()).named("w-2").start(broker.folder()).await;
+
+    two.ready_within(LIMIT).await.expect("owns what the first has left");
+    listener.ready_within(LIMIT).await.expect("owns nothing");
+    for engine in [&one, &two, &listener] {
+        assert!(engine.ports().definitions.borrow().workflow("two-noops", "1").is_some());
+    }
+    one.shut_down().await;
+    two.ready_within(LIMIT * 2).await.expect("owns all");
+    assert_eq!(owned_by(&two).await, 3);
+    two.shut_down().await;
+    let none = listener.ready_within(Duration::from_millis(500)).await;
+    assert!(matches!(none, Err(NotReady::Waiting { awaited: Awaited::Owners(_), .. })), "{none:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn garbage_among_leases_and_before_the_configuration_keeps_no_partition_from_its_owner() {
+    let broker = TestBroker::start(Durability::Process).await;
+    let client = Broker::connect(&broker.url(), ConnectOptions::default()).await;
+    let client = client.expect("a connection");
+    let publisher = Publisher::new(&client, PublisherOptions::default()).await;
+    let publisher = publisher.expect("a publisher");
+    let put = async |subject: &str, bytes: Bytes| {
+        let outcome = publisher.publish(subject.to_owned(), None, bytes).await.await;
+        assert!(matches!(outcome, PublishOutcome::Stored { .. }), "{subject}: {outcome:?}");
+    };
+    Topology::default().apply_config(&client).await.expect("a stream");
+    put("fermata.config", garbage::noise(1, 300)).await;
+    let engine = TestEngine::at(broker.url()).start(broker.folder()).await;
+    engine.ready_within(LIMIT).await.expect("ready");
+    definitions::apply_yaml(&engine, &[WORKFLOW], STRATEGIES).await;
+
+    put("fermata.config", garbage::depth_bomb()).await;
+    for key in ["partition.0", "partition.1", "partition.control", "worker.w-1", "another"] {
+        put(&format!("$KV.fermata-leases.{key}"), garbage::noise(2, 300)).await;
+    }
+    for phantom in 0..20 {
+        // Rendezvous hashing would prefer one of these to the one who lives.
+        put(&format!("$KV.fermata-leases.worker.phantom-{phantom}"), Bytes::new()).await;
+    }
+
+    // Sooner than the garbage would have run out.
+    let leases = &engine.ports().leases;
+    let repaired = async {
+        loop {
+            let held = leases.held().await.expect("leases");
+            if held.workers == ["w-1"] && held.leases.len() == 4 {
+                return held;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let held = tokio::time::timeout(LEASE_TTL - Duration::from_secs(2), repaired).await;
+    let held = held.expect("repaired in time");
+    assert!(held.leases.values().all(|lease| lease.worker() == Some("w-1")), "{held:?}");
+    engine.ready_within(LIMIT).await.expect("ready");
+    for id in 0..10 {
+        events::publish(&engine.ports().publisher, "demo.start", id).await;
+    }
+    let reader = &engine.ports().reader;
+    records_until(reader, 2, LIMIT, |records| count(records, Kind::RunSucceeded) == 10).await;
+    engine.shut_down().await;
+
+    let next = TestEngine::at(broker.url()).named("w-2").start(broker.folder()).await;
+    next.ready_within(LIMIT).await.expect("agrees on the configuration that is there");
+    next.shut_down().await;
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use fermata_jetstream::janitor::shared_progress;
+use fermata_jetstream::progress::shared_progress;
 use fermata_jetstream::topology::EVENTS_STREAM;
 use fermata_jetstream::{SharedConsumer, SharedConsumerOptions};
 use indicatif::ProgressBar;

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use fermata_core::command::{Command, EventCommand, EventReference, StartRun, Verdict};
@@ -20,15 +19,17 @@ use fermata_wire::stages::{
     ChosenWorkflow, MatchOutcome, MatchedEvent, MatchedFrame, NO_KEY, Rejection,
 };
 use fermata_wire::subjects;
-use ractor::{Actor, ActorProcessingErr, ActorRef};
+use futures_util::future::{BoxFuture, join_all};
 use tokio::sync::watch;
 
 use crate::definitions::Snapshot;
-use crate::hop::{Passed, publish};
+use crate::floor::Floor;
+use crate::hop::publish;
 use crate::listener::file;
 use crate::matcher::dead_letter;
 use crate::metrics::Metrics;
 use crate::ports::Ports;
+use crate::stage::Stage;
 
 /// Bytes that the records decided for one frame of commands may take, roughly:
 /// what is ready is put together up to this. All of them share one journal
@@ -50,72 +51,42 @@ const RECORD_BYTES: usize = 320;
 /// this process has not seen the newest ones, before the event is rejected.
 pub const DEFINITION_WAIT: Duration = Duration::from_secs(60);
 
-/// Behaviour and ports.
+/// Name of the durable consumer of MATCHED that all builders share.
+pub const BUILDER_CONSUMER: &str = "builder";
+
+/// Builds with the definitions that are active when a frame comes.
 #[derive(Debug)]
 pub struct Builder {
     ports: Ports,
-    definitions: watch::Receiver<Arc<Snapshot>>,
-    floor: Arc<AtomicU64>,
+    floor: Floor,
     metrics: Metrics,
 }
 
 impl Builder {
-    /// A builder; `floor` is the sequence of EVENTS up to which all is
-    /// acknowledged, 0 where the listener runs elsewhere.
+    /// A builder; its frames tell partitions the `floor`.
     #[must_use]
-    pub fn new(
-        ports: Ports,
-        definitions: watch::Receiver<Arc<Snapshot>>,
-        floor: Arc<AtomicU64>,
-        metrics: Metrics,
-    ) -> Self {
-        Self { ports, definitions, floor, metrics }
+    pub fn new(ports: Ports, floor: Floor, metrics: Metrics) -> Self {
+        Self { ports, floor, metrics }
     }
 }
 
-impl Actor for Builder {
-    type Msg = Passed<MatchedFrame>;
-    type State = ();
-    type Arguments = ();
+impl Stage for Builder {
+    type Input = MatchedFrame;
 
-    async fn pre_start(
-        &self,
-        _myself: ActorRef<Self::Msg>,
-        (): (),
-    ) -> Result<(), ActorProcessingErr> {
-        Ok(())
-    }
-
-    async fn handle(
-        &self,
-        _myself: ActorRef<Self::Msg>,
-        message: Passed<MatchedFrame>,
-        (): &mut (),
-    ) -> Result<(), ActorProcessingErr> {
-        let snapshot = self.definitions.borrow().clone();
-        let Passed { frame, done } = message;
-        let ports = self.ports.clone();
-        // Read before the commands are made: what is acknowledged by now was
-        // published before them.
-        let floor = self.floor.load(Ordering::Relaxed);
+    fn take(&mut self, frame: MatchedFrame) -> BoxFuture<'static, bool> {
+        let snapshot = self.ports.definitions.borrow().clone();
+        let (ports, metrics) = (self.ports.clone(), self.metrics.clone());
+        // Read before the frames are published: they stand behind what it speaks of.
+        let floor = self.floor.get();
         if frame.events.iter().all(|event| is_known(&snapshot, event)) {
-            let built = build(&ports, &snapshot, &frame, floor, &self.metrics);
-            tokio::spawn(async move {
-                if store(&ports, built).await {
-                    let _ = done.send(());
-                }
-            });
-        } else {
-            let (definitions, metrics) = (self.definitions.clone(), self.metrics.clone());
-            tokio::spawn(async move {
-                let snapshot = wait_for_definitions(definitions, &frame).await;
-                let built = build(&ports, &snapshot, &frame, floor, &metrics);
-                if store(&ports, built).await {
-                    let _ = done.send(());
-                }
-            });
+            let built = build(&ports, &snapshot, &frame, floor, &metrics);
+            return Box::pin(async move { store(&ports, built).await });
         }
-        Ok(())
+        Box::pin(async move {
+            let snapshot = wait_for_definitions(ports.definitions.clone(), &frame).await;
+            let built = build(&ports, &snapshot, &frame, floor, &metrics);
+            store(&ports, built).await
+        })
     }
 }
 
@@ -328,5 +299,5 @@ async fn store(ports: &Ports, built: Built) -> bool {
     let publishes = built.frames.into_iter().map(|(partition, frame)| async move {
         publish(&ports.publisher, &subjects::commands(partition), frame.into()).await
     });
-    futures_util::future::join_all(publishes).await.into_iter().all(|stored| stored)
+    join_all(publishes).await.into_iter().all(|stored| stored)
 }

@@ -11,7 +11,7 @@ use fermata_executors::{Executors, ExecutorsConfig};
 use fermata_jetstream::core_messages::CoreMessages;
 use fermata_jetstream::definitions_store::DefinitionsStore;
 use fermata_jetstream::engine_config::agree_on_engine_config;
-use fermata_jetstream::leases::Leases;
+use fermata_jetstream::leases::{Leases, WORKER_NAME_BYTES_MAX, is_worker_name};
 use fermata_jetstream::{
     Broker, ConnectOptions, Publisher, PublisherOptions, StreamReader, Topology,
 };
@@ -76,7 +76,7 @@ impl FromStr for Role {
 pub struct EngineConfig {
     /// Address of the broker.
     pub nats_url: String,
-    /// This worker's name: one token, unique among the workers of an engine,
+    /// This worker's name: letters, digits, `-` and `_`, unique among the workers of an engine,
     /// the same after a restart so that it takes its leases back at once.
     pub worker: String,
     /// What it does.
@@ -164,6 +164,14 @@ pub enum EngineError {
         #[source]
         source: std::io::Error,
     },
+    /// The worker's name cannot be a token of a key.
+    #[error(
+        "`{name}` cannot name a worker; use letters, digits, `-` and `_`, {WORKER_NAME_BYTES_MAX} at most"
+    )]
+    WorkerName {
+        /// The name.
+        name: String,
+    },
     /// The supervisor did not start.
     #[error("the actors did not start")]
     Start(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -196,6 +204,9 @@ impl Engine {
     ///
     /// Streams may have been created; start again.
     pub async fn start(config: EngineConfig) -> Result<Self, EngineError> {
+        if !is_worker_name(&config.worker) {
+            return Err(EngineError::WorkerName { name: config.worker });
+        }
         let name = format!("fermata {}", config.worker);
         let options = ConnectOptions { name, ..ConnectOptions::default() };
         let broker = Broker::connect(&config.nats_url, options).await?;
@@ -272,23 +283,6 @@ impl Engine {
             let _ = sender.send(true);
         });
         Ok(Self { supervisor, ended: receiver, ports })
-    }
-
-    /// Waits until every partition is owned somewhere and this process has the
-    /// active definitions: what is published from then on is decided at once.
-    ///
-    /// # Cancel safety
-    ///
-    /// Can be dropped.
-    pub async fn ready(&self) {
-        let all = usize::from(self.ports.facts.partitions) + 1;
-        loop {
-            let owned = self.status().await;
-            if owned.iter().filter(|status| status.state == "owning").count() >= all {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
     }
 
     /// How the partitions of this process stand.

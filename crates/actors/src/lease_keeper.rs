@@ -6,12 +6,14 @@
 //! them should have it. A worker never pre-empts another: it waits until the
 //! present owner has given the partition back or its lease has run out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use fermata_core::digest::hash_parts_128;
 use fermata_core::identity::PartitionId;
-use fermata_jetstream::leases::{Acquired, Lease, LeaseError, Renewed, partition_key, worker_key};
+use fermata_jetstream::leases::{
+    Acquired, Held, Lease, LeaseError, Renewed, partition_key, worker_key,
+};
 use fermata_jetstream::topology::LEASE_TTL;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
@@ -32,7 +34,7 @@ pub enum LeaseKeeperMessage {
     /// The partition was given back: release its lease.
     Released(PartitionId),
     /// Give everything back and answer when the leases are released.
-    Leave(Vec<PartitionId>, ractor::RpcReplyPort<()>),
+    Leave(ractor::RpcReplyPort<()>),
 }
 
 /// Behaviour and ports.
@@ -46,13 +48,15 @@ pub struct LeaseKeeper {
 /// The leases that this worker holds.
 #[derive(Debug, Default)]
 pub struct LeaseKeeperState {
-    worker: Option<Held>,
-    held: BTreeMap<PartitionId, Held>,
-    giving_back: Vec<PartitionId>,
+    worker: Option<Keeping>,
+    held: BTreeMap<PartitionId, Keeping>,
+    giving_back: BTreeSet<PartitionId>,
+    /// Keys of workers that no worker wrote, as last seen.
+    foreign: BTreeSet<String>,
 }
 
 #[derive(Debug)]
-struct Held {
+struct Keeping {
     lease: Lease,
     renewed_at_ms: u64,
 }
@@ -95,8 +99,9 @@ impl Actor for LeaseKeeper {
                 drop(myself.send_after(LOOK_INTERVAL, || LeaseKeeperMessage::Look));
             }
             LeaseKeeperMessage::Released(partition) => self.release(partition, state).await,
-            LeaseKeeperMessage::Leave(partitions, reply) => {
-                for partition in partitions {
+            LeaseKeeperMessage::Leave(reply) => {
+                let held = state.held.keys().copied().collect::<Vec<_>>();
+                for partition in held {
                     self.release(partition, state).await;
                 }
                 if let Some(held) = state.worker.take() {
@@ -114,9 +119,20 @@ impl LeaseKeeper {
     async fn look(&self, state: &mut LeaseKeeperState) -> Result<(), LeaseError> {
         let key = worker_key(&self.ports.facts.worker);
         state.worker = self.keep(&key, state.worker.take()).await?;
-        let workers = self.ports.leases.live_workers().await?;
+        let Held { mut workers, foreign, .. } = self.ports.leases.workers().await?;
+        let foreign = foreign.into_iter().map(|lease| lease.key).collect::<BTreeSet<_>>();
+        for key in foreign.difference(&state.foreign) {
+            tracing::warn!(key, "no worker wrote this; it counts for nothing");
+        }
+        state.foreign = foreign;
+        let worker = &*self.ports.facts.worker;
+        if !workers.iter().any(|living| living == worker) {
+            // It ran out, or somebody wrote over it: the others count without this worker.
+            state.worker = self.keep(&key, None).await?;
+            workers.extend(state.worker.is_some().then(|| worker.to_owned()));
+        }
         for partition in self.partitions.clone() {
-            let should = preferred(&workers, partition) == Some(&*self.ports.facts.worker);
+            let should = preferred(&workers, partition) == Some(worker);
             match (state.held.remove(&partition), should) {
                 (Some(held), true) => self.renew(partition, held, state).await?,
                 (Some(held), false) => {
@@ -139,6 +155,7 @@ impl LeaseKeeper {
         if let Some(held) = self.keep(&key, None).await? {
             let until_ms = held.until_ms();
             state.held.insert(partition, held);
+            state.giving_back.remove(&partition);
             let _ = self.supervisor.cast(SupervisorMessage::Own(partition, until_ms));
         }
         Ok(())
@@ -147,7 +164,7 @@ impl LeaseKeeper {
     async fn renew(
         &self,
         partition: PartitionId,
-        held: Held,
+        held: Keeping,
         state: &mut LeaseKeeperState,
     ) -> Result<(), LeaseError> {
         let (key, lease, renewed_at_ms) =
@@ -157,7 +174,7 @@ impl LeaseKeeper {
             Err(error) => {
                 // Not knowing is no reason to stop before the lease has run out:
                 // the fence keeps the journal whole all the same.
-                let held = Held { lease, renewed_at_ms };
+                let held = Keeping { lease, renewed_at_ms };
                 if self.ports.clock.now().monotonic_ms < held.until_ms() {
                     state.held.insert(partition, held);
                 } else {
@@ -181,15 +198,14 @@ impl LeaseKeeper {
         partition: PartitionId,
         state: &mut LeaseKeeperState,
     ) -> Result<(), LeaseError> {
-        if !state.giving_back.contains(&partition) {
-            state.giving_back.push(partition);
+        if state.giving_back.insert(partition) {
             let _ = self.supervisor.cast(SupervisorMessage::GiveBack(partition));
         }
         Ok(())
     }
 
     async fn release(&self, partition: PartitionId, state: &mut LeaseKeeperState) {
-        state.giving_back.retain(|giving_back| *giving_back != partition);
+        state.giving_back.remove(&partition);
         if let Some(held) = state.held.remove(&partition) {
             // One that cannot be released runs out by itself.
             if let Err(error) = self.ports.leases.release(&held.lease).await {
@@ -199,7 +215,7 @@ impl LeaseKeeper {
     }
 
     /// Takes or extends one lease; nothing when another worker holds it.
-    async fn keep(&self, key: &str, held: Option<Held>) -> Result<Option<Held>, LeaseError> {
+    async fn keep(&self, key: &str, held: Option<Keeping>) -> Result<Option<Keeping>, LeaseError> {
         let now_ms = self.ports.clock.now().monotonic_ms;
         let renew_ms = u64::try_from(RENEW_INTERVAL.as_millis()).unwrap_or(u64::MAX);
         if let Some(held) = held {
@@ -207,25 +223,33 @@ impl LeaseKeeper {
                 return Ok(Some(held));
             }
             if let Renewed::Renewed(lease) = self.ports.leases.renew(&held.lease).await? {
-                return Ok(Some(Held { lease, renewed_at_ms: now_ms }));
+                return Ok(Some(Keeping { lease, renewed_at_ms: now_ms }));
             }
         }
         let holder = self.ports.facts.worker.as_bytes().to_vec();
         match self.ports.leases.acquire(key, holder.clone().into()).await? {
-            Acquired::Granted(lease) => Ok(Some(Held { lease, renewed_at_ms: now_ms })),
+            Acquired::Granted(lease) => Ok(Some(Keeping { lease, renewed_at_ms: now_ms })),
             // From an earlier life of this worker: it takes its leases back at once.
-            Acquired::HeldBy(lease) if lease.holder == holder => {
-                match self.ports.leases.renew(&lease).await? {
-                    Renewed::Renewed(lease) => Ok(Some(Held { lease, renewed_at_ms: now_ms })),
-                    Renewed::Lost => Ok(None),
-                }
+            Acquired::HeldBy(lease) if lease.holder == holder => self.renew_as(lease, now_ms).await,
+            // Nobody's: bytes that no worker wrote would keep the partition without
+            // owner until they expire, and for ever where they are written again.
+            Acquired::HeldBy(lease) if lease.worker().is_none() => {
+                tracing::warn!(key, "a lease names no worker; it is taken over");
+                self.renew_as(Lease { holder: holder.into(), ..lease }, now_ms).await
             }
             Acquired::HeldBy(_) => Ok(None),
         }
     }
+
+    async fn renew_as(&self, lease: Lease, now_ms: u64) -> Result<Option<Keeping>, LeaseError> {
+        match self.ports.leases.renew(&lease).await? {
+            Renewed::Renewed(lease) => Ok(Some(Keeping { lease, renewed_at_ms: now_ms })),
+            Renewed::Lost => Ok(None),
+        }
+    }
 }
 
-impl Held {
+impl Keeping {
     /// Counted from before the request was sent: the broker's count starts later.
     fn until_ms(&self) -> u64 {
         self.renewed_at_ms + u64::try_from(LEASE_TTL.as_millis()).unwrap_or(u64::MAX)

@@ -6,8 +6,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use bytes::Bytes;
 use fermata_core::command::EventReference;
@@ -16,30 +14,33 @@ use fermata_core::event::{
     Event, EventLimits, RejectReason, Rejected, decode_message, parse_subject,
 };
 use fermata_core::identity::{SourcePosition, Tenant};
-use fermata_jetstream::janitor::shared_progress;
 use fermata_jetstream::topology::EVENTS_STREAM;
-use fermata_jetstream::{Delivery, SharedConsumer, SharedConsumerOptions};
+use fermata_jetstream::{Acker, Delivery, SharedConsumerOptions, Subject};
 use fermata_wire::dead::DeadLetter;
 use fermata_wire::stages::{Admission, AdmittedEvent, AdmittedFrame, NO_KEY, Rejection};
 use fermata_wire::subjects;
-use ractor::{Actor, ActorProcessingErr, ActorRef, MessagingErr};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::JoinHandle;
+use futures_util::future::BoxFuture;
+use futures_util::{StreamExt as _, stream};
 
-use crate::hop::{AGAIN_AFTER, BATCH_MESSAGES_MAX, Hop, publish, settle};
+use crate::hop::{Hop, publish};
 use crate::ports::Ports;
+use crate::source::Input;
+use crate::stage::Stage;
 use crate::trace;
 
-/// Name of the durable consumer that all listeners share.
+/// Name of the durable consumer of EVENTS that all listeners share.
 pub const LISTENER_CONSUMER: &str = "listener";
 
 /// Batches of messages held at once. Each waits for its outputs; while it does,
 /// what arrives makes the next batch larger, and larger batches are what makes
 /// intake cheap. Two keep the broker and this process busy at the same time.
-pub const BATCHES_HELD_MAX: usize = 2;
+pub const BATCHES_HELD_MAX: u32 = 2;
 
-/// How often the broker is asked up to where events are acknowledged.
-const FLOOR_INTERVAL: Duration = Duration::from_secs(1);
+/// Messages taken from EVENTS at once.
+pub const BATCH_MESSAGES_MAX: usize = 1_000;
+
+/// Dead letters of one batch that are published at the same time.
+const DEAD_LETTERS_AT_ONCE: usize = 256;
 
 /// Texts that are kept to be shared between events, at the most. Types, sources
 /// and tenants are few; an id is never kept.
@@ -48,162 +49,137 @@ const SHARED_TEXTS_MAX: usize = 10_000;
 /// Tenant under which what names no valid tenant is filed.
 const NO_TENANT: &str = "unknown";
 
-/// What a listener is told.
+/// A message of EVENTS.
 #[derive(Debug)]
-pub enum ListenerMessage {
-    /// Messages of EVENTS, held under a permit until they are settled.
-    Batch(Vec<Delivery>, OwnedSemaphorePermit),
+pub struct Arrived {
+    subject: Subject,
+    content_type: Option<String>,
+    payload: Bytes,
+    sequence: u64,
+    time_ms: u64,
 }
 
-/// Behaviour and ports.
+/// Messages that arrived together, in order.
+#[derive(Debug)]
+pub struct Batch(Vec<Arrived>);
+
+impl Input for Batch {
+    const MESSAGES_MAX: usize = BATCH_MESSAGES_MAX;
+    const HELD_MAX: u32 = BATCHES_HELD_MAX;
+
+    async fn read(
+        _ports: &Ports,
+        _options: &SharedConsumerOptions,
+        deliveries: Vec<Delivery>,
+    ) -> Option<(Self, Vec<Acker>)> {
+        let (messages, ackers) = deliveries.into_iter().map(arrived).unzip();
+        Some((Self(messages), ackers))
+    }
+}
+
+fn arrived(delivery: Delivery) -> (Arrived, Acker) {
+    let content_type = delivery
+        .headers
+        .as_ref()
+        .and_then(|headers| headers.get("Content-Type"))
+        .map(|value| value.as_str().to_owned());
+    let arrived = Arrived {
+        subject: delivery.subject,
+        content_type,
+        payload: delivery.payload,
+        sequence: delivery.stream_sequence,
+        time_ms: u64::try_from(delivery.broker_time_ns / 1_000_000).unwrap_or(0),
+    };
+    (arrived, delivery.acker)
+}
+
+/// Behaviour, and texts shared between events.
 #[derive(Debug)]
 pub struct Listener {
     ports: Ports,
     next: Hop<AdmittedFrame>,
-    floor: Arc<AtomicU64>,
     limits: EventLimits,
+    shared: Shared,
 }
 
-/// Texts shared between events, and the tasks that end with the actor.
-#[derive(Debug)]
-pub struct ListenerState {
+/// Texts shared between events.
+#[derive(Debug, Default)]
+struct Shared {
     texts: HashMap<String, Arc<str>>,
     tenants: HashMap<String, Tenant>,
-    tasks: Vec<JoinHandle<()>>,
-}
-
-impl Drop for ListenerState {
-    fn drop(&mut self) {
-        self.tasks.iter().for_each(JoinHandle::abort);
-    }
 }
 
 impl Listener {
-    /// A listener that passes on to `next`; `floor` is kept at the sequence of
-    /// EVENTS up to which all is acknowledged.
+    /// A listener that passes on to `next`.
     #[must_use]
-    pub fn new(ports: Ports, next: Hop<AdmittedFrame>, floor: Arc<AtomicU64>) -> Self {
-        Self { ports, next, floor, limits: EventLimits::default() }
+    pub fn new(ports: Ports, next: Hop<AdmittedFrame>) -> Self {
+        Self { ports, next, limits: EventLimits::default(), shared: Shared::default() }
+    }
+
+    /// How all listeners together take from EVENTS.
+    #[must_use]
+    pub fn consumer() -> SharedConsumerOptions {
+        SharedConsumerOptions::new(EVENTS_STREAM, LISTENER_CONSUMER)
     }
 }
 
-impl Actor for Listener {
-    type Msg = ListenerMessage;
-    type State = ListenerState;
-    type Arguments = ();
+impl Stage for Listener {
+    type Input = Batch;
 
-    async fn pre_start(
-        &self,
-        myself: ActorRef<ListenerMessage>,
-        (): (),
-    ) -> Result<ListenerState, ActorProcessingErr> {
-        let options = SharedConsumerOptions::new(EVENTS_STREAM, LISTENER_CONSUMER);
-        let consumer = SharedConsumer::open(&self.ports.broker, options).await?;
-        let pump = tokio::spawn(pump(consumer, myself));
-        let floor = tokio::spawn(follow_floor(self.ports.clone(), self.floor.clone()));
-        let (texts, tenants) = (HashMap::new(), HashMap::new());
-        Ok(ListenerState { texts, tenants, tasks: vec![pump, floor] })
-    }
-
-    async fn handle(
-        &self,
-        _myself: ActorRef<ListenerMessage>,
-        message: ListenerMessage,
-        state: &mut ListenerState,
-    ) -> Result<(), ActorProcessingErr> {
-        match message {
-            ListenerMessage::Batch(deliveries, permit) => {
-                self.take(deliveries, permit, state);
-                Ok(())
-            }
-        }
-    }
-}
-
-impl Listener {
-    fn take(
-        &self,
-        deliveries: Vec<Delivery>,
-        permit: OwnedSemaphorePermit,
-        state: &mut ListenerState,
-    ) {
-        let mut admitted = Vec::with_capacity(deliveries.len());
+    fn take(&mut self, Batch(messages): Batch) -> BoxFuture<'static, bool> {
+        let mut events = Vec::with_capacity(messages.len());
         let mut dead = Vec::new();
-        let mut ackers = Vec::with_capacity(deliveries.len());
-        for delivery in deliveries {
-            self.admit(&delivery, state, &mut admitted, &mut dead);
-            ackers.push(delivery.acker);
+        for message in &messages {
+            self.shared.admit(message, &self.limits, &mut events, &mut dead);
         }
         let (ports, next) = (self.ports.clone(), self.next.clone());
-        tokio::spawn(async move {
-            let durable = file(&ports, dead).await
-                && (admitted.is_empty() || next.pass(AdmittedFrame { events: admitted }).await);
-            settle(ackers, durable).await;
-            drop(permit);
-        });
+        Box::pin(async move {
+            file(&ports, dead).await
+                && (events.is_empty() || next.pass(AdmittedFrame { events }).await)
+        })
     }
+}
 
+impl Shared {
     fn admit(
-        &self,
-        delivery: &Delivery,
-        state: &mut ListenerState,
+        &mut self,
+        message: &Arrived,
+        limits: &EventLimits,
         admitted: &mut Vec<AdmittedEvent>,
         dead: &mut Vec<DeadLetter>,
     ) {
-        let payload = &delivery.payload;
-        let place = Place {
-            subject: &delivery.subject,
-            payload,
-            sequence: delivery.stream_sequence,
-            time_ms: u64::try_from(delivery.broker_time_ns / 1_000_000).unwrap_or(0),
-        };
-        let subject = match parse_subject(&delivery.subject) {
+        let payload = &message.payload;
+        let subject = match parse_subject(&message.subject) {
             Ok(subject) => subject,
             Err(error) => {
                 let (reason, detail) = (RejectReason::BadSubject, error.to_string());
                 let rejected = Rejected { index: 0, reason, detail, original: payload };
-                return state.reject(&rejected, NO_TENANT, &place, admitted, dead);
+                return self.reject(&rejected, NO_TENANT, message, admitted, dead);
             }
         };
-        let content_type = delivery
-            .headers
-            .as_ref()
-            .and_then(|headers| headers.get("Content-Type"))
-            .map(|value| value.as_str());
-        for (index, outcome) in
-            (0..).zip(decode_message(content_type, payload, subject, &self.limits))
-        {
+        let content_type = message.content_type.as_deref();
+        for (index, outcome) in (0..).zip(decode_message(content_type, payload, subject, limits)) {
             match outcome {
-                Ok(event) => match state.tenant(event.tenant) {
-                    Some(tenant) => admitted.push(state.admitted(&event, tenant, &place, index)),
+                Ok(event) => match self.tenant(event.tenant) {
+                    Some(tenant) => admitted.push(self.admitted(&event, tenant, message, index)),
                     None => {
                         let detail = format!("`{}` is not a tenant name", event.tenant);
                         let reason = RejectReason::BadSubject;
                         let original = event.raw.as_bytes();
                         let rejected = Rejected { index, reason, detail, original };
-                        state.reject(&rejected, NO_TENANT, &place, admitted, dead);
+                        self.reject(&rejected, NO_TENANT, message, admitted, dead);
                     }
                 },
-                Err(rejected) => state.reject(&rejected, subject.tenant, &place, admitted, dead),
+                Err(rejected) => self.reject(&rejected, subject.tenant, message, admitted, dead),
             }
         }
     }
-}
 
-/// Where a message stood.
-struct Place<'a> {
-    subject: &'a str,
-    payload: &'a Bytes,
-    sequence: u64,
-    time_ms: u64,
-}
-
-impl ListenerState {
     fn admitted(
         &mut self,
         event: &Event<'_>,
         tenant: Tenant,
-        place: &Place<'_>,
+        message: &Arrived,
         index: u32,
     ) -> AdmittedEvent {
         let traceparent =
@@ -217,9 +193,9 @@ impl ListenerState {
                 traceparent: traceparent.map(Arc::from),
             },
             key: event.idempotency().to_be_bytes(),
-            source: SourcePosition { sequence: place.sequence, index },
+            source: SourcePosition { sequence: message.sequence, index },
             replay: None,
-            admission: Admission::Admitted { raw: place.payload.slice_ref(event.raw.as_bytes()) },
+            admission: Admission::Admitted { raw: message.payload.slice_ref(event.raw.as_bytes()) },
         }
     }
 
@@ -227,11 +203,11 @@ impl ListenerState {
         &mut self,
         rejected: &Rejected<'_>,
         tenant: &str,
-        place: &Place<'_>,
+        message: &Arrived,
         admitted: &mut Vec<AdmittedEvent>,
         dead: &mut Vec<DeadLetter>,
     ) {
-        let source = SourcePosition { sequence: place.sequence, index: rejected.index };
+        let source = SourcePosition { sequence: message.sequence, index: rejected.index };
         let Some(tenant) = self.tenant(tenant).or_else(|| self.tenant(NO_TENANT)) else { return };
         dead.push(DeadLetter {
             id: source.to_string(),
@@ -239,11 +215,11 @@ impl ListenerState {
             stage: "listener".to_owned(),
             reason: rejected.reason.as_str().to_owned(),
             detail: rejected.detail.clone(),
-            subject: place.subject.to_owned(),
-            original: place.payload.slice_ref(rejected.original),
-            time_ms: place.time_ms,
+            subject: message.subject.to_string(),
+            original: message.payload.slice_ref(rejected.original),
+            time_ms: message.time_ms,
         });
-        let kind = parse_subject(place.subject).map_or("", |subject| subject.kind);
+        let kind = parse_subject(&message.subject).map_or("", |subject| subject.kind);
         let event = EventReference {
             tenant,
             id: Arc::from(""),
@@ -287,19 +263,22 @@ impl ListenerState {
 
 /// Stores dead letters; true once all are.
 pub(crate) async fn file(ports: &Ports, dead: Vec<DeadLetter>) -> bool {
-    let mut all = true;
-    for letter in dead {
-        let subject = subjects::dead(&letter.tenant, &letter.stage);
-        let encoded = letter.encode().or_else(|_| without_original(letter).encode());
-        all &= match encoded {
-            Ok(bytes) => publish(&ports.publisher, &subject, bytes.into()).await,
-            Err(error) => {
-                tracing::error!(%subject, %error, "a dead letter cannot be encoded");
-                false
-            }
-        };
+    stream::iter(dead)
+        .map(|letter| file_one(ports, letter))
+        .buffer_unordered(DEAD_LETTERS_AT_ONCE)
+        .fold(true, async |all, filed| all && filed)
+        .await
+}
+
+async fn file_one(ports: &Ports, letter: DeadLetter) -> bool {
+    let subject = subjects::dead(&letter.tenant, &letter.stage);
+    match letter.encode().or_else(|_| without_original(letter).encode()) {
+        Ok(bytes) => publish(&ports.publisher, &subject, bytes.into()).await,
+        Err(error) => {
+            tracing::error!(%subject, %error, "a dead letter cannot be encoded");
+            false
+        }
     }
-    all
 }
 
 /// A letter whose original bytes do not fit beside what is said about them; the
@@ -309,42 +288,4 @@ fn without_original(letter: DeadLetter) -> DeadLetter {
     let detail =
         format!("{}; the original of {bytes} bytes is too large to be kept", letter.detail);
     DeadLetter { original: Bytes::new(), detail, ..letter }
-}
-
-/// Takes from EVENTS what there are permits for.
-async fn pump(mut consumer: SharedConsumer, listener: ActorRef<ListenerMessage>) {
-    let held = Arc::new(Semaphore::new(BATCHES_HELD_MAX));
-    while let Ok(permit) = held.clone().acquire_owned().await {
-        match consumer.next_batch(BATCH_MESSAGES_MAX).await {
-            Ok(deliveries) => {
-                match listener.cast(ListenerMessage::Batch(deliveries, permit)) {
-                    Ok(()) => {}
-                    // The listener ends: another one need not wait for these.
-                    Err(MessagingErr::SendErr(ListenerMessage::Batch(deliveries, _))) => {
-                        let ackers = deliveries.into_iter().map(|delivery| delivery.acker);
-                        return settle(ackers.collect(), false).await;
-                    }
-                    Err(_) => return,
-                }
-            }
-            Err(error) => {
-                tracing::warn!(%error, "events cannot be consumed; it is tried again");
-                tokio::time::sleep(AGAIN_AFTER).await;
-            }
-        }
-    }
-}
-
-/// Keeps `floor` at what the broker holds acknowledged: the answer to an
-/// acknowledgement is never awaited, so only the broker knows.
-async fn follow_floor(ports: Ports, floor: Arc<AtomicU64>) {
-    loop {
-        tokio::time::sleep(FLOOR_INTERVAL).await;
-        match shared_progress(&ports.broker, EVENTS_STREAM, LISTENER_CONSUMER).await {
-            Ok(progress) => {
-                floor.fetch_max(progress.acknowledged_up_to, Ordering::Relaxed);
-            }
-            Err(error) => tracing::debug!(%error, "the floor of events is not known"),
-        }
-    }
 }

@@ -1,7 +1,5 @@
 //! StrategyMatcher: what is to happen for each event.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use fermata_core::command::EventReference;
 use fermata_core::digest::Digest;
@@ -13,21 +11,23 @@ use fermata_wire::stages::{
     Admission, AdmittedEvent, AdmittedFrame, ChosenWorkflow, MatchOutcome, MatchedEvent,
     MatchedFrame, Rejection,
 };
-use ractor::{Actor, ActorProcessingErr, ActorRef};
-use tokio::sync::watch;
+use futures_util::future::BoxFuture;
 
 use crate::clock::wall_ms;
 use crate::definitions::Snapshot;
-use crate::hop::{Hop, Passed};
+use crate::hop::Hop;
 use crate::listener::file;
 use crate::metrics::Metrics;
 use crate::ports::Ports;
+use crate::stage::Stage;
 
-/// Behaviour and ports; what changes is the snapshot of definitions.
+/// Name of the durable consumer of ADMITTED that all matchers share.
+pub const MATCHER_CONSUMER: &str = "matcher";
+
+/// Asks the strategies that are active when a frame comes.
 #[derive(Debug)]
 pub struct Matcher {
     ports: Ports,
-    definitions: watch::Receiver<Arc<Snapshot>>,
     next: Hop<MatchedFrame>,
     metrics: Metrics,
 }
@@ -35,53 +35,28 @@ pub struct Matcher {
 impl Matcher {
     /// A matcher that passes on to `next`.
     #[must_use]
-    pub fn new(
-        ports: Ports,
-        definitions: watch::Receiver<Arc<Snapshot>>,
-        next: Hop<MatchedFrame>,
-        metrics: Metrics,
-    ) -> Self {
-        Self { ports, definitions, next, metrics }
+    pub fn new(ports: Ports, next: Hop<MatchedFrame>, metrics: Metrics) -> Self {
+        Self { ports, next, metrics }
     }
 }
 
-impl Actor for Matcher {
-    type Msg = Passed<AdmittedFrame>;
-    type State = ();
-    type Arguments = ();
+impl Stage for Matcher {
+    type Input = AdmittedFrame;
 
-    async fn pre_start(
-        &self,
-        _myself: ActorRef<Self::Msg>,
-        (): (),
-    ) -> Result<(), ActorProcessingErr> {
-        Ok(())
-    }
-
-    async fn handle(
-        &self,
-        _myself: ActorRef<Self::Msg>,
-        message: Passed<AdmittedFrame>,
-        (): &mut (),
-    ) -> Result<(), ActorProcessingErr> {
-        let snapshot = self.definitions.borrow().clone();
+    fn take(&mut self, frame: AdmittedFrame) -> BoxFuture<'static, bool> {
+        let snapshot = self.ports.definitions.borrow().clone();
         let mut dead = Vec::new();
         let mut counted = Counted::default();
-        let events = message
-            .frame
+        let events = frame
             .events
             .into_iter()
             .map(|event| matched(&snapshot, event, &mut dead, &mut counted))
             .collect();
         self.metrics.matched(counted.hits, counted.misses);
-        let (ports, next, done) = (self.ports.clone(), self.next.clone(), message.done);
-        tokio::spawn(async move {
-            if file(&ports, dead).await && next.pass(MatchedFrame { events }).await {
-                // Whoever gave up waiting lets the source come again.
-                let _ = done.send(());
-            }
-        });
-        Ok(())
+        let (ports, next) = (self.ports.clone(), self.next.clone());
+        Box::pin(
+            async move { file(&ports, dead).await && next.pass(MatchedFrame { events }).await },
+        )
     }
 }
 

@@ -3,28 +3,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use fermata_core::identity::PartitionId;
 use fermata_executors::Executors;
-use fermata_jetstream::SharedConsumerOptions;
-use fermata_jetstream::topology::{ADMITTED_STREAM, MATCHED_STREAM};
-use fermata_wire::subjects::{ADMITTED, MATCHED};
+use futures_util::future::join_all;
+use ractor::rpc::CallResult;
 use ractor::{
     Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent,
 };
-use tokio::task::JoinHandle;
 
-use crate::builder::Builder;
 use crate::coordinator::{Coordinator, CoordinatorMessage, PartitionStatus};
 use crate::engine::Role;
-use crate::hop::{Hop, feed};
+use crate::intake::Intake;
 use crate::lease_keeper::{LeaseKeeper, LeaseKeeperMessage};
-use crate::listener::Listener;
-use crate::matcher::Matcher;
 use crate::metrics::Metrics;
 use crate::node_runner::{NodeRunner, NodeRunnerMessage};
+use crate::partitions::{Drained, Partitions};
 use crate::ports::Ports;
 
 /// Restarts of one actor that are allowed in a row before the process gives up:
@@ -58,14 +53,17 @@ pub enum SupervisorMessage {
     Disown(PartitionId),
     /// Another worker should own the partition: finish and give it back.
     GiveBack(PartitionId),
-    /// A partition has finished and ended.
-    Drained(PartitionId),
+    /// This coordinator of a partition that is given back has ended; none ran
+    /// when none is named.
+    Drained(PartitionId, Option<ActorId>),
     /// Start a child again.
     Restart(Child),
     /// How the partitions stand.
     Status(RpcReplyPort<Vec<PartitionStatus>>),
     /// Finish, give everything back, end.
     Drain(RpcReplyPort<()>),
+    /// All is given back.
+    End(RpcReplyPort<()>),
 }
 
 /// A child by what it does.
@@ -98,21 +96,13 @@ pub struct Supervisor {
 #[derive(Debug, Default)]
 pub struct SupervisorState {
     names: BTreeMap<ActorId, Child>,
-    intake: Vec<ActorCell>,
-    feeds: Vec<JoinHandle<()>>,
+    intake: Intake,
     runner: Option<ActorRef<NodeRunnerMessage>>,
     keeper: Option<ActorRef<LeaseKeeperMessage>>,
-    coordinators: BTreeMap<PartitionId, ActorRef<CoordinatorMessage>>,
-    leases: BTreeMap<PartitionId, u64>,
+    partitions: Partitions<ActorRef<CoordinatorMessage>>,
     /// Restarts in a row, and when the last failure was.
     restarts: BTreeMap<Child, (u32, Instant)>,
     draining: bool,
-}
-
-impl Drop for SupervisorState {
-    fn drop(&mut self) {
-        self.feeds.iter().for_each(JoinHandle::abort);
-    }
 }
 
 impl Actor for Supervisor {
@@ -142,45 +132,37 @@ impl Actor for Supervisor {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             SupervisorMessage::Own(partition, until_ms) => {
-                state.leases.insert(partition, until_ms);
-                let child = Child::Coordinator(partition);
-                if let Err(error) = self.start(&myself, child, state).await {
-                    self.restart_later(&myself, child, error, state)?;
-                }
+                state.partitions.leased(partition, until_ms);
+                self.start_or_later(&myself, Child::Coordinator(partition), state).await?;
             }
             SupervisorMessage::LeaseUntil(partition, until_ms) => {
-                state.leases.insert(partition, until_ms);
-                if let Some(coordinator) = state.coordinators.get(&partition) {
+                if let Some(coordinator) = state.partitions.renewed(partition, until_ms) {
                     let _ = coordinator.cast(CoordinatorMessage::LeaseUntil(until_ms));
                 }
             }
             SupervisorMessage::Disown(partition) => {
-                state.leases.remove(&partition);
-                if let Some(coordinator) = state.coordinators.remove(&partition) {
+                if let Some(coordinator) = state.partitions.lost(partition) {
                     coordinator.stop(Some("the lease is gone".to_owned()));
                 }
             }
-            SupervisorMessage::GiveBack(partition) => match state.coordinators.get(&partition) {
+            SupervisorMessage::GiveBack(partition) => match state.partitions.give_back(partition) {
                 Some(coordinator) => drain_later(myself, partition, coordinator.clone()),
-                None => myself.cast(SupervisorMessage::Drained(partition))?,
+                None => myself.cast(SupervisorMessage::Drained(partition, None))?,
             },
-            SupervisorMessage::Drained(partition) => {
-                state.leases.remove(&partition);
-                state.coordinators.remove(&partition);
-                if let Some(keeper) = &state.keeper {
-                    keeper.cast(LeaseKeeperMessage::Released(partition))?;
-                }
+            SupervisorMessage::Drained(partition, actor) => {
+                self.drained(&myself, partition, actor, state).await?;
             }
             SupervisorMessage::Restart(child) => {
-                if let Err(error) = self.start(&myself, child, state).await {
-                    self.restart_later(&myself, child, error, state)?;
-                }
+                self.start_or_later(&myself, child, state).await?;
             }
             SupervisorMessage::Status(reply) => {
-                let _ = reply.send(status(state).await);
+                let coordinators = state.partitions.coordinators().cloned().collect();
+                tokio::spawn(answer_status(coordinators, reply));
             }
             SupervisorMessage::Drain(reply) => {
-                self.drain(state).await;
+                tokio::spawn(self.drain(myself, reply, state));
+            }
+            SupervisorMessage::End(reply) => {
                 let _ = reply.send(());
                 myself.stop(None);
             }
@@ -196,18 +178,13 @@ impl Actor for Supervisor {
     ) -> Result<(), ActorProcessingErr> {
         match event {
             SupervisionEvent::ActorFailed(actor, error) => {
-                if let Some(child) = state.names.remove(&actor.get_id()) {
+                if let Some(child) = forget(&actor, state) {
                     return self.restart_later(&myself, child, error, state);
                 }
+                tracing::warn!(%error, "an actor failed whose work another has taken over");
             }
             SupervisionEvent::ActorTerminated(actor, ..) => {
-                if let Some(Child::Coordinator(partition)) = state.names.remove(&actor.get_id()) {
-                    let present =
-                        state.coordinators.get(&partition).map(|present| present.get_id());
-                    if present == Some(actor.get_id()) {
-                        state.coordinators.remove(&partition);
-                    }
-                }
+                forget(&actor, state);
             }
             SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => {}
         }
@@ -226,7 +203,16 @@ impl Supervisor {
             return Ok(());
         }
         match child {
-            Child::Intake => self.start_intake(myself, state).await,
+            Child::Intake => {
+                // What is left of the stages ends before they begin anew.
+                state.names.retain(|_, child| *child != Child::Intake);
+                state.intake = Intake::default();
+                let supervisor = myself.get_cell();
+                state.intake =
+                    Intake::start(&self.ports, &self.roles, &self.metrics, &supervisor).await?;
+                state.names.extend(state.intake.actors().map(|actor| (actor, Child::Intake)));
+                Ok(())
+            }
             Child::NodeRunner => {
                 let runner = NodeRunner::new(self.ports.clone(), self.executors.clone());
                 let (runner, _) = Actor::spawn_linked(None, runner, (), myself.get_cell()).await?;
@@ -251,77 +237,49 @@ impl Supervisor {
         partition: PartitionId,
         state: &mut SupervisorState,
     ) -> Result<(), ActorProcessingErr> {
-        let (Some(until_ms), Some(runner)) = (state.leases.get(&partition), &state.runner) else {
+        let (Some(until_ms), Some(runner)) = (state.partitions.to_start(partition), &state.runner)
+        else {
             return Ok(());
         };
-        if state.coordinators.contains_key(&partition) {
-            return Ok(());
-        }
         let coordinator =
             Coordinator::new(self.ports.clone(), partition, runner.clone(), self.metrics.clone());
         let (coordinator, _) =
-            Actor::spawn_linked(None, coordinator, *until_ms, myself.get_cell()).await?;
+            Actor::spawn_linked(None, coordinator, until_ms, myself.get_cell()).await?;
         state.names.insert(coordinator.get_id(), Child::Coordinator(partition));
-        state.coordinators.insert(partition, coordinator);
+        state.partitions.started(partition, coordinator.get_id(), coordinator);
         Ok(())
     }
 
-    /// Stages that run here side by side are fused: they pass frames in memory.
-    async fn start_intake(
+    async fn start_or_later(
         &self,
         myself: &ActorRef<SupervisorMessage>,
+        child: Child,
         state: &mut SupervisorState,
     ) -> Result<(), ActorProcessingErr> {
-        for actor in state.intake.drain(..) {
-            state.names.remove(&actor.get_id());
-            actor.stop(None);
+        match self.start(myself, child, state).await {
+            Ok(()) => Ok(()),
+            Err(error) => self.restart_later(myself, child, error, state),
         }
-        state.feeds.drain(..).for_each(|feed| feed.abort());
-        let has = |role| self.roles.contains(&role);
-        let supervisor = || myself.get_cell();
-        let publisher = &self.ports.publisher;
-        let floor = Arc::new(AtomicU64::new(0));
-        let fused = has(Role::Listener) && has(Role::Matcher) && has(Role::Builder);
+    }
 
-        let builder = if has(Role::Builder) {
-            // What a fused chain acknowledges has reached the partitions. That
-            // holds for the whole floor only while no other process runs the
-            // stages apart: docs/failure-semantics.md says not to mix them.
-            let floor = if fused { floor.clone() } else { Arc::default() };
-            let (ports, definitions) = (self.ports.clone(), self.ports.definitions.clone());
-            let builder = Builder::new(ports, definitions, floor, self.metrics.clone());
-            let (builder, _) = Actor::spawn_linked(None, builder, (), supervisor()).await?;
-            state.intake.push(builder.get_cell());
-            if !has(Role::Matcher) {
-                let options = SharedConsumerOptions::new(MATCHED_STREAM, "builder");
-                let feed = feed(self.ports.clone(), options, builder.clone());
-                state.feeds.push(tokio::spawn(feed));
+    async fn drained(
+        &self,
+        myself: &ActorRef<SupervisorMessage>,
+        partition: PartitionId,
+        actor: Option<ActorId>,
+        state: &mut SupervisorState,
+    ) -> Result<(), ActorProcessingErr> {
+        match (state.partitions.drained(partition, actor), &state.keeper) {
+            (Drained::Release, Some(keeper)) => {
+                // One that failed holds no lease; this one runs out by itself.
+                let _ = keeper.cast(LeaseKeeperMessage::Released(partition));
+                Ok(())
             }
-            Hop::Memory(builder)
-        } else {
-            Hop::Stream { publisher: publisher.clone(), subject: MATCHED.into() }
-        };
-        let matcher = if has(Role::Matcher) {
-            let (ports, definitions) = (self.ports.clone(), self.ports.definitions.clone());
-            let matcher = Matcher::new(ports, definitions, builder, self.metrics.clone());
-            let (matcher, _) = Actor::spawn_linked(None, matcher, (), supervisor()).await?;
-            state.intake.push(matcher.get_cell());
-            if !has(Role::Listener) {
-                let options = SharedConsumerOptions::new(ADMITTED_STREAM, "matcher");
-                let feed = feed(self.ports.clone(), options, matcher.clone());
-                state.feeds.push(tokio::spawn(feed));
+            (Drained::StartAgain, _) => {
+                self.start_or_later(myself, Child::Coordinator(partition), state).await
             }
-            Hop::Memory(matcher)
-        } else {
-            Hop::Stream { publisher: publisher.clone(), subject: ADMITTED.into() }
-        };
-        if has(Role::Listener) {
-            let listener = Listener::new(self.ports.clone(), matcher, floor);
-            let (listener, _) = Actor::spawn_linked(None, listener, (), supervisor()).await?;
-            state.intake.push(listener.get_cell());
+            (Drained::Release, None) | (Drained::Nothing, _) => Ok(()),
         }
-        state.names.extend(state.intake.iter().map(|actor| (actor.get_id(), Child::Intake)));
-        Ok(())
     }
 
     fn restart_later(
@@ -331,9 +289,6 @@ impl Supervisor {
         error: ActorProcessingErr,
         state: &mut SupervisorState,
     ) -> Result<(), ActorProcessingErr> {
-        if let Child::Coordinator(partition) = child {
-            state.coordinators.remove(&partition);
-        }
         let (restarts, failed_at) =
             state.restarts.entry(child).or_insert_with(|| (0, Instant::now()));
         if failed_at.elapsed() >= RESTARTS_FORGOTTEN_AFTER {
@@ -351,29 +306,48 @@ impl Supervisor {
     }
 
     /// Children first, sources before sinks: a stopped parent would kill them.
-    async fn drain(&self, state: &mut SupervisorState) {
+    /// Leases are kept meanwhile, so this goes on beside the supervisor.
+    fn drain(
+        &self,
+        myself: ActorRef<SupervisorMessage>,
+        reply: RpcReplyPort<()>,
+        state: &mut SupervisorState,
+    ) -> impl Future<Output = ()> + Send + use<> {
         state.draining = true;
-        state.feeds.drain(..).for_each(|feed| feed.abort());
-        for actor in state.intake.drain(..).rev() {
-            // What it holds already it passes on: dropped, it would come again
-            // only when the broker has waited for its acknowledgement.
-            let _ = actor.drain_and_wait(Some(DRAIN_LIMIT)).await;
-        }
-        let partitions = std::mem::take(&mut state.coordinators);
-        for coordinator in partitions.values() {
-            let _ = coordinator.call(CoordinatorMessage::Drain, Some(DRAIN_LIMIT)).await;
-            let _ = coordinator.stop_and_wait(None, Some(DRAIN_LIMIT)).await;
-        }
-        if let Some(runner) = state.runner.take() {
-            let _ = runner.drain_and_wait(Some(DRAIN_LIMIT)).await;
-        }
-        self.ports.publisher.flush().await;
-        if let Some(keeper) = state.keeper.take() {
-            let owned = partitions.into_keys().collect::<Vec<_>>();
-            let leave = |reply| LeaseKeeperMessage::Leave(owned, reply);
-            let _ = keeper.call(leave, Some(DRAIN_LIMIT)).await;
+        let intake = std::mem::take(&mut state.intake);
+        let coordinators = state.partitions.coordinators().cloned().collect::<Vec<_>>();
+        let (runner, keeper) = (state.runner.clone(), state.keeper.clone());
+        let (publisher, broker) = (self.ports.publisher.clone(), self.ports.broker.clone());
+        async move {
+            intake.drain(DRAIN_LIMIT).await;
+            join_all(coordinators.iter().map(drain_coordinator)).await;
+            if let Some(runner) = runner {
+                let _ = runner.drain_and_wait(Some(DRAIN_LIMIT)).await;
+            }
+            publisher.flush().await;
+            let _ = tokio::time::timeout(DRAIN_LIMIT, broker.flush()).await;
+            if let Some(keeper) = keeper {
+                let _ = keeper.call(LeaseKeeperMessage::Leave, Some(DRAIN_LIMIT)).await;
+            }
+            // A supervisor that is gone has nobody to end.
+            let _ = myself.cast(SupervisorMessage::End(reply));
         }
     }
+}
+
+/// Strikes an actor off; tells what it was, unless another has taken its place.
+fn forget(actor: &ActorCell, state: &mut SupervisorState) -> Option<Child> {
+    let child = state.names.remove(&actor.get_id())?;
+    let is_present = match child {
+        Child::Coordinator(partition) => state.partitions.ended(partition, actor.get_id()),
+        Child::Intake | Child::NodeRunner | Child::LeaseKeeper => true,
+    };
+    is_present.then_some(child)
+}
+
+async fn drain_coordinator(coordinator: &ActorRef<CoordinatorMessage>) {
+    let _ = coordinator.call(CoordinatorMessage::Drain, Some(DRAIN_LIMIT)).await;
+    let _ = coordinator.stop_and_wait(None, Some(DRAIN_LIMIT)).await;
 }
 
 fn drain_later(
@@ -382,20 +356,23 @@ fn drain_later(
     coordinator: ActorRef<CoordinatorMessage>,
 ) {
     tokio::spawn(async move {
-        let _ = coordinator.call(CoordinatorMessage::Drain, Some(DRAIN_LIMIT)).await;
-        let _ = coordinator.stop_and_wait(None, Some(DRAIN_LIMIT)).await;
-        let _ = myself.cast(SupervisorMessage::Drained(partition));
+        drain_coordinator(&coordinator).await;
+        let drained = SupervisorMessage::Drained(partition, Some(coordinator.get_id()));
+        let _ = myself.cast(drained);
     });
 }
 
-async fn status(state: &SupervisorState) -> Vec<PartitionStatus> {
-    let mut found = Vec::new();
-    for coordinator in state.coordinators.values() {
-        if let Ok(ractor::rpc::CallResult::Success(status)) =
-            coordinator.call(CoordinatorMessage::Status, Some(STATUS_LIMIT)).await
-        {
-            found.push(status);
-        }
-    }
-    found
+async fn answer_status(
+    coordinators: Vec<ActorRef<CoordinatorMessage>>,
+    reply: RpcReplyPort<Vec<PartitionStatus>>,
+) {
+    let asked = coordinators
+        .iter()
+        .map(|coordinator| coordinator.call(CoordinatorMessage::Status, Some(STATUS_LIMIT)));
+    let answers = join_all(asked).await.into_iter();
+    let found = answers.filter_map(|answer| match answer {
+        Ok(CallResult::Success(status)) => Some(status),
+        Ok(CallResult::Timeout | CallResult::SenderError) | Err(_) => None,
+    });
+    let _ = reply.send(found.collect());
 }

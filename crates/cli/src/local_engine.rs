@@ -13,10 +13,13 @@
 use std::collections::BTreeSet;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use fermata_actors::readiness::NotReady;
 use fermata_actors::{Engine, EngineConfig, Role};
 use fermata_audit::Signer;
 use fermata_executors::{ExecutorsConfig, PluginTarget};
+use fermata_jetstream::leases::is_worker_name;
 use fermata_jetstream::{Durability, ManagedServer, ServerOptions, Topology};
 
 use crate::arguments::{GlobalArguments, URL_FILE};
@@ -30,6 +33,13 @@ const KEY_NAME: &str = "fermata-audit";
 /// How much of the broker's file store an engine's streams may reserve: what a
 /// small disk has, so that a first try does not fail on a laptop.
 const STREAM_ROOM_BYTES: i64 = 8 * 1024 * 1024 * 1024;
+
+/// How long an engine may take until what is published is decided at once. A
+/// takeover replays its journal, and the leases of a worker that died run out in 15 s.
+pub const READY_LIMIT: Duration = Duration::from_secs(300);
+
+/// How often it says what it waits for.
+pub const TELL_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A broker of the engine's own.
 #[derive(Debug, Clone, Copy)]
@@ -122,6 +132,34 @@ impl LocalEngine {
         &self.engine
     }
 
+    /// Waits until what is published is decided at once; says every
+    /// [`TELL_INTERVAL`] what it waits for.
+    ///
+    /// # Errors
+    ///
+    /// When that takes longer than [`READY_LIMIT`], or the engine ends by itself.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped.
+    pub async fn ready(&self) -> Result<(), CliError> {
+        let begun = Instant::now();
+        loop {
+            let source = match self.engine.ready_within(TELL_INTERVAL).await {
+                Ok(()) => return Ok(()),
+                Err(NotReady::Waiting { awaited, .. }) if begun.elapsed() < READY_LIMIT => {
+                    tracing::warn!(%awaited, "the engine is not ready yet");
+                    continue;
+                }
+                Err(NotReady::Waiting { awaited, .. }) => {
+                    Box::new(NotReady::Waiting { limit: READY_LIMIT, awaited })
+                }
+                Err(ended @ NotReady::Ended) => Box::new(ended),
+            };
+            return Err(CliError::Failed { action: "starting the engine".to_owned(), source });
+        }
+    }
+
     /// What other commands of this program need to reach it.
     #[must_use]
     pub fn arguments(&self, global: &GlobalArguments) -> GlobalArguments {
@@ -195,8 +233,7 @@ pub fn worker_file(data_dir: &Path) -> PathBuf {
 /// The name given, or the one that this folder has had since it was made.
 fn worker_name(start: &Start<'_>) -> Result<String, CliError> {
     if let Some(name) = start.name {
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-        if name.is_empty() || name.len() > 64 || !name.bytes().all(allowed) {
+        if !is_worker_name(name) {
             let refused =
                 format!("`{name}` cannot name a worker; use letters, digits, `-` and `_`");
             return Err(CliError::Usage(refused));

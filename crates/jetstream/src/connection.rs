@@ -208,6 +208,24 @@ impl Broker {
         self.publishing.link.borrow().connected && self.consuming.link.borrow().connected
     }
 
+    /// How often a connection was lost so far. Where it has not moved between two reads, they were read over
+    /// the same connections.
+    pub fn interruptions(&self) -> u64 {
+        self.publishing.link.borrow().interruptions + self.consuming.link.borrow().interruptions
+    }
+
+    /// Waits until what was sent over both connections, acknowledgements included, is written to the server's
+    /// sockets. What is only queued is lost with the last user of a connection.
+    ///
+    /// # Cancel safety
+    /// Can be dropped.
+    pub async fn flush(&self) {
+        for connection in [&self.publishing, &self.consuming] {
+            // An error means that the client is closed for good, and nothing is left to write.
+            let _ = connection.client.flush().await;
+        }
+    }
+
     /// Waits until both connections are up.
     ///
     /// # Cancel safety

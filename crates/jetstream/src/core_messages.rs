@@ -10,11 +10,15 @@ use async_nats::{HeaderMap, Message, Request, RequestErrorKind, Subject, Subscri
 use bytes::Bytes;
 use futures_util::StreamExt;
 use thiserror::Error;
+use tokio::time::timeout;
 
 use crate::connection::Broker;
 
 /// How many messages a subscription may fall behind: the client library's default.
 pub const SUBSCRIPTION_CAPACITY: usize = 65_536;
+
+/// How long the server may take to confirm a subscription. It does so within a round trip; a lost connection takes longer.
+pub const SUBSCRIBE_LIMIT: Duration = Duration::from_secs(10);
 
 /// Why a message could not be sent, asked or listened for.
 #[derive(Debug, Error)]
@@ -39,6 +43,14 @@ pub enum CoreMessageError {
         /// Why not.
         #[source]
         source: async_nats::SubscribeError,
+    },
+    /// The server did not show in time that it has the subscription.
+    #[error(
+        "the server did not confirm the subscription to `{subject}` within {SUBSCRIBE_LIMIT:?}"
+    )]
+    NotConfirmed {
+        /// What to.
+        subject: String,
     },
     /// Nobody listens on the subject.
     #[error("nobody answers on `{subject}`")]
@@ -129,10 +141,11 @@ impl CoreMessages {
         self.broker.publishing().client.flush().await.map_err(CoreMessageError::Flush)
     }
 
-    /// Listens on a subject (`*` is one token, `>` the rest).
+    /// Listens on a subject (`*` is one token, `>` the rest). What anybody sends over the same server after
+    /// this has returned is received; other servers of a cluster learn of it a little later.
     ///
     /// # Errors
-    /// When the subject is not valid or the connection closed for good.
+    /// When the subject is not valid, the connection closed for good, or the server silent for [`SUBSCRIBE_LIMIT`].
     ///
     /// # Cancel safety
     /// Can be dropped.
@@ -140,9 +153,20 @@ impl CoreMessages {
         let client = &self.broker.consuming().client;
         let failed = |source| CoreMessageError::Subscribe { subject: subject.to_owned(), source };
         let subscriber = client.subscribe(subject.to_owned()).await.map_err(failed)?;
-        // The server may not know of it until the socket is written; then a message sent right now would be missed.
-        client.flush().await.map_err(CoreMessageError::Flush)?;
-        Ok(Subscription { subscriber })
+        // The library's flush waits for the socket alone, and a message over our other connection can overtake
+        // what lies in it. The server reads a connection in order: what comes back was sent behind the subscription.
+        let inbox = client.new_inbox();
+        let mut echo = client.subscribe(inbox.clone()).await.map_err(failed)?;
+        client
+            .publish(inbox.clone(), Bytes::new())
+            .await
+            .map_err(|source| CoreMessageError::Publish { subject: inbox, source })?;
+        match timeout(SUBSCRIBE_LIMIT, echo.next()).await {
+            Ok(Some(_)) => Ok(Subscription { subscriber }),
+            Ok(None) | Err(_) => {
+                Err(CoreMessageError::NotConfirmed { subject: subject.to_owned() })
+            }
+        }
     }
 
     /// Asks a question and waits for the first answer.

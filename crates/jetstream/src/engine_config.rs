@@ -12,7 +12,7 @@ use crate::{
     topology::{CONFIG_STREAM, CONFIG_SUBJECT},
 };
 
-/// How often the append is tried while its outcome stays unknown.
+/// How often the append is tried while its outcome stays unknown, or others write at the same time.
 const TRIES_MAX: u32 = 3;
 
 /// Why there is no agreement.
@@ -32,17 +32,15 @@ pub enum EngineConfigError {
     /// The message that is there could not be read.
     #[error("could not read the configuration in stream `{CONFIG_STREAM}`")]
     Read(#[from] ReadError),
-    /// The first message is gone although the stream has moved on.
-    #[error("stream `{CONFIG_STREAM}` no longer holds its first message")]
-    Gone,
 }
 
 /// Stores `payload` as the engine's configuration if there is none, and returns the one that holds.
 ///
-/// Of several starters at once one wins; all get the winner's bytes.
+/// The one that holds is the first message that names its writer ([`crate::WRITER_HEADER`]). Of several
+/// starters at once one wins; all get the winner's bytes. Foreign messages before it are stepped over.
 ///
 /// # Errors
-/// When the broker refuses, does not answer, or the message is gone.
+/// When the broker refuses or does not answer.
 ///
 /// # Cancel safety
 /// The message may have been stored.
@@ -53,18 +51,24 @@ pub async fn agree_on_engine_config(
     payload: Bytes,
 ) -> Result<StoredMessage, EngineConfigError> {
     for _ in 0..TRIES_MAX {
-        match publisher.append(CONFIG_SUBJECT, 0, writer, payload.clone()).await {
-            PublishOutcome::Stored { .. }
-            | PublishOutcome::Refused { refusal: Refusal::WrongLastSequence { .. }, .. } => {
-                return read_engine_config(broker).await?.ok_or(EngineConfigError::Gone);
-            }
+        let last = match find(broker).await? {
+            Found::Config(stored) => return Ok(stored),
+            Found::None { last } => last,
+        };
+        match publisher.append(CONFIG_SUBJECT, last, writer, payload.clone()).await {
+            PublishOutcome::Refused { refusal: Refusal::WrongLastSequence { .. }, .. }
+            | PublishOutcome::Stored { .. }
+            | PublishOutcome::Unknown => {}
             PublishOutcome::Refused { code, description, .. } => {
                 return Err(EngineConfigError::Refused { code, description });
             }
-            PublishOutcome::Unknown => {}
         }
     }
-    Err(EngineConfigError::Unknown)
+    // Whoever was first, and be it this process.
+    match find(broker).await? {
+        Found::Config(stored) => Ok(stored),
+        Found::None { .. } => Err(EngineConfigError::Unknown),
+    }
 }
 
 /// Reads the engine's configuration; nothing when none was stored yet.
@@ -75,5 +79,34 @@ pub async fn agree_on_engine_config(
 /// # Cancel safety
 /// Can be dropped.
 pub async fn read_engine_config(broker: &Broker) -> Result<Option<StoredMessage>, ReadError> {
-    StreamReader::new(broker).read_one(CONFIG_STREAM, 1).await
+    match find(broker).await? {
+        Found::Config(stored) => Ok(Some(stored)),
+        Found::None { .. } => Ok(None),
+    }
+}
+
+/// What the stream holds.
+enum Found {
+    Config(StoredMessage),
+    /// No configuration up to the stream's end.
+    None {
+        last: u64,
+    },
+}
+
+async fn find(broker: &Broker) -> Result<Found, ReadError> {
+    let reader = StreamReader::new(broker);
+    let last = reader.stream_state(CONFIG_STREAM).await?.last_sequence;
+    for sequence in 1..=last {
+        match reader.read_one(CONFIG_STREAM, sequence).await? {
+            Some(stored) if stored.writer.is_some() => return Ok(Found::Config(stored)),
+            Some(_) => tracing::warn!(
+                stream = CONFIG_STREAM,
+                sequence,
+                "a message without writer is no configuration and is stepped over"
+            ),
+            None => {}
+        }
+    }
+    Ok(Found::None { last })
 }

@@ -3,15 +3,26 @@
 //! A lease is a key that expires after [`crate::topology::LEASE_TTL`] unless it is renewed at the revision
 //! that its holder last wrote. What makes ownership safe is the fence of the journal, not this.
 
+use std::collections::BTreeMap;
+
 use async_nats::jetstream::kv::{CreateErrorKind, Entry, Operation, Store, UpdateErrorKind, Watch};
 use bytes::Bytes;
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use thiserror::Error;
 
 use crate::{connection::Broker, topology::LEASES_BUCKET};
 
 /// Prefix of the keys by which workers show that they live.
 const WORKER_PREFIX: &str = "worker.";
+
+/// Prefix of the keys of partitions' owners.
+const PARTITION_PREFIX: &str = "partition.";
+
+/// Longest name of a worker, in bytes: it is a token of a subject and a field of records.
+pub const WORKER_NAME_BYTES_MAX: usize = 64;
+
+/// Leases that are read at the same time.
+const READS_AT_ONCE: usize = 32;
 
 /// Why a lease operation has no result. A change may have been made all the same.
 #[derive(Debug, Error)]
@@ -42,6 +53,38 @@ pub struct Lease {
     pub holder: Bytes,
     /// Revision to renew or release at.
     pub revision: u64,
+}
+
+impl Lease {
+    /// The worker that holds it; nothing when what stands there is no worker's name, so nobody's lease.
+    pub fn worker(&self) -> Option<&str> {
+        std::str::from_utf8(&self.holder).ok().filter(|name| is_worker_name(name))
+    }
+
+    /// Whether a worker wrote this about itself, or about a partition.
+    fn is_ours(&self) -> bool {
+        match self.key.strip_prefix(WORKER_PREFIX) {
+            Some(worker) => self.worker() == Some(worker),
+            None => self.key.starts_with(PARTITION_PREFIX) && self.worker().is_some(),
+        }
+    }
+}
+
+/// Whether a text can name a worker: letters, digits, `-` and `_`, at most [`WORKER_NAME_BYTES_MAX`].
+pub fn is_worker_name(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    !text.is_empty() && text.len() <= WORKER_NAME_BYTES_MAX && text.bytes().all(allowed)
+}
+
+/// What the bucket holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Workers that live, by name, in order.
+    pub workers: Vec<String>,
+    /// Who holds which lease, by key.
+    pub leases: BTreeMap<String, Lease>,
+    /// What no worker wrote: another program's keys, or a key of ours with bytes that name nobody.
+    pub foreign: Vec<Lease>,
 }
 
 /// What became of the wish for a lease.
@@ -87,7 +130,7 @@ pub fn worker_key(worker: &str) -> String {
 
 /// Key of the owner of a partition.
 pub fn partition_key(partition: &str) -> String {
-    format!("partition.{partition}")
+    format!("{PARTITION_PREFIX}{partition}")
 }
 
 impl Leases {
@@ -171,7 +214,7 @@ impl Leases {
         }))
     }
 
-    /// The workers that live, by id, in order.
+    /// The workers that live, by name, in order. A key that its worker did not write itself is no worker.
     ///
     /// # Errors
     /// When the broker refuses or does not answer.
@@ -179,16 +222,59 @@ impl Leases {
     /// # Cancel safety
     /// Can be dropped.
     pub async fn live_workers(&self) -> Result<Vec<String>, LeaseError> {
-        let keys = self.store.keys().await.map_err(LeaseError::new("list", "worker.*"))?;
-        let keys: Vec<String> =
-            keys.try_collect().await.map_err(LeaseError::new("list", "worker.*"))?;
-        let mut workers: Vec<String> = keys
-            .iter()
-            .filter_map(|key| key.strip_prefix(WORKER_PREFIX))
-            .map(str::to_owned)
-            .collect();
-        workers.sort_unstable();
-        Ok(workers)
+        Ok(self.workers().await?.workers)
+    }
+
+    /// What the bucket holds below the keys of workers.
+    ///
+    /// # Errors
+    /// When the broker refuses or does not answer.
+    ///
+    /// # Cancel safety
+    /// Can be dropped.
+    pub async fn workers(&self) -> Result<Held, LeaseError> {
+        self.read(|key| key.starts_with(WORKER_PREFIX)).await
+    }
+
+    /// Everything that the bucket holds.
+    ///
+    /// # Errors
+    /// When the broker refuses or does not answer.
+    ///
+    /// # Cancel safety
+    /// Can be dropped.
+    pub async fn held(&self) -> Result<Held, LeaseError> {
+        self.read(|_| true).await
+    }
+
+    async fn read(&self, wanted: impl Fn(&str) -> bool) -> Result<Held, LeaseError> {
+        let keys = self.store.keys().await.map_err(LeaseError::new("list", ">"))?;
+        let keys: Vec<String> = keys.try_collect().await.map_err(LeaseError::new("list", ">"))?;
+        let keys = keys.into_iter().filter(|key| wanted(key));
+        let leases: Vec<Option<Lease>> = stream::iter(keys)
+            .map(|key| async move {
+                if is_readable(&key) {
+                    return self.get(&key).await;
+                }
+                let holder = Bytes::new();
+                Ok(Some(Lease { key, holder, revision: 0 }))
+            })
+            .buffer_unordered(READS_AT_ONCE)
+            .try_collect()
+            .await?;
+        let mut held = Held::default();
+        for lease in leases.into_iter().flatten() {
+            if !lease.is_ours() {
+                held.foreign.push(lease);
+                continue;
+            }
+            if let Some(worker) = lease.key.strip_prefix(WORKER_PREFIX) {
+                held.workers.push(worker.to_owned());
+            }
+            held.leases.insert(lease.key.clone(), lease);
+        }
+        held.workers.sort_unstable();
+        Ok(held)
     }
 
     /// Watches all leases: first what holds now, then every change, expiry included.
@@ -228,6 +314,12 @@ impl LeaseWatch {
             .map(|entry| entry.map(change))
             .map_err(LeaseError::new("watch", ">"))
     }
+}
+
+/// Whether the library takes a key; a subject can hold what it refuses.
+fn is_readable(key: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-/_=.".contains(&byte);
+    !key.is_empty() && key.bytes().all(allowed) && !key.starts_with('.') && !key.ends_with('.')
 }
 
 fn change(entry: Entry) -> LeaseChange {

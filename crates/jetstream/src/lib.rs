@@ -9,7 +9,7 @@
 //! - [`reader`] replays a stream by sequence; [`epoch_consumer`] follows the commands of a partition;
 //!   [`shared_consumer`] shares a stream between workers and acknowledges one by one.
 //! - [`topology`] is the list of streams as data; [`leases`] and [`definitions_store`] keep small things.
-//! - [`janitor`] makes room and tells how far a shared consumer has come.
+//! - [`progress`] tells how far a shared consumer has come.
 //! - [`core_messages`] are messages that nobody stores.
 
 pub mod api;
@@ -21,10 +21,10 @@ mod delivery;
 pub mod engine_config;
 pub mod epoch_consumer;
 mod follower;
-pub mod janitor;
 pub mod leases;
 pub mod monitoring;
 pub mod outcome;
+pub mod progress;
 pub mod publisher;
 mod pull;
 pub mod reader;

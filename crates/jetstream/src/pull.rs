@@ -7,7 +7,7 @@ use std::{future::poll_fn, task::Poll, time::Duration};
 
 use async_nats::{Client, Message, StatusCode, Subject, Subscriber};
 use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, task::unconstrained, time::Instant};
 
@@ -280,6 +280,14 @@ impl Pull {
             Poll::Ready(true)
         }))
         .await
+    }
+
+    /// Appends what has arrived to `into` without asking for more, so no more than was asked for.
+    pub(crate) fn take_arrived(&mut self, into: &mut Vec<Message>) {
+        while let Some(Some(message)) = self.subscriber.next().now_or_never() {
+            self.heard = Instant::now();
+            self.take(message, into);
+        }
     }
 
     fn take(&mut self, message: Message, into: &mut Vec<Message>) {

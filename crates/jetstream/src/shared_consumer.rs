@@ -3,7 +3,7 @@
 //! Never all up to one: that acknowledges what a neighbour still holds. Nothing that was received
 //! before the connection was lost is acknowledged after it; the broker delivers it again.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use async_nats::{Client, HeaderMap, Message, Subject};
 use bytes::Bytes;
@@ -121,6 +121,8 @@ pub struct SharedConsumer {
     pull: Option<Pull>,
     session: Arc<AckSession>,
     scratch: Vec<Message>,
+    /// What [`SharedConsumer::keep`] found, in order; two requests' worth at the most.
+    arrived: VecDeque<Delivery>,
 }
 
 impl SharedConsumer {
@@ -137,7 +139,8 @@ impl SharedConsumer {
     ) -> Result<Self, SharedConsumerError> {
         let connection = broker.consuming().clone();
         let session = AckSession::new(&connection);
-        let mut consumer = Self { connection, options, pull: None, session, scratch: Vec::new() };
+        let (scratch, arrived) = (Vec::new(), VecDeque::new());
+        let mut consumer = Self { connection, options, pull: None, session, scratch, arrived };
         consumer.rebuild().await?;
         Ok(consumer)
     }
@@ -153,6 +156,10 @@ impl SharedConsumer {
     /// Nothing is lost when dropped.
     pub async fn next_batch(&mut self, max: usize) -> Result<Vec<Delivery>, SharedConsumerError> {
         let max = max.max(1);
+        self.arrived.retain(|delivery| delivery.acker.is_current());
+        if !self.arrived.is_empty() {
+            return Ok(self.arrived.drain(..max.min(self.arrived.len())).collect());
+        }
         loop {
             let Some(pull) = &mut self.pull else {
                 self.rebuild_patiently().await?;
@@ -182,6 +189,39 @@ impl SharedConsumer {
                 }
             }
         }
+    }
+
+    /// Tells the broker that what has arrived and was not taken yet is still wanted here, so that nobody
+    /// gets it a second time. To be called every third of the wait for an acknowledgement by whoever has
+    /// no room for more just now.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when dropped.
+    pub async fn keep(&mut self) {
+        self.take_arrived();
+        for delivery in &self.arrived {
+            delivery.acker.in_progress().await;
+        }
+    }
+
+    /// Ends this worker's share: what has arrived and was not taken goes to another worker at once.
+    ///
+    /// # Cancel safety
+    /// When dropped, what was not given back comes again after the broker's own wait.
+    pub async fn give_back(mut self) {
+        self.take_arrived();
+        for delivery in std::mem::take(&mut self.arrived) {
+            delivery.acker.nak(Duration::ZERO).await;
+        }
+    }
+
+    fn take_arrived(&mut self) {
+        let Some(pull) = &mut self.pull else { return };
+        self.scratch.clear();
+        pull.take_arrived(&mut self.scratch);
+        let session = &self.session;
+        self.arrived
+            .extend(self.scratch.drain(..).filter_map(|message| delivery(message, session)));
     }
 
     async fn rebuild_patiently(&mut self) -> Result<(), SharedConsumerError> {

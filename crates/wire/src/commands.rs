@@ -9,8 +9,8 @@ use crate::envelope::{Envelope, MessageKind, WireError, read, write_named};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CommandFrame {
-    /// Every event at or below this sequence of EVENTS is acknowledged, so its
-    /// commands were stored before this frame; 0 where the sender cannot tell.
+    /// The commands of every event at or below this sequence of EVENTS were
+    /// stored before this frame; 0 where the sender cannot tell yet.
     pub floor: u64,
     /// At least one.
     pub commands: Vec<Command>,

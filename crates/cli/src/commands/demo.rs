@@ -82,7 +82,7 @@ pub async fn run(
     let global = running.arguments(global);
     say(output, &format!("broker     {}  (data in {})", running.url(), data_dir.display()))?;
     say(output, &format!("plugins    {}  (counts effects per idempotency key)", plugins.url()))?;
-    running.engine().ready().await;
+    running.ready().await?;
     let figures = show(&arguments, &running, &plugins, &global, output).await;
     if arguments.keep && figures.is_ok() {
         let code = figures?;

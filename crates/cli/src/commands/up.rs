@@ -116,7 +116,7 @@ pub async fn run(
         engine: &arguments.engine,
     })
     .await?;
-    running.engine().ready().await;
+    running.ready().await?;
     if output.is_json() {
         output.json_line(&serde_json::json!({ "ready": true, "nats_url": running.url() }))?;
     } else {

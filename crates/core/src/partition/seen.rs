@@ -4,14 +4,12 @@ use std::collections::BTreeMap;
 
 use crate::identity::SourcePosition;
 
-/// The decided positions above a floor. Everything at or below the floor has
-/// been acknowledged to the broker, so the floor alone answers for it.
+/// The decided positions above a floor. The commands of everything at or below
+/// the floor were stored before those of who tells it, so it alone answers for
+/// them.
 ///
-/// Holds one bit per event above the floor. Where the intake stages are fused,
-/// the floor follows the broker's ack floor about once a second, which bounds
-/// it to what arrives in that time and to what the listener holds
-/// unacknowledged; where they run apart there is no floor yet, and it grows
-/// with every event.
+/// Holds one bit per event above the floor, which rises about once a second:
+/// what arrives in that time, and what the intake stages hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SeenPositions {
     floor: u64,

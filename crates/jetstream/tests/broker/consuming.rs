@@ -7,7 +7,7 @@ use fermata_jetstream::{
     EpochConsumer, EpochConsumerError, EpochConsumerOptions, PositionCheck, SharedConsumer,
     SharedConsumerOptions,
     epoch_consumer::check_position,
-    janitor::{SharedProgress, purge_below, shared_progress},
+    progress::{SharedProgress, shared_progress},
     reader::{FollowError, Holes, StreamReader},
     shared_consumer::ack_all_of,
 };
@@ -18,6 +18,16 @@ async fn delete(stage: &Stage, stream: &str, sequence: u64) {
     let body = format!("{{\"seq\":{sequence}}}");
     let answer = core
         .request(&format!("$JS.API.STREAM.MSG.DELETE.{stream}"), body.into(), SOON)
+        .await
+        .expect("an answer");
+    assert!(String::from_utf8_lossy(&answer.payload).contains("\"success\":true"), "{answer:?}");
+}
+
+async fn purge_below(stage: &Stage, stream: &str, first_kept: u64) {
+    let core = fermata_jetstream::core_messages::CoreMessages::new(&stage.broker);
+    let body = format!("{{\"seq\":{first_kept}}}");
+    let answer = core
+        .request(&format!("$JS.API.STREAM.PURGE.{stream}"), body.into(), SOON)
         .await
         .expect("an answer");
     assert!(String::from_utf8_lossy(&answer.payload).contains("\"success\":true"), "{answer:?}");
@@ -87,7 +97,7 @@ async fn a_start_beyond_the_end_is_refused_because_it_would_lose_what_comes_up_t
 async fn purged_messages_are_a_gap_unless_holes_are_allowed() {
     let stage = Stage::new().await;
     stage.fill("fermata.journal.0", 1..=10).await;
-    assert_eq!(purge_below(&stage.broker, "JOURNAL_0", 5).await.expect("purged"), 4);
+    purge_below(&stage, "JOURNAL_0", 5).await;
 
     let refused = StreamReader::new(&stage.broker).replay("JOURNAL_0", 1, Holes::Refused).await;
 
@@ -262,7 +272,7 @@ async fn a_recorded_position_is_checked_against_what_the_stream_holds() {
         PositionCheck::DifferentTimestamp { recorded_ns: time + 1, found_ns: time }
     );
     assert_eq!(check(9, time).await, PositionCheck::StreamEndsBefore { last: 3 });
-    purge_below(&stage.broker, "COMMANDS_0", 3).await.expect("purged");
+    purge_below(&stage, "COMMANDS_0", 3).await;
     assert_eq!(check(2, time).await, PositionCheck::Purged { first: 3 });
 }
 
@@ -316,6 +326,41 @@ async fn what_is_not_acknowledged_comes_again_and_what_is_does_not() {
         (again[0].stream_sequence, again[0].delivered_count),
         (forgotten.stream_sequence, 2)
     );
+}
+
+#[tokio::test]
+async fn what_waits_untaken_is_delivered_once_while_it_is_kept_and_to_another_once_given_back() {
+    let stage = Stage::new().await;
+    let acknowledge_within = Duration::from_secs(2);
+    let options = || SharedConsumerOptions {
+        acknowledge_within,
+        ..SharedConsumerOptions::new("EVENTS", "listener")
+    };
+    let mut consumer = SharedConsumer::open(&stage.broker, options()).await.expect("a consumer");
+    stage.fill("fermata.events.acme.order", 1..=5).await;
+    let mut taken = Vec::new();
+    while taken.is_empty() {
+        taken = consumer.next_batch(1).await.expect("a batch");
+    }
+
+    let mut tick = tokio::time::interval(acknowledge_within / 4);
+    for _ in 0..8 {
+        tick.tick().await;
+        taken[0].acker.in_progress().await;
+        consumer.keep().await;
+    }
+    while taken.len() < 3 {
+        taken.extend(consumer.next_batch(3 - taken.len()).await.expect("a batch"));
+    }
+    assert!(taken.iter().all(|delivery| delivery.delivered_count == 1), "{taken:?}");
+
+    let mut other = SharedConsumer::open(&stage.broker, options()).await.expect("a consumer");
+    consumer.give_back().await;
+    let mut given = BTreeSet::new();
+    while !given.is_superset(&[4, 5].into()) {
+        let batch = timeout(SOON, other.next_batch(10)).await.expect("in time").expect("a batch");
+        given.extend(batch.iter().map(|delivery| delivery.stream_sequence));
+    }
 }
 
 #[tokio::test]
@@ -428,6 +473,9 @@ async fn the_progress_of_a_shared_consumer_ends_where_acknowledgements_have_a_ho
     .await
     .expect("four are acknowledged");
 
-    assert_eq!(progress, SharedProgress { acknowledged_up_to: 2, unacknowledged: 1, waiting: 0 });
+    assert_eq!(
+        progress,
+        SharedProgress { acknowledged_up_to: 2, unacknowledged: 1, redelivered: 0, waiting: 0 }
+    );
     third.acker.ack().await;
 }

@@ -72,14 +72,29 @@ async fn a_released_lease_is_free_and_watchers_see_it() {
 }
 
 #[tokio::test]
-async fn live_workers_are_listed_by_id() {
+async fn live_workers_are_listed_by_name_and_what_no_worker_wrote_is_foreign() {
     let stage = Stage::new().await;
     let leases = Leases::open(&stage.broker).await.expect("leases");
-    for key in [worker_key("b"), worker_key("a"), partition_key("0")] {
-        leases.acquire(&key, Bytes::new()).await.expect("an answer");
+    for (key, holder) in [
+        (worker_key("b"), &b"b"[..]),
+        (worker_key("a"), b"a"),
+        (partition_key("0"), b"a"),
+        (partition_key("1"), b"\xff\x00"),
+        (worker_key("phantom"), b"\x93garbage"),
+        (worker_key("two.tokens"), b"two.tokens"),
+        ("another.program".to_owned(), b"a"),
+    ] {
+        leases.acquire(&key, Bytes::from_static(holder)).await.expect("an answer");
     }
+    // No key of a bucket, but a subject of its stream.
+    stage.fill("$KV.fermata-leases.worker.{}", 1..=1).await;
 
+    let held = leases.held().await.expect("a list");
+
+    assert_eq!(held.workers, ["a", "b"]);
     assert_eq!(leases.live_workers().await.expect("a list"), ["a", "b"]);
+    assert_eq!(held.leases.keys().collect::<Vec<_>>(), ["partition.0", "worker.a", "worker.b"]);
+    assert_eq!(held.foreign.len(), 5, "{:?}", held.foreign);
 }
 
 #[tokio::test]
@@ -161,6 +176,23 @@ async fn all_starters_agree_on_the_configuration_of_one_of_them() {
 }
 
 #[tokio::test]
+async fn a_configuration_is_agreed_on_over_foreign_messages() {
+    let stage = Stage::new().await;
+    stage.fill("fermata.config", 1..=3).await;
+    assert_eq!(read_engine_config(&stage.broker).await.expect("read"), None);
+
+    let agree = |bytes: &'static str| {
+        agree_on_engine_config(&stage.broker, &stage.publisher, "one", bytes.into())
+    };
+    let first = agree("1").await.expect("agreed");
+    stage.fill("fermata.config", 4..=4).await;
+    let second = agree("2").await.expect("agreed");
+
+    assert_eq!((first.sequence, first.payload.as_ref()), (4, &b"1"[..]));
+    assert_eq!(second, first);
+}
+
+#[tokio::test]
 async fn live_messages_reach_who_listens_and_a_question_without_listener_is_told() {
     let stage = Stage::new().await;
     let core = CoreMessages::new(&stage.broker);
@@ -176,6 +208,20 @@ async fn live_messages_reach_who_listens_and_a_question_without_listener_is_told
     );
     let silence = core.request("nobody", Bytes::new(), SOON).await;
     assert!(matches!(silence, Err(CoreMessageError::NoResponders { .. })), "{silence:?}");
+}
+
+#[tokio::test]
+async fn a_subscription_that_was_made_misses_nothing_that_is_sent_after_it() {
+    let stage = Stage::new().await;
+    let core = CoreMessages::new(&stage.broker);
+
+    for round in 0..500 {
+        let subject = format!("fermata.audit.tenant-{round}");
+        let mut feed = core.subscribe(&subject).await.expect("a subscription");
+        core.publish_core(subject, "entry".into()).await.expect("sent");
+        let heard = timeout(SOON, feed.next()).await;
+        heard.unwrap_or_else(|_| panic!("round {round}")).expect("a message");
+    }
 }
 
 #[tokio::test]

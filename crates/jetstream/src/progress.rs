@@ -1,44 +1,12 @@
-//! Making room: what lies below all readers is purged, and how far a shared consumer has come.
-//!
-//! What may go is the caller's decision; here is only the broom.
+//! How far the workers of a shared consumer have come together, and how far there is to go.
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::{
     api::{ApiError, ask},
     connection::Broker,
+    reader::{ReadError, stream_state},
 };
-
-#[derive(Serialize)]
-struct PurgeRequest {
-    seq: u64,
-}
-
-#[derive(Deserialize)]
-struct PurgeAnswer {
-    purged: u64,
-}
-
-/// Removes every message with a sequence below `first_kept` and tells how many went.
-///
-/// Always keep the last message of a fenced stream: its sequence and writer are what an append of
-/// unknown outcome is compared with.
-///
-/// # Errors
-/// When the stream denies purges, or the broker refuses or does not answer.
-///
-/// # Cancel safety
-/// The messages may be gone.
-pub async fn purge_below(broker: &Broker, stream: &str, first_kept: u64) -> Result<u64, ApiError> {
-    // The broker takes 0 for "all of them".
-    if first_kept <= 1 {
-        return Ok(0);
-    }
-    let operation = format!("STREAM.PURGE.{stream}");
-    let answer: PurgeAnswer =
-        ask(&broker.publishing().client, &operation, &PurgeRequest { seq: first_kept }).await?;
-    Ok(answer.purged)
-}
 
 /// How far all workers of a shared consumer have come together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +15,8 @@ pub struct SharedProgress {
     pub acknowledged_up_to: u64,
     /// How many messages are delivered and not acknowledged.
     pub unacknowledged: u64,
+    /// How many messages that are not acknowledged were delivered more than once.
+    pub redelivered: u64,
     /// How many messages were never delivered: the lag.
     pub waiting: u64,
 }
@@ -56,6 +26,8 @@ struct ConsumerInfo {
     ack_floor: AckFloor,
     #[serde(default)]
     num_ack_pending: u64,
+    #[serde(default)]
+    num_redelivered: u64,
     #[serde(default)]
     num_pending: u64,
 }
@@ -83,6 +55,20 @@ pub async fn shared_progress(
     Ok(SharedProgress {
         acknowledged_up_to: info.ack_floor.stream_seq,
         unacknowledged: info.num_ack_pending,
+        redelivered: info.num_redelivered,
         waiting: info.num_pending,
     })
+}
+
+/// Sequence of the newest message of `stream`; 0 when it holds none. Asked over the same connection as
+/// [`shared_progress`], so that of two answers the later one is not from another side of a broken cluster.
+///
+/// # Errors
+/// When the broker refuses or does not answer.
+///
+/// # Cancel safety
+/// Can be dropped.
+pub async fn end_of(broker: &Broker, stream: &str) -> Result<u64, ReadError> {
+    let state = stream_state(&broker.publishing().client, stream).await?;
+    Ok(if state.messages == 0 { 0 } else { state.last_sequence })
 }

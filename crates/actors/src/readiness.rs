@@ -1,0 +1,248 @@
+//! When a process is ready: what is published from then on finds every
+//! partition owned, here or elsewhere, and this process with the newest
+//! definitions.
+
+use std::fmt;
+use std::time::Duration;
+
+use fermata_core::identity::PartitionId;
+use fermata_core::partition::Definitions;
+use fermata_jetstream::leases::{Held, Lease, partition_key};
+use fermata_wire::MessageKind;
+use fermata_wire::envelope::decode_message;
+use thiserror::Error;
+
+use crate::coordinator::PartitionStatus;
+use crate::definitions::ACTIVE_KEY;
+use crate::engine::Engine;
+use crate::ports::Ports;
+
+/// How often it is looked at.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Partitions that a message names; the rest is counted.
+const NAMED_MAX: usize = 8;
+
+/// What a process waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Awaited {
+    /// No live worker holds the lease of these partitions: none with the role
+    /// runs, or the lease of one that died has not run out.
+    Owners(Vec<PartitionId>),
+    /// This process has the lease and does not own yet.
+    Takeover {
+        /// Which.
+        partition: PartitionId,
+        /// What its coordinator says.
+        state: &'static str,
+        /// Why it is halted.
+        reason: Option<String>,
+    },
+    /// Definitions of this revision have not arrived, or do not compile here.
+    Definitions(u64),
+    /// The broker did not say who holds what.
+    Broker(String),
+}
+
+impl fmt::Display for Awaited {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Owners(partitions) => {
+                let named = partitions.iter().take(NAMED_MAX).map(ToString::to_string);
+                let named = named.collect::<Vec<_>>().join(", ");
+                write!(formatter, "no live worker holds partition {named}")?;
+                match partitions.len().saturating_sub(NAMED_MAX) {
+                    0 => Ok(()),
+                    more => write!(formatter, " and {more} more"),
+                }
+            }
+            Self::Takeover { partition, state, reason: None } => {
+                write!(formatter, "partition {partition} is `{state}` here")
+            }
+            Self::Takeover { partition, state, reason: Some(reason) } => {
+                write!(formatter, "partition {partition} is `{state}` here: {reason}")
+            }
+            Self::Definitions(revision) => {
+                write!(formatter, "definitions of revision {revision} are not active here")
+            }
+            Self::Broker(error) => write!(formatter, "the leases cannot be read: {error}"),
+        }
+    }
+}
+
+/// A process that is not ready in time.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum NotReady {
+    /// Something is missing.
+    #[error("not ready within {limit:?}: {awaited}")]
+    Waiting {
+        /// How long was waited.
+        limit: Duration,
+        /// What for, last.
+        awaited: Awaited,
+    },
+    /// An actor kept failing.
+    #[error("the engine gave up; its last log lines say why")]
+    Ended,
+}
+
+impl Engine {
+    /// Waits until every partition is owned, by this or another live worker, and
+    /// this process has the active definitions: what is published from then on
+    /// is decided at once. A worker that takes over a partition elsewhere counts
+    /// from when it has the lease.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped.
+    pub async fn ready(&self) {
+        while self.awaited().await.is_some() {
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+    }
+
+    /// As [`Engine::ready`], for so long at the most.
+    ///
+    /// # Errors
+    ///
+    /// [`NotReady`], with what it waited for.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped.
+    pub async fn ready_within(&self, limit: Duration) -> Result<(), NotReady> {
+        tokio::select! {
+            ready = tokio::time::timeout(limit, self.ready()) => match ready {
+                Ok(()) => Ok(()),
+                Err(_) => match self.awaited().await {
+                    Some(awaited) => Err(NotReady::Waiting { limit, awaited }),
+                    None => Ok(()),
+                },
+            },
+            () = self.ended() => Err(NotReady::Ended),
+        }
+    }
+
+    /// What stands between this process and being ready.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped.
+    pub async fn awaited(&self) -> Option<Awaited> {
+        let ports = self.ports();
+        let here = self.status().await;
+        let held = match ports.leases.held().await {
+            Ok(held) => held,
+            Err(error) => return Some(Awaited::Broker(error.to_string())),
+        };
+        let data = (0..ports.facts.partitions).map(PartitionId);
+        let partitions = std::iter::once(PartitionId::CONTROL).chain(data);
+        match unowned(partitions, &here, &held, &ports.facts.worker) {
+            Some(awaited) => Some(awaited),
+            None => missing_definitions(ports).await,
+        }
+    }
+}
+
+fn unowned(
+    partitions: impl Iterator<Item = PartitionId>,
+    here: &[PartitionStatus],
+    held: &Held,
+    worker: &str,
+) -> Option<Awaited> {
+    let mut nobodys = Vec::new();
+    for partition in partitions {
+        let name = partition.to_string();
+        let owner = held.leases.get(&partition_key(&name)).and_then(Lease::worker);
+        let owner = owner.filter(|owner| held.workers.iter().any(|worker| worker == owner));
+        match owner {
+            Some(owner) if owner == worker => {
+                let status = here.iter().find(|status| status.partition == name);
+                let state = status.map_or("taking", |status| status.state);
+                if state != "owning" {
+                    let reason = status.and_then(|status| status.reason.clone());
+                    return Some(Awaited::Takeover { partition, state, reason });
+                }
+            }
+            Some(_) => {}
+            None => nobodys.push(partition),
+        }
+    }
+    (!nobodys.is_empty()).then_some(Awaited::Owners(nobodys))
+}
+
+/// Whether the projection is ahead of what is active here. One that cannot be
+/// read is the control partition's to repair, and nothing to wait for.
+async fn missing_definitions(ports: &Ports) -> Option<Awaited> {
+    let stored = match ports.store.get(ACTIVE_KEY).await {
+        Ok(stored) => stored?,
+        Err(error) => return Some(Awaited::Broker(error.to_string())),
+    };
+    let projected: Definitions = decode_message(MessageKind::Definitions, &stored.value).ok()?;
+    let active = ports.definitions.borrow().revision;
+    (active < projected.revision).then_some(Awaited::Definitions(projected.revision))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held(workers: &[&str], leases: &[(&str, &'static str)]) -> Held {
+        let lease = |(partition, holder): &(&str, &'static str)| {
+            let key = partition_key(partition);
+            (key.clone(), Lease { key, holder: (*holder).into(), revision: 1 })
+        };
+        Held {
+            workers: workers.iter().map(|worker| (*worker).to_owned()).collect(),
+            leases: leases.iter().map(lease).collect(),
+            foreign: Vec::new(),
+        }
+    }
+
+    fn status(partition: &str, state: &'static str) -> PartitionStatus {
+        PartitionStatus {
+            partition: partition.to_owned(),
+            state,
+            reason: None,
+            epoch: 1,
+            runs: 0,
+            attempts: 0,
+            position: 0,
+        }
+    }
+
+    fn awaited(here: &[PartitionStatus], held: &Held) -> Option<Awaited> {
+        unowned([PartitionId(0), PartitionId(1)].into_iter(), here, held, "me")
+    }
+
+    #[test]
+    fn partitions_may_be_owned_here_or_by_another_that_lives() {
+        let shared = held(&["me", "other"], &[("0", "me"), ("1", "other")]);
+
+        assert_eq!(awaited(&[status("0", "owning")], &shared), None);
+        assert_eq!(awaited(&[], &held(&["other"], &[("0", "other"), ("1", "other")])), None);
+    }
+
+    #[test]
+    fn a_lease_of_one_that_is_dead_owns_nothing() {
+        let left_behind = held(&["other"], &[("0", "dead"), ("1", "other")]);
+
+        let awaited = awaited(&[], &left_behind).expect("something to wait for");
+
+        assert_eq!(awaited, Awaited::Owners(vec![PartitionId(0)]));
+        assert_eq!(awaited.to_string(), "no live worker holds partition 0");
+    }
+
+    #[test]
+    fn what_is_leased_here_must_be_owned_here() {
+        let mine = held(&["me"], &[("0", "me"), ("1", "me")]);
+
+        for here in
+            [vec![status("0", "owning")], vec![status("0", "owning"), status("1", "taking")]]
+        {
+            let expected =
+                Awaited::Takeover { partition: PartitionId(1), state: "taking", reason: None };
+            assert_eq!(awaited(&here, &mine), Some(expected));
+        }
+    }
+}
