@@ -10,7 +10,9 @@ checkpoint (C2SP tlog-checkpoint, Ed25519 as in RFC 8032).
 An export names its own key. Give --vkey, from a source that you trust, to
 verify with that key instead.
 
-Prints one line per finding, then a summary.
+Prints one line per finding, then a summary. A note that the key did not sign, or
+that was copied, proves nothing about the log, since anyone could put it there:
+it is printed as a notice and is no finding.
 Exit code: 0 sound, 1 something is wrong, 2 the file cannot be read as an export.
 """
 
@@ -259,7 +261,10 @@ class Log:
         self.tree = Tree()
         self.next_index = 0
         self.findings = 0
+        self.notices = 0
+        self.notes = 0
         self.checkpoints = 0
+        self.seen = {}
         self.last_size = 0
         self.sound_to = 0
         self.mismatched = False
@@ -268,6 +273,10 @@ class Log:
     def finding(self, text):
         self.findings += 1
         print(text)
+
+    def notice(self, text):
+        self.notices += 1
+        print(f"notice: {text}")
 
     def entry(self, number, value):
         index = value["index"]
@@ -287,18 +296,32 @@ class Log:
         self.tree.push(leaf)
 
     def checkpoint(self, note):
-        self.checkpoints += 1
-        name = f"checkpoint {self.checkpoints}"
+        self.notes += 1
+        name = f"checkpoint {self.notes}"
+        place = f"after entry {self.tree.size - 1}"
         try:
             if not isinstance(note, str):
                 raise Refused("it is not a text")
-            origin, size, root, sequence = parse_checkpoint(open_note(note, self.vkey))
+            text = open_note(note, self.vkey)
         except Refused as reason:
-            self.finding(f"{name} after entry {self.tree.size - 1}: {reason}")
+            self.notice(f"{name} {place}: {reason}")
+            return
+        try:
+            origin, size, root, sequence = parse_checkpoint(text)
+        except Refused as reason:
+            self.finding(f"{name} {place}: {reason}")
             return
         if origin != self.origin:
-            self.finding(f"{name}: is of log {origin!r}, not {self.origin!r}")
+            self.notice(f"{name}: is of log {origin!r}, not {self.origin!r}")
             return
+        if size in self.seen:
+            if self.seen[size] == text:
+                self.notice(f"{name}: repeats the one of size {size}")
+            else:
+                self.finding(f"{name}: contradicts another of size {size}")
+            return
+        self.seen[size] = text
+        self.checkpoints += 1
         if size < self.last_size or sequence < self.sequence:
             self.finding(f"{name}: is older than one before it")
         self.last_size, self.sequence = max(size, self.last_size), max(sequence, self.sequence)
@@ -356,7 +379,7 @@ def main():
     print(
         f"entries {log.tree.size}, checkpoints {log.checkpoints}, "
         f"sound to {log.sound_to}, not signed yet {max(0, log.tree.size - log.last_size)}, "
-        f"root {log.tree.root().hex()}, findings {log.findings}"
+        f"root {log.tree.root().hex()}, notices {log.notices}, findings {log.findings}"
     )
     return 1 if log.findings else 0
 

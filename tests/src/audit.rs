@@ -107,7 +107,7 @@ impl Evidence {
     pub fn verify(&self) -> Report {
         let mut verifier = PartitionVerifier::new(&self.origin, vec![self.verifier.clone()], true);
         let (mut records, mut entries) = (self.records.iter(), self.entries.iter());
-        let mut checkpoints = self.checkpoints.iter();
+        let mut checkpoints = (1..).zip(&self.checkpoints);
         loop {
             let taken = match verifier.wants() {
                 Want::Journal => records.next().map(|record| verifier.journal(leaf(record))),
@@ -120,7 +120,9 @@ impl Evidence {
                         leaf: &leaf,
                     })
                 }),
-                Want::Checkpoint => checkpoints.next().map(|note| verifier.checkpoint(note)),
+                Want::Checkpoint => checkpoints
+                    .next()
+                    .map(|(sequence, note)| verifier.checkpoint(sequence, note).map(drop)),
                 Want::Nothing => return verifier.finish(),
             };
             match (taken, verifier.wants()) {

@@ -1,6 +1,8 @@
 //! Auditor: the shell around [`fermata_partition::auditor::Auditor`], one per
 //! owned partition.
 
+mod reading;
+
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,9 +13,10 @@ use fermata_core::identity::PartitionId;
 use fermata_jetstream::StoredMessage;
 use fermata_jetstream::reader::ReadError;
 use fermata_partition::append::{ReadAnswer, Send};
-use fermata_partition::auditor::{Auditor as Machine, AuditorConfig, Input, Output};
+use fermata_partition::auditor::{
+    Auditor as Machine, AuditorConfig, BACKLOG_BYTES_MAX, Input, Output,
+};
 use fermata_partition::message::{AppendOutcome, Message};
-use fermata_wire::audit::AuditFrame;
 use fermata_wire::subjects;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::OwnedSemaphorePermit;
@@ -21,6 +24,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::checkpoint_log::{CheckpointLog, checkpoint_file, newest_of_stream};
 use crate::coordinator::CoordinatorMessage;
 use crate::ports::{Ports, append_outcome};
+use reading::{read_journal, read_stored};
 
 /// How often an auditor looks at the time.
 const TICK: Duration = Duration::from_millis(100);
@@ -81,9 +85,9 @@ pub struct Auditor {
 pub struct AuditorState {
     machine: Option<Machine>,
     generation: u64,
-    /// Permits of frames that are not stored yet: what the auditor lags behind
-    /// holds the owner back.
-    permits: VecDeque<OwnedSemaphorePermit>,
+    /// Permits of journal messages that are not stored yet, by their sequence:
+    /// what the auditor lags behind holds the owner back.
+    permits: VecDeque<(u64, OwnedSemaphorePermit)>,
     wakes: bool,
 }
 
@@ -124,7 +128,7 @@ impl Actor for Auditor {
                 let _ = signed.send(self.begin(writer, state).await);
             }
             AuditorMessage::Journal { sequence, frame, permit } => {
-                state.permits.push_back(permit);
+                state.permits.push_back((sequence, permit));
                 self.feed(&myself, Input::Journal { sequence, frame }, state).await;
             }
             AuditorMessage::Live => self.feed(&myself, Input::Live, state).await,
@@ -146,13 +150,9 @@ impl Actor for Auditor {
             let wait = Duration::from_millis(ms + 1);
             drop(myself.send_after(wait, || AuditorMessage::Wake));
         }
-        // Only what waits to be appended holds the owner back: while it replays
-        // nothing can be appended yet, and when the auditor has ended nothing ever will.
-        let live = state.machine.as_ref().filter(|machine| machine.is_live());
-        let backlog = live.map_or(0, Machine::backlog);
-        while state.permits.len() > backlog {
-            state.permits.pop_front();
-        }
+        let held_from = state.machine.as_ref().and_then(Machine::holds_back_from);
+        let is_settled = |sequence: u64| held_from.is_none_or(|from| sequence < from);
+        while state.permits.pop_front_if(|(sequence, _)| is_settled(*sequence)).is_some() {}
         Ok(())
     }
 }
@@ -175,6 +175,7 @@ impl Auditor {
             signer: self.ports.facts.signer.clone(),
             writer,
             checkpoint,
+            backlog_bytes_max: BACKLOG_BYTES_MAX,
         };
         state.machine = Some(Machine::new(config));
         state.generation += 1;
@@ -236,6 +237,15 @@ impl Auditor {
                 let (ports, stream, myself) =
                     (self.ports.clone(), self.stream.clone(), myself.clone());
                 tokio::spawn(read_stored(ports, stream, from, generation, myself));
+            }
+            Output::ReadJournal { from, to } => {
+                let (ports, partition, myself) =
+                    (self.ports.clone(), self.partition, myself.clone());
+                tokio::spawn(async move {
+                    let messages = read_journal(&ports, partition, from, to).await;
+                    let input = Input::JournalAgain(messages);
+                    let _ = myself.cast(AuditorMessage::Answer(generation, input));
+                });
             }
             Output::Feed { tenant, frame } => {
                 let subject = subjects::audit_feed(tenant.as_ref());
@@ -305,58 +315,6 @@ pub(crate) async fn read_answer(ports: &Ports, stream: &str, sequence: u64) -> R
 pub(crate) fn message_of(message: StoredMessage) -> Message {
     let StoredMessage { sequence, broker_time_ns, writer, payload, .. } = message;
     Message { sequence, broker_time_ns, writer, payload }
-}
-
-/// Reads the stored log backwards to the message that holds entry `from`, and
-/// hands it over forwards: a checkpoint is at most a second old, so this is little.
-async fn read_stored(
-    ports: Ports,
-    stream: String,
-    from: u64,
-    generation: u64,
-    myself: ActorRef<AuditorMessage>,
-) {
-    let (messages, last_sequence) = loop {
-        match stored_back_to(&ports, &stream, from).await {
-            Ok(found) => break found,
-            Err(error) => {
-                tracing::warn!(stream, %error, "the audit log cannot be read; it is tried again");
-                tokio::time::sleep(AGAIN_AFTER).await;
-            }
-        }
-    };
-    for message in messages {
-        let _ = myself.cast(AuditorMessage::Answer(generation, Input::Stored(message)));
-    }
-    let end = Input::StoredEnd { last_sequence };
-    let _ = myself.cast(AuditorMessage::Answer(generation, end));
-}
-
-async fn stored_back_to(
-    ports: &Ports,
-    stream: &str,
-    from: u64,
-) -> Result<(Vec<Message>, u64), ReadError> {
-    let state = ports.reader.stream_state(stream).await?;
-    let mut found = Vec::new();
-    let mut sequence = state.last_sequence;
-    while sequence >= state.first_sequence.max(1) {
-        let Some(message) = ports.reader.read_one(stream, sequence).await? else { break };
-        let message = message_of(message);
-        // What nobody of ours wrote holds no entry, whatever its bytes say.
-        let ours = message.writer.is_some();
-        let first = AuditFrame::decode(&message.payload)
-            .ok()
-            .filter(|_| ours)
-            .and_then(|frame| frame.entries.first().map(|entry| entry.index));
-        found.push(message);
-        if first.is_some_and(|first| first <= from) {
-            break;
-        }
-        sequence -= 1;
-    }
-    found.reverse();
-    Ok((found, state.last_sequence))
 }
 
 async fn read_file(path: &Path) -> Result<Option<Vec<u8>>, std::io::Error> {

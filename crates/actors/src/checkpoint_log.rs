@@ -61,6 +61,12 @@ async fn store_all(
         let mut last_tries = 0;
         loop {
             let Some(signed) = newest.borrow_and_update().clone() else { break };
+            // What the next auditor finds covered it does not send to subscribers
+            // again, so what was sent has to leave this process first.
+            if let Err(error) = ports.core.flush().await {
+                tracing::error!(%partition, %error, "the feed was not sent; nothing more is signed");
+                return;
+            }
             // A synced write takes milliseconds: here nobody waits for it.
             let path = checkpoint_file(&ports, partition);
             if let Err(error) = write_file(&path, &signed.note).await {

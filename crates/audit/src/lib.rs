@@ -47,6 +47,7 @@ pub use proof::{
 };
 pub use tree::{FrontierError, TREE_SIZE_MAX, Tree, root_of};
 pub use verify::{
-    AuditEntry, BufferFull, CHECKPOINTS_PENDING_MAX, FINDINGS_MAX, Finding, JournalLeaf,
-    LOOK_AHEAD, LOOSE_MAX, PENDING_MAX, Part, PartitionVerifier, Report, Stream, Want,
+    AuditEntry, BufferFull, CHECKPOINTS_PENDING_MAX, CHECKPOINTS_REMEMBERED_MAX, FINDINGS_MAX,
+    Finding, JournalLeaf, LOOK_AHEAD, LOOSE_MAX, NOTICES_MAX, Notice, PENDING_MAX, Part,
+    PartitionVerifier, Report, Stream, Want,
 };

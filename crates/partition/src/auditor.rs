@@ -11,22 +11,29 @@
 //! every entry stored after it must be the one derived. What is missing behind
 //! them is appended. A log shorter than its checkpoint, or different, halts.
 
+mod backlog;
+mod comparing;
 mod derive;
+mod feed;
+mod halt;
+mod signing;
+mod storing;
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 use fermata_audit::{Checkpoint, Hash, Signer, Tree};
 use fermata_core::identity::Tenant;
-use fermata_wire::audit::{AuditFrame, Entry};
-use thiserror::Error;
 
-use crate::append::{FencedAppend, ReadAnswer, Send, Step};
+use crate::append::{FencedAppend, ReadAnswer, Send};
 use crate::message::{AppendOutcome, Message, Now};
-use derive::{DerivedFrame, derive};
+use backlog::Backlog;
 
-/// Bytes of headers, commitments and leaves in one stored audit frame. Frames
-/// of the journal that are ready are put together up to it.
+pub use backlog::{BACKLOG_BYTES_MAX, READ_AGAIN_MESSAGES_MAX};
+pub use halt::AuditHalt;
+
+/// Bytes of entries in one stored audit frame. Entries that are ready are put
+/// together up to it, whichever journal messages they are of.
 pub const AUDIT_FRAME_BYTES_TARGET: usize = 256 * 1024;
 
 /// Least time between two appends to the audit log under load, milliseconds,
@@ -56,6 +63,9 @@ pub struct AuditorConfig {
     /// The newest checkpoint that the stream or the file holds, read before
     /// the partition is taken over: the journal then covers it.
     pub checkpoint: Option<Checkpoint>,
+    /// Bytes of entries that are kept until they are stored;
+    /// [`BACKLOG_BYTES_MAX`] but in tests.
+    pub backlog_bytes_max: usize,
 }
 
 /// What an auditor is told.
@@ -73,11 +83,16 @@ pub enum Input {
     Live,
     /// The next stored message of the audit log, in order, of those asked for.
     Stored(Message),
-    /// The audit log was read to its end.
+    /// The audit log was read up to here; every message up to it that exists
+    /// was handed over before.
     StoredEnd {
-        /// Its last sequence.
+        /// The last sequence that was looked at.
+        read_to: u64,
+        /// Where the log ended then.
         last_sequence: u64,
     },
+    /// The answer to [`Output::ReadJournal`]: those messages, or the first of them.
+    JournalAgain(Vec<Message>),
     /// What became of the append.
     Appended(AppendOutcome),
     /// The answer to [`Output::ReadAudit`].
@@ -100,14 +115,24 @@ pub enum Output {
         /// Whether to pause first.
         later: bool,
     },
-    /// Read the audit log from the message that holds entry `from`, or from its
-    /// first message when none does: [`Input::Stored`] for every message, those
-    /// included that nobody of ours wrote, then [`Input::StoredEnd`].
+    /// Read some messages of the audit log: [`Input::Stored`] for each, those
+    /// included that nobody of ours wrote, then [`Input::StoredEnd`]. More are
+    /// asked for when these are taken.
     ReadStored {
-        /// The first index wanted.
-        from: u64,
+        /// Where to begin.
+        from: StoredFrom,
     },
-    /// Send these entries of a tenant to subscribers; `None` is the engine.
+    /// Read these messages of the journal, which were told when there was no
+    /// room to keep them, and answer with [`Input::JournalAgain`].
+    ReadJournal {
+        /// The first.
+        from: u64,
+        /// The last, at most [`READ_AGAIN_MESSAGES_MAX`] in all.
+        to: u64,
+    },
+    /// Send these entries of a tenant to subscribers; `None` is the engine. They
+    /// must be on their way before a later [`Output::Checkpoint`] is stored: the
+    /// next auditor sends again only what no checkpoint covers.
     Feed {
         /// Whose entries they are.
         tenant: Option<Tenant>,
@@ -134,53 +159,14 @@ pub enum Output {
     },
 }
 
-/// Why an audit log cannot be trusted.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum AuditHalt {
-    /// Fewer entries than were signed.
-    #[error(
-        "the audit log does not hold the last of the {signed} entries that were signed; entries are gone"
-    )]
-    BehindCheckpoint {
-        /// Entries that the checkpoint covers.
-        signed: u64,
-    },
-    /// An entry is not stored, and later ones are.
-    #[error("the audit log does not hold entry {index}, but later ones; entries are gone")]
-    EntryMissing {
-        /// Its index.
-        index: u64,
-    },
-    /// The journal holds fewer records than were signed.
-    #[error("the journal holds {found} records, {signed} were signed; records are gone")]
-    JournalBehindCheckpoint {
-        /// Entries that the checkpoint covers.
-        signed: u64,
-        /// Records that are there.
-        found: u64,
-    },
-    /// The journal's records do not give the signed root.
-    #[error("the journal's first {size} records do not give the signed root; a record was changed")]
-    RootMismatch {
-        /// Entries that the checkpoint covers.
-        size: u64,
-    },
-    /// A stored entry is not the one that the journal gives.
-    #[error("audit entry {index} is not the one that the journal gives")]
-    EntryMismatch {
-        /// Its index.
-        index: u64,
-    },
-    /// A message of the journal or of the audit log cannot be read.
-    #[error("message {sequence} of the {stream} cannot be read: {detail}")]
-    Unreadable {
-        /// Which stream.
-        stream: &'static str,
-        /// Its sequence.
-        sequence: u64,
-        /// Why.
-        detail: String,
-    },
+/// Where to begin reading the audit log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoredFrom {
+    /// At the message that holds this entry or at an earlier one; at the first
+    /// message when none does.
+    Entry(u64),
+    /// At this sequence.
+    Sequence(u64),
 }
 
 /// One partition's auditor.
@@ -191,18 +177,19 @@ pub struct Auditor {
     /// Over the stored entries.
     tree: Tree,
     tree_journal_sequence: u64,
-    /// Derived and not stored, in order.
-    pending: VecDeque<DerivedFrame>,
+    backlog: Backlog,
+    /// Entries in the append under way.
     in_flight: usize,
+    /// Read from the audit log and not compared yet.
     stored: VecDeque<Message>,
-    stored_end: Option<u64>,
+    /// Up to where the log was read, and where it ended then.
+    stored_end: Option<(u64, u64)>,
     frames_written: u64,
     signed_size: u64,
     /// Leaf of the last entry that the checkpoint covers, until it was found stored.
     anchor: Option<Hash>,
     signed_at_ms: u64,
     rests_until_ms: u64,
-    pending_bytes: usize,
     stored_since_ms: Option<u64>,
 }
 
@@ -215,18 +202,6 @@ enum Phase {
     /// Appending.
     Live,
     Ended,
-}
-
-/// How a stored message stands to what was derived.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Adopted {
-    /// Its entries are those derived, or nobody's.
-    Known,
-    /// It goes on where the derived entries end. These end with the record by
-    /// which the partition was taken over, and it is stored: so another owner
-    /// has gone on from there. (A journal that was cut is no such case: there
-    /// the takeover stands where the log has another entry.)
-    Ahead,
 }
 
 impl std::fmt::Debug for Auditor {
@@ -246,12 +221,12 @@ impl Auditor {
     pub fn new(config: AuditorConfig) -> Self {
         let signed_size = config.checkpoint.as_ref().map_or(0, Checkpoint::size);
         Self {
+            backlog: Backlog::new(config.backlog_bytes_max),
             config,
             phase: Phase::Replaying,
             append: FencedAppend::new(0),
             tree: Tree::new(),
             tree_journal_sequence: 0,
-            pending: VecDeque::new(),
             in_flight: 0,
             stored: VecDeque::new(),
             stored_end: None,
@@ -260,7 +235,6 @@ impl Auditor {
             anchor: None,
             signed_at_ms: 0,
             rests_until_ms: 0,
-            pending_bytes: 0,
             stored_since_ms: None,
         }
     }
@@ -277,16 +251,28 @@ impl Auditor {
         self.tree.root()
     }
 
-    /// Journal frames that are not stored as entries yet.
+    /// The first journal message for which the owner must be held back, as its
+    /// entries are not stored. `None` while the owner is still taking over (it
+    /// must not wait for what may be appended only when it has), and when
+    /// nothing is missing or nothing will be stored any more.
     #[must_use]
-    pub fn backlog(&self) -> usize {
-        self.pending.len()
+    pub fn holds_back_from(&self) -> Option<u64> {
+        match self.phase {
+            Phase::Replaying | Phase::Ended => None,
+            Phase::Comparing | Phase::Live => self.backlog.first_sequence(),
+        }
+    }
+
+    /// Bytes of entries that are derived and not stored.
+    #[must_use]
+    pub fn backlog_bytes(&self) -> usize {
+        self.backlog.bytes()
     }
 
     /// In how many milliseconds the auditor has something to append and may.
     #[must_use]
     pub fn appends_in_ms(&self, now: Now) -> Option<u64> {
-        let waits = self.phase == Phase::Live && !self.append.is_busy() && !self.pending.is_empty();
+        let waits = self.phase == Phase::Live && !self.append.is_busy() && self.backlog.bytes() > 0;
         waits.then(|| self.rests_until_ms.saturating_sub(now.monotonic_ms))
     }
 
@@ -300,7 +286,7 @@ impl Auditor {
     /// Whether everything derived is stored and signed.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
-        self.phase == Phase::Live && self.pending.is_empty() && self.signed_size == self.tree.size()
+        self.phase == Phase::Live && self.backlog.is_empty() && self.signed_size == self.tree.size()
     }
 
     /// Takes one input; what is to be done is added to `outputs`, in order.
@@ -312,7 +298,14 @@ impl Auditor {
             Input::Journal { sequence, frame } => self.take_journal(sequence, frame, outputs),
             Input::Live => self.compare(outputs),
             Input::Stored(message) => self.stored.push_back(message),
-            Input::StoredEnd { last_sequence } => self.stored_end = Some(last_sequence),
+            Input::StoredEnd { read_to, last_sequence } => {
+                self.stored_end = Some((read_to, last_sequence));
+            }
+            Input::JournalAgain(messages) => {
+                if let Err(halt) = self.backlog.take_again(messages) {
+                    self.halt(halt, outputs);
+                }
+            }
             Input::Appended(outcome) => {
                 let step = self.append.on_outcome(outcome);
                 self.follow(step, now, outputs);
@@ -330,227 +323,31 @@ impl Auditor {
             self.flush(now, outputs);
             self.sign_if_due(now, outputs);
         }
+        if matches!(self.phase, Phase::Comparing | Phase::Live) {
+            self.backlog.read_again(outputs);
+        }
     }
 
     fn take_journal(&mut self, sequence: u64, frame: Option<Bytes>, outputs: &mut Vec<Output>) {
-        let Some(frame) = frame else { return };
-        let derived = match derive(sequence, &frame) {
-            Ok(derived) => derived,
-            Err(halt) => return self.halt(halt, outputs),
-        };
-        if derived.entries.is_empty() {
-            return;
-        }
-        if self.phase != Phase::Replaying || self.tree.size() >= self.signed_size {
-            self.pending_bytes += derived.bytes;
-            self.pending.push_back(derived);
-            return;
+        if let Err(halt) = self.backlog.take(sequence, frame.as_ref()) {
+            return self.halt(halt, outputs);
         }
         // The signed root vouches for these, entry by entry.
-        for entry in &derived.entries {
-            self.tree.push(entry.leaf);
+        while self.tree.size() < self.signed_size {
+            let Some(front) = self.backlog.front() else { return };
+            let Some(entry) = front.entries.get(front.taken) else { return };
+            let leaf = Hash(*entry.leaf);
+            self.tree.push(leaf);
+            self.tree_journal_sequence = front.journal_sequence;
+            self.backlog.store(1);
             if self.tree.size() == self.signed_size {
-                self.anchor = Some(entry.leaf);
+                self.anchor = Some(leaf);
                 let signed = self.config.checkpoint.as_ref().map(Checkpoint::root);
                 if signed != Some(self.tree.root()) {
                     return self.halt(AuditHalt::RootMismatch { size: self.signed_size }, outputs);
                 }
             }
         }
-        self.tree_journal_sequence = derived.journal_sequence;
-    }
-
-    fn compare(&mut self, outputs: &mut Vec<Output>) {
-        if self.phase != Phase::Replaying {
-            return;
-        }
-        if self.tree.size() < self.signed_size {
-            let (signed, found) = (self.signed_size, self.tree.size());
-            return self.halt(AuditHalt::JournalBehindCheckpoint { signed, found }, outputs);
-        }
-        self.phase = Phase::Comparing;
-        self.stored_end = None;
-        self.read_stored(outputs);
-    }
-
-    /// Reads from the last signed entry on: a log that was cut behind it holds it.
-    fn read_stored(&self, outputs: &mut Vec<Output>) {
-        outputs.push(Output::ReadStored { from: self.tree.size().saturating_sub(1) });
-    }
-
-    /// Takes over entries that are stored already, each held against the one derived.
-    fn hold_against_stored(&mut self, now: Now, outputs: &mut Vec<Output>) {
-        while let Some(message) = self.stored.pop_front() {
-            match self.adopt(&message, now) {
-                Ok(Adopted::Known) => {}
-                Ok(Adopted::Ahead) => {
-                    self.phase = Phase::Ended;
-                    let by = message.writer.unwrap_or_default();
-                    return outputs.push(Output::StandDown { by });
-                }
-                Err(halt) => return self.halt(halt, outputs),
-            }
-            self.append.advance(message.sequence);
-        }
-        let Some(end) = self.stored_end.take() else { return };
-        if end > self.append.last() {
-            // More came while it was read.
-            return self.read_stored(outputs);
-        }
-        if self.anchor.is_some() {
-            let signed = self.signed_size;
-            return self.halt(AuditHalt::BehindCheckpoint { signed }, outputs);
-        }
-        self.phase = Phase::Live;
-    }
-
-    fn adopt(&mut self, message: &Message, now: Now) -> Result<Adopted, AuditHalt> {
-        if message.writer.is_none() {
-            return Ok(Adopted::Known);
-        }
-        let unreadable = |detail: String| AuditHalt::Unreadable {
-            stream: "audit log",
-            sequence: message.sequence,
-            detail,
-        };
-        let frame =
-            AuditFrame::decode(&message.payload).map_err(|error| unreadable(error.to_string()))?;
-        for entry in &frame.entries {
-            if entry.index < self.tree.size() {
-                if entry.index + 1 == self.signed_size
-                    && self.anchor.take().is_some_and(|leaf| leaf.as_bytes() != entry.leaf)
-                {
-                    return Err(AuditHalt::EntryMismatch { index: entry.index });
-                }
-                continue;
-            }
-            if entry.index != self.tree.size() {
-                return Err(AuditHalt::EntryMissing { index: self.tree.size() });
-            }
-            let Some(front) = self.pending.front_mut() else {
-                return Ok(Adopted::Ahead);
-            };
-            let taken = front.taken;
-            let same = front.entries.get(taken).is_some_and(|derived| {
-                derived.header == entry.header
-                    && derived.commitment == *entry.commitment
-                    && derived.leaf.as_bytes() == entry.leaf
-            });
-            if !same {
-                return Err(AuditHalt::EntryMismatch { index: entry.index });
-            }
-            if let Some(derived) = front.entries.get(taken) {
-                self.tree.push(derived.leaf);
-            }
-            front.taken += 1;
-            if front.taken == front.entries.len() {
-                self.tree_journal_sequence = front.journal_sequence;
-                self.pending_bytes -= front.bytes;
-                self.pending.pop_front();
-            }
-            self.stored_since_ms.get_or_insert(now.monotonic_ms);
-        }
-        Ok(Adopted::Known)
-    }
-
-    /// Appends what is derived and not stored, if nothing is in flight.
-    fn flush(&mut self, now: Now, outputs: &mut Vec<Output>) {
-        if self.append.is_busy() || self.pending.is_empty() {
-            return;
-        }
-        let rested = now.monotonic_ms >= self.rests_until_ms;
-        if !rested && self.pending_bytes < AUDIT_FRAME_BYTES_TARGET {
-            return;
-        }
-        let mut frames = 0;
-        let mut bytes = 0;
-        for frame in &self.pending {
-            if frames > 0 && bytes + frame.bytes > AUDIT_FRAME_BYTES_TARGET {
-                break;
-            }
-            frames += 1;
-            bytes += frame.bytes;
-        }
-        let rest_ms = if bytes >= LOAD_BYTES_MIN { APPEND_INTERVAL_MS_MIN } else { 0 };
-        self.rests_until_ms = now.monotonic_ms + rest_ms;
-        let chosen = self.pending.iter().take(frames);
-        let journal_sequence = chosen.clone().next_back().map_or(0, |frame| frame.journal_sequence);
-        let entries = chosen.flat_map(DerivedFrame::remaining).collect::<Vec<Entry<'_>>>();
-        let first = entries.first().map_or(0, |entry| entry.index);
-        let payload = match (AuditFrame { journal_sequence, entries }).encode() {
-            Ok(payload) => payload,
-            Err(error) => {
-                let (stream, detail) = ("journal", error.to_string());
-                let sequence = journal_sequence;
-                return self.halt(AuditHalt::Unreadable { stream, sequence, detail }, outputs);
-            }
-        };
-        self.in_flight = frames;
-        let writer = format!("{}.audit.{}.{first}", self.config.writer, self.frames_written);
-        self.frames_written += 1;
-        outputs.push(Output::Append(self.append.begin(writer, payload.into())));
-    }
-
-    fn follow(&mut self, step: Step, now: Now, outputs: &mut Vec<Output>) {
-        match step {
-            Step::Send(send) | Step::Foreign { send, .. } => outputs.push(Output::Append(send)),
-            Step::SendLater(send) => outputs.push(Output::AppendLater(send)),
-            Step::Read { sequence } => outputs.push(Output::ReadAudit { sequence, later: false }),
-            Step::ReadLater { sequence } => {
-                outputs.push(Output::ReadAudit { sequence, later: true });
-            }
-            Step::Committed { .. } => self.stored_now(now, outputs),
-            Step::Lost { by } => {
-                self.phase = Phase::Ended;
-                outputs.push(Output::StandDown { by });
-            }
-            // One read says so, and a read may be old. Whoever derives the log
-            // again finds out.
-            Step::Truncated { last_sequence } => {
-                self.phase = Phase::Ended;
-                let by = format!("nobody: the audit log was read to end at {last_sequence}");
-                outputs.push(Output::StandDown { by });
-            }
-            Step::Ignore => {}
-        }
-    }
-
-    fn stored_now(&mut self, now: Now, outputs: &mut Vec<Output>) {
-        for frame in self.pending.drain(..std::mem::take(&mut self.in_flight)) {
-            self.pending_bytes -= frame.bytes;
-            for entry in frame.entries.iter().skip(frame.taken) {
-                self.tree.push(entry.leaf);
-            }
-            self.tree_journal_sequence = frame.journal_sequence;
-            frame.feed(outputs);
-        }
-        self.stored_since_ms.get_or_insert(now.monotonic_ms);
-    }
-
-    fn sign_if_due(&mut self, now: Now, outputs: &mut Vec<Output>) {
-        let Some(since) = self.stored_since_ms else { return };
-        if self.tree.size() <= self.signed_size {
-            self.stored_since_ms = None;
-            return;
-        }
-        let idle = self.pending.is_empty() && !self.append.is_busy();
-        let rested = now.monotonic_ms >= self.signed_at_ms + CHECKPOINT_INTERVAL_MS_MIN
-            || self.signed_at_ms == 0;
-        let overdue = now.monotonic_ms >= since + CHECKPOINT_INTERVAL_MS_MAX;
-        if !((idle && rested) || overdue) {
-            return;
-        }
-        let (size, journal_sequence) = (self.tree.size(), self.tree_journal_sequence);
-        let Ok(checkpoint) =
-            Checkpoint::new(&self.config.origin, size, self.tree.root(), journal_sequence)
-        else {
-            return;
-        };
-        let note = checkpoint.sign(&self.config.signer);
-        self.signed_size = size;
-        self.signed_at_ms = now.monotonic_ms.max(1);
-        self.stored_since_ms = None;
-        outputs.push(Output::Checkpoint { note, size, journal_sequence });
     }
 
     fn halt(&mut self, reason: AuditHalt, outputs: &mut Vec<Output>) {

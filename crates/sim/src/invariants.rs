@@ -14,7 +14,7 @@ use bytes::Bytes;
 use fermata_audit::{Checkpoint, Tree, Verifier};
 use fermata_core::digest::Digest;
 use fermata_core::effect::Attempt;
-use fermata_core::identity::{RunId, StreamPosition};
+use fermata_core::identity::{RunId, StreamPosition, Tenant};
 use fermata_core::partition::Partition;
 use fermata_core::plan::Executable;
 use fermata_core::record::{Header, Kind};
@@ -42,6 +42,8 @@ pub(crate) struct Invariants {
     roots: BTreeMap<u64, fermata_audit::Hash>,
     tree: Tree,
     signed: u64,
+    /// Entries that subscribers were sent.
+    pub(crate) fed: BTreeSet<u64>,
     started: BTreeSet<(RunId, Arc<str>, u32)>,
     commits: BTreeMap<(RunId, Arc<str>), u32>,
     /// Comparisons of a live state with the fold.
@@ -63,6 +65,7 @@ impl Invariants {
             roots: BTreeMap::new(),
             tree: Tree::new(),
             signed: 0,
+            fed: BTreeSet::new(),
             started: BTreeSet::new(),
             commits: BTreeMap::new(),
             folds_compared: 0,
@@ -132,6 +135,33 @@ impl Invariants {
         }
         self.audited_sequence = frame.journal_sequence;
         self.roots.insert(self.audited, self.tree.root());
+        Ok(())
+    }
+
+    /// Subscribers are sent stored entries as they are stored, each to its tenant.
+    pub(crate) fn invariant_the_feed_tells_what_is_stored(
+        &mut self,
+        tenant: &Option<Tenant>,
+        frame: &[u8],
+    ) -> Result<(), Broken> {
+        let broken =
+            |detail: String| Err(Broken::new("invariant_the_feed_tells_what_is_stored", detail));
+        let frame = match AuditFrame::decode(frame) {
+            Ok(frame) => frame,
+            Err(error) => return broken(error.to_string()),
+        };
+        for entry in &frame.entries {
+            let index = entry.index;
+            let leaf = self.reference.leaf(index).filter(|_| index < self.audited);
+            if leaf.is_none_or(|leaf| leaf.hash.as_bytes() != entry.leaf) {
+                return broken(format!("entry {index} is sent and not stored like that"));
+            }
+            let header = fermata_wire::envelope::read::<Header>("record header", entry.header);
+            if header.is_ok_and(|header| header.tenant != *tenant) {
+                return broken(format!("entry {index} is sent to {tenant:?}"));
+            }
+            self.fed.insert(index);
+        }
         Ok(())
     }
 

@@ -36,6 +36,14 @@ pub(crate) enum Work {
     Stored {
         auditor: u64,
         messages: Vec<Message>,
+        /// Up to where it was read.
+        read_to: u64,
+    },
+    /// Some of the journal is read again.
+    ReadJournal {
+        auditor: u64,
+        from: u64,
+        to: u64,
     },
     LeaseTick,
     TakeOver,
@@ -210,7 +218,7 @@ impl Seat {
         Self {
             id,
             owner: Owner::new(owner, outputs),
-            auditor: auditor_of(auditor_id, config),
+            auditor: auditor_of(auditor_id, config, dice),
             auditor_id,
             committed: 0,
             consumer: None,
@@ -220,14 +228,21 @@ impl Seat {
     }
 }
 
-/// An auditor that begins from the newest stored checkpoint.
-fn auditor_of(id: u64, config: SeatConfig<'_>) -> Auditor {
+/// An auditor that begins from the newest stored checkpoint, with room for a
+/// few entries, for some more, or for all that there can be.
+fn auditor_of(id: u64, config: SeatConfig<'_>, dice: &mut Dice) -> Auditor {
+    let backlog_bytes_max = match dice.below(3) {
+        0 => 500,
+        1 => 4_000,
+        _ => auditor::BACKLOG_BYTES_MAX,
+    };
     let checkpoint = newest_checkpoint(&config);
     Auditor::new(AuditorConfig {
         origin: crate::world::ORIGIN.to_owned(),
         signer: config.signer,
         writer: format!("auditor-{id}"),
         checkpoint,
+        backlog_bytes_max,
     })
 }
 

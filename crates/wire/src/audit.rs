@@ -8,9 +8,13 @@
 //! A stored frame holds consecutive indices; a subscriber's frame holds those
 //! of one tenant.
 
+mod encoded;
+
 use serde::{Deserialize, Serialize};
 
 use crate::envelope::{Envelope, MessageKind, WireError, read, write_named};
+
+pub use encoded::{AuditFrameBuilder, Entries};
 
 /// One entry: what the leaf is computed from, and the leaf. Never a payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,11 +33,11 @@ pub struct Entry<'a> {
     pub leaf: &'a [u8; 32],
 }
 
-/// Entries of one journal frame.
+/// Entries of one or more journal frames.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AuditFrame<'a> {
-    /// Sequence of the journal message that holds the records.
+    /// Sequence of the last journal message that holds records of these.
     pub journal_sequence: u64,
     /// In order of index.
     #[serde(borrow)]

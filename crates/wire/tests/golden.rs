@@ -11,7 +11,7 @@ mod fixtures;
 use std::path::PathBuf;
 
 use fermata_core::record::{Kind, Record};
-use fermata_wire::audit::{AuditFrame, Entry};
+use fermata_wire::audit::{AuditFrame, AuditFrameBuilder, Entries, Entry};
 use fermata_wire::commands::{CommandFrame, CommandFrameBuilder};
 use fermata_wire::dead::DeadLetter;
 use fermata_wire::journal::{FrameBuilder, JournalFrame};
@@ -116,7 +116,7 @@ fn frames_between_stages_keep_their_bytes() {
 }
 
 #[test]
-fn an_audit_frame_keeps_its_bytes() {
+fn an_audit_frame_keeps_its_bytes_however_it_is_built() {
     let (header, commitment, leaf) = (b"header".as_slice(), [0xc0; 32], [0x1e; 32]);
     let entry = |index| Entry { index, header, commitment: &commitment, leaf: &leaf };
     let frame = AuditFrame { journal_sequence: 12, entries: vec![entry(300), entry(301)] };
@@ -124,6 +124,11 @@ fn an_audit_frame_keeps_its_bytes() {
     let bytes = golden("audit", &frame.encode().expect("a frame"));
 
     assert_eq!(AuditFrame::decode(&bytes).expect("a frame"), frame);
+    let mut entries = Entries::with_capacity(300, 2, 12);
+    (0..2).for_each(|_| entries.push(header, &commitment, &leaf).expect("an entry"));
+    let mut builder = AuditFrameBuilder::default();
+    builder.push(&entries, 0..2);
+    assert_eq!(builder.finish(12).expect("a frame"), bytes);
 }
 
 #[test]

@@ -7,7 +7,7 @@ mod fixtures;
 
 use fermata_core::partition::Definitions;
 use fermata_core::record::Kind;
-use fermata_wire::audit::{AuditFrame, Entry};
+use fermata_wire::audit::{AuditFrame, AuditFrameBuilder, Entries, Entry};
 use fermata_wire::commands::CommandFrame;
 use fermata_wire::dead::DeadLetter;
 use fermata_wire::envelope::{DEPTH_MAX, decode_message};
@@ -242,5 +242,41 @@ proptest! {
         let longer = [body_of(kind), more].concat();
         let refused = decode(kind, &wrap(kind, &longer));
         prop_assert!(matches!(refused, Err(WireError::TrailingBytes { .. })), "{:?}", refused);
+    }
+
+    /// What was encoded before is what an encoder writes, from whatever pieces.
+    #[test]
+    fn a_frame_of_encoded_entries_is_the_frame_of_their_values(
+        first_index in prop_oneof![0..300_u64, Just(u64::from(u32::MAX) - 1)],
+        headers in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 1..20),
+        cuts in prop::collection::vec(any::<Index>(), 0..4),
+        bytes_max in 0..3_000_usize,
+        journal_sequence: u64,
+    ) {
+        let mut entries = Entries::with_capacity(first_index, 0, 0);
+        for (byte, header) in (0..).zip(&headers) {
+            entries.push(header, &[byte; 32], &[byte + 100; 32])?;
+        }
+        let values: Vec<_> = (0..entries.len()).filter_map(|place| entries.get(place)).collect();
+        let seen: Vec<_> = values.iter().map(|entry| (entry.index, entry.header.to_vec())).collect();
+        let given: Vec<_> = (first_index..).zip(headers.iter().cloned()).collect();
+        prop_assert_eq!(seen, given);
+        let (commitment, leaf) = (values[0].commitment, values[0].leaf);
+        prop_assert_eq!((commitment, leaf), (&[0; 32], &[100; 32]));
+
+        let mut places: Vec<_> = cuts.iter().map(|cut| cut.index(headers.len())).collect();
+        places.extend([0, headers.len()]);
+        places.sort_unstable();
+        let mut builder = AuditFrameBuilder::default();
+        places.windows(2).for_each(|pair| builder.push(&entries, pair[0]..pair[1]));
+        prop_assert_eq!(builder.bytes(), entries.bytes(0..headers.len()));
+        let built = builder.finish(journal_sequence)?;
+        prop_assert_eq!(built, AuditFrame { journal_sequence, entries: values }.encode()?);
+
+        let from = cuts.first().map_or(0, |cut| cut.index(headers.len()));
+        let end = entries.fitting(from, bytes_max);
+        prop_assert!(end > from && end <= headers.len());
+        prop_assert!(end == from + 1 || entries.bytes(from..end) <= bytes_max);
+        prop_assert!(end == headers.len() || entries.bytes(from..end + 1) > bytes_max);
     }
 }

@@ -87,31 +87,17 @@ pub enum Finding {
         /// Index of the record.
         index: u64,
     },
-    /// The signature of a checkpoint, or the note around it, is refused.
-    BadSignature {
-        /// Which checkpoint, counted from 1 as fed.
-        checkpoint: u64,
-        /// Why.
-        reason: CheckpointError,
-    },
-    /// A signed note is no checkpoint.
+    /// A note that a known key signed is no checkpoint.
     BadCheckpoint {
-        /// Which checkpoint, counted from 1 as fed.
+        /// Sequence of its message.
         checkpoint: u64,
         /// Why.
         reason: CheckpointError,
-    },
-    /// A checkpoint is of another log.
-    OtherOrigin {
-        /// Which checkpoint, counted from 1 as fed.
-        checkpoint: u64,
-        /// The log that it names.
-        origin: String,
     },
     /// The log at a checkpoint's size has another root: the first such
     /// checkpoint. What differs lies at or after index `sound_to`.
     RootMismatch {
-        /// Which checkpoint, counted from 1 as fed.
+        /// Sequence of its message.
         checkpoint: u64,
         /// Its tree size.
         size: u64,
@@ -124,7 +110,7 @@ pub enum Finding {
     },
     /// The last record that a checkpoint covers has another journal sequence.
     SequenceMismatch {
-        /// Which checkpoint, counted from 1 as fed.
+        /// Sequence of its message.
         checkpoint: u64,
         /// Its tree size.
         size: u64,
@@ -135,7 +121,7 @@ pub enum Finding {
     },
     /// A checkpoint covers more entries than there are: the end was cut off.
     CheckpointAhead {
-        /// Which checkpoint, counted from 1 as fed.
+        /// Sequence of its message.
         checkpoint: u64,
         /// Its tree size.
         size: u64,
@@ -151,16 +137,24 @@ pub enum Finding {
     },
     /// A checkpoint has a smaller tree than one before it.
     CheckpointShrunk {
-        /// Which checkpoint, counted from 1 as fed.
+        /// Sequence of its message.
         checkpoint: u64,
         /// Its tree size.
         size: u64,
         /// The size before.
         previous: u64,
     },
+    /// There are notes, and none is a checkpoint of this log by a known key: it is
+    /// another key's log, or all its checkpoints are gone.
+    NothingSigned {
+        /// How many notes there are.
+        notes: u64,
+        /// Entries that there are.
+        leaves: u64,
+    },
     /// Two signed checkpoints of one size contradict each other.
     CheckpointFork {
-        /// Which checkpoint, counted from 1 as fed.
+        /// Sequence of its message.
         checkpoint: u64,
         /// Tree size of both.
         size: u64,
@@ -192,9 +186,8 @@ impl Finding {
             Self::CheckpointAhead { leaves, .. } => Some(*leaves),
             Self::CheckpointBehind { size, .. } => Some(*size),
             Self::SequenceMismatch { size, .. } => Some(size.saturating_sub(1)),
-            Self::BadSignature { .. }
-            | Self::BadCheckpoint { .. }
-            | Self::OtherOrigin { .. }
+            Self::BadCheckpoint { .. }
+            | Self::NothingSigned { .. }
             | Self::CheckpointShrunk { .. }
             | Self::CheckpointFork { .. }
             | Self::SizeMismatch { .. } => None,
@@ -248,15 +241,15 @@ impl fmt::Display for Finding {
                     "record {index}: its journal sequence is lower than the one before"
                 )
             }
-            Self::BadSignature { checkpoint, reason }
-            | Self::BadCheckpoint { checkpoint, reason } => {
+            Self::BadCheckpoint { checkpoint, reason } => {
                 write!(formatter, "checkpoint {checkpoint}: {reason}")?;
                 std::error::Error::source(reason)
                     .map_or(Ok(()), |source| write!(formatter, ": {source}"))
             }
-            Self::OtherOrigin { checkpoint, origin } => {
-                write!(formatter, "checkpoint {checkpoint}: is of log `{origin}`")
-            }
+            Self::NothingSigned { notes, leaves } => write!(
+                formatter,
+                "none of {notes} notes is a checkpoint of this log by the key; {leaves} entries are not signed"
+            ),
             Self::RootMismatch { checkpoint, size, sound_to, signed, computed } => write!(
                 formatter,
                 "checkpoint {checkpoint}: root at size {size} is `{computed}`, signed was `{signed}`; sound to size {sound_to}"

@@ -20,6 +20,7 @@
 mod alignment;
 mod finding;
 mod loose;
+mod notice;
 mod report;
 mod side;
 mod signed;
@@ -31,8 +32,9 @@ use thiserror::Error;
 pub use alignment::LOOK_AHEAD;
 pub use finding::{FINDINGS_MAX, Finding, Part, Stream};
 pub use loose::LOOSE_MAX;
+pub use notice::{NOTICES_MAX, Notice};
 pub use report::Report;
-pub use signed::CHECKPOINTS_PENDING_MAX;
+pub use signed::{CHECKPOINTS_PENDING_MAX, CHECKPOINTS_REMEMBERED_MAX};
 
 use crate::hash::Hash;
 use crate::key::Verifier;
@@ -200,18 +202,19 @@ impl PartitionVerifier {
         Ok(())
     }
 
-    /// Takes the next checkpoint: a signed note. One that is not to be believed is
-    /// a finding.
+    /// Takes the next checkpoint: a signed note, and the stream sequence of its
+    /// message. Returns the size if it is a checkpoint of this log by a known key
+    /// that was not fed before, whether or not it agrees with the log. What no
+    /// known key signed, and what is a copy, is a [`Notice`].
     ///
     /// # Errors
     ///
     /// [`BufferFull`] if something else must be fed before it.
-    pub fn checkpoint(&mut self, note: &[u8]) -> Result<(), BufferFull> {
+    pub fn checkpoint(&mut self, sequence: u64, note: &[u8]) -> Result<Option<u64>, BufferFull> {
         if self.signed.ended || self.signed.is_full() {
             return Err(BufferFull { want: self.wants() });
         }
-        self.signed.feed(note, &mut self.findings);
-        Ok(())
+        Ok(self.signed.feed(sequence, note, &mut self.findings))
     }
 
     /// Says that the journal has no more records.
@@ -256,6 +259,8 @@ impl PartitionVerifier {
             unsigned: leaves.saturating_sub(checkpoint_size),
             findings,
             findings_omitted,
+            notices_omitted: self.signed.notices.omitted,
+            notices: self.signed.notices.list,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use crate::hash::Hash;
 use crate::verify::finding::{FINDINGS_MAX, Finding};
+use crate::verify::notice::Notice;
 
 /// What the check of one partition says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +27,11 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// How many more findings there were.
     pub findings_omitted: u64,
+    /// What is strange among the checkpoints and no failure; at most
+    /// [`NOTICES_MAX`](crate::NOTICES_MAX).
+    pub notices: Vec<Notice>,
+    /// How many more notices there were.
+    pub notices_omitted: u64,
 }
 
 impl Report {

@@ -7,11 +7,17 @@ use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::hash::Hash;
 use crate::key::Verifier;
 use crate::verify::finding::{Finding, Stream};
+use crate::verify::notice::{Notice, Notices};
 use crate::verify::report::Findings;
 
 /// Most checkpoints that wait for the trees: about 8 MiB. With more, the check
 /// asks for records and entries first.
 pub const CHECKPOINTS_PENDING_MAX: usize = 65_536;
+
+/// Most checkpoints that are remembered, to tell a copy of an earlier one from
+/// one that contradicts it: about 3 MiB. A copy of an older one is reported as
+/// [`Finding::CheckpointShrunk`].
+pub const CHECKPOINTS_REMEMBERED_MAX: usize = 65_536;
 
 /// A checkpoint that not both trees have reached.
 #[derive(Debug)]
@@ -29,8 +35,10 @@ pub(super) struct Signed {
     verifiers: Vec<Verifier>,
     pending: VecDeque<Pending>,
     last: Option<Checkpoint>,
+    /// Size and digest of the last checkpoints, by size.
+    earlier: VecDeque<(u64, Hash)>,
+    pub(super) notices: Notices,
     pub(super) ended: bool,
-    fed: u64,
     pub(super) accepted: u64,
     /// Largest signed size at which AUDIT, or the journal, has the signed root.
     pub(super) audit_sound_to: u64,
@@ -50,8 +58,9 @@ impl Signed {
             verifiers,
             pending: VecDeque::new(),
             last: None,
+            earlier: VecDeque::new(),
+            notices: Notices::default(),
             ended: false,
-            fed: 0,
             accepted: 0,
             audit_sound_to: 0,
             journal_sound_to: 0,
@@ -76,37 +85,56 @@ impl Signed {
         self.ended || size < self.size()
     }
 
-    /// Takes the next note.
-    pub(super) fn feed(&mut self, note: &[u8], findings: &mut Findings) {
-        self.fed += 1;
-        let number = self.fed;
+    /// Takes the next note, of the message `sequence`; returns its size if it is
+    /// a checkpoint of this log, not fed before.
+    pub(super) fn feed(
+        &mut self,
+        sequence: u64,
+        note: &[u8],
+        findings: &mut Findings,
+    ) -> Option<u64> {
         let checkpoint = match Checkpoint::open(note, &self.verifiers) {
             Ok(checkpoint) => checkpoint,
             Err(reason @ CheckpointError::Note(_)) => {
-                return findings.add(Finding::BadSignature { checkpoint: number, reason });
+                self.notices.add(Notice::NotSigned { sequence, reason });
+                return None;
             }
             Err(reason) => {
-                return findings.add(Finding::BadCheckpoint { checkpoint: number, reason });
+                findings.add(Finding::BadCheckpoint { checkpoint: sequence, reason });
+                return None;
             }
         };
         if checkpoint.origin() != self.origin {
             let origin = checkpoint.origin().to_owned();
-            return findings.add(Finding::OtherOrigin { checkpoint: number, origin });
+            self.notices.add(Notice::OtherLog { sequence, origin });
+            return None;
+        }
+        let (size, previous) = (checkpoint.size(), self.size());
+        let digest = digest(&checkpoint);
+        if self.earlier.binary_search(&(size, digest)).is_ok() {
+            self.notices.add(Notice::Repeated { sequence, size });
+            return None;
         }
         self.accepted += 1;
-        let (size, previous) = (checkpoint.size(), self.size());
-        if size < previous {
-            return findings.add(Finding::CheckpointShrunk { checkpoint: number, size, previous });
-        }
-        if let Some(last) = self.last.as_ref().filter(|last| last.size() == size) {
-            if *last != checkpoint {
-                findings.add(Finding::CheckpointFork { checkpoint: number, size });
+        let rival = self.earlier.binary_search_by_key(&size, |(size, _)| *size);
+        if rival.is_ok() {
+            findings.add(Finding::CheckpointFork { checkpoint: sequence, size });
+        } else if self.last.is_some() && size < previous {
+            findings.add(Finding::CheckpointShrunk { checkpoint: sequence, size, previous });
+        } else {
+            if self.earlier.len() >= CHECKPOINTS_REMEMBERED_MAX {
+                self.earlier.pop_front();
             }
-            return;
+            self.earlier.push_back((size, digest));
+            self.take(sequence, checkpoint, findings);
         }
+        Some(size)
+    }
+
+    fn take(&mut self, number: u64, checkpoint: Checkpoint, findings: &mut Findings) {
         self.last = Some(checkpoint.clone());
         // The root of the empty tree was checked when it was opened.
-        if size > 0 {
+        if checkpoint.size() > 0 {
             self.pending.push_back(Pending { number, checkpoint, audit_root: None, journal: None });
             self.settle(findings);
         }
@@ -202,8 +230,12 @@ impl Signed {
         }
     }
 
-    /// Names the last checkpoint that AUDIT does not reach.
+    /// Names the last checkpoint that AUDIT does not reach, and a log without any.
     pub(super) fn finish(&self, leaves: u64, findings: &mut Findings) {
+        let notes = self.notices.count();
+        if self.accepted == 0 && notes > 0 && leaves > 0 {
+            findings.add(Finding::NothingSigned { notes, leaves });
+        }
         if let Some((checkpoint, size)) = self.ahead {
             findings.add(Finding::CheckpointAhead { checkpoint, size, leaves });
         }
@@ -219,4 +251,10 @@ impl Signed {
             (true, true) | (false, false) => Stream::Unknown,
         }
     }
+}
+
+/// What tells two checkpoints of one size apart.
+fn digest(checkpoint: &Checkpoint) -> Hash {
+    let sequence = checkpoint.journal_sequence().to_be_bytes();
+    Hash::of(&[checkpoint.root().as_bytes(), &sequence])
 }

@@ -2,6 +2,7 @@
 
 mod export;
 mod feed;
+mod print;
 mod section;
 mod verify;
 
@@ -15,14 +16,16 @@ use crate::broker_session::BrokerSession;
 use crate::error::{CliError, ExitCode};
 use crate::output::Output;
 
-pub use verify::{PartitionAudit, Unreadable, print_audits, verify_partitions};
+pub use print::print_audits;
+pub use verify::{PartitionAudit, UNREADABLE_MAX, Unreadable, verify_partitions};
 
 /// What to do with the audit log.
 #[derive(Debug, Subcommand)]
 pub enum AuditCommand {
     /// Recompute everything: every journal record has its one audit entry, as signed
     #[command(after_help = "\
-Ends with 1 if anything is wrong. The key is taken from the engine's own configuration;
+Ends with 1 if anything is wrong. What anyone who may publish can put among the checkpoints
+(notes that the key did not sign, copies) is a notice, and nothing wrong. The key is taken from the engine's own configuration;
 to trust nobody, keep the key elsewhere and name it with --vkey.
 
 Examples:
@@ -85,7 +88,9 @@ pub async fn run(
     let session = BrokerSession::open(global).await?;
     match command {
         AuditCommand::Verify(arguments) => {
-            let audits = verify_partitions(&arguments, &session).await?;
+            let progress = output.progress(0, "messages read");
+            let audits = verify_partitions(&arguments, &session, &progress).await?;
+            progress.finish_and_clear();
             print_audits(&audits, output)?;
             let sound = audits.iter().all(PartitionAudit::is_sound);
             Ok(if sound { ExitCode::Success } else { ExitCode::Findings })

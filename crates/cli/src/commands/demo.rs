@@ -10,6 +10,7 @@ use fermata_core::identity::RunId;
 use fermata_definitions::{Limits, read_strategies, read_workflow, report};
 use fermata_jetstream::Durability;
 use fermata_jetstream::topology::PARTITIONS_DEFAULT;
+use indicatif::ProgressBar;
 
 use super::audit::{PartitionAudit, VerifyArguments, print_audits, verify_partitions};
 use super::dead::DeadLetters;
@@ -308,7 +309,7 @@ async fn audit(
     let everything = VerifyArguments { partition: None, vkey: None, export: None, complete: false };
     let begun = Instant::now();
     let audits = loop {
-        let audits = verify_partitions(&everything, &session).await?;
+        let audits = verify_partitions(&everything, &session, &ProgressBar::hidden()).await?;
         if audits.iter().all(is_signed) || begun.elapsed() > SETTLE_LIMIT {
             break audits;
         }

@@ -1,6 +1,6 @@
 //! `fermata audit`.
 
-use fermata_audit::{Checkpoint, Tree, commitment, leaf_hash};
+use fermata_audit::{Checkpoint, Hash, Tree, commitment, leaf_hash};
 use fermata_core::identity::Tenant;
 use fermata_core::record::{Body, EndReason, Record, RunClosing};
 use fermata_jetstream::StreamReader;
@@ -96,6 +96,33 @@ async fn a_key_that_did_not_sign_makes_the_log_unsound() {
     let verified = stage.run(&["audit", "verify", "--partition", "0", "--vkey", &other]).await;
 
     assert_eq!(verified.code, 1, "{}", verified.stdout);
+}
+
+#[tokio::test]
+async fn notes_that_the_key_did_not_sign_are_noticed_and_one_that_contradicts_is_found() {
+    let stage = Stage::new().await;
+    write_log(&stage, |_, _| {}).await;
+    let subject = fermata_wire::subjects::checkpoints(PARTITION);
+    stage.append(&subject, 1, b"garbage\n999999\n".to_vec()).await;
+    let folder = stage.folder.path().join("export").display().to_string();
+
+    let noticed =
+        stage.run(&["audit", "verify", "--partition", "0", "--export", &folder, "--json"]).await;
+    let origin = format!("{ENGINE}/{PARTITION}");
+    let forked = Checkpoint::new(&origin, 3, Hash([7; 32]), 1).unwrap().sign(&signer());
+    stage.append(&subject, 2, forked.into_bytes()).await;
+    let found = stage.run(&["audit", "verify", "--partition", "0"]).await;
+
+    assert_eq!(noticed.code, 0, "{}{}", noticed.stdout, noticed.stderr);
+    let notices = &noticed.json()[0]["notices"];
+    assert!(notices[0].as_str().unwrap().starts_with("checkpoint 2: is none of"), "{notices}");
+    let export = std::fs::read_to_string(format!("{folder}/0.ndjson")).unwrap();
+    assert!(!export.contains("garbage"), "{export}");
+    assert_eq!(found.code, 1, "{}", found.stdout);
+    let finding = "partition 0: checkpoint 3: contradicts another of size 3";
+    assert!(found.stdout.lines().any(|line| line == finding), "{}", found.stdout);
+    let notice = "notice, partition 0: checkpoint 2: is none of";
+    assert!(found.stdout.lines().any(|line| line.starts_with(notice)), "{}", found.stdout);
 }
 
 #[tokio::test]

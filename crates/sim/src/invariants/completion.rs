@@ -75,6 +75,7 @@ impl Invariants {
         self.invariant_commits_agree_with_the_journal()?;
         self.invariant_each_unreadable_command_is_poisoned_once()?;
         self.invariant_the_audit_verifies(broker)?;
+        self.invariant_subscribers_were_sent_everything()?;
         self.invariant_checkpoints_are_consistent(broker)
     }
 
@@ -97,6 +98,17 @@ impl Invariants {
         }
         let detail = format!("{found} commands were poisoned, {expected} are unreadable");
         Err(Broken::new("invariant_each_unreadable_command_is_poisoned_once", detail))
+    }
+
+    /// Whoever was there the whole time has seen every entry, some twice.
+    fn invariant_subscribers_were_sent_everything(&self) -> Result<(), Broken> {
+        match (0..self.audited()).find(|index| !self.fed.contains(index)) {
+            None => Ok(()),
+            Some(index) => {
+                let detail = format!("entry {index} was never sent");
+                Err(Broken::new("invariant_subscribers_were_sent_everything", detail))
+            }
+        }
     }
 
     /// The verifier that people run finds nothing, and as many leaves as records.
@@ -128,7 +140,7 @@ impl Invariants {
                     }
                 },
                 Want::Checkpoint => match notes.next() {
-                    Some(note) => verifier.checkpoint(&note.payload),
+                    Some(note) => verifier.checkpoint(note.sequence, &note.payload).map(drop),
                     None => {
                         verifier.end_of_checkpoints();
                         Ok(())

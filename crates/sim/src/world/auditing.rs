@@ -1,7 +1,7 @@
 //! The shell around an auditor: the audit log, checkpoints.
 
 use bytes::Bytes;
-use fermata_partition::auditor::{Input, Output};
+use fermata_partition::auditor::{Input, Output, StoredFrom};
 use fermata_partition::message::{AppendOutcome, Message};
 use fermata_wire::audit::AuditFrame;
 
@@ -9,6 +9,9 @@ use super::{Reply, World};
 use crate::broker::{Publish, StreamName};
 use crate::trace::Broken;
 use crate::worker::{Note, Work};
+
+/// Messages of the audit log that a read hands over at once.
+const STORED_MESSAGES_MAX: usize = 3;
 
 impl World {
     pub(super) fn tell_auditor(
@@ -59,11 +62,25 @@ impl World {
                 self.reach_worker(worker, after, work);
             }
             Output::ReadStored { from } => {
-                let messages = stored_from(self.broker.stream(StreamName::Audit).messages(), from);
+                let stored = self.broker.stream(StreamName::Audit);
+                let from = match from {
+                    StoredFrom::Entry(index) => holding(stored.messages(), index),
+                    StoredFrom::Sequence(sequence) => sequence,
+                };
+                let messages = stored.from(from).iter().take(STORED_MESSAGES_MAX).cloned();
+                let messages: Vec<_> = messages.collect();
+                let read_to = messages.last().map_or(from - 1, |message| message.sequence);
                 let after = self.dice.between(1, 50);
-                self.reach_worker(worker, after, Work::Stored { auditor, messages });
+                self.reach_worker(worker, after, Work::Stored { auditor, messages, read_to });
             }
-            Output::Feed { .. } => {}
+            Output::ReadJournal { from, to } => {
+                let work = Work::ReadJournal { auditor, from, to };
+                let after = self.dice.between(1, 30);
+                self.reach_worker(worker, after, work);
+            }
+            Output::Feed { tenant, frame } => {
+                return self.invariants.invariant_the_feed_tells_what_is_stored(&tenant, &frame);
+            }
             Output::Checkpoint { note, size, .. } => {
                 self.say(worker, format_args!("signs size {size}"));
                 if let Some(seat) =
@@ -86,10 +103,30 @@ impl World {
 
     /// The audit log was read: its messages, and then where it ends, which a
     /// message that came meanwhile may have moved.
-    pub(super) fn stored_read(&mut self, worker: usize, auditor: u64, messages: Vec<Message>) {
+    pub(super) fn stored_read(
+        &mut self,
+        worker: usize,
+        auditor: u64,
+        messages: Vec<Message>,
+        read_to: u64,
+    ) {
         let last_sequence = self.broker.stream(StreamName::Audit).last();
         let inputs = messages.into_iter().map(Input::Stored);
-        self.tell_auditor(worker, auditor, inputs.chain([Input::StoredEnd { last_sequence }]));
+        let end = Input::StoredEnd { read_to, last_sequence };
+        self.tell_auditor(worker, auditor, inputs.chain([end]));
+    }
+
+    /// Reads journal messages again, of which a read may see only the first, or none yet.
+    pub(super) fn read_journal_again(&mut self, worker: usize, auditor: u64, from: u64, to: u64) {
+        let journal = self.broker.stream(StreamName::Journal);
+        let seen = journal.seen_by_read(&self.faults, &mut self.dice).min(to);
+        let failed = self.throws(self.faults.read_failed);
+        if seen < from || failed {
+            return self.reach_worker(worker, 300, Work::ReadJournal { auditor, from, to });
+        }
+        let journal = self.broker.stream(StreamName::Journal).from(from).iter();
+        let messages = journal.take_while(|message| message.sequence <= seen).cloned().collect();
+        self.tell_auditor(worker, auditor, [Input::JournalAgain(messages)]);
     }
 
     pub(super) fn committed(
@@ -165,13 +202,12 @@ impl World {
     }
 }
 
-/// The messages from the one on that holds entry `from`; all of them if none does.
-fn stored_from(messages: &[Message], from: u64) -> Vec<Message> {
+/// The sequence of the message that holds entry `index`; the first if none does.
+fn holding(messages: &[Message], index: u64) -> u64 {
     let holds = |message: &&Message| {
         message.writer.is_some()
             && AuditFrame::decode(&message.payload)
-                .is_ok_and(|frame| frame.entries.iter().any(|entry| entry.index == from))
+                .is_ok_and(|frame| frame.entries.iter().any(|entry| entry.index == index))
     };
-    let first = messages.iter().find(holds).map_or(1, |message| message.sequence);
-    messages.iter().filter(|message| message.sequence >= first).cloned().collect()
+    messages.iter().find(holds).map_or(1, |message| message.sequence)
 }

@@ -28,7 +28,12 @@ impl World {
                     return self.tell_owner(worker, seat, [Input::Commands(message)]);
                 }
             }
-            Work::Stored { auditor, messages } => self.stored_read(worker, auditor, messages),
+            Work::Stored { auditor, messages, read_to } => {
+                self.stored_read(worker, auditor, messages, read_to);
+            }
+            Work::ReadJournal { auditor, from, to } => {
+                self.read_journal_again(worker, auditor, from, to);
+            }
             Work::LeaseTick => return self.lease_tick(worker),
             Work::TakeOver => return self.take_over(worker),
             Work::AttemptDone { token, outcome } => {

@@ -4,7 +4,9 @@ use bytes::Bytes;
 use fermata_audit::{Checkpoint, Signer};
 use fermata_core::identity::{JournalTime, StreamPosition};
 use fermata_core::record::{ForeignSkipped, Record};
-use fermata_partition::auditor::{AuditHalt, Auditor, AuditorConfig, Input, Output};
+use fermata_partition::auditor::{
+    AuditHalt, Auditor, AuditorConfig, BACKLOG_BYTES_MAX, Input, Output,
+};
 use fermata_partition::message::{AppendOutcome, Message, Now};
 use fermata_wire::journal::{FrameBuilder, FrameHead};
 use uuid::Uuid;
@@ -39,7 +41,11 @@ fn audited(
 ) -> Result<Option<Checkpoint>, AuditHalt> {
     let writer = format!("auditor-{}", stored.len());
     let origin = "test/0".to_owned();
-    let mut auditor = Auditor::new(AuditorConfig { origin, signer: signer(), writer, checkpoint });
+    let backlog_bytes_max = BACKLOG_BYTES_MAX;
+    let signer = signer();
+    let config = AuditorConfig { origin, signer, writer, checkpoint, backlog_bytes_max };
+    let verifiers = [config.signer.verifier()];
+    let mut auditor = Auditor::new(config);
     let mut outputs = Vec::new();
     for number in 0..frames {
         let (sequence, frame) = (number + 1, Some(frame(number)));
@@ -53,8 +59,9 @@ fn audited(
                 for message in stored.clone() {
                     auditor.handle(Input::Stored(message), NOW, &mut outputs);
                 }
-                let last_sequence = stored.len() as u64;
-                auditor.handle(Input::StoredEnd { last_sequence }, NOW, &mut outputs);
+                let read_to = stored.len() as u64;
+                let end = Input::StoredEnd { read_to, last_sequence: read_to };
+                auditor.handle(end, NOW, &mut outputs);
             }
             Output::Append(send) => {
                 assert_eq!(send.expected_last_sequence, stored.len() as u64);
@@ -65,13 +72,13 @@ fn audited(
                 auditor.handle(Input::Appended(outcome), NOW, &mut outputs);
             }
             Output::Checkpoint { note, .. } => {
-                let verifiers = [signer().verifier()];
                 signed = Some(Checkpoint::open(note.as_bytes(), &verifiers).unwrap());
             }
             Output::Halt(reason) => return Err(reason),
             Output::Feed { .. } => {}
             other @ (Output::AppendLater(_)
             | Output::ReadAudit { .. }
+            | Output::ReadJournal { .. }
             | Output::StandDown { .. }) => {
                 panic!("{other:?}")
             }

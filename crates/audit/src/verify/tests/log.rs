@@ -90,7 +90,7 @@ pub(super) fn feed_entry(
 pub(super) fn check(log: &Log, allow_tail: bool) -> Report {
     let mut verifier = PartitionVerifier::new(ORIGIN, vec![signer().verifier()], allow_tail);
     let (mut journal, mut audit) = (log.journal.iter(), log.audit.iter());
-    let mut checkpoints = log.checkpoints.iter();
+    let mut checkpoints = (1..).zip(&log.checkpoints);
     loop {
         match verifier.wants() {
             Want::Journal => match journal.next() {
@@ -102,7 +102,9 @@ pub(super) fn check(log: &Log, allow_tail: bool) -> Report {
                 None => verifier.end_of_audit(),
             },
             Want::Checkpoint => match checkpoints.next() {
-                Some(note) => verifier.checkpoint(note.as_bytes()).unwrap(),
+                Some((sequence, note)) => {
+                    verifier.checkpoint(sequence, note.as_bytes()).unwrap();
+                }
                 None => verifier.end_of_checkpoints(),
             },
             Want::Nothing => return verifier.finish(),

@@ -37,13 +37,12 @@ impl Export {
         Ok(export)
     }
 
-    pub(super) fn checkpoint(&mut self, note: &[u8]) -> Result<(), CliError> {
-        // What is no text or names no size is nothing that another tool could read.
+    /// Takes a checkpoint over `size` entries, which the log's key signed.
+    pub(super) fn checkpoint(&mut self, size: u64, note: &[u8]) -> Result<(), CliError> {
+        // What was opened is text.
         let Ok(text) = std::str::from_utf8(note) else { return Ok(()) };
-        let Some(size) = text.lines().nth(1).and_then(|size| size.parse().ok()) else {
-            return Ok(());
-        };
-        self.waiting.push_back((size, text.to_owned()));
+        let place = self.waiting.partition_point(|(other, _)| *other <= size);
+        self.waiting.insert(place, (size, text.to_owned()));
         self.write_due(false)
     }
 
@@ -90,7 +89,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut export =
             Export::create(folder.path(), PartitionId::CONTROL, "e/control", "k").unwrap();
-        export.checkpoint(b"e/control\n2\nroot\n").unwrap();
+        export.checkpoint(3, b"three").unwrap();
+        export.checkpoint(2, b"two").unwrap();
         for index in 0..3 {
             export.entry(index, b"h", &[1; 32], &Hash([2; 32])).unwrap();
         }
@@ -99,6 +99,7 @@ mod tests {
         let text = fs::read_to_string(folder.path().join("control.ndjson")).unwrap();
 
         let kinds: Vec<_> = text.lines().map(|line| line.split('"').nth(1).unwrap()).collect();
-        assert_eq!(kinds, ["format", "index", "index", "checkpoint", "index"]);
+        assert_eq!(kinds, ["format", "index", "index", "checkpoint", "index", "checkpoint"]);
+        assert!(text.contains("{\"checkpoint\":\"two\"}\n{\"index\":2,"), "{text}");
     }
 }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use fermata_jetstream::reader::{Holes, Replay};
 use fermata_jetstream::{StoredMessage, StreamReader};
+use indicatif::ProgressBar;
 
 use crate::error::CliError;
 
@@ -18,6 +19,8 @@ pub(super) struct Section {
     replay: Option<Replay>,
     end: u64,
     waiting: VecDeque<StoredMessage>,
+    /// Goes on by one for each message.
+    progress: ProgressBar,
 }
 
 impl Section {
@@ -25,10 +28,11 @@ impl Section {
         reader: &StreamReader,
         stream: &str,
         end: u64,
+        progress: &ProgressBar,
     ) -> Result<Self, CliError> {
         let replay =
             if end == 0 { None } else { Some(reader.replay(stream, 1, Holes::Allowed).await?) };
-        Ok(Self { replay, end, waiting: VecDeque::new() })
+        Ok(Self { replay, end, waiting: VecDeque::new(), progress: progress.clone() })
     }
 
     /// The next message; nothing at the end.
@@ -43,6 +47,8 @@ impl Section {
                 self.replay = None;
             }
         }
-        Ok(self.waiting.pop_front().filter(|message| message.sequence <= self.end))
+        let next = self.waiting.pop_front().filter(|message| message.sequence <= self.end);
+        self.progress.inc(u64::from(next.is_some()));
+        Ok(next)
     }
 }

@@ -7,18 +7,20 @@ use fermata_core::identity::PartitionId;
 use fermata_jetstream::topology::{
     CHECKPOINTS_STREAM, audit_stream, checkpoints_subject, journal_stream,
 };
-use fermata_jetstream::{StoredMessage, StreamReader};
+use fermata_jetstream::{Bytes, StoredMessage, StreamReader};
 use fermata_wire::audit::AuditFrame;
 use fermata_wire::journal::JournalFrame;
+use indicatif::ProgressBar;
 use serde::Serialize;
-use serde_json::json;
 
 use super::VerifyArguments;
 use super::export::Export;
 use super::section::Section;
 use crate::broker_session::BrokerSession;
 use crate::error::CliError;
-use crate::output::{Output, Tone};
+
+/// Most messages that cannot be read and are listed; of the rest only the number is kept.
+pub const UNREADABLE_MAX: usize = 256;
 
 /// A message of ours that cannot be read, and so holds nothing that could be checked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -38,8 +40,10 @@ pub struct PartitionAudit {
     pub partition: PartitionId,
     /// What was found.
     pub report: Report,
-    /// Messages that cannot be read.
+    /// Messages that cannot be read; at most [`UNREADABLE_MAX`].
     pub unreadable: Vec<Unreadable>,
+    /// How many more cannot be read.
+    pub unreadable_omitted: u64,
 }
 
 impl PartitionAudit {
@@ -56,13 +60,25 @@ impl PartitionAudit {
             let Unreadable { stream, sequence, reason } = message;
             format!("message {sequence} of stream `{stream}` cannot be read: {reason}")
         });
-        let omitted = self.report.findings_omitted;
-        let more = (omitted > 0).then(|| format!("and {omitted} more"));
-        self.report.findings.iter().map(ToString::to_string).chain(unreadable).chain(more).collect()
+        let omitted = self.report.findings_omitted.saturating_add(self.unreadable_omitted);
+        let findings = self.report.findings.iter().map(ToString::to_string);
+        findings.chain(unreadable).chain(more(omitted)).collect()
+    }
+
+    /// What is strange and no failure, in words.
+    #[must_use]
+    pub fn notices(&self) -> Vec<String> {
+        let notices = self.report.notices.iter().map(ToString::to_string);
+        notices.chain(more(self.report.notices_omitted)).collect()
     }
 }
 
-/// Checks the partitions that the arguments name.
+fn more(omitted: u64) -> Option<String> {
+    (omitted > 0).then(|| format!("and {omitted} more"))
+}
+
+/// Checks the partitions that the arguments name, each up to where its streams
+/// end now; `progress` goes on by one for each message that was read.
 ///
 /// # Errors
 ///
@@ -74,6 +90,7 @@ impl PartitionAudit {
 pub async fn verify_partitions(
     arguments: &VerifyArguments,
     session: &BrokerSession,
+    progress: &ProgressBar,
 ) -> Result<Vec<PartitionAudit>, CliError> {
     let config = session.engine_config().await?;
     let verifier = Verifier::parse(arguments.vkey.as_ref().unwrap_or(&config.audit_vkey))?;
@@ -85,11 +102,13 @@ pub async fn verify_partitions(
         }
     }
     let reader = StreamReader::new(session.broker());
+    let ends = Ends::read(&reader, &partitions).await?;
+    progress.set_length(ends.iter().map(Ends::messages).sum());
     let mut audits = Vec::new();
-    for partition in partitions {
+    for (partition, ends) in partitions.into_iter().zip(ends) {
         let origin = config.audit_origin(partition);
-        let allow_tail = !arguments.complete;
-        let mut check = Check::open(&reader, partition, &origin, &verifier, allow_tail).await?;
+        let log = PartitionVerifier::new(&origin, vec![verifier.clone()], !arguments.complete);
+        let mut check = Check::open(&reader, partition, log, ends, progress).await?;
         if let Some(folder) = &arguments.export {
             check.export = Some(Export::create(folder, partition, &origin, &verifier.vkey())?);
         }
@@ -98,18 +117,48 @@ pub async fn verify_partitions(
     Ok(audits)
 }
 
-/// A record with what its leaf depends on.
+/// Where a partition's streams end.
+struct Ends {
+    checkpoints: u64,
+    audit: u64,
+    journal: u64,
+}
+
+impl Ends {
+    /// Reads them in the one order in which each stream may run ahead of the one
+    /// before it, never behind.
+    async fn read(
+        reader: &StreamReader,
+        partitions: &[PartitionId],
+    ) -> Result<Vec<Self>, CliError> {
+        let checkpoints = reader.stream_state(CHECKPOINTS_STREAM).await?.last_sequence;
+        let mut ends = Vec::new();
+        for partition in partitions {
+            let audit = reader.stream_state(&audit_stream(*partition)).await?.last_sequence;
+            let journal = reader.stream_state(&journal_stream(*partition)).await?.last_sequence;
+            ends.push(Self { checkpoints, audit, journal });
+        }
+        Ok(ends)
+    }
+
+    fn messages(&self) -> u64 {
+        self.checkpoints + self.audit + self.journal
+    }
+}
+
+/// A record with what its leaf depends on; shares the bytes of its message.
 struct Leaf {
     index: u64,
-    header: Vec<u8>,
+    header: Bytes,
     salt: [u8; 16],
-    payload: Vec<u8>,
+    payload: Bytes,
     journal_sequence: u64,
 }
 
+/// An entry; shares the bytes of its message.
 struct StoredEntry {
     index: u64,
-    header: Vec<u8>,
+    header: Bytes,
     commitment: [u8; 32],
     leaf: Hash,
 }
@@ -123,6 +172,7 @@ struct Check {
     records: VecDeque<Leaf>,
     entries: VecDeque<StoredEntry>,
     unreadable: Vec<Unreadable>,
+    unreadable_omitted: u64,
     export: Option<Export>,
 }
 
@@ -130,24 +180,22 @@ impl Check {
     async fn open(
         reader: &StreamReader,
         partition: PartitionId,
-        origin: &str,
-        verifier: &Verifier,
-        allow_tail: bool,
+        verifier: PartitionVerifier,
+        ends: Ends,
+        progress: &ProgressBar,
     ) -> Result<Self, CliError> {
         let (journal, audit) = (journal_stream(partition), audit_stream(partition));
-        // In this order each may run ahead of the one before it, never behind.
-        let checkpoints_end = reader.stream_state(CHECKPOINTS_STREAM).await?.last_sequence;
-        let audit_end = reader.stream_state(&audit).await?.last_sequence;
-        let journal_end = reader.stream_state(&journal).await?.last_sequence;
+        let Ends { checkpoints, audit: audit_end, journal: journal_end } = ends;
         Ok(Self {
             partition,
-            verifier: PartitionVerifier::new(origin, vec![verifier.clone()], allow_tail),
-            journal: Section::open(reader, &journal, journal_end).await?,
-            audit: Section::open(reader, &audit, audit_end).await?,
-            checkpoints: Section::open(reader, CHECKPOINTS_STREAM, checkpoints_end).await?,
+            verifier,
+            journal: Section::open(reader, &journal, journal_end, progress).await?,
+            audit: Section::open(reader, &audit, audit_end, progress).await?,
+            checkpoints: Section::open(reader, CHECKPOINTS_STREAM, checkpoints, progress).await?,
             records: VecDeque::new(),
             entries: VecDeque::new(),
             unreadable: Vec::new(),
+            unreadable_omitted: 0,
             export: None,
         })
     }
@@ -161,11 +209,12 @@ impl Check {
                 Want::Nothing => break,
             }
         }
-        if let Some(export) = self.export {
+        if let Some(export) = self.export.take() {
             export.finish()?;
         }
-        let report = self.verifier.finish();
-        Ok(PartitionAudit { partition: self.partition, report, unreadable: self.unreadable })
+        let Self { partition, verifier, unreadable, unreadable_omitted, .. } = self;
+        let report = verifier.finish();
+        Ok(PartitionAudit { partition, report, unreadable, unreadable_omitted })
     }
 
     async fn feed_journal(&mut self) -> Result<(), CliError> {
@@ -226,10 +275,10 @@ impl Check {
             };
             // One stream holds the checkpoints of all partitions.
             if message.subject.as_str() == subject {
-                let taken = self.verifier.checkpoint(&message.payload);
+                let taken = self.verifier.checkpoint(message.sequence, &message.payload);
                 debug_assert!(taken.is_ok(), "the check asked for it");
-                if let Some(export) = &mut self.export {
-                    export.checkpoint(&message.payload)?;
+                if let (Some(export), Ok(Some(size))) = (&mut self.export, taken) {
+                    export.checkpoint(size, &message.payload)?;
                 }
                 return Ok(());
             }
@@ -237,6 +286,10 @@ impl Check {
     }
 
     fn note(&mut self, stream: String, message: &StoredMessage, error: &fermata_wire::WireError) {
+        if self.unreadable.len() >= UNREADABLE_MAX {
+            self.unreadable_omitted += 1;
+            return;
+        }
         let reason = match std::error::Error::source(error) {
             Some(source) => format!("{error}: {source}"),
             None => error.to_string(),
@@ -253,9 +306,9 @@ fn leaves_of(message: &StoredMessage) -> Result<Vec<Leaf>, fermata_wire::WireErr
     let frame = JournalFrame::decode(&message.payload)?;
     let leaf = |(index, record): (u64, &fermata_wire::journal::SealedRecord<'_>)| Leaf {
         index,
-        header: record.header.to_vec(),
+        header: message.payload.slice_ref(record.header),
         salt: *record.salt,
-        payload: record.payload.to_vec(),
+        payload: message.payload.slice_ref(record.payload),
         journal_sequence: message.sequence,
     };
     Ok((frame.first_record_index..).zip(&frame.records).map(leaf).collect())
@@ -269,70 +322,9 @@ fn entries_of(message: &StoredMessage) -> Result<Vec<StoredEntry>, fermata_wire:
     let frame = AuditFrame::decode(&message.payload)?;
     let entry = |entry: &fermata_wire::audit::Entry<'_>| StoredEntry {
         index: entry.index,
-        header: entry.header.to_vec(),
+        header: message.payload.slice_ref(entry.header),
         commitment: *entry.commitment,
         leaf: Hash(*entry.leaf),
     };
     Ok(frame.entries.iter().map(entry).collect())
-}
-
-/// Prints what the check of each partition came to, and every finding.
-///
-/// # Errors
-///
-/// When it cannot be written.
-pub fn print_audits(audits: &[PartitionAudit], output: &mut Output) -> Result<(), CliError> {
-    if output.is_json() {
-        return audits.iter().try_for_each(|audit| {
-            let report = &audit.report;
-            output.json_line(&json!({
-                "partition": audit.partition.to_string(),
-                "sound": audit.is_sound(),
-                "records": report.records,
-                "leaves": report.leaves,
-                "checkpoints": report.checkpoints,
-                "checkpoint_size": report.checkpoint_size,
-                "sound_to": report.sound_to,
-                "unaudited": report.unaudited,
-                "unsigned": report.unsigned,
-                "root": report.root.to_string(),
-                "findings": audit.findings(),
-            }))
-        });
-    }
-    let row = |audit: &PartitionAudit| {
-        let report = &audit.report;
-        let (tone, word) = match audit.is_sound() {
-            true => (Tone::Good, "none".to_owned()),
-            false => (Tone::Bad, audit.findings().len().to_string()),
-        };
-        vec![
-            audit.partition.to_string(),
-            report.records.to_string(),
-            report.leaves.to_string(),
-            report.checkpoint_size.to_string(),
-            report.checkpoints.to_string(),
-            report.root.to_string(),
-            output.tone(tone, &word),
-        ]
-    };
-    let rows = audits.iter().map(row).collect();
-    let columns = ["PARTITION", "RECORDS", "LEAVES", "SIGNED", "CHECKPOINTS", "ROOT", "FINDINGS"];
-    output.table(&columns, rows, "no partitions")?;
-    for audit in audits {
-        for finding in audit.findings() {
-            let title = output.tone(Tone::Bad, &format!("partition {}", audit.partition));
-            output.line(&format!("{title}: {finding}"))?;
-        }
-    }
-    let total = |of: fn(&Report) -> u64| audits.iter().map(|audit| of(&audit.report)).sum::<u64>();
-    let (records, leaves) = (total(|report| report.records), total(|report| report.leaves));
-    let tail = total(|report| report.unaudited) + total(|report| report.unsigned);
-    let verdict = match audits.iter().all(PartitionAudit::is_sound) {
-        true => output.tone(Tone::Good, "sound"),
-        false => output.tone(Tone::Bad, "NOT SOUND"),
-    };
-    output.line(&format!(
-        "{verdict}: {records} records, {leaves} leaves, {tail} not audited or signed yet"
-    ))
 }
