@@ -139,6 +139,8 @@ impl LeaseKeeper {
         if let Some(held) = self.keep(&key, None).await? {
             let until_ms = held.until_ms();
             state.held.insert(partition, held);
+            // A lease that was lost while it was given back needs that no more.
+            state.giving_back.retain(|giving_back| *giving_back != partition);
             let _ = self.supervisor.cast(SupervisorMessage::Own(partition, until_ms));
         }
         Ok(())

@@ -25,6 +25,7 @@ pub mod engine;
 pub mod escalator;
 pub mod hop;
 pub mod lease_keeper;
+pub mod lease_term;
 pub mod listener;
 pub mod matcher;
 pub mod metrics;
@@ -32,5 +33,6 @@ pub mod node_runner;
 pub mod ports;
 pub mod supervisor;
 pub mod trace;
+pub mod uncommitted_reports;
 
 pub use engine::{Engine, EngineConfig, EngineError, Role};

@@ -58,8 +58,8 @@ pub enum SupervisorMessage {
     Disown(PartitionId),
     /// Another worker should own the partition: finish and give it back.
     GiveBack(PartitionId),
-    /// A partition has finished and ended.
-    Drained(PartitionId),
+    /// The coordinator of a partition has finished and ended.
+    Drained(PartitionId, ActorId),
     /// Start a child again.
     Restart(Child),
     /// How the partitions stand.
@@ -162,13 +162,12 @@ impl Actor for Supervisor {
             }
             SupervisorMessage::GiveBack(partition) => match state.coordinators.get(&partition) {
                 Some(coordinator) => drain_later(myself, partition, coordinator.clone()),
-                None => myself.cast(SupervisorMessage::Drained(partition))?,
+                None => given_back(partition, state)?,
             },
-            SupervisorMessage::Drained(partition) => {
-                state.leases.remove(&partition);
-                state.coordinators.remove(&partition);
-                if let Some(keeper) = &state.keeper {
-                    keeper.cast(LeaseKeeperMessage::Released(partition))?;
+            SupervisorMessage::Drained(partition, coordinator) => {
+                // Another one may have begun meanwhile, with another lease.
+                if present(partition, state).is_none_or(|present| present == coordinator) {
+                    given_back(partition, state)?;
                 }
             }
             SupervisorMessage::Restart(child) => {
@@ -196,17 +195,23 @@ impl Actor for Supervisor {
     ) -> Result<(), ActorProcessingErr> {
         match event {
             SupervisionEvent::ActorFailed(actor, error) => {
-                if let Some(child) = state.names.remove(&actor.get_id()) {
-                    return self.restart_later(&myself, child, error, state);
+                let id = actor.get_id();
+                match state.names.remove(&id) {
+                    // It was replaced while it stopped.
+                    Some(Child::Coordinator(partition))
+                        if present(partition, state) != Some(id) =>
+                    {
+                        tracing::warn!(%partition, %error, "a coordinator failed that was stopping");
+                    }
+                    Some(child) => return self.restart_later(&myself, child, error, state),
+                    None => {}
                 }
             }
             SupervisionEvent::ActorTerminated(actor, ..) => {
-                if let Some(Child::Coordinator(partition)) = state.names.remove(&actor.get_id()) {
-                    let present =
-                        state.coordinators.get(&partition).map(|present| present.get_id());
-                    if present == Some(actor.get_id()) {
-                        state.coordinators.remove(&partition);
-                    }
+                if let Some(Child::Coordinator(partition)) = state.names.remove(&actor.get_id())
+                    && present(partition, state) == Some(actor.get_id())
+                {
+                    state.coordinators.remove(&partition);
                 }
             }
             SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => {}
@@ -384,8 +389,25 @@ fn drain_later(
     tokio::spawn(async move {
         let _ = coordinator.call(CoordinatorMessage::Drain, Some(DRAIN_LIMIT)).await;
         let _ = coordinator.stop_and_wait(None, Some(DRAIN_LIMIT)).await;
-        let _ = myself.cast(SupervisorMessage::Drained(partition));
+        let _ = myself.cast(SupervisorMessage::Drained(partition, coordinator.get_id()));
     });
+}
+
+/// The coordinator that a partition has here now.
+fn present(partition: PartitionId, state: &SupervisorState) -> Option<ActorId> {
+    state.coordinators.get(&partition).map(|present| present.get_id())
+}
+
+fn given_back(
+    partition: PartitionId,
+    state: &mut SupervisorState,
+) -> Result<(), ActorProcessingErr> {
+    state.leases.remove(&partition);
+    state.coordinators.remove(&partition);
+    if let Some(keeper) = &state.keeper {
+        keeper.cast(LeaseKeeperMessage::Released(partition))?;
+    }
+    Ok(())
 }
 
 async fn status(state: &SupervisorState) -> Vec<PartitionStatus> {
