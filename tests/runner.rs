@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fermata_actors::coordinator::{Coordinator, CoordinatorMessage};
+use fermata_actors::escalator::Escalator;
 use fermata_actors::lease_term::LeaseTerm;
 use fermata_actors::metrics::Metrics;
 use fermata_actors::node_runner::{ATTEMPTS_AT_ONCE_MAX, NodeRunner, NodeRunnerMessage};
@@ -13,7 +14,7 @@ use fermata_actors::ports::Ports;
 use fermata_actors::uncommitted_reports::UncommittedReports;
 use fermata_actors::{Engine, Role};
 use fermata_core::command::Command;
-use fermata_core::effect::{Attempt, AttemptWork, Outcome};
+use fermata_core::effect::{Attempt, AttemptWork, CaseNotice, Outcome};
 use fermata_core::identity::{PartitionId, RunId, SourcePosition};
 use fermata_core::json::Json;
 use fermata_core::partition::Report;
@@ -24,6 +25,7 @@ use fermata_tests::{Sink, TestBroker, TestEngine, audit, events};
 use fermata_wire::commands::CommandFrame;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::mpsc;
+use uuid::Uuid;
 
 const LIMIT: Duration = Duration::from_secs(15);
 const FAR_MS: u64 = 3_600_000;
@@ -268,20 +270,22 @@ async fn outcomes_in_the_hands_of_a_coordinator_that_ends_or_halts_are_published
     let scene = Scene::new().await;
     let partition = PartitionId(0);
     let (runner, mut told) = stand::<NodeRunnerMessage>().await;
-    let published = async |told: &mut mpsc::UnboundedReceiver<NodeRunnerMessage>, run: RunId| {
-        let seen = async {
-            while let Some(message) = told.recv().await {
-                match message {
-                    NodeRunnerMessage::Publish(of, reports) => {
-                        assert_eq!((of, reports), (partition, vec![succeeded(run, "call")]));
-                        return;
-                    }
-                    NodeRunnerMessage::Attach(.., reply) => drop(reply.send([].into())),
-                    _ => {}
+    let (sender, mut published) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Some(message) = told.recv().await {
+            match message {
+                NodeRunnerMessage::Publish(partition, reports) => {
+                    // The test may have seen enough.
+                    let _ = sender.send((partition, reports));
                 }
+                NodeRunnerMessage::Attach(.., reply) => drop(reply.send([].into())),
+                _ => {}
             }
-        };
-        tokio::time::timeout(LIMIT, seen).await.expect("published in time");
+        }
+    });
+    let mut until_published = async |run| {
+        let found = tokio::time::timeout(LIMIT, published.recv()).await.expect("in time");
+        assert_eq!(found, Some((partition, vec![succeeded(run, "call")])));
     };
     let until_ms = scene.ports().clock.now().monotonic_ms + FAR_MS;
     let report = |run| {
@@ -302,7 +306,7 @@ async fn outcomes_in_the_hands_of_a_coordinator_that_ends_or_halts_are_published
     killed.cast(report(run_of(partition, 1))).expect("a coordinator");
     let _ = status(&killed).await;
     killed.kill();
-    published(&mut told, run_of(partition, 1)).await;
+    until_published(run_of(partition, 1)).await;
 
     let halts = spawn().await;
     halts.cast(report(run_of(partition, 2))).expect("a coordinator");
@@ -311,9 +315,50 @@ async fn outcomes_in_the_hands_of_a_coordinator_that_ends_or_halts_are_published
     assert_ne!(status(&halts).await.state, "halted");
     halts.cast(CoordinatorMessage::AuditHalted(1, "now".to_owned())).expect("a coordinator");
     assert_eq!(status(&halts).await.reason.as_deref(), Some("now"));
-    published(&mut told, run_of(partition, 2)).await;
+    until_published(run_of(partition, 2)).await;
     halts.cast(report(run_of(partition, 3))).expect("a coordinator");
-    published(&mut told, run_of(partition, 3)).await;
+    until_published(run_of(partition, 3)).await;
     halts.stop(None);
+    scene.engine.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_notice_that_waited_beyond_its_lease_is_told_when_the_lease_is_renewed() {
+    let scene = Scene::new().await;
+    let core = &scene.ports().core;
+    let mut told = core.subscribe("fermata.escalation.acme.3").await.expect("a subscription");
+    let (coordinator, mut handled) = stand::<CoordinatorMessage>().await;
+    let spawn = async |case: u128, lease: &LeaseTerm| {
+        let notice = CaseNotice {
+            case: Uuid::from_u128(case),
+            attempt: 1,
+            tenant: events::TENANT.parse().expect("a tenant"),
+            tier: 3,
+            reason: "unmatched".into(),
+            run: None,
+            detail: Json::null(),
+        };
+        let ports = scene.ports().clone();
+        let escalator = Escalator::new(ports, notice, coordinator.clone(), lease.view());
+        Actor::spawn(None, escalator, ()).await.expect("an escalator");
+    };
+    let mut next_case = async || {
+        let message = tokio::time::timeout(LIMIT, told.next()).await.expect("a notice in time");
+        let message = message.expect("a message");
+        let notice: serde_json::Value = serde_json::from_slice(&message.payload).expect("JSON");
+        notice["case"].as_str().expect("a case").to_owned()
+    };
+    let [late, held] = [0, FAR_MS].map(|until_ms| LeaseTerm::new(scene.ports().clock, until_ms));
+
+    spawn(1, &late).await;
+    spawn(2, &held).await;
+    assert_eq!(next_case().await, Uuid::from_u128(2).to_string());
+    late.extend(FAR_MS);
+    assert_eq!(next_case().await, Uuid::from_u128(1).to_string());
+
+    for _ in 0..2 {
+        let report = tokio::time::timeout(LIMIT, handled.recv()).await.expect("in time");
+        assert!(matches!(report, Some(CoordinatorMessage::Handled(Report::Case { .. }))));
+    }
     scene.engine.shut_down().await;
 }

@@ -108,8 +108,31 @@ impl Plans {
         Self { store, cache: Arc::default() }
     }
 
-    /// The plan of a digest. Waits for a store that does not answer, and reads
-    /// again a few times what is missing or broken: the answer is definite.
+    /// The plan of a digest, by one read that was answered: it waits for a store
+    /// that does not answer.
+    ///
+    /// # Errors
+    ///
+    /// [`PlanError`] if the store holds no such plan, or something else. One
+    /// answer may come from a server that is behind: ask again before it counts.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped.
+    pub async fn find(&self, digest: Digest) -> Result<Arc<Executable>, PlanError> {
+        loop {
+            match self.read(digest).await {
+                Err(error) if error.is_unreachable() => {
+                    tracing::warn!(%digest, %error, "the store of plans does not answer; it is tried again");
+                    tokio::time::sleep(PLAN_AGAIN_AFTER).await;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    /// The plan of a digest, by [`PLAN_READS_MAX`] reads if they do not find it:
+    /// the answer is definite.
     ///
     /// # Errors
     ///
@@ -119,18 +142,16 @@ impl Plans {
     ///
     /// Can be dropped.
     pub async fn fetch(&self, digest: Digest) -> Result<Arc<Executable>, PlanError> {
-        let mut reads = 0;
+        let mut reads = 1;
         loop {
-            let error = match self.read(digest).await {
-                Ok(plan) => return Ok(plan),
-                Err(error) => error,
-            };
-            reads = if error.is_unreachable() { 0 } else { reads + 1 };
-            if reads == PLAN_READS_MAX {
-                return Err(error);
+            match self.find(digest).await {
+                Err(error) if reads < PLAN_READS_MAX => {
+                    tracing::warn!(%digest, %error, reads, "a plan cannot be used; it is read again");
+                    tokio::time::sleep(PLAN_AGAIN_AFTER).await;
+                    reads += 1;
+                }
+                answer => return answer,
             }
-            tracing::warn!(%digest, %error, "a plan cannot be read; it is tried again");
-            tokio::time::sleep(PLAN_AGAIN_AFTER).await;
         }
     }
 

@@ -91,7 +91,7 @@ impl Coordinator {
                 state.plan_awaited = Some(digest);
                 let plans = self.ports.plans.clone();
                 self.ask(myself, state, async move {
-                    let plan = plans.fetch(digest).await;
+                    let plan = plans.find(digest).await;
                     Answer::Plan(digest, plan.map_err(|error| describe(&error)))
                 });
             }
