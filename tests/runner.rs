@@ -326,7 +326,17 @@ async fn outcomes_in_the_hands_of_a_coordinator_that_ends_or_halts_are_published
 async fn a_notice_that_waited_beyond_its_lease_is_told_when_the_lease_is_renewed() {
     let scene = Scene::new().await;
     let core = &scene.ports().core;
-    let mut told = core.subscribe("fermata.escalation.acme.3").await.expect("a subscription");
+    let subject = "fermata.escalation.acme.3";
+    let mut told = core.subscribe(subject).await.expect("a subscription");
+    // Publishing has a connection of its own: what it sends can be there before
+    // the subscription is, until one message has come through.
+    loop {
+        core.publish_core(subject.to_owned(), "{}".into()).await.expect("a connection");
+        core.flush().await.expect("a connection");
+        if tokio::time::timeout(Duration::from_millis(100), told.next()).await.is_ok() {
+            break;
+        }
+    }
     let (coordinator, mut handled) = stand::<CoordinatorMessage>().await;
     let spawn = async |case: u128, lease: &LeaseTerm| {
         let notice = CaseNotice {
@@ -343,10 +353,14 @@ async fn a_notice_that_waited_beyond_its_lease_is_told_when_the_lease_is_renewed
         Actor::spawn(None, escalator, ()).await.expect("an escalator");
     };
     let mut next_case = async || {
-        let message = tokio::time::timeout(LIMIT, told.next()).await.expect("a notice in time");
-        let message = message.expect("a message");
-        let notice: serde_json::Value = serde_json::from_slice(&message.payload).expect("JSON");
-        notice["case"].as_str().expect("a case").to_owned()
+        loop {
+            let message = tokio::time::timeout(LIMIT, told.next()).await.expect("a notice in time");
+            let message = message.expect("a message");
+            let notice: serde_json::Value = serde_json::from_slice(&message.payload).expect("JSON");
+            if let Some(case) = notice["case"].as_str() {
+                return case.to_owned();
+            }
+        }
     };
     let [late, held] = [0, FAR_MS].map(|until_ms| LeaseTerm::new(scene.ports().clock, until_ms));
 
