@@ -37,6 +37,9 @@ const AGAIN_AFTER: Duration = Duration::from_millis(200);
 pub enum AuditorMessage {
     /// A new owner replays from the first message on: begin anew.
     Begin {
+        /// Number of the owner among those of its coordinator; told back with
+        /// whatever ends the owner.
+        generation: u64,
         /// Tag of the owner, unique to its attempt.
         writer: String,
         /// Told how many records are signed, or why nothing can be trusted.
@@ -88,6 +91,8 @@ pub struct AuditorState {
     /// Permits of journal messages that are not stored yet, by their sequence:
     /// what the auditor lags behind holds the owner back.
     permits: VecDeque<(u64, OwnedSemaphorePermit)>,
+    /// The owner's number, see [`AuditorMessage::Begin`].
+    owner_generation: u64,
     wakes: bool,
 }
 
@@ -123,7 +128,8 @@ impl Actor for Auditor {
         state: &mut AuditorState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            AuditorMessage::Begin { writer, signed } => {
+            AuditorMessage::Begin { generation, writer, signed } => {
+                state.owner_generation = generation;
                 // A coordinator that has gone on needs no answer.
                 let _ = signed.send(self.begin(writer, state).await);
             }
@@ -214,11 +220,17 @@ impl Auditor {
         let mut outputs = Vec::new();
         machine.handle(input, self.ports.clock.now(), &mut outputs);
         for output in outputs {
-            self.perform(myself, state.generation, output).await;
+            self.perform(myself, state, output).await;
         }
     }
 
-    async fn perform(&self, myself: &ActorRef<AuditorMessage>, generation: u64, output: Output) {
+    async fn perform(
+        &self,
+        myself: &ActorRef<AuditorMessage>,
+        state: &AuditorState,
+        output: Output,
+    ) {
+        let (generation, owner_generation) = (state.generation, state.owner_generation);
         match output {
             Output::Append(send) => self.append(myself, generation, send, Duration::ZERO),
             Output::AppendLater(send) => self.append(myself, generation, send, AGAIN_AFTER),
@@ -257,11 +269,13 @@ impl Auditor {
             }
             Output::Halt(reason) => {
                 tracing::error!(partition = %self.partition, %reason, "the audit log cannot be trusted");
-                let _ = self.owner.cast(CoordinatorMessage::AuditHalted(reason.to_string()));
+                let _ = self
+                    .owner
+                    .cast(CoordinatorMessage::AuditHalted(owner_generation, reason.to_string()));
             }
             Output::StandDown { by } => {
                 tracing::warn!(partition = %self.partition, by, "another auditor goes on");
-                let _ = self.owner.cast(CoordinatorMessage::AuditLost);
+                let _ = self.owner.cast(CoordinatorMessage::AuditLost(owner_generation));
             }
         }
     }

@@ -5,118 +5,59 @@
 //! this process, and does what the owner wants done. When the owner stands
 //! down, the next attempt begins here with a new incarnation; attempts under
 //! way and outcomes that were not committed are carried over.
+//!
+//! | room | holds |
+//! |---|---|
+//! | `message` | what it is told, and what comes back |
+//! | `state` | the owner of the moment, and what outlives it |
+//! | `ownership` | beginning to own, standing down, halting |
+//! | `outputs`, `effects` | what the owner wants done, here and in the world |
+//! | `readers` | tasks that read the journal and the commands |
+//! | `cases` | notices that wait for their handlers |
+//! | `projection` | what every process sees of the definitions |
+//! | `status` | how it stands |
 
-mod perform;
+mod cases;
+mod effects;
+mod message;
+mod outputs;
+mod ownership;
+mod projection;
+mod readers;
+mod state;
+mod status;
 
-use std::collections::HashSet;
-use std::sync::Arc;
 use std::time::Duration;
 
-use fermata_core::digest::Digest;
-use fermata_core::effect::EffectKey;
-use fermata_core::identity::{JournalTime, PartitionId};
-use fermata_core::partition::{Limits, Report};
-use fermata_core::plan::Executable;
-use fermata_jetstream::StoredMessage;
-use fermata_partition::append::ReadAnswer;
-use fermata_partition::clock::SKEW_ALARM_MS;
-use fermata_partition::message::AppendOutcome;
-use fermata_partition::owner::{
-    Input, Output, Owner, OwnerConfig, SaltSource, StandDown, WHOLE_MESSAGE,
-};
+use fermata_core::identity::PartitionId;
+use fermata_core::partition::Report;
+use fermata_partition::owner::{Input, Owner, StandDown};
 use fermata_wire::subjects;
-use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
-use rand::RngExt as _;
-use tokio::sync::{Semaphore, oneshot, watch};
-use tokio::task::JoinHandle;
-use uuid::Uuid;
+use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+use tokio::sync::oneshot;
 
-use crate::auditor::{Auditor, AuditorMessage, message_of};
+use crate::auditor::{Auditor, message_of};
+use crate::lease_term::LeaseTerm;
 use crate::metrics::Metrics;
 use crate::node_runner::NodeRunnerMessage;
 use crate::ports::Ports;
+use crate::uncommitted_reports::UncommittedReports;
+
+pub use cases::{CASE_HANDLERS_MAX, PendingCase};
+pub use message::{Answer, CoordinatorMessage};
+pub use projection::CHECK_INTERVAL as PROJECTION_CHECK_INTERVAL;
+pub use state::CoordinatorState;
+pub use status::PartitionStatus;
 
 /// Journal frames that the auditor may lag behind; above it the partition
 /// waits: effects stop, reads go on.
 pub const AUDIT_LAG_FRAMES_MAX: usize = 1_024;
 
-/// Handlers of cases that tell people at the same time; the others wait.
-const CASES_TOLD_AT_ONCE_MAX: usize = 64;
-
-/// How long an auditor may take to read its newest checkpoint.
-const AUDIT_BEGIN_LIMIT: Duration = Duration::from_secs(30);
-
 /// How often a coordinator looks at the time when nothing is due sooner.
 const TICK: Duration = Duration::from_millis(250);
 
-/// Pause before another attempt to own the partition; doubles up to the maximum.
-const AGAIN_AFTER_FIRST: Duration = Duration::from_millis(50);
-const AGAIN_AFTER_MAX: Duration = Duration::from_secs(5);
-
-/// What a coordinator is told.
-#[derive(Debug)]
-pub enum CoordinatorMessage {
-    /// Try to own the partition; sent by the coordinator to itself.
-    Take,
-    /// Messages of the journal while replaying, and who waits to send more.
-    Journal(u64, Vec<StoredMessage>, oneshot::Sender<()>),
-    /// Messages of COMMANDS, and who waits to send more.
-    Commands(u64, Vec<StoredMessage>, oneshot::Sender<()>),
-    /// Something asked for came back; the number tells old answers from new.
-    Answer(u64, Answer),
-    /// Outcomes from this process.
-    Reports(Vec<Report>),
-    /// The lease holds until this time of the monotonic clock, milliseconds.
-    LeaseUntil(u64),
-    /// The audit log cannot be trusted: the partition stops.
-    AuditHalted(String),
-    /// Another auditor goes on with the log: so does another owner.
-    AuditLost,
-    /// Time has passed, or something is due.
-    Tick,
-    /// Give the partition back: answers when nothing is in flight any more.
-    Drain(RpcReplyPort<()>),
-    /// Says how it stands.
-    Status(RpcReplyPort<PartitionStatus>),
-}
-
-/// What a coordinator asked for.
-#[derive(Debug)]
-pub enum Answer {
-    /// The journal was read to its end.
-    JournalEnd(u64),
-    /// What became of the append.
-    Appended(AppendOutcome),
-    /// What stands behind the fence.
-    Read(ReadAnswer),
-    /// A plan, if there is one.
-    Plan(Digest, Option<Arc<Executable>>),
-    /// Where the commands ended after the takeover.
-    CommandsEnd(u64),
-    /// When the broker stored the takeover, if it could be read.
-    BrokerTime(Option<i64>),
-    /// The commands cannot be trusted: the partition stops.
-    CommandsHalted(String),
-}
-
-/// How a partition stands here.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct PartitionStatus {
-    /// Which.
-    pub partition: String,
-    /// `owning`, `taking`, `halted` or `draining`.
-    pub state: &'static str,
-    /// Why it is halted, for people.
-    pub reason: Option<String>,
-    /// Epoch of the owner.
-    pub epoch: u64,
-    /// Open runs.
-    pub runs: usize,
-    /// Attempts that are ordered and have no outcome.
-    pub attempts: u32,
-    /// Command sequence consumed.
-    pub position: u64,
-}
+/// Pause before something is tried again.
+const AGAIN_AFTER: Duration = Duration::from_millis(200);
 
 /// Behaviour and ports.
 #[derive(Debug)]
@@ -128,57 +69,6 @@ pub struct Coordinator {
     commands_stream: String,
     runner: ActorRef<NodeRunnerMessage>,
     metrics: Metrics,
-}
-
-/// The owner of the moment and what outlives it.
-pub struct CoordinatorState {
-    owner: Option<Owner>,
-    /// Tells answers to the present owner from answers to earlier ones.
-    generation: u64,
-    attempts_to_own: u32,
-    /// Reads of the journal in a row that found less than was signed or read.
-    doubts: u32,
-    auditor: ActorRef<AuditorMessage>,
-    audit_permits: Arc<Semaphore>,
-    carried: Vec<Report>,
-    poison: HashSet<(u64, u32)>,
-    lease_until_ms: u64,
-    halted: Option<String>,
-    draining: Vec<RpcReplyPort<()>>,
-    readers: Vec<JoinHandle<()>>,
-    waiting: Vec<oneshot::Sender<()>>,
-    wakes_at: Option<JournalTime>,
-    alarmed: bool,
-    outputs: Vec<Output>,
-    /// Takes the newest definitions to be projected.
-    projection: Option<watch::Sender<bytes::Bytes>>,
-    cases_told_at_once: Arc<Semaphore>,
-}
-
-impl std::fmt::Debug for CoordinatorState {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter
-            .debug_struct("CoordinatorState")
-            .field("owner", &self.owner)
-            .field("generation", &self.generation)
-            .field("halted", &self.halted)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Drop for CoordinatorState {
-    fn drop(&mut self) {
-        self.readers.iter().for_each(JoinHandle::abort);
-    }
-}
-
-/// Draws from the thread's cryptographically secure generator.
-struct RandomSalts;
-
-impl SaltSource for RandomSalts {
-    fn salt(&mut self) -> [u8; 16] {
-        rand::rng().random()
-    }
 }
 
 impl Coordinator {
@@ -217,26 +107,9 @@ impl Actor for Coordinator {
         let (auditor, _) = Actor::spawn_linked(None, auditor, (), myself.get_cell()).await?;
         drop(myself.send_interval(TICK, || CoordinatorMessage::Tick));
         myself.cast(CoordinatorMessage::Take)?;
-        Ok(CoordinatorState {
-            owner: None,
-            generation: 0,
-            attempts_to_own: 0,
-            doubts: 0,
-            auditor,
-            audit_permits: Arc::new(Semaphore::new(AUDIT_LAG_FRAMES_MAX)),
-            carried: Vec::new(),
-            poison: HashSet::new(),
-            lease_until_ms,
-            halted: None,
-            draining: Vec::new(),
-            readers: Vec::new(),
-            waiting: Vec::new(),
-            wakes_at: None,
-            alarmed: false,
-            outputs: Vec::new(),
-            projection: None,
-            cases_told_at_once: Arc::new(Semaphore::new(CASES_TOLD_AT_ONCE_MAX)),
-        })
+        let lease = LeaseTerm::new(self.ports.clock, lease_until_ms);
+        let me = myself.get_id();
+        Ok(CoordinatorState::new(self.partition, me, &self.runner, auditor, lease))
     }
 
     async fn handle(
@@ -246,32 +119,48 @@ impl Actor for Coordinator {
         state: &mut CoordinatorState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            CoordinatorMessage::Take => self.take(&myself, state).await?,
+            CoordinatorMessage::Take => self.take(&myself, state)?,
             CoordinatorMessage::Journal(generation, messages, more) => {
                 let inputs =
                     messages.into_iter().map(|message| Input::Journal(message_of(message)));
                 self.feed(&myself, generation, inputs, state).await?;
-                let _ = more.send(());
+                state.journal_waiting.push(more);
             }
             CoordinatorMessage::Commands(generation, messages, more) => {
                 let inputs =
                     messages.into_iter().map(|message| Input::Commands(message_of(message)));
                 self.feed(&myself, generation, inputs, state).await?;
-                state.waiting.push(more);
+                state.commands_waiting.push(more);
             }
-            CoordinatorMessage::Answer(generation, answer) => {
-                self.answer(&myself, generation, answer, state).await?;
+            CoordinatorMessage::Answer(generation, answer) if generation == state.generation => {
+                self.answer(&myself, answer, state).await?;
             }
+            CoordinatorMessage::Answer(..) => {}
             CoordinatorMessage::Reports(reports) => self.report(&myself, reports, state).await?,
+            CoordinatorMessage::Handled(report) => {
+                self.take_reports(&myself, vec![report], state).await?;
+            }
+            CoordinatorMessage::TellAgain(generation, case) => {
+                if generation == state.generation {
+                    state.cases.add_again(case);
+                    self.tell_cases(&myself, state).await?;
+                }
+            }
             CoordinatorMessage::LeaseUntil(until_ms) => {
-                state.lease_until_ms = until_ms;
+                state.lease.extend(until_ms);
                 let generation = state.generation;
                 self.feed(&myself, generation, [Input::LeaseUntil(until_ms)], state).await?;
             }
-            CoordinatorMessage::AuditHalted(reason) => self.halt(reason, state),
-            CoordinatorMessage::AuditLost => {
-                let by = "another auditor".to_owned();
-                self.stand_down(&myself, StandDown::Fenced { by }, state)?;
+            CoordinatorMessage::AuditHalted(generation, reason) => {
+                if generation == state.generation {
+                    self.halt(reason, state);
+                }
+            }
+            CoordinatorMessage::AuditLost(generation) => {
+                if generation == state.generation {
+                    let by = "another auditor".to_owned();
+                    self.stand_down(&myself, StandDown::Fenced { by }, state)?;
+                }
             }
             CoordinatorMessage::Tick => {
                 state.wakes_at = None;
@@ -292,7 +181,7 @@ impl Actor for Coordinator {
     /// handler of a case ends when it has told whom it had to.
     async fn handle_supervisor_evt(
         &self,
-        _myself: ActorRef<CoordinatorMessage>,
+        myself: ActorRef<CoordinatorMessage>,
         event: SupervisionEvent,
         state: &mut CoordinatorState,
     ) -> Result<(), ActorProcessingErr> {
@@ -302,114 +191,28 @@ impl Actor for Coordinator {
             {
                 Err(error)
             }
-            SupervisionEvent::ActorFailed(_, error) => {
-                tracing::error!(partition = %self.partition, %error, "the handler of a case failed; the next owner spawns it again");
-                Ok(())
+            SupervisionEvent::ActorFailed(actor, error) => {
+                self.case_handler_ended(&myself, actor.get_id(), Some(error), state).await
             }
-            SupervisionEvent::ActorTerminated(..)
-            | SupervisionEvent::ActorStarted(_)
-            | SupervisionEvent::ProcessGroupChanged(_) => Ok(()),
+            SupervisionEvent::ActorTerminated(actor, ..) => {
+                self.case_handler_ended(&myself, actor.get_id(), None, state).await
+            }
+            SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => Ok(()),
         }
     }
 
+    /// What was reported and not committed goes with the state, see there.
     async fn post_stop(
         &self,
         _myself: ActorRef<CoordinatorMessage>,
         state: &mut CoordinatorState,
     ) -> Result<(), ActorProcessingErr> {
         state.auditor.stop(None);
-        let mut reports = std::mem::take(&mut state.carried);
-        if let Some(owner) = &mut state.owner {
-            reports.extend(owner.take_uncommitted_reports());
-        }
-        self.runner.cast(NodeRunnerMessage::Detach(self.partition))?;
-        self.runner.cast(NodeRunnerMessage::Publish(self.partition, reports))?;
         Ok(())
     }
 }
 
 impl Coordinator {
-    /// Begins another attempt to own the partition.
-    async fn take(
-        &self,
-        myself: &ActorRef<CoordinatorMessage>,
-        state: &mut CoordinatorState,
-    ) -> Result<(), ActorProcessingErr> {
-        if state.halted.is_some() || !state.draining.is_empty() || state.owner.is_some() {
-            return Ok(());
-        }
-        // Whoever was paused and has lost the partition must not take it back
-        // from its new owner; the lease keeper says whether the lease is renewed.
-        if self.ports.clock.now().monotonic_ms >= state.lease_until_ms {
-            drop(myself.send_after(AGAIN_AFTER_MAX / 10, || CoordinatorMessage::Take));
-            return Ok(());
-        }
-        state.generation += 1;
-        state.audit_permits = Arc::new(Semaphore::new(AUDIT_LAG_FRAMES_MAX));
-        let live = self.attach(myself, state).await?;
-        let incarnation = Uuid::from_bytes(rand::rng().random());
-        let Some(signed_records) = self.begin_audit(incarnation, state).await? else {
-            return Ok(());
-        };
-        let config = OwnerConfig {
-            partition: self.partition,
-            limits: Limits::default(),
-            worker: self.ports.facts.worker.clone(),
-            incarnation,
-            salts: Box::new(RandomSalts),
-            live,
-            poison: state.poison.clone(),
-            signed_records,
-        };
-        let mut outputs = Vec::new();
-        let mut owner = Owner::new(config, &mut outputs);
-        let now = self.ports.clock.now();
-        owner.handle(Input::LeaseUntil(state.lease_until_ms), now, &mut outputs);
-        owner.handle_reports(std::mem::take(&mut state.carried), now, &mut outputs);
-        state.owner = Some(owner);
-        self.perform_all(myself, outputs, state).await
-    }
-
-    /// Has the auditor begin anew; answers with the records that are signed, or
-    /// halts the partition and answers nothing.
-    async fn begin_audit(
-        &self,
-        incarnation: Uuid,
-        state: &mut CoordinatorState,
-    ) -> Result<Option<u64>, ActorProcessingErr> {
-        let writer = incarnation.simple().to_string();
-        let begin = |signed| AuditorMessage::Begin { writer, signed };
-        let begun = state.auditor.call(begin, Some(AUDIT_BEGIN_LIMIT)).await?;
-        match begun.success_or(ActorProcessingErr::from("the auditor did not begin in time"))? {
-            Ok(signed) => Ok(Some(signed)),
-            Err(reason) => {
-                self.halt(reason, state);
-                Ok(None)
-            }
-        }
-    }
-
-    /// What is under way here, and what ended and is not committed.
-    async fn attach(
-        &self,
-        myself: &ActorRef<CoordinatorMessage>,
-        state: &CoordinatorState,
-    ) -> Result<HashSet<(EffectKey, u32)>, ActorProcessingErr> {
-        let attach = |reply| NodeRunnerMessage::Attach(self.partition, myself.clone(), reply);
-        let mut live = self
-            .runner
-            .call(attach, Some(Duration::from_secs(10)))
-            .await?
-            .success_or(ActorProcessingErr::from("the node runner did not answer"))?;
-        for report in &state.carried {
-            if let Report::Attempt(report) = report {
-                let key = EffectKey::of_node(report.run, report.node.clone(), report.activation);
-                live.insert((key, report.attempt));
-            }
-        }
-        Ok(live)
-    }
-
     async fn feed(
         &self,
         myself: &ActorRef<CoordinatorMessage>,
@@ -432,6 +235,24 @@ impl Coordinator {
     async fn report(
         &self,
         myself: &ActorRef<CoordinatorMessage>,
+        mut reports: UncommittedReports,
+        state: &mut CoordinatorState,
+    ) -> Result<(), ActorProcessingErr> {
+        if state.halted.is_some() {
+            // Dropped, they go to the partition's commands.
+            return Ok(());
+        }
+        for report in reports.iter() {
+            if let Report::Attempt(report) = report {
+                self.log_failure(report, state);
+            }
+        }
+        self.take_reports(myself, reports.take(), state).await
+    }
+
+    async fn take_reports(
+        &self,
+        myself: &ActorRef<CoordinatorMessage>,
         reports: Vec<Report>,
         state: &mut CoordinatorState,
     ) -> Result<(), ActorProcessingErr> {
@@ -448,70 +269,32 @@ impl Coordinator {
     async fn answer(
         &self,
         myself: &ActorRef<CoordinatorMessage>,
-        generation: u64,
         answer: Answer,
         state: &mut CoordinatorState,
     ) -> Result<(), ActorProcessingErr> {
         let input = match answer {
+            Answer::AuditBegun(signed) => return self.begin(myself, signed, state).await,
             Answer::JournalEnd(last_sequence) => Input::JournalEnd { last_sequence },
             Answer::Appended(outcome) => Input::Appended(outcome),
             Answer::Read(answer) => Input::Read(answer),
-            Answer::Plan(digest, plan) => Input::Plan(digest, plan),
+            Answer::Plan(digest, plan) => {
+                state.plan_awaited = None;
+                if let Err(problem) = &plan {
+                    tracing::error!(partition = %self.partition, %digest, problem, "a plan cannot be used");
+                    state.plan_problem = Some(problem.clone());
+                }
+                Input::Plan(digest, plan.ok())
+            }
             Answer::CommandsEnd(last_sequence) => Input::CommandsEnd { last_sequence },
             Answer::BrokerTime(Some(broker_time_ns)) => Input::BrokerTime(broker_time_ns),
             Answer::BrokerTime(None) => return Ok(()),
             Answer::CommandsHalted(reason) => {
-                if generation == state.generation {
-                    self.halt(reason, state);
-                }
+                self.halt(reason, state);
                 return Ok(());
             }
         };
+        let generation = state.generation;
         self.feed(myself, generation, [input], state).await
-    }
-
-    fn stand_down(
-        &self,
-        myself: &ActorRef<CoordinatorMessage>,
-        reason: StandDown,
-        state: &mut CoordinatorState,
-    ) -> Result<(), ActorProcessingErr> {
-        tracing::warn!(partition = %self.partition, ?reason, "the owner stands down");
-        let carried = state.owner.take().map(|mut owner| owner.take_uncommitted_reports());
-        match reason {
-            StandDown::Panicked { sequence, index, .. } => {
-                state.poison.insert((sequence, index));
-                state.carried.extend(carried.into_iter().flatten());
-            }
-            // What did not fit must not be tried again as it was: the message
-            // is consumed unread, and outcomes are made again by ordering again.
-            StandDown::FrameTooLarge { sequence } => {
-                state.poison.insert((sequence, WHOLE_MESSAGE));
-            }
-            StandDown::Fenced { .. } | StandDown::Truncated { .. } => {
-                state.carried.extend(carried.into_iter().flatten());
-            }
-        }
-        self.end_readers(state);
-        let pause = AGAIN_AFTER_FIRST.saturating_mul(1 << state.attempts_to_own.min(10));
-        state.attempts_to_own += 1;
-        drop(myself.send_after(pause.min(AGAIN_AFTER_MAX), || CoordinatorMessage::Take));
-        Ok(())
-    }
-
-    fn halt(&self, reason: String, state: &mut CoordinatorState) {
-        tracing::error!(partition = %self.partition, reason, "the partition is halted; `fermata doctor` explains");
-        state.owner = None;
-        state.halted = Some(reason);
-        self.end_readers(state);
-    }
-
-    fn end_readers(&self, state: &mut CoordinatorState) {
-        state.generation += 1;
-        state.readers.drain(..).for_each(|reader| reader.abort());
-        state.waiting.clear();
-        state.wakes_at = None;
-        state.projection = None;
     }
 
     /// Lets readers read on, wakes up when something is due, ends a drain.
@@ -527,11 +310,12 @@ impl Coordinator {
             return;
         }
         let Some(owner) = &state.owner else { return };
+        // While a plan is fetched the journal would only be held in memory.
+        if state.plan_awaited.is_none() {
+            let_go_on(&mut state.journal_waiting);
+        }
         if owner.wants_commands() {
-            for more in state.waiting.drain(..) {
-                // A reader that is gone needs no permit.
-                let _ = more.send(());
-            }
+            let_go_on(&mut state.commands_waiting);
         }
         let Some(due) = owner.partition().next_due().filter(|_| owner.is_owning()) else { return };
         if state.wakes_at.is_none_or(|wakes_at| due < wakes_at) {
@@ -543,32 +327,11 @@ impl Coordinator {
             }
         }
     }
+}
 
-    fn watch_clock(&self, state: &mut CoordinatorState) {
-        let skew = state.owner.as_ref().and_then(|owner| owner.skew_ms(self.ports.clock.now()));
-        let alarming = skew.is_some_and(|skew| skew.unsigned_abs() > SKEW_ALARM_MS);
-        if alarming && !state.alarmed {
-            tracing::error!(partition = %self.partition, skew_ms = skew, "this machine's clock and the broker's differ; set them by NTP");
-        }
-        state.alarmed = alarming;
-    }
-
-    fn status(&self, state: &CoordinatorState) -> PartitionStatus {
-        let owning = state.owner.as_ref().is_some_and(Owner::is_owning);
-        let partition = state.owner.as_ref().map(Owner::partition);
-        PartitionStatus {
-            partition: self.partition.to_string(),
-            state: match (&state.halted, state.draining.is_empty(), owning) {
-                (Some(_), _, _) => "halted",
-                (None, false, _) => "draining",
-                (None, true, true) => "owning",
-                (None, true, false) => "taking",
-            },
-            reason: state.halted.clone(),
-            epoch: partition.map_or(0, fermata_core::partition::Partition::epoch),
-            runs: partition.map_or(0, |partition| partition.runs().count()),
-            attempts: partition.map_or(0, fermata_core::partition::Partition::running),
-            position: partition.map_or(0, |partition| partition.position().sequence),
-        }
+fn let_go_on(waiting: &mut Vec<oneshot::Sender<()>>) {
+    for more in waiting.drain(..) {
+        // A reader that is gone needs no permit.
+        let _ = more.send(());
     }
 }

@@ -22,9 +22,31 @@ pub const ACTIVE_KEY: &str = "active";
 /// Pause before a broken watch is made again.
 const WATCH_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
+/// Reads in a row that must find a plan missing or broken before that counts: a
+/// read may be answered by a server that is behind.
+pub const PLAN_READS_MAX: u32 = 4;
+
+/// How long one read of a plan may take; one whose parts are gone never ends.
+pub const PLAN_READ_LIMIT: Duration = Duration::from_secs(10);
+
+/// Pause before a plan is read again.
+const PLAN_AGAIN_AFTER: Duration = Duration::from_millis(250);
+
 /// Why a plan cannot be had.
 #[derive(Debug, Error)]
 pub enum PlanError {
+    /// There is none.
+    #[error("plan {digest} is not stored")]
+    Missing {
+        /// What was asked for.
+        digest: Digest,
+    },
+    /// The blob was found and its bytes did not come.
+    #[error("the blob under {digest} did not come within {} s", PLAN_READ_LIMIT.as_secs())]
+    Silent {
+        /// What was asked for.
+        digest: Digest,
+    },
     /// The store could not be read.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -55,6 +77,22 @@ pub enum PlanError {
     },
 }
 
+impl PlanError {
+    /// Whether nothing is known: the store did not answer. Anything else says
+    /// something about the plan.
+    #[must_use]
+    pub fn is_unreachable(&self) -> bool {
+        match self {
+            Self::Store(error) => matches!(error, StoreError::Broker { .. }),
+            Self::Missing { .. }
+            | Self::Silent { .. }
+            | Self::Changed { .. }
+            | Self::NoPlan { .. }
+            | Self::Unsound { .. } => false,
+        }
+    }
+}
+
 /// Compiled plans by digest, fetched once. Plans are immutable and are kept for
 /// the life of the process: a few kilobytes per workflow version.
 #[derive(Debug, Clone)]
@@ -70,20 +108,61 @@ impl Plans {
         Self { store, cache: Arc::default() }
     }
 
-    /// The plan of a digest; nothing when there is none.
+    /// The plan of a digest, by one read that was answered: it waits for a store
+    /// that does not answer.
     ///
     /// # Errors
     ///
-    /// [`PlanError`] if the store cannot be read or holds something else.
+    /// [`PlanError`] if the store holds no such plan, or something else. One
+    /// answer may come from a server that is behind: ask again before it counts.
     ///
     /// # Cancel safety
     ///
     /// Can be dropped.
-    pub async fn get(&self, digest: Digest) -> Result<Option<Arc<Executable>>, PlanError> {
-        if let Some(plan) = self.cached(&digest) {
-            return Ok(Some(plan));
+    pub async fn find(&self, digest: Digest) -> Result<Arc<Executable>, PlanError> {
+        loop {
+            match self.read(digest).await {
+                Err(error) if error.is_unreachable() => {
+                    tracing::warn!(%digest, %error, "the store of plans does not answer; it is tried again");
+                    tokio::time::sleep(PLAN_AGAIN_AFTER).await;
+                }
+                answer => return answer,
+            }
         }
-        let Some(bytes) = self.store.get_blob(&digest.to_string()).await? else { return Ok(None) };
+    }
+
+    /// The plan of a digest, by [`PLAN_READS_MAX`] reads if they do not find it:
+    /// the answer is definite.
+    ///
+    /// # Errors
+    ///
+    /// [`PlanError`] if the store holds no such plan, or something else.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped.
+    pub async fn fetch(&self, digest: Digest) -> Result<Arc<Executable>, PlanError> {
+        let mut reads = 1;
+        loop {
+            match self.find(digest).await {
+                Err(error) if reads < PLAN_READS_MAX => {
+                    tracing::warn!(%digest, %error, reads, "a plan cannot be used; it is read again");
+                    tokio::time::sleep(PLAN_AGAIN_AFTER).await;
+                    reads += 1;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    async fn read(&self, digest: Digest) -> Result<Arc<Executable>, PlanError> {
+        if let Some(plan) = self.cached(&digest) {
+            return Ok(plan);
+        }
+        let name = digest.to_string();
+        let blob = tokio::time::timeout(PLAN_READ_LIMIT, self.store.get_blob(&name)).await;
+        let blob = blob.map_err(|_| PlanError::Silent { digest })??;
+        let bytes = blob.ok_or(PlanError::Missing { digest })?;
         let found = Digest::of(&bytes);
         if found != digest {
             return Err(PlanError::Changed { digest, found });
@@ -96,7 +175,7 @@ impl Plans {
         })?;
         let executable = Arc::new(executable);
         self.lock().insert(digest, executable.clone());
-        Ok(Some(executable))
+        Ok(executable)
     }
 
     fn cached(&self, digest: &Digest) -> Option<Arc<Executable>> {
@@ -131,7 +210,8 @@ impl Snapshot {
 }
 
 /// Watches the projection; the receiver always holds the newest snapshot that
-/// compiled. One that does not compile is reported and the old one stays.
+/// compiled. What does not compile, and what is removed, changes nothing: the
+/// control partition's owner puts the right one there again.
 ///
 /// The task ends when every receiver is dropped.
 #[must_use]
@@ -157,19 +237,32 @@ async fn follow(
     sender: &watch::Sender<Arc<Snapshot>>,
 ) -> Result<(), StoreError> {
     let mut watch = store.watch(ACTIVE_KEY).await?;
+    let mut warned = false;
     loop {
         let change = tokio::select! {
             change = watch.next() => change?,
             () = sender.closed() => return Ok(()),
         };
-        let Some(change) = change else { return Ok(()) };
-        let DefinitionChange::Put(stored) = change else { continue };
-        match compile(&stored.value, plans).await {
-            Ok(snapshot) => {
-                tracing::info!(revision = snapshot.revision, "definitions are active");
-                sender.send_replace(Arc::new(snapshot));
-            }
-            Err(problem) => tracing::error!(problem, "definitions do not compile; the old stay"),
+        let problem = match change {
+            None => return Ok(()),
+            Some(DefinitionChange::Removed { .. }) => "they were removed".to_owned(),
+            Some(DefinitionChange::Put(stored)) => match compile(&stored.value, plans).await {
+                Ok(snapshot) => {
+                    warned = false;
+                    // Put there again, they are what they were.
+                    let is_new = snapshot.revision != sender.borrow().revision;
+                    if is_new {
+                        tracing::info!(revision = snapshot.revision, "definitions are active");
+                    }
+                    sender.send_replace(Arc::new(snapshot));
+                    continue;
+                }
+                Err(problem) => problem,
+            },
+        };
+        // One warning for a flood of garbage.
+        if !std::mem::replace(&mut warned, true) {
+            tracing::warn!(problem, "the projected definitions cannot be used; the old ones stay");
         }
     }
 }
@@ -188,9 +281,15 @@ async fn compile(bytes: &[u8], plans: &Plans) -> Result<Snapshot, String> {
     let mut snapshot =
         Snapshot { revision: definitions.revision, strategies, workflows: HashMap::new() };
     for WorkflowEntry { name, version, plan } in definitions.workflows {
-        let executable = plans.get(plan).await.map_err(|error| error.to_string())?;
-        let executable = executable.ok_or_else(|| format!("plan {plan} is not stored"))?;
-        snapshot.workflows.entry(name).or_default().insert(version, (plan, executable));
+        match plans.fetch(plan).await {
+            Ok(executable) => {
+                snapshot.workflows.entry(name).or_default().insert(version, (plan, executable));
+            }
+            // The others are no worse for it; what starts this one is rejected.
+            Err(error) => {
+                tracing::error!(workflow = &*name, version = &*version, %error, "the plan of a workflow cannot be used");
+            }
+        }
     }
     Ok(snapshot)
 }

@@ -3,9 +3,8 @@
 //!
 //! This is the place where a mediator will be spawned instead: an effect that
 //! names a case spawns the case's handler, and its outcome comes back as a
-//! report.
+//! report. Its coordinator bounds how many there are.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use fermata_core::effect::{CaseNotice, Outcome};
@@ -14,9 +13,9 @@ use fermata_core::partition::Report;
 use fermata_wire::subjects;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use serde_json::json;
-use tokio::sync::Semaphore;
 
 use crate::coordinator::CoordinatorMessage;
+use crate::lease_term::LeaseView;
 use crate::ports::Ports;
 
 /// Pause before a notice is sent again that could not be.
@@ -35,20 +34,20 @@ pub struct Escalator {
     ports: Ports,
     notice: CaseNotice,
     owner: ActorRef<CoordinatorMessage>,
-    turns: Arc<Semaphore>,
+    lease: LeaseView,
 }
 
 impl Escalator {
-    /// The handler of `notice`, reporting to `owner`; `turns` bounds how many
-    /// tell at the same time.
+    /// The handler of `notice`, reporting to `owner`, which tells nobody unless
+    /// `lease` holds.
     #[must_use]
     pub fn new(
         ports: Ports,
         notice: CaseNotice,
         owner: ActorRef<CoordinatorMessage>,
-        turns: Arc<Semaphore>,
+        lease: LeaseView,
     ) -> Self {
-        Self { ports, notice, owner, turns }
+        Self { ports, notice, owner, lease }
     }
 }
 
@@ -74,11 +73,14 @@ impl Actor for Escalator {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             EscalatorMessage::Tell => {
-                if self.tell().await {
+                if !self.lease.clone().until_held().await {
+                    // Nobody is left to report to: the next owner tells.
+                    myself.stop(None);
+                } else if self.tell().await {
                     let outcome = Outcome::Succeeded { output: Json::null() };
                     let (case, attempt) = (self.notice.case, self.notice.attempt);
                     let report = Report::Case { case, attempt, outcome };
-                    let _ = self.owner.cast(CoordinatorMessage::Reports(vec![report]));
+                    let _ = self.owner.cast(CoordinatorMessage::Handled(report));
                     myself.stop(None);
                 } else {
                     drop(myself.send_after(AGAIN_AFTER, || EscalatorMessage::Tell));
@@ -91,7 +93,6 @@ impl Actor for Escalator {
 
 impl Escalator {
     async fn tell(&self) -> bool {
-        let Ok(_turn) = self.turns.acquire().await else { return false };
         let notice = &self.notice;
         let subject = subjects::escalation(&notice.tenant, notice.tier);
         let message = json!({

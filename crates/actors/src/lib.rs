@@ -27,6 +27,7 @@ pub mod floor;
 pub mod hop;
 pub mod intake;
 pub mod lease_keeper;
+pub mod lease_term;
 pub mod listener;
 pub mod matcher;
 pub mod metrics;
@@ -38,5 +39,6 @@ pub mod source;
 pub mod stage;
 pub mod supervisor;
 pub mod trace;
+pub mod uncommitted_reports;
 
 pub use engine::{Engine, EngineConfig, EngineError, Role};

@@ -1,8 +1,13 @@
 //! NodeRunner: runs attempts, one task each, and brings their outcomes back.
 //!
-//! An attempt outlives the owner that ordered it: the next owner in this
-//! process adopts it, and when there is none its outcome goes to the
-//! partition's commands, where whoever owns it then finds it.
+//! An attempt that has begun outlives the owner that ordered it: the next owner
+//! in this process adopts it, and when there is none its outcome goes to the
+//! partition's commands, where whoever owns it then finds it. One that has not
+//! begun starts only while the lease of its owner holds, and is withdrawn when
+//! that owner goes: whoever owns the partition next orders it again.
+
+mod execution;
+mod running;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -15,34 +20,52 @@ use fermata_core::json::Json;
 use fermata_core::partition::Report;
 use fermata_core::plan::FailureClass;
 use fermata_core::run::AttemptReport;
-use fermata_executors::{EffectKind, EffectOutcome, EffectRequest, Executors, HttpCall};
+use fermata_executors::Executors;
 use fermata_wire::commands::CommandFrame;
 use fermata_wire::subjects;
-use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
-use tokio::sync::Semaphore;
-use tokio::task::AbortHandle;
+use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::task::JoinSet;
 
+use self::execution::{carry_out, report_of};
+use self::running::{Running, RunningAttempt, Start};
 use crate::coordinator::CoordinatorMessage;
 use crate::hop::{AGAIN_AFTER, publish};
+use crate::lease_term::LeaseView;
 use crate::ports::Ports;
 use crate::trace;
+use crate::uncommitted_reports::UncommittedReports;
 
 /// Attempts that run at once in this process; the rest waits its turn. What is
 /// ordered and waits is bounded by each partition's `attempts_open_max`.
 pub const ATTEMPTS_AT_ONCE_MAX: usize = 1_024;
 
+/// How long a runner that ends waits for outcomes to be stored among the
+/// commands; what is not stored then is ordered again by the next owner.
+pub const PUBLISH_LIMIT: Duration = Duration::from_secs(5);
+
 /// What a runner is told.
 #[derive(Debug)]
 pub enum NodeRunnerMessage {
-    /// Start these; their records are durable.
-    Start(Vec<Attempt>),
+    /// Start these; their records are durable. Only the coordinator that is
+    /// attached may say so: what another orders, its successor orders again.
+    Start(ActorId, Vec<Attempt>),
     /// Stop what runs for this run; each still reports, as cancelled.
     Abort(RunId),
-    /// This coordinator takes the outcomes of a partition from now on; answers
-    /// with the attempts that are still under way.
-    Attach(PartitionId, ActorRef<CoordinatorMessage>, RpcReplyPort<HashSet<(EffectKey, u32)>>),
-    /// Nobody here takes the outcomes of this partition any more.
-    Detach(PartitionId),
+    /// This coordinator takes the outcomes of a partition from now on, and this
+    /// is its lease; answers with the attempts that are still under way.
+    Attach(
+        PartitionId,
+        ActorRef<CoordinatorMessage>,
+        LeaseView,
+        RpcReplyPort<HashSet<(EffectKey, u32)>>,
+    ),
+    /// Another owner goes on: what this coordinator ordered and has not begun
+    /// must not begin.
+    Withdraw(PartitionId, ActorId),
+    /// This coordinator takes no outcomes any more. Says nothing about another
+    /// one that has attached meanwhile.
+    Detach(PartitionId, ActorId),
     /// An attempt ended.
     Ended(AttemptReport),
     /// Outcomes that a coordinator took and could not commit: they go to the
@@ -61,8 +84,23 @@ pub struct NodeRunner {
 /// What runs, and who takes its outcome.
 #[derive(Debug, Default)]
 pub struct NodeRunnerState {
-    running: HashMap<RunId, Vec<(Arc<str>, u32, AbortHandle)>>,
-    coordinators: HashMap<PartitionId, ActorRef<CoordinatorMessage>>,
+    running: Running,
+    attached: HashMap<PartitionId, Attached>,
+    publishes: JoinSet<()>,
+}
+
+/// The coordinator of a partition.
+#[derive(Debug)]
+struct Attached {
+    coordinator: ActorRef<CoordinatorMessage>,
+    lease: LeaseView,
+}
+
+impl Drop for NodeRunnerState {
+    /// What is being stored goes on without the runner, as long as the process lives.
+    fn drop(&mut self) {
+        self.publishes.detach_all();
+    }
 }
 
 impl NodeRunner {
@@ -94,20 +132,45 @@ impl Actor for NodeRunner {
         state: &mut NodeRunnerState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            NodeRunnerMessage::Start(attempts) => self.start(&myself, attempts, state),
+            NodeRunnerMessage::Start(by, attempts) => self.start(&myself, by, attempts, state),
             NodeRunnerMessage::Abort(run) => abort(run, state, &myself),
-            NodeRunnerMessage::Attach(partition, coordinator, reply) => {
-                state.coordinators.insert(partition, coordinator);
-                let _ = reply.send(live(partition, state));
+            NodeRunnerMessage::Attach(partition, coordinator, lease, reply) => {
+                attach(partition, Attached { coordinator, lease }, state);
+                let _ = reply.send(state.running.live(partition));
             }
-            NodeRunnerMessage::Detach(partition) => {
-                state.coordinators.remove(&partition);
+            NodeRunnerMessage::Withdraw(partition, by) => {
+                if is_attached(partition, by, state) {
+                    withdraw(partition, state);
+                }
+            }
+            NodeRunnerMessage::Detach(partition, by) => {
+                if is_attached(partition, by, state) {
+                    state.attached.remove(&partition);
+                    withdraw(partition, state);
+                }
             }
             NodeRunnerMessage::Ended(report) => {
-                forget(&report, state);
-                self.deliver(report.run.partition(), vec![Report::Attempt(report)], state);
+                state.running.forget(&report);
+                let partition = report.run.partition();
+                self.deliver(&myself, partition, vec![Report::Attempt(report)], state);
             }
-            NodeRunnerMessage::Publish(partition, reports) => self.publish(partition, reports),
+            NodeRunnerMessage::Publish(partition, reports) => {
+                self.publish(partition, reports, state);
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the outcomes that are being stored, a while.
+    async fn post_stop(
+        &self,
+        _myself: ActorRef<NodeRunnerMessage>,
+        state: &mut NodeRunnerState,
+    ) -> Result<(), ActorProcessingErr> {
+        let stored = async { while state.publishes.join_next().await.is_some() {} };
+        if tokio::time::timeout(PUBLISH_LIMIT, stored).await.is_err() {
+            let left = state.publishes.len();
+            tracing::warn!(left, "outcomes could not be stored in time; they are ordered again");
         }
         Ok(())
     }
@@ -118,23 +181,33 @@ impl NodeRunner {
     fn start(
         &self,
         myself: &ActorRef<NodeRunnerMessage>,
+        by: ActorId,
         attempts: Vec<Attempt>,
         state: &mut NodeRunnerState,
     ) {
         let mut done: HashMap<PartitionId, Vec<Report>> = HashMap::new();
         for attempt in attempts {
+            let partition = attempt.run.partition();
+            let Some(lease) = lease_of(partition, by, state) else {
+                let (run, node, number) = (attempt.run, &*attempt.node, attempt.attempt);
+                tracing::debug!(%partition, %run, node, attempt = number, "an attempt of an owner that has gone is left to the next one");
+                continue;
+            };
             match attempt.work {
                 AttemptWork::Noop => {
                     trace::noop(&attempt);
                     let outcome = Outcome::Succeeded { output: Json::null() };
                     let report = Report::Attempt(report_of(&attempt, outcome));
-                    done.entry(attempt.run.partition()).or_default().push(report);
+                    done.entry(partition).or_default().push(report);
                 }
-                AttemptWork::Http { .. } => self.spawn(myself, attempt, state),
+                AttemptWork::Http { .. } => {
+                    let lease = lease.clone();
+                    self.spawn(myself, attempt, lease, state);
+                }
             }
         }
         for (partition, reports) in done {
-            self.deliver(partition, reports, state);
+            self.deliver(myself, partition, reports, state);
         }
     }
 
@@ -142,55 +215,128 @@ impl NodeRunner {
         &self,
         myself: &ActorRef<NodeRunnerMessage>,
         attempt: Attempt,
+        mut lease: LeaseView,
         state: &mut NodeRunnerState,
     ) {
         let (executors, turns, myself) =
             (self.executors.clone(), self.turns.clone(), myself.clone());
         let (run, node, number) = (attempt.run, attempt.node.clone(), attempt.attempt);
+        let start = Arc::<Start>::default();
+        let begins = start.clone();
         let task = tokio::spawn(async move {
-            let _turn = turns.acquire().await;
-            let (span, traceparent) = trace::attempt(&attempt);
-            let outcome = execute(&executors, &attempt, traceparent).await;
-            span.end(failure_of(&outcome));
+            // Its owner has gone: the runner withdraws it, or has done so.
+            let Some(_turn) = turn(&turns, &mut lease).await else { return };
+            if !begins.begin() {
+                return;
+            }
+            let outcome = carry_out(&executors, &attempt).await;
             // A runner that is gone has nobody to tell; the next owner orders again.
             let _ = myself.cast(NodeRunnerMessage::Ended(report_of(&attempt, outcome)));
         });
-        state.running.entry(run).or_default().push((node, number, task.abort_handle()));
+        let task = task.abort_handle();
+        state.running.add(run, RunningAttempt { node, attempt: number, start, task });
     }
 
-    fn deliver(&self, partition: PartitionId, reports: Vec<Report>, state: &mut NodeRunnerState) {
-        let message = CoordinatorMessage::Reports(reports);
-        let undelivered = match state.coordinators.get(&partition) {
-            Some(coordinator) => match coordinator.cast(message) {
-                Ok(()) => return,
-                Err(ractor::MessagingErr::SendErr(message)) => message,
-                Err(_) => return,
-            },
-            None => message,
-        };
-        state.coordinators.remove(&partition);
-        if let CoordinatorMessage::Reports(reports) = undelivered {
-            self.publish(partition, reports);
+    fn deliver(
+        &self,
+        myself: &ActorRef<NodeRunnerMessage>,
+        partition: PartitionId,
+        reports: Vec<Report>,
+        state: &mut NodeRunnerState,
+    ) {
+        match state.attached.get(&partition) {
+            // One that ends before it has taken them sends them back by itself.
+            Some(attached) => {
+                let reports = UncommittedReports::new(partition, myself.clone(), reports);
+                let _ = attached.coordinator.cast(CoordinatorMessage::Reports(reports));
+            }
+            None => self.publish(partition, reports, state),
         }
     }
 
     /// Sends outcomes to whoever owns the partition now.
-    fn publish(&self, partition: PartitionId, reports: Vec<Report>) {
+    fn publish(&self, partition: PartitionId, reports: Vec<Report>, state: &mut NodeRunnerState) {
+        // Those that have ended meanwhile are let go.
+        while state.publishes.try_join_next().is_some() {}
         let commands = reports.into_iter().filter_map(command_of).collect::<Vec<_>>();
         if commands.is_empty() {
             return;
         }
         let (publisher, subject) = (self.ports.publisher.clone(), subjects::commands(partition));
-        tokio::spawn(async move {
+        state.publishes.spawn(async move {
             for command in commands {
                 let frame = CommandFrame { floor: 0, commands: vec![command] };
-                let Ok(bytes) = frame.encode() else { continue };
-                let bytes = bytes::Bytes::from(bytes);
+                let bytes = match frame.encode() {
+                    Ok(bytes) => bytes::Bytes::from(bytes),
+                    Err(error) => {
+                        tracing::error!(%partition, %error, "an outcome does not fit a message; it is ordered again");
+                        continue;
+                    }
+                };
                 while !publish(&publisher, &subject, bytes.clone()).await {
                     tokio::time::sleep(AGAIN_AFTER).await;
                 }
             }
         });
+    }
+}
+
+/// Waits for a turn, and for the lease to hold when the turn has come: only then
+/// does nobody else own the partition. Nothing when the lease is nobody's any more.
+async fn turn<'turns>(
+    turns: &'turns Semaphore,
+    lease: &mut LeaseView,
+) -> Option<SemaphorePermit<'turns>> {
+    loop {
+        let turn = turns.acquire().await.ok()?;
+        if lease.holds() {
+            return Some(turn);
+        }
+        // Others may use the turn while this one waits.
+        drop(turn);
+        if !lease.until_held().await {
+            return None;
+        }
+    }
+}
+
+fn attach(partition: PartitionId, attached: Attached, state: &mut NodeRunnerState) {
+    let by = attached.coordinator.get_id();
+    let before = state.attached.insert(partition, attached);
+    if before.is_some_and(|before| before.coordinator.get_id() != by) {
+        withdraw(partition, state);
+    }
+}
+
+fn is_attached(partition: PartitionId, by: ActorId, state: &NodeRunnerState) -> bool {
+    lease_of(partition, by, state).is_some()
+}
+
+fn lease_of(partition: PartitionId, by: ActorId, state: &NodeRunnerState) -> Option<&LeaseView> {
+    let attached = state.attached.get(&partition)?;
+    (attached.coordinator.get_id() == by).then_some(&attached.lease)
+}
+
+fn withdraw(partition: PartitionId, state: &mut NodeRunnerState) {
+    let attempts = state.running.withdraw(partition);
+    if attempts > 0 {
+        tracing::info!(%partition, attempts, "attempts that had not begun are left to the next owner");
+    }
+}
+
+fn abort(run: RunId, state: &mut NodeRunnerState, myself: &ActorRef<NodeRunnerMessage>) {
+    for RunningAttempt { node, attempt, task, .. } in state.running.take(run) {
+        // A task that has ended has reported already.
+        if task.is_finished() {
+            continue;
+        }
+        task.abort();
+        let detail = "the run is closing".to_owned();
+        let partition = run.partition();
+        tracing::debug!(%partition, %run, node = &*node, attempt, "an attempt is stopped: its run is closing");
+        let outcome = Outcome::Failed { class: FailureClass::Cancelled, detail };
+        let report = AttemptReport { run, node, activation: 1, attempt, outcome };
+        let _ = myself.cast(NodeRunnerMessage::Ended(report));
     }
 }
 
@@ -205,95 +351,5 @@ fn command_of(report: Report) -> Option<Command> {
         })),
         // The next owner orders these again.
         Report::Case { .. } | Report::DeadFiled { .. } => None,
-    }
-}
-
-fn report_of(attempt: &Attempt, outcome: Outcome) -> AttemptReport {
-    AttemptReport {
-        run: attempt.run,
-        node: attempt.node.clone(),
-        activation: attempt.activation,
-        attempt: attempt.attempt,
-        outcome,
-    }
-}
-
-fn live(partition: PartitionId, state: &NodeRunnerState) -> HashSet<(EffectKey, u32)> {
-    let runs = state.running.iter().filter(|(run, _)| run.partition() == partition);
-    runs.flat_map(|(run, attempts)| {
-        let key = |node: &Arc<str>| EffectKey::of_node(*run, node.clone(), 1);
-        attempts.iter().map(move |(node, attempt, _)| (key(node), *attempt))
-    })
-    .collect()
-}
-
-fn forget(report: &AttemptReport, state: &mut NodeRunnerState) {
-    if let Some(attempts) = state.running.get_mut(&report.run) {
-        attempts.retain(|(node, attempt, _)| *node != report.node || *attempt != report.attempt);
-        if attempts.is_empty() {
-            state.running.remove(&report.run);
-        }
-    }
-}
-
-fn abort(run: RunId, state: &mut NodeRunnerState, myself: &ActorRef<NodeRunnerMessage>) {
-    for (node, attempt, task) in state.running.remove(&run).unwrap_or_default() {
-        // A task that has ended has reported already.
-        if task.is_finished() {
-            continue;
-        }
-        task.abort();
-        let detail = "the run is closing".to_owned();
-        let outcome = Outcome::Failed { class: FailureClass::Cancelled, detail };
-        let report = AttemptReport { run, node, activation: 1, attempt, outcome };
-        let _ = myself.cast(NodeRunnerMessage::Ended(report));
-    }
-}
-
-async fn execute(executors: &Executors, attempt: &Attempt, traceparent: Option<String>) -> Outcome {
-    let kind = match &attempt.work {
-        AttemptWork::Noop => EffectKind::Noop,
-        AttemptWork::Http { plugin, path, body } => EffectKind::Http(HttpCall {
-            plugin: plugin.to_string(),
-            path: path.to_string(),
-            body: body.parse(),
-        }),
-    };
-    let request = EffectRequest {
-        key: attempt.key().to_string(),
-        attempt: attempt.attempt,
-        traceparent,
-        timeout: Duration::from_millis(attempt.timeout_ms),
-        kind,
-    };
-    match executors.execute(request).await {
-        EffectOutcome::Succeeded { output } => {
-            Outcome::Succeeded { output: Json::from_value(&output) }
-        }
-        EffectOutcome::Failed { class, detail } => {
-            Outcome::Failed { class: failure_class(class), detail }
-        }
-    }
-}
-
-fn failure_of(outcome: &Outcome) -> Option<&str> {
-    match outcome {
-        Outcome::Succeeded { .. } => None,
-        Outcome::Failed { detail, .. } => Some(detail),
-    }
-}
-
-fn failure_class(class: fermata_executors::FailureClass) -> FailureClass {
-    use fermata_executors::FailureClass as Class;
-    match class {
-        Class::Timeout => FailureClass::Timeout,
-        Class::Connect => FailureClass::Connect,
-        Class::Http3xx => FailureClass::Http3xx,
-        Class::Http4xx => FailureClass::Http4xx,
-        Class::Http5xx => FailureClass::Http5xx,
-        Class::ResponseTooLarge => FailureClass::ResponseTooLarge,
-        Class::ResponseNotJson => FailureClass::ResponseNotJson,
-        Class::NotAllowed => FailureClass::NotAllowed,
-        Class::Cancelled => FailureClass::Cancelled,
     }
 }

@@ -122,6 +122,12 @@ pub fn run_ended(ended: &RunEnded) {
     span.end_with_timestamp(time(ended.ended_ms));
 }
 
+/// The trace that a run belongs to: its event's, or one of its own. For log lines.
+#[must_use]
+pub fn id(run: RunId, traceparent: Option<&str>) -> TraceId {
+    run_context(run, traceparent).trace_id()
+}
+
 fn time(ms: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_millis(ms)
 }

@@ -35,6 +35,15 @@ pub enum StoreError {
         #[source]
         source: async_nats::Error,
     },
+    /// The blob was found and is not what was stored.
+    #[error("blob `{digest_hex}` is damaged")]
+    Damaged {
+        /// Its digest.
+        digest_hex: String,
+        /// In what way.
+        #[source]
+        source: async_nats::Error,
+    },
     /// The blob is larger than [`BLOB_BYTES_MAX`].
     #[error(
         "blob `{digest_hex}` has {bytes} bytes, more than {BLOB_BYTES_MAX}; cut it into several"
@@ -48,6 +57,18 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Of reading a blob: what was answered and makes no sense is damage.
+    fn blob<E>(action: &'static str, digest_hex: &str) -> impl FnOnce(E) -> Self
+    where
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        let digest_hex = digest_hex.to_owned();
+        move |source| match is_damage(&source) {
+            true => Self::Damaged { digest_hex, source: Box::new(source) },
+            false => Self::Broker { action, key: digest_hex, source: Box::new(source) },
+        }
+    }
+
     fn broker<E>(action: &'static str, key: &str) -> impl FnOnce(E) -> Self
     where
         E: std::error::Error + Send + Sync + 'static,
@@ -55,6 +76,19 @@ impl StoreError {
         let key = key.to_owned();
         move |source| Self::Broker { action, key, source: Box::new(source) }
     }
+}
+
+/// Whether an error says that bytes were read and are not what they must be.
+fn is_damage(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        if kind == Some(std::io::ErrorKind::InvalidData) || error.is::<serde_json::Error>() {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }
 
 /// A definition as the bucket holds it.
@@ -201,7 +235,7 @@ impl DefinitionsStore {
         let mut object = match self.blobs.get(digest_hex).await {
             Ok(object) => object,
             Err(error) if error.kind() == GetErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(StoreError::broker("open the blob", digest_hex)(error)),
+            Err(error) => return Err(StoreError::blob("open the blob", digest_hex)(error)),
         };
         let size = object.info().size;
         if size > BLOB_BYTES_MAX {
@@ -211,7 +245,7 @@ impl DefinitionsStore {
         object
             .read_to_end(&mut bytes)
             .await
-            .map_err(StoreError::broker("read the blob", digest_hex))?;
+            .map_err(StoreError::blob("read the blob", digest_hex))?;
         Ok(Some(bytes.into()))
     }
 }

@@ -1,0 +1,175 @@
+//! Beginning to own the partition, and ceasing to.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fermata_core::effect::EffectKey;
+use fermata_core::partition::{Limits, Report};
+use fermata_partition::owner::{Input, Owner, OwnerConfig, SaltSource, StandDown, WHOLE_MESSAGE};
+use ractor::{ActorProcessingErr, ActorRef};
+use rand::RngExt as _;
+use tokio::sync::Semaphore;
+use uuid::Uuid;
+
+use super::{AUDIT_LAG_FRAMES_MAX, Answer, Coordinator, CoordinatorMessage, CoordinatorState};
+use crate::auditor::AuditorMessage;
+use crate::node_runner::NodeRunnerMessage;
+
+/// Pause before another attempt to own the partition; doubles up to the maximum.
+const AGAIN_AFTER_FIRST: Duration = Duration::from_millis(50);
+const AGAIN_AFTER_MAX: Duration = Duration::from_secs(5);
+
+/// Pause before the lease is looked at again when it has run out.
+const LEASE_AGAIN_AFTER: Duration = Duration::from_millis(500);
+
+/// How long the runner may take to answer; it does nothing that waits.
+const ATTACH_LIMIT: Duration = Duration::from_secs(10);
+
+/// Draws from the thread's cryptographically secure generator.
+struct RandomSalts;
+
+impl SaltSource for RandomSalts {
+    fn salt(&mut self) -> [u8; 16] {
+        rand::rng().random()
+    }
+}
+
+impl Coordinator {
+    /// Begins another attempt to own the partition: first its auditor begins
+    /// anew, which takes as long as the broker does.
+    pub(super) fn take(
+        &self,
+        myself: &ActorRef<CoordinatorMessage>,
+        state: &mut CoordinatorState,
+    ) -> Result<(), ActorProcessingErr> {
+        let is_free = state.owner.is_none() && state.beginning.is_none();
+        if !is_free || state.halted.is_some() || !state.draining.is_empty() {
+            return Ok(());
+        }
+        if self.has_no_lease(state) {
+            drop(myself.send_after(LEASE_AGAIN_AFTER, || CoordinatorMessage::Take));
+            return Ok(());
+        }
+        state.generation += 1;
+        state.audit_permits = Arc::new(Semaphore::new(AUDIT_LAG_FRAMES_MAX));
+        let incarnation = Uuid::from_bytes(rand::rng().random());
+        state.beginning = Some(incarnation);
+        let (signed, answer) = ractor::concurrency::oneshot();
+        let (generation, writer) = (state.generation, incarnation.simple().to_string());
+        let signed = signed.into();
+        state.auditor.cast(AuditorMessage::Begin { generation, writer, signed })?;
+        self.ask(myself, state, async move {
+            let gone = || Err("the auditor has ended".to_owned());
+            Answer::AuditBegun(answer.await.unwrap_or_else(|_| gone()))
+        });
+        Ok(())
+    }
+
+    /// Whoever was paused and has lost the partition must not take it back from
+    /// its new owner; the lease keeper says whether the lease is renewed.
+    fn has_no_lease(&self, state: &CoordinatorState) -> bool {
+        self.ports.clock.now().monotonic_ms >= state.lease.until_ms()
+    }
+
+    /// The auditor has begun: an owner replays, or the partition is halted.
+    pub(super) async fn begin(
+        &self,
+        myself: &ActorRef<CoordinatorMessage>,
+        signed: Result<u64, String>,
+        state: &mut CoordinatorState,
+    ) -> Result<(), ActorProcessingErr> {
+        let Some(incarnation) = state.beginning.take() else { return Ok(()) };
+        let signed_records = match signed {
+            Ok(signed_records) => signed_records,
+            Err(reason) => {
+                self.halt(reason, state);
+                return Ok(());
+            }
+        };
+        // The auditor may have waited long for the broker.
+        if self.has_no_lease(state) {
+            drop(myself.send_after(LEASE_AGAIN_AFTER, || CoordinatorMessage::Take));
+            return Ok(());
+        }
+        let config = OwnerConfig {
+            partition: self.partition,
+            limits: Limits::default(),
+            worker: self.ports.facts.worker.clone(),
+            incarnation,
+            salts: Box::new(RandomSalts),
+            live: self.attach(myself, state).await?,
+            poison: state.poison.clone(),
+            signed_records,
+        };
+        let mut outputs = Vec::new();
+        let mut owner = Owner::new(config, &mut outputs);
+        let now = self.ports.clock.now();
+        owner.handle(Input::LeaseUntil(state.lease.until_ms()), now, &mut outputs);
+        owner.handle_reports(state.carried.take(), now, &mut outputs);
+        state.owner = Some(owner);
+        self.perform_all(myself, outputs, state).await
+    }
+
+    /// What is under way here, and what ended and is not committed.
+    async fn attach(
+        &self,
+        myself: &ActorRef<CoordinatorMessage>,
+        state: &CoordinatorState,
+    ) -> Result<HashSet<(EffectKey, u32)>, ActorProcessingErr> {
+        let lease = state.lease.view();
+        let attach =
+            |reply| NodeRunnerMessage::Attach(self.partition, myself.clone(), lease, reply);
+        let mut live = self
+            .runner
+            .call(attach, Some(ATTACH_LIMIT))
+            .await?
+            .success_or(ActorProcessingErr::from("the node runner did not answer"))?;
+        for report in state.carried.iter() {
+            if let Report::Attempt(report) = report {
+                let key = EffectKey::of_node(report.run, report.node.clone(), report.activation);
+                live.insert((key, report.attempt));
+            }
+        }
+        Ok(live)
+    }
+
+    pub(super) fn stand_down(
+        &self,
+        myself: &ActorRef<CoordinatorMessage>,
+        reason: StandDown,
+        state: &mut CoordinatorState,
+    ) -> Result<(), ActorProcessingErr> {
+        tracing::warn!(partition = %self.partition, ?reason, "the owner stands down");
+        match reason {
+            StandDown::Panicked { sequence, index, .. } => {
+                state.poison.insert((sequence, index));
+            }
+            // What did not fit must not be tried again as it was: the message
+            // is consumed unread, and outcomes are made again by ordering again.
+            StandDown::FrameTooLarge { sequence } => {
+                state.poison.insert((sequence, WHOLE_MESSAGE));
+                drop(state.owner.take().map(|mut owner| owner.take_uncommitted_reports()));
+            }
+            // Another owner orders again what has not begun here.
+            StandDown::Fenced { .. } => {
+                self.runner.cast(NodeRunnerMessage::Withdraw(self.partition, myself.get_id()))?;
+            }
+            StandDown::Truncated { .. } => {}
+        }
+        state.end_owner();
+        let pause = AGAIN_AFTER_FIRST.saturating_mul(1 << state.attempts_to_own.min(10));
+        state.attempts_to_own = state.attempts_to_own.saturating_add(1);
+        drop(myself.send_after(pause.min(AGAIN_AFTER_MAX), || CoordinatorMessage::Take));
+        Ok(())
+    }
+
+    /// Stops the partition until a person looks. What was reported to it goes to
+    /// its commands, where it is found when the partition goes on.
+    pub(super) fn halt(&self, reason: String, state: &mut CoordinatorState) {
+        tracing::error!(partition = %self.partition, reason, "the partition is halted; `fermata doctor` explains");
+        state.halted = Some(reason);
+        state.end_owner();
+        state.detach();
+    }
+}

@@ -1,0 +1,172 @@
+//! The owner of the moment, and what outlives it.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use fermata_core::digest::Digest;
+use fermata_core::identity::{JournalTime, PartitionId};
+use fermata_partition::owner::{Output, Owner};
+use ractor::{ActorId, ActorRef, RpcReplyPort};
+use tokio::sync::{Semaphore, oneshot};
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+use super::cases::Cases;
+use super::projection::Projection;
+use crate::auditor::AuditorMessage;
+use crate::lease_term::LeaseTerm;
+use crate::node_runner::NodeRunnerMessage;
+use crate::uncommitted_reports::UncommittedReports;
+
+/// A task that ends with its value.
+#[derive(Debug)]
+pub(super) struct Task(JoinHandle<()>);
+
+impl Task {
+    pub(super) fn spawn(work: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self(tokio::spawn(work))
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// The owner of the moment and what outlives it.
+pub struct CoordinatorState {
+    pub(super) owner: Option<Owner>,
+    /// An attempt to own that waits for its auditor: its incarnation.
+    pub(super) beginning: Option<Uuid>,
+    /// Tells answers to the present owner from answers to earlier ones.
+    pub(super) generation: u64,
+    pub(super) attempts_to_own: u32,
+    /// Reads in a row that found less than was signed, read or started.
+    pub(super) doubts: u32,
+    pub(super) auditor: ActorRef<AuditorMessage>,
+    pub(super) audit_permits: Arc<Semaphore>,
+    pub(super) carried: UncommittedReports,
+    pub(super) poison: HashSet<(u64, u32)>,
+    pub(super) lease: LeaseTerm,
+    pub(super) halted: Option<String>,
+    pub(super) draining: Vec<RpcReplyPort<()>>,
+    pub(super) journal_reader: Option<Task>,
+    pub(super) commands_reader: Option<Task>,
+    /// Who waits to hand over more of the journal.
+    pub(super) journal_waiting: Vec<oneshot::Sender<()>>,
+    /// Who waits to hand over more commands.
+    pub(super) commands_waiting: Vec<oneshot::Sender<()>>,
+    /// The plan that is being fetched for the owner.
+    pub(super) plan_awaited: Option<Digest>,
+    /// Why the last plan cannot be used, for people.
+    pub(super) plan_problem: Option<String>,
+    pub(super) wakes_at: Option<JournalTime>,
+    pub(super) alarmed: bool,
+    pub(super) outputs: Vec<Output>,
+    pub(super) projection: Option<Projection>,
+    pub(super) cases: Cases,
+    attachment: Attachment,
+}
+
+/// Lets the runner go when it is dropped, however the coordinator ends.
+struct Attachment {
+    partition: PartitionId,
+    coordinator: ActorId,
+    runner: ActorRef<NodeRunnerMessage>,
+}
+
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        self.detach();
+    }
+}
+
+impl Attachment {
+    fn detach(&self) {
+        // A runner that is gone brings nothing.
+        let _ = self.runner.cast(NodeRunnerMessage::Detach(self.partition, self.coordinator));
+    }
+}
+
+impl CoordinatorState {
+    pub(super) fn new(
+        partition: PartitionId,
+        coordinator: ActorId,
+        runner: &ActorRef<NodeRunnerMessage>,
+        auditor: ActorRef<AuditorMessage>,
+        lease: LeaseTerm,
+    ) -> Self {
+        Self {
+            owner: None,
+            beginning: None,
+            generation: 0,
+            attempts_to_own: 0,
+            doubts: 0,
+            auditor,
+            audit_permits: Arc::new(Semaphore::new(super::AUDIT_LAG_FRAMES_MAX)),
+            carried: UncommittedReports::new(partition, runner.clone(), Vec::new()),
+            poison: HashSet::new(),
+            lease,
+            halted: None,
+            draining: Vec::new(),
+            journal_reader: None,
+            commands_reader: None,
+            journal_waiting: Vec::new(),
+            commands_waiting: Vec::new(),
+            plan_awaited: None,
+            plan_problem: None,
+            wakes_at: None,
+            alarmed: false,
+            outputs: Vec::new(),
+            projection: None,
+            cases: Cases::default(),
+            attachment: Attachment { partition, coordinator, runner: runner.clone() },
+        }
+    }
+
+    /// Drops the owner of the moment; its uncommitted reports are carried over.
+    pub(super) fn end_owner(&mut self) {
+        if let Some(mut owner) = self.owner.take() {
+            self.carried.extend(owner.take_uncommitted_reports());
+        }
+        self.beginning = None;
+        self.generation += 1;
+        self.journal_reader = None;
+        self.commands_reader = None;
+        self.journal_waiting.clear();
+        self.commands_waiting.clear();
+        self.plan_awaited = None;
+        self.wakes_at = None;
+        self.projection = None;
+        self.cases.forget_waiting();
+    }
+
+    /// Takes no outcomes any more: those that are here and those that come go
+    /// to the partition's commands.
+    pub(super) fn detach(&mut self) {
+        self.attachment.detach();
+        self.carried.publish();
+    }
+}
+
+impl Drop for CoordinatorState {
+    /// However the coordinator ends, nothing that was reported to it is lost:
+    /// what is carried is published when its value is dropped.
+    fn drop(&mut self) {
+        if let Some(owner) = &mut self.owner {
+            self.carried.extend(owner.take_uncommitted_reports());
+        }
+    }
+}
+
+impl std::fmt::Debug for CoordinatorState {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("CoordinatorState")
+            .field("owner", &self.owner)
+            .field("generation", &self.generation)
+            .field("halted", &self.halted)
+            .finish_non_exhaustive()
+    }
+}

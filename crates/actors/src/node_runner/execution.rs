@@ -1,0 +1,89 @@
+//! Carries one attempt out.
+
+use std::time::Duration;
+
+use fermata_core::effect::{Attempt, AttemptWork, Outcome};
+use fermata_core::json::Json;
+use fermata_core::plan::FailureClass;
+use fermata_core::run::AttemptReport;
+use fermata_executors::{EffectKind, EffectOutcome, EffectRequest, Executors, HttpCall};
+use tracing::Instrument as _;
+
+use crate::trace;
+
+/// Carries `attempt` out and says what came of it, with its span and its lines
+/// in the log.
+pub(super) async fn carry_out(executors: &Executors, attempt: &Attempt) -> Outcome {
+    let (run, node, number) = (attempt.run, &*attempt.node, attempt.attempt);
+    let trace = trace::id(run, attempt.traceparent.as_deref());
+    let partition = run.partition();
+    let (own, traceparent) = trace::attempt(attempt);
+    // What the executor logs carries these too.
+    let span = tracing::debug_span!("attempt", %partition, %run, node, attempt = number, %trace);
+    tracing::debug!(%partition, %run, node, attempt = number, %trace, "an attempt starts");
+    let outcome = execute(executors, attempt, traceparent).instrument(span).await;
+    match &outcome {
+        Outcome::Succeeded { .. } => {
+            own.end(None);
+            tracing::debug!(%partition, %run, node, attempt = number, %trace, "an attempt succeeded");
+        }
+        Outcome::Failed { class, detail } => {
+            own.end(Some(detail));
+            let class = class.as_str();
+            tracing::debug!(%partition, %run, node, attempt = number, %trace, class, detail, "an attempt failed");
+        }
+    }
+    outcome
+}
+
+/// What is told of an attempt that has ended.
+pub(super) fn report_of(attempt: &Attempt, outcome: Outcome) -> AttemptReport {
+    AttemptReport {
+        run: attempt.run,
+        node: attempt.node.clone(),
+        activation: attempt.activation,
+        attempt: attempt.attempt,
+        outcome,
+    }
+}
+
+async fn execute(executors: &Executors, attempt: &Attempt, traceparent: Option<String>) -> Outcome {
+    let kind = match &attempt.work {
+        AttemptWork::Noop => EffectKind::Noop,
+        AttemptWork::Http { plugin, path, body } => EffectKind::Http(HttpCall {
+            plugin: plugin.to_string(),
+            path: path.to_string(),
+            body: body.parse(),
+        }),
+    };
+    let request = EffectRequest {
+        key: attempt.key().to_string(),
+        attempt: attempt.attempt,
+        traceparent,
+        timeout: Duration::from_millis(attempt.timeout_ms),
+        kind,
+    };
+    match executors.execute(request).await {
+        EffectOutcome::Succeeded { output } => {
+            Outcome::Succeeded { output: Json::from_value(&output) }
+        }
+        EffectOutcome::Failed { class, detail } => {
+            Outcome::Failed { class: failure_class(class), detail }
+        }
+    }
+}
+
+fn failure_class(class: fermata_executors::FailureClass) -> FailureClass {
+    use fermata_executors::FailureClass as Class;
+    match class {
+        Class::Timeout => FailureClass::Timeout,
+        Class::Connect => FailureClass::Connect,
+        Class::Http3xx => FailureClass::Http3xx,
+        Class::Http4xx => FailureClass::Http4xx,
+        Class::Http5xx => FailureClass::Http5xx,
+        Class::ResponseTooLarge => FailureClass::ResponseTooLarge,
+        Class::ResponseNotJson => FailureClass::ResponseNotJson,
+        Class::NotAllowed => FailureClass::NotAllowed,
+        Class::Cancelled => FailureClass::Cancelled,
+    }
+}
