@@ -8,7 +8,7 @@
 
 mod perform;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use fermata_partition::append::ReadAnswer;
 use fermata_partition::clock::SKEW_ALARM_MS;
 use fermata_partition::message::AppendOutcome;
 use fermata_partition::owner::{
-    Input, Output, Owner, OwnerConfig, SaltSource, StandDown, WHOLE_MESSAGE,
+    Cause, Input, Output, Owner, OwnerConfig, SaltSource, StandDown, Undecidable,
 };
 use fermata_wire::subjects;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
@@ -141,7 +141,7 @@ pub struct CoordinatorState {
     auditor: ActorRef<AuditorMessage>,
     audit_permits: Arc<Semaphore>,
     carried: Vec<Report>,
-    poison: HashSet<(u64, u32)>,
+    set_aside: HashMap<Undecidable, Cause>,
     lease_until_ms: u64,
     halted: Option<String>,
     draining: Vec<RpcReplyPort<()>>,
@@ -225,7 +225,7 @@ impl Actor for Coordinator {
             auditor,
             audit_permits: Arc::new(Semaphore::new(AUDIT_LAG_FRAMES_MAX)),
             carried: Vec::new(),
-            poison: HashSet::new(),
+            set_aside: HashMap::new(),
             lease_until_ms,
             halted: None,
             draining: Vec::new(),
@@ -358,7 +358,7 @@ impl Coordinator {
             incarnation,
             salts: Box::new(RandomSalts),
             live,
-            poison: state.poison.clone(),
+            set_aside: state.set_aside.clone(),
             signed_records,
         };
         let mut outputs = Vec::new();
@@ -479,14 +479,10 @@ impl Coordinator {
         tracing::warn!(partition = %self.partition, ?reason, "the owner stands down");
         let carried = state.owner.take().map(|mut owner| owner.take_uncommitted_reports());
         match reason {
-            StandDown::Panicked { sequence, index, .. } => {
-                state.poison.insert((sequence, index));
+            // It must not be tried again as it was.
+            StandDown::Undecidable { what, cause } => {
+                state.set_aside.insert(what, cause);
                 state.carried.extend(carried.into_iter().flatten());
-            }
-            // What did not fit must not be tried again as it was: the message
-            // is consumed unread, and outcomes are made again by ordering again.
-            StandDown::FrameTooLarge { sequence } => {
-                state.poison.insert((sequence, WHOLE_MESSAGE));
             }
             StandDown::Fenced { .. } | StandDown::Truncated { .. } => {
                 state.carried.extend(carried.into_iter().flatten());

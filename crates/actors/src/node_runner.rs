@@ -200,6 +200,7 @@ fn command_of(report: Report) -> Option<Command> {
             node: report.node,
             activation: report.activation,
             attempt: report.attempt,
+            tenant: report.tenant,
             outcome: report.outcome,
         })),
         // The next owner orders these again.
@@ -213,6 +214,7 @@ fn report_of(attempt: &Attempt, outcome: Outcome) -> AttemptReport {
         node: attempt.node.clone(),
         activation: attempt.activation,
         attempt: attempt.attempt,
+        tenant: Some(attempt.tenant.clone()),
         outcome,
     }
 }
@@ -244,7 +246,8 @@ fn abort(run: RunId, state: &mut NodeRunnerState, myself: &ActorRef<NodeRunnerMe
         task.abort();
         let detail = "the run is closing".to_owned();
         let outcome = Outcome::Failed { class: FailureClass::Cancelled, detail };
-        let report = AttemptReport { run, node, activation: 1, attempt, outcome };
+        // The run is closing, so the partition knows whose it is.
+        let report = AttemptReport { run, node, activation: 1, attempt, tenant: None, outcome };
         let _ = myself.cast(NodeRunnerMessage::Ended(report));
     }
 }
