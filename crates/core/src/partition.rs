@@ -21,6 +21,8 @@ mod limits;
 mod progress;
 mod recover;
 mod seen;
+#[cfg(test)]
+mod tests;
 mod timers;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};

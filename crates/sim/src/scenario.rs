@@ -141,7 +141,7 @@ impl Scenario {
                 _ => limits.decision_records_max,
             };
             limits.frame_bytes_max = match dice.below(8) {
-                0 => 1_500,
+                0 => 1_100,
                 1 => 3_000,
                 _ => limits.frame_bytes_max,
             };
