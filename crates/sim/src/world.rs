@@ -215,6 +215,7 @@ impl World {
             crashes: self.crashes,
             attempts: self.invariants.attempts_started(),
             folds_compared: self.invariants.folds_compared,
+            undecidable: self.invariants.undecidable(),
         }
     }
 

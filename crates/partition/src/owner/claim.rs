@@ -107,10 +107,10 @@ impl Owner {
         let position = self.fold.partition().position();
         self.commands_last = position.sequence;
         outputs.push(Output::Consume { position, epoch });
-        self.find_unfinished(now, outputs);
         // A publish acknowledgement carries no time: read it back, so that the
         // journal's time follows the broker's from here on.
         outputs.push(Output::ReadTime { sequence: self.fold.last_sequence() });
+        self.find_unfinished(now, outputs);
     }
 
     /// Sets aside what earlier owners could not decide, and notes what they left

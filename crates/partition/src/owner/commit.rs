@@ -117,11 +117,11 @@ impl Owner {
             Step::Committed { sequence } => self.committed(sequence, now, outputs),
             Step::Foreign { sequence, send } => {
                 outputs.push(Output::Committed { sequence, frame: None });
+                outputs.push(Output::Append(send));
                 if self.phase == Phase::Owning {
                     let record = Record::of_partition(ForeignSkipped { sequence }.into());
                     self.decide(None, now, outputs, |_, out| out.records.push(record));
                 }
-                outputs.push(Output::Append(send));
             }
             Step::Lost { by } => self.stand_down(StandDown::Fenced { by }, outputs),
             Step::Truncated { last_sequence } => {

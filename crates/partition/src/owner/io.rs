@@ -49,7 +49,8 @@ pub enum Input {
     Tick,
 }
 
-/// What an owner wants done.
+/// What an owner wants done, in order. Nothing follows [`Self::StandDown`] or
+/// [`Self::Halt`]: what it asked for before is no longer waited for.
 #[derive(Debug)]
 pub enum Output {
     /// Append to the journal and answer with [`Input::Appended`].

@@ -58,7 +58,8 @@ impl Owner {
     }
 
     pub(super) fn ask_for_plan_again(&mut self, now: Now, outputs: &mut Vec<Output>) {
-        let Some(awaited) = &mut self.plans.awaited else { return };
+        let ended = self.phase == Phase::Ended;
+        let Some(awaited) = self.plans.awaited.as_mut().filter(|_| !ended) else { return };
         if awaited.again_ms.is_some_and(|again_ms| again_ms <= now.monotonic_ms) {
             awaited.again_ms = None;
             awaited.asked += 1;

@@ -35,6 +35,21 @@ impl Invariants {
         }
     }
 
+    /// An owner that has ended wants nothing more: the answer would come to the
+    /// next one.
+    pub(crate) fn invariant_nothing_follows_the_end_of_an_owner(
+        outputs: &[Output],
+    ) -> Result<(), Broken> {
+        let is_end = |output: &Output| matches!(output, Output::StandDown(_) | Output::Halt(_));
+        match outputs.iter().position(is_end) {
+            Some(end) if end + 1 < outputs.len() => {
+                let detail = format!("{:?}", outputs.get(end..));
+                Err(Broken::new("invariant_nothing_follows_the_end_of_an_owner", detail))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// What an owner wants to be woken for can be done when it wakes: told the
     /// time, it has done all that was due.
     pub(crate) fn invariant_an_owner_does_not_spin(owner: &Owner, now: Now) -> Result<(), Broken> {
@@ -94,6 +109,11 @@ impl Invariants {
         }
         self.blamed.insert(what);
         Ok(())
+    }
+
+    /// Commands, messages and runs that an owner could not decide.
+    pub(crate) fn undecidable(&self) -> u64 {
+        self.blamed.len() as u64
     }
 
     /// Nothing is poisoned or quarantined that could be decided.

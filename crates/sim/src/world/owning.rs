@@ -66,6 +66,7 @@ impl World {
         for input in inputs {
             seat.owner.handle(input, now, &mut outputs);
         }
+        Invariants::invariant_nothing_follows_the_end_of_an_owner(&outputs)?;
         Invariants::invariant_an_owner_does_not_spin(&seat.owner, now)?;
         Invariants::invariant_nothing_starts_after_its_abort(&outputs, &mut seat.aborted)?;
         let within_lease = known.is_within_lease(now_ms);
