@@ -222,7 +222,12 @@ impl Bench {
         let effects = std::mem::take(&mut self.effects).into_iter();
         let started = effects.filter_map(|effect| match effect {
             Effect::Start(attempt) => Some(attempt),
-            _ => None,
+            Effect::Abort(_)
+            | Effect::HandleCase(_)
+            | Effect::FileDead(_)
+            | Effect::Ended(_)
+            | Effect::Project
+            | Effect::Reply { .. } => None,
         });
         started.collect()
     }
