@@ -259,12 +259,12 @@ fn a_deadline_is_not_kept_waiting_by_commands() {
     let mut bench = Bench::owning(Limits::default());
     bench.command(vec![start(1, 0)]);
     bench.settle();
-    bench.now_ms += DEADLINE_MS;
-
-    // The first goes out at once, and while it does the next frame fills up.
+    // The first goes out at once, the next fill a frame meanwhile, most wait.
     for sequence in 2..=60 {
         bench.command((0..50).map(|index| start(sequence, index)).collect());
     }
+
+    bench.now_ms += DEADLINE_MS;
     let mut frames = Vec::new();
     while bench.in_flight.is_some() {
         frames.push(bench.store());
