@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use fermata_core::record::{PartitionOwned, Record};
 
 use super::unit::guarded;
-use super::{Cause, HaltReason, OpenFrame, Output, Owner, Phase, Undecidable};
+use super::{Cause, HaltReason, OpenFrame, Output, Owner, Phase};
 use crate::fold::{Decoded, decode};
 use crate::message::Now;
 
@@ -113,28 +113,14 @@ impl Owner {
         self.find_unfinished(now, outputs);
     }
 
-    /// Sets aside what earlier owners could not decide, and notes what they left
-    /// unfinished: it is taken up as frames have room for it.
+    /// Notes what earlier owners left unfinished: it is taken up as frames have
+    /// room for it.
     fn find_unfinished(&mut self, now: Now, outputs: &mut Vec<Output>) {
         let partition = self.fold.partition();
         self.untold = partition.untold().into();
         self.lost = partition.outstanding().into();
         let live = std::mem::take(&mut self.config.live);
         self.lost.retain(|lost| !live.contains(&(lost.key.clone(), lost.attempt)));
-        let runs = self.config.set_aside.iter().filter_map(|(what, cause)| match what {
-            Undecidable::Run(run) => Some((*run, cause.to_string())),
-            Undecidable::Command { .. } | Undecidable::Message { .. } => None,
-        });
-        let mut runs = runs.collect::<Vec<_>>();
-        runs.sort_unstable();
-        let recovered =
-            self.decide(None, now, outputs, |partition, out| partition.recover_partition(out));
-        for (run, detail) in runs {
-            if recovered && self.phase == Phase::Owning {
-                self.decide(None, now, outputs, |partition, out| {
-                    partition.quarantine(run, &detail, out);
-                });
-            }
-        }
+        self.decide(None, now, outputs, |partition, out| partition.recover_partition(out));
     }
 }

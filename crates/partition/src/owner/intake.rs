@@ -106,7 +106,8 @@ impl Owner {
         self.decide_run(lost.run, now, outputs, |partition, out| partition.recover(&lost, out))
     }
 
-    /// Decides about a run, or quarantines it where it could not be decided about.
+    /// Decides about a run, or quarantines it if an earlier owner could not: it may
+    /// have begun only since the replay, with the frame that was dropped.
     fn decide_run(
         &mut self,
         run: RunId,

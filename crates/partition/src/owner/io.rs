@@ -147,7 +147,7 @@ pub enum Undecidable {
         sequence: u64,
     },
     /// An outcome, a timer or the going on of a run; the next owner quarantines
-    /// the run.
+    /// the run when it comes to decide about it.
     Run(RunId),
 }
 

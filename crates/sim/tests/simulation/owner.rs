@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use fermata_core::command::{Command, EventCommand, EventReference, StartRun, Verdict};
@@ -19,7 +20,8 @@ use fermata_partition::append::Send;
 use fermata_partition::clock::AHEAD_MS_MAX;
 use fermata_partition::message::{AppendOutcome, Message, Now};
 use fermata_partition::owner::{
-    HaltReason, Input, Output, Owner, OwnerConfig, PLAN_AGAIN_MS, PLAN_ASKED_MAX, SaltSource,
+    Cause, HaltReason, Input, Output, Owner, OwnerConfig, PLAN_AGAIN_MS, PLAN_ASKED_MAX,
+    SaltSource, StandDown, Undecidable,
 };
 use fermata_wire::commands::CommandFrame;
 use fermata_wire::journal::JournalFrame;
@@ -29,10 +31,15 @@ const START_MS: u64 = 1_800_000_000_000;
 const DEADLINE_MS: u64 = 10_000;
 const RETRY_MS: u64 = 1_000;
 
-struct Zeros;
+/// Salts of a program that may have a fault: then each record makes it panic.
+#[derive(Clone, Default)]
+struct Zeros(Arc<AtomicBool>);
 
 impl SaltSource for Zeros {
     fn salt(&mut self) -> [u8; 16] {
+        if self.0.load(Ordering::Relaxed) {
+            std::panic::resume_unwind(Box::new("a fault of the program"));
+        }
         [0; 16]
     }
 }
@@ -98,7 +105,9 @@ struct Bench {
     /// The append that has no answer yet.
     in_flight: Option<Send>,
     effects: Vec<Effect>,
+    faulty: Zeros,
     halted: Option<HaltReason>,
+    stood_down: Option<StandDown>,
     plans_asked: u32,
     commands: u64,
     now_ms: u64,
@@ -108,14 +117,24 @@ struct Bench {
 
 impl Bench {
     fn taking_over(journal: Vec<Message>, limits: Limits) -> Self {
+        Self::knowing(journal, limits, HashMap::new())
+    }
+
+    /// An owner that takes over and is told what others could not decide.
+    fn knowing(
+        journal: Vec<Message>,
+        limits: Limits,
+        set_aside: HashMap<Undecidable, Cause>,
+    ) -> Self {
+        let faulty = Zeros::default();
         let config = OwnerConfig {
             partition: PartitionId(0),
             limits,
             worker: "test".into(),
             incarnation: Uuid::from_u128(journal.len() as u128 + 1),
-            salts: Box::new(Zeros),
+            salts: Box::new(faulty.clone()),
             live: HashSet::new(),
-            set_aside: HashMap::new(),
+            set_aside,
             signed_records: 0,
         };
         let mut outputs = Vec::new();
@@ -126,7 +145,9 @@ impl Bench {
             journal,
             in_flight: None,
             effects: Vec::new(),
+            faulty,
             halted: None,
+            stood_down: None,
             plans_asked: 0,
             commands: 0,
             now_ms: 0,
@@ -174,10 +195,10 @@ impl Bench {
                 }
                 Output::Committed { .. } => {}
                 Output::Halt(reason) => self.halted = Some(reason),
+                Output::StandDown(reason) => self.stood_down = Some(reason),
                 other @ (Output::AppendLater(_)
                 | Output::ReadJournal { .. }
-                | Output::ConsumeAgain { .. }
-                | Output::StandDown(_)) => panic!("{other:?}"),
+                | Output::ConsumeAgain { .. }) => panic!("{other:?}"),
             }
         }
     }
@@ -390,4 +411,34 @@ fn a_plan_that_is_found_at_last_lets_the_replay_go_on() {
 
     assert!(bench.owner.is_owning());
     assert_eq!(bench.started().first().map(|attempt| attempt.attempt), Some(2));
+}
+
+#[test]
+fn a_run_that_cannot_be_decided_about_is_quarantined_by_the_next_owner() {
+    let mut bench = Bench::owning(Limits::default());
+    bench.command(vec![start(1, 0), start(1, 1)]);
+    bench.settle();
+    let started = bench.started();
+
+    bench.faulty.0.store(true, Ordering::Relaxed);
+    bench.fails(&started[0]);
+    let Some(StandDown::Undecidable { what, cause }) = bench.stood_down else {
+        panic!("{:?}", bench.stood_down)
+    };
+    assert_eq!(what, Undecidable::Run(started[0].run));
+    let carried = bench.owner.take_uncommitted_reports();
+    assert_eq!(carried.len(), 1);
+
+    let set_aside = HashMap::from([(what, cause)]);
+    let mut next = Bench::knowing(bench.journal, Limits::default(), set_aside);
+    let (digest, executable) = plan();
+    next.tell(Input::Plan(digest, Some(executable)));
+    carried.into_iter().for_each(|report| next.tell(Input::Report(report)));
+    let records = next.settle();
+
+    let quarantined = records.iter().filter(|kind| **kind == Kind::RunQuarantined).count();
+    assert_eq!(quarantined, 1, "{records:?}");
+    assert!(!records.contains(&Kind::NodeRetrying), "{records:?}");
+    assert!(next.owner.partition().run(started[0].run).is_none());
+    assert!(next.owner.partition().run(started[1].run).is_some(), "the other one goes on");
 }
