@@ -184,7 +184,9 @@ fn attempt(run: RunId, node: &str, path: &str) -> Attempt {
 
 fn succeeded(run: RunId, node: &str) -> Report {
     let outcome = Outcome::Succeeded { output: Json::null() };
-    Report::Attempt(AttemptReport { run, node: node.into(), activation: 1, attempt: 1, outcome })
+    let node = node.into();
+    let tenant = None;
+    Report::Attempt(AttemptReport { run, node, activation: 1, attempt: 1, tenant, outcome })
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -278,7 +278,6 @@ impl Coordinator {
             Answer::Appended(outcome) => Input::Appended(outcome),
             Answer::Read(answer) => Input::Read(answer),
             Answer::Plan(digest, plan) => {
-                state.plan_awaited = None;
                 if let Err(problem) = &plan {
                     tracing::error!(partition = %self.partition, %digest, problem, "a plan cannot be used");
                     state.plan_problem = Some(problem.clone());
@@ -310,21 +309,19 @@ impl Coordinator {
             return;
         }
         let Some(owner) = &state.owner else { return };
-        // While a plan is fetched the journal would only be held in memory.
-        if state.plan_awaited.is_none() {
+        if owner.wants_journal() {
             let_go_on(&mut state.journal_waiting);
         }
         if owner.wants_commands() {
             let_go_on(&mut state.commands_waiting);
         }
-        let Some(due) = owner.partition().next_due().filter(|_| owner.is_owning()) else { return };
-        if state.wakes_at.is_none_or(|wakes_at| due < wakes_at) {
-            let wait_ms = due.0.saturating_sub(self.ports.clock.now().wall_ms).max(1);
-            if wait_ms < u64::try_from(TICK.as_millis()).unwrap_or(u64::MAX) {
-                state.wakes_at = Some(due);
-                let wait = Duration::from_millis(wait_ms);
-                drop(myself.send_after(wait, || CoordinatorMessage::Tick));
-            }
+        let now = self.ports.clock.now();
+        let Some(wait_ms) = owner.wakes_in_ms(now) else { return };
+        let wakes_at = now.monotonic_ms.saturating_add(wait_ms);
+        let wait = Duration::from_millis(wait_ms);
+        if wait < TICK && state.wakes_at.is_none_or(|earlier| wakes_at < earlier) {
+            state.wakes_at = Some(wakes_at);
+            drop(myself.send_after(wait, || CoordinatorMessage::Tick));
         }
     }
 }

@@ -335,7 +335,8 @@ fn abort(run: RunId, state: &mut NodeRunnerState, myself: &ActorRef<NodeRunnerMe
         let partition = run.partition();
         tracing::debug!(%partition, %run, node = &*node, attempt, "an attempt is stopped: its run is closing");
         let outcome = Outcome::Failed { class: FailureClass::Cancelled, detail };
-        let report = AttemptReport { run, node, activation: 1, attempt, outcome };
+        // The run is closing, so the partition knows whose it is.
+        let report = AttemptReport { run, node, activation: 1, attempt, tenant: None, outcome };
         let _ = myself.cast(NodeRunnerMessage::Ended(report));
     }
 }
@@ -347,6 +348,7 @@ fn command_of(report: Report) -> Option<Command> {
             node: report.node,
             activation: report.activation,
             attempt: report.attempt,
+            tenant: report.tenant,
             outcome: report.outcome,
         })),
         // The next owner orders these again.

@@ -134,6 +134,9 @@ pub struct OutcomeCommand {
     pub activation: u32,
     /// The attempt.
     pub attempt: u32,
+    /// Whose run it is; absent in frames of older programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<Tenant>,
     /// What came of it.
     pub outcome: Outcome,
 }

@@ -15,12 +15,17 @@ mod cases;
 mod decide;
 mod define;
 mod evolve;
+mod held_back;
 mod keys;
 mod limits;
+mod progress;
 mod recover;
 mod seen;
+#[cfg(test)]
+mod tests;
+mod timers;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -28,7 +33,7 @@ use uuid::Uuid;
 use crate::digest::Digest;
 use crate::effect::{DeadCommand, Effect, Outcome};
 use crate::identity::{JournalTime, PartitionId, RunId, SourcePosition, StreamPosition};
-use crate::plan::{Executable, NodeIndex};
+use crate::plan::Executable;
 use crate::record::{Body, EffectLate, Record};
 use crate::run::{AttemptReport, Run};
 
@@ -36,8 +41,11 @@ pub use cases::Case;
 pub use define::Definitions;
 pub use keys::KeyWindow;
 pub use limits::Limits;
-pub use recover::Outstanding;
+pub use recover::{Outstanding, Untold};
 pub use seen::SeenPositions;
+
+use held_back::HeldBack;
+use timers::Timers;
 
 /// The state of one partition: a fold of its journal, and the plans it needs.
 #[derive(Debug, Clone)]
@@ -52,7 +60,7 @@ pub struct Partition {
     keys: KeyWindow<SourcePosition>,
     commands: KeyWindow<()>,
     runs: HashMap<RunId, Run>,
-    timers: BTreeSet<(JournalTime, Timer)>,
+    timers: Timers,
     cases: BTreeMap<Uuid, Case>,
     case_expiry: VecDeque<(JournalTime, Uuid)>,
     unfiled: BTreeMap<(u64, Option<u32>), DeadCommand>,
@@ -62,16 +70,7 @@ pub struct Partition {
     plans: HashMap<Digest, Arc<Executable>>,
     /// Runs with ready nodes that a bound held back; found again by
     /// [`Partition::resume`] after a replay.
-    held_back: VecDeque<RunId>,
-}
-
-/// What is due at a time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Timer {
-    /// The run's deadline.
-    Deadline(RunId),
-    /// The next attempt of a node.
-    Retry(RunId, NodeIndex),
+    held_back: HeldBack,
 }
 
 /// What a decision comes to; the buffers are reused from decision to decision.
@@ -153,18 +152,6 @@ pub enum Report {
     },
 }
 
-/// What a frame says besides its records; every frame has one.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct FrameFacts {
-    /// Journal time of the frame.
-    pub time: JournalTime,
-    /// The command position consumed up to and with this frame.
-    pub position: StreamPosition,
-    /// Every event at or below this sequence of EVENTS is acknowledged, and
-    /// its commands stand before this point of COMMANDS.
-    pub floor: u64,
-}
-
 impl Partition {
     /// The state before the first record.
     #[must_use]
@@ -179,14 +166,14 @@ impl Partition {
             keys: KeyWindow::new(limits.key_window_ms, limits.keys_max),
             commands: KeyWindow::new(limits.key_window_ms, limits.keys_max),
             runs: HashMap::new(),
-            timers: BTreeSet::new(),
+            timers: Timers::default(),
             cases: BTreeMap::new(),
             case_expiry: VecDeque::new(),
             unfiled: BTreeMap::new(),
             definitions: Definitions::default(),
             running: 0,
             plans: HashMap::new(),
-            held_back: VecDeque::new(),
+            held_back: HeldBack::default(),
             limits,
         }
     }
@@ -250,18 +237,6 @@ impl Partition {
         self.running
     }
 
-    /// When the next timer is due, if there is one.
-    #[must_use]
-    pub fn next_due(&self) -> Option<JournalTime> {
-        self.timers.first().map(|(due, _)| *due)
-    }
-
-    /// Keys of events that started work, kept now.
-    #[must_use]
-    pub fn keys_kept(&self) -> usize {
-        self.keys.len()
-    }
-
     /// Whether a plan is at hand.
     #[must_use]
     pub fn has_plan(&self, digest: &Digest) -> bool {
@@ -271,11 +246,6 @@ impl Partition {
     /// Makes a plan available for folding and deciding.
     pub fn add_plan(&mut self, digest: Digest, plan: Arc<Executable>) {
         self.plans.insert(digest, plan);
-    }
-
-    /// Takes over the plans of another fold of the same journal.
-    pub fn take_plans(&mut self, other: &mut Self) {
-        self.plans = std::mem::take(&mut other.plans);
     }
 
     /// Begins a frame: time moves on, what has passed its window is forgotten.

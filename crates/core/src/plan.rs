@@ -22,7 +22,7 @@ mod executable;
 pub mod input;
 mod retry;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use std::sync::Arc;
 

@@ -239,6 +239,8 @@ kinds! {
         key: u128,
         source: SourcePosition,
         strategy: Arc<str>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        replay: Option<Uuid>,
     }
     /// An event was accepted and no strategy applies; a person looks at its case.
     EventUnmatched "event.unmatched" {
@@ -248,6 +250,8 @@ kinds! {
         source: SourcePosition,
         near: Vec<String>,
         case: Uuid,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        replay: Option<Uuid>,
     }
     /// An event cannot be used; its bytes are in the dead-letter stream.
     EventRejected "event.rejected" {
@@ -257,6 +261,8 @@ kinds! {
         detail: String,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         original: Option<Digest>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        replay: Option<Uuid>,
     }
     /// An event repeats one that started work; nothing happens.
     EventRepeated "event.repeated" {
@@ -265,6 +271,8 @@ kinds! {
         key: u128,
         source: SourcePosition,
         first: SourcePosition,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        replay: Option<Uuid>,
     }
     /// A run began.
     RunStarted "run.started" {

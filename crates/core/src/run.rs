@@ -371,6 +371,8 @@ pub struct AttemptReport {
     pub activation: u32,
     /// The attempt.
     pub attempt: u32,
+    /// Whose run it is, as far as the reporter knows: the run may have ended.
+    pub tenant: Option<Tenant>,
     /// What came of it.
     pub outcome: Outcome,
 }

@@ -39,9 +39,29 @@ impl JournalClock {
 
     /// The time of a frame that is begun `now`.
     pub fn next(&mut self, now: Now) -> JournalTime {
-        let bound = self.broker_now(now).map_or(u64::MAX, |time| time.saturating_add(AHEAD_MS_MAX));
-        self.previous = self.previous.max(JournalTime(now.wall_ms.min(bound)));
+        self.previous = self.peek(now);
         self.previous
+    }
+
+    /// The time that a frame begun `now` would have.
+    #[must_use]
+    pub fn peek(&self, now: Now) -> JournalTime {
+        self.previous.max(JournalTime(now.wall_ms.min(self.bound(now).unwrap_or(u64::MAX))))
+    }
+
+    /// In how many milliseconds frames reach `due`, if the clocks go on as they
+    /// are: not before both the own clock and the broker's allow it.
+    #[must_use]
+    pub fn reaches_in_ms(&self, due: JournalTime, now: Now) -> u64 {
+        if self.previous >= due {
+            return 0;
+        }
+        let by_broker = self.bound(now).map_or(0, |bound| due.0.saturating_sub(bound));
+        due.0.saturating_sub(now.wall_ms).max(by_broker)
+    }
+
+    fn bound(&self, now: Now) -> Option<u64> {
+        Some(self.broker_now(now)?.saturating_add(AHEAD_MS_MAX))
     }
 
     /// How far the own wall clock is from the broker's, milliseconds; signed,
@@ -76,5 +96,22 @@ mod tests {
         let jumped = clock.next(at(9_000_000, 300));
         assert_eq!(jumped, JournalTime(1_000_300 + AHEAD_MS_MAX), "the wall clock jumped");
         assert_eq!(clock.skew_ms(at(9_000_000, 300)), Some(9_000_000 - 1_000_300));
+    }
+
+    #[test]
+    fn a_time_is_reached_when_both_clocks_allow_it() {
+        let mut clock = JournalClock::default();
+        clock.see(1_000_000 * 1_000_000, at(1_000_000, 0));
+        let due = JournalTime(1_020_000);
+
+        let on_time = clock.reaches_in_ms(due, at(1_000_000, 0));
+        let ahead = clock.reaches_in_ms(due, at(1_060_000, 0));
+        let behind = clock.reaches_in_ms(due, at(990_000, 0));
+
+        assert_eq!(on_time, 20_000);
+        assert_eq!(ahead, 20_000 - AHEAD_MS_MAX, "the broker's clock holds it back");
+        assert_eq!(behind, 30_000, "the own clock holds it back");
+        assert_eq!(clock.next(at(1_060_000, ahead)), due);
+        assert_eq!(clock.reaches_in_ms(due, at(0, ahead)), 0);
     }
 }

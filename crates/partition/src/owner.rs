@@ -15,27 +15,32 @@
 mod claim;
 mod commit;
 mod intake;
+mod io;
+mod plans;
+mod turn;
+mod unit;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use bytes::Bytes;
-use fermata_core::digest::Digest;
 use fermata_core::effect::{Effect, EffectKey};
-use fermata_core::identity::{PartitionId, StreamPosition};
-use fermata_core::partition::{Decision, Limits, Outstanding, Partition, Report};
-use fermata_core::plan::Executable;
-use fermata_wire::journal::Salt;
+use fermata_core::identity::{JournalTime, PartitionId};
+use fermata_core::partition::{Decision, Limits, Outstanding, Partition, Report, Untold};
+use fermata_wire::journal::{FrameBuilder, Salt};
 use uuid::Uuid;
 
-use crate::append::{FencedAppend, ReadAnswer, Send};
+use crate::append::{FencedAppend, ReadAnswer};
 use crate::clock::JournalClock;
-use crate::fold::{FoldError, JournalFold};
-use crate::message::{AppendOutcome, Message, Now};
+use crate::fold::JournalFold;
+use crate::message::{Message, Now};
 
-/// Bytes of records in the open frame above which no further command message
-/// is taken: one message of commands and its decisions still fit the broker's
-/// 1 MiB.
+pub use io::{Cause, HaltReason, Input, Output, StandDown, Undecidable};
+pub use plans::{PLAN_AGAIN_MS, PLAN_ASKED_MAX, PLAN_MISSING_MS};
+pub use turn::TURN_RECORDS;
+
+/// Bytes of records in the open frame above which nothing further is decided
+/// into it. What goes beyond `Limits::frame_bytes_max` all the same is put into
+/// a frame of its own.
 pub const FRAME_BYTES_TARGET: usize = 128 * 1024;
 
 /// Command messages held while the frame is full or a plan is fetched. Above
@@ -67,161 +72,11 @@ pub struct OwnerConfig {
     /// Attempts that this process still works on, or holds results of: they
     /// are adopted instead of ordered again.
     pub live: HashSet<(EffectKey, u32)>,
-    /// Commands that made a decision panic before: consumed unread. With
-    /// [`WHOLE_MESSAGE`] as their place, all commands of a message.
-    pub poison: HashSet<(u64, u32)>,
+    /// What earlier owners could not decide ([`StandDown::Undecidable`]):
+    /// commands are consumed unread, runs quarantined.
+    pub set_aside: HashMap<Undecidable, Cause>,
     /// Records that are signed: a journal with fewer has lost some.
     pub signed_records: u64,
-}
-
-/// Stands for every place in a message of commands.
-pub const WHOLE_MESSAGE: u32 = u32::MAX;
-
-/// What an owner is told.
-#[derive(Debug)]
-pub enum Input {
-    /// The next message of the journal, while replaying.
-    Journal(Message),
-    /// The journal ended here when it was read to its end.
-    JournalEnd {
-        /// Its last sequence.
-        last_sequence: u64,
-    },
-    /// What became of the append.
-    Appended(AppendOutcome),
-    /// The answer to [`Output::ReadJournal`].
-    Read(ReadAnswer),
-    /// The next message of the partition's COMMANDS stream.
-    Commands(Message),
-    /// COMMANDS ended here when it was asked after the takeover: what was lost
-    /// with the last owner is ordered again only once all of that is decided.
-    CommandsEnd {
-        /// Its last sequence.
-        last_sequence: u64,
-    },
-    /// The answer to [`Output::ReadTime`].
-    BrokerTime(i64),
-    /// Something came back from inside the process.
-    Report(Report),
-    /// The answer to [`Output::FetchPlan`]; `None` when there is no such plan.
-    Plan(Digest, Option<Arc<Executable>>),
-    /// The lease was confirmed until this time of the monotonic clock, milliseconds.
-    LeaseUntil(u64),
-    /// Time has passed.
-    Tick,
-}
-
-/// What an owner wants done.
-#[derive(Debug)]
-pub enum Output {
-    /// Append to the journal and answer with [`Input::Appended`].
-    Append(Send),
-    /// The same after a short pause.
-    AppendLater(Send),
-    /// Read this journal message and answer with [`Input::Read`].
-    ReadJournal {
-        /// Its sequence.
-        sequence: u64,
-        /// Whether to pause first.
-        later: bool,
-    },
-    /// Read when the broker stored this journal message, and answer with
-    /// [`Input::BrokerTime`]; no answer does no harm.
-    ReadTime {
-        /// Its sequence.
-        sequence: u64,
-    },
-    /// Replay the journal from this sequence: [`Input::Journal`] for each
-    /// message, then [`Input::JournalEnd`].
-    Replay {
-        /// The first sequence.
-        from: u64,
-    },
-    /// Fetch a plan and answer with [`Input::Plan`].
-    FetchPlan(Digest),
-    /// The partition is owned: answer with [`Input::CommandsEnd`], and consume
-    /// commands behind this position, after checking that the stream holds it.
-    Consume {
-        /// The recorded position.
-        position: StreamPosition,
-        /// Epoch of the owner.
-        epoch: u64,
-    },
-    /// The commands are not contiguous: make the consumer again behind this sequence.
-    ConsumeAgain {
-        /// The last sequence taken.
-        after: u64,
-    },
-    /// Do this; the record that orders it is durable.
-    Effect(Effect),
-    /// A frame is durable, by this owner or before it.
-    Committed {
-        /// Its sequence.
-        sequence: u64,
-        /// The message's bytes; `None` for a foreign message.
-        frame: Option<Bytes>,
-    },
-    /// Another owner has taken over, or this one cannot go on: drop it, and
-    /// take over again if the lease still says so.
-    StandDown(StandDown),
-    /// The journal or the commands cannot be trusted: stop and tell a person.
-    Halt(HaltReason),
-}
-
-/// Why an owner gives up what it has not committed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StandDown {
-    /// Another writer appended first.
-    Fenced {
-        /// Its tag.
-        by: String,
-    },
-    /// A decision panicked; after the replay this command is consumed unread.
-    Panicked {
-        /// Sequence in COMMANDS.
-        sequence: u64,
-        /// Place in the frame.
-        index: u32,
-        /// What the panic said.
-        detail: String,
-    },
-    /// A frame could not be encoded within the size cap.
-    FrameTooLarge {
-        /// Sequence in COMMANDS of the last message in it.
-        sequence: u64,
-    },
-    /// The journal ends before what was acknowledged.
-    Truncated {
-        /// Where it ends.
-        last_sequence: u64,
-    },
-}
-
-/// Why a partition stops until a person looks.
-#[derive(Debug, thiserror::Error)]
-pub enum HaltReason {
-    /// The journal cannot be folded.
-    #[error("the journal cannot be folded")]
-    Journal(#[from] FoldError),
-    /// The journal holds fewer records than were signed.
-    #[error("the journal holds {found} records, {signed} were signed; records are gone")]
-    RecordsGone {
-        /// Records that the newest checkpoint covers.
-        signed: u64,
-        /// Records that are there.
-        found: u64,
-    },
-    /// A plan that the journal needs does not exist.
-    #[error("plan {0}, which the journal needs, cannot be found")]
-    PlanMissing(Digest),
-    /// The journal ends before what this process read from it.
-    #[error("the journal ends at {found}, {expected} messages were read from it")]
-    JournalCut {
-        /// What was read.
-        expected: u64,
-        /// Where it ends.
-        found: u64,
-    },
 }
 
 /// One attempt to own a partition.
@@ -233,14 +88,18 @@ pub struct Owner {
     append: FencedAppend,
     frames_written: u64,
     open: Option<OpenFrame>,
-    builder: fermata_wire::journal::FrameBuilder,
+    builder: FrameBuilder,
     decision: Decision,
-    in_flight_effects: Vec<Effect>,
-    gated: Vec<Effect>,
-    in_flight_gated: Vec<Effect>,
-    in_flight_frame: Option<Bytes>,
-    in_flight_reports: Vec<Report>,
     open_reports: Vec<Report>,
+    /// Frames that are complete and wait for the append before them: what a
+    /// decision that found no room in the open frame has pushed out of it.
+    closed: VecDeque<ClosedFrame>,
+    in_flight: Option<ClosedFrame>,
+    /// Wait for one more acknowledged append, in order.
+    gated: Vec<Effect>,
+    /// Wait for the append that is in flight.
+    in_flight_gated: Vec<Effect>,
+    turn: turn::Turn,
     /// Came before the takeover was stored, or found no room in the frame.
     reports_waiting: VecDeque<Report>,
     /// Where COMMANDS ended at the takeover.
@@ -250,9 +109,11 @@ pub struct Owner {
     journal_end: Option<u64>,
     commands_waiting: VecDeque<intake::CommandMessage>,
     commands_last: u64,
-    plan_awaited: Option<Digest>,
-    plans_missing: HashSet<Digest>,
+    plans: plans::WantedPlans,
+    /// Attempts that nobody works on any more.
     lost: VecDeque<Outstanding>,
+    /// What people were not told of.
+    untold: VecDeque<Untold>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -266,9 +127,18 @@ enum Phase {
 /// The frame that decisions go into now.
 #[derive(Debug, Clone, Copy)]
 struct OpenFrame {
-    time: fermata_core::identity::JournalTime,
+    time: JournalTime,
     first_record_index: u64,
     moved: bool,
+}
+
+/// A complete frame, and what waits for its append.
+#[derive(Debug)]
+struct ClosedFrame {
+    writer: String,
+    bytes: bytes::Bytes,
+    effects: Vec<Effect>,
+    reports: Vec<Report>,
 }
 
 impl std::fmt::Debug for Owner {
@@ -295,14 +165,14 @@ impl Owner {
             append: FencedAppend::new(0),
             frames_written: 0,
             open: None,
-            builder: fermata_wire::journal::FrameBuilder::default(),
+            builder: FrameBuilder::default(),
             decision: Decision::default(),
-            in_flight_effects: Vec::new(),
+            open_reports: Vec::new(),
+            closed: VecDeque::new(),
+            in_flight: None,
             gated: Vec::new(),
             in_flight_gated: Vec::new(),
-            in_flight_frame: None,
-            in_flight_reports: Vec::new(),
-            open_reports: Vec::new(),
+            turn: turn::Turn::default(),
             reports_waiting: VecDeque::new(),
             commands_end: None,
             lease_until_ms: 0,
@@ -310,9 +180,9 @@ impl Owner {
             journal_end: None,
             commands_waiting: VecDeque::new(),
             commands_last: 0,
-            plan_awaited: None,
-            plans_missing: HashSet::new(),
+            plans: plans::WantedPlans::default(),
             lost: VecDeque::new(),
+            untold: VecDeque::new(),
         }
     }
 
@@ -334,10 +204,37 @@ impl Owner {
         self.phase == Phase::Owning && self.commands_waiting.len() < COMMANDS_HELD_MAX
     }
 
+    /// Whether further messages of the journal can be taken now: while a plan is
+    /// fetched, those that come are only kept.
+    #[must_use]
+    pub fn wants_journal(&self) -> bool {
+        self.phase == Phase::Replaying && !self.plans.is_awaited()
+    }
+
     /// Whether everything decided is committed and nothing waits.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
-        !self.append.is_busy() && self.open.is_none() && self.commands_waiting.is_empty()
+        !self.append.is_busy()
+            && self.open.is_none()
+            && self.closed.is_empty()
+            && self.commands_waiting.is_empty()
+    }
+
+    /// In how many milliseconds this owner should be told [`Input::Tick`],
+    /// because a timer can fire then; `None` when an answer that it waits for
+    /// comes first, or nothing is due.
+    #[must_use]
+    pub fn wakes_in_ms(&self, now: Now) -> Option<u64> {
+        if !self.has_room() {
+            return None;
+        }
+        let due = self.fold.partition().next_due()?;
+        // Into a frame that is open already only what was due at its time goes;
+        // it is open because the append before it has no answer yet.
+        match self.open {
+            Some(open) if due > open.time => None,
+            Some(_) | None => Some(self.clock.reaches_in_ms(due, now)),
+        }
     }
 
     /// How far the own wall clock is from the broker's, milliseconds.
@@ -381,13 +278,16 @@ impl Owner {
             Input::BrokerTime(broker_time_ns) => self.clock.see(broker_time_ns, now),
             Input::Tick => {}
         }
+        self.ask_for_plan_again(now, outputs);
         self.work(now, outputs);
     }
 
     /// Reports that were taken and are not committed: when this owner ends,
     /// they are the next one's to take.
     pub fn take_uncommitted_reports(&mut self) -> Vec<Report> {
-        let mut reports = std::mem::take(&mut self.in_flight_reports);
+        let frames = self.in_flight.iter_mut().chain(&mut self.closed);
+        let mut reports =
+            frames.flat_map(|frame| std::mem::take(&mut frame.reports)).collect::<Vec<_>>();
         reports.append(&mut self.open_reports);
         reports.extend(self.reports_waiting.drain(..));
         reports
@@ -410,7 +310,10 @@ impl Owner {
             return;
         }
         self.decide_waiting(now, outputs);
-        self.commit(now, outputs);
+        // What found no room before, or is due only now, goes into the next frame.
+        while self.commit(now, outputs) {
+            self.decide_waiting(now, outputs);
+        }
     }
 
     fn stand_down(&mut self, reason: StandDown, outputs: &mut Vec<Output>) {

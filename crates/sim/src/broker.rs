@@ -5,6 +5,14 @@
 //! server would say 10071, 10164 or 10158. With three servers a conflict may be
 //! answered although nothing is stored: an earlier copy was in process and came
 //! to nothing.
+//!
+//! Each fence is checked by itself, when its publish arrives. So of several
+//! publishes under way, each on the sequence that the one before it would have,
+//! one may fail and the rest pass: an intruder takes the place of the first, the
+//! second finds the stream where it expects it, and a hole stays. The protocol
+//! is safe from this because it never has a second append under way: of one
+//! frame there may be copies, all with the same fence, of which one at most is
+//! stored. `invariant_one_append_is_in_flight` holds owners to it.
 
 use bytes::Bytes;
 use fermata_partition::append::ReadAnswer;
@@ -179,5 +187,30 @@ impl Broker {
         {
             self.stream_mut(name).full_until_ms = 0;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn publish(stream: &mut Stream, expected_last_sequence: Option<u64>) -> AppendOutcome {
+        let payload = Bytes::from_static(b"frame");
+        let name = StreamName::Journal;
+        stream.append(&Publish { stream: name, expected_last_sequence, writer: None, payload }, 0)
+    }
+
+    #[test]
+    fn of_several_appends_under_way_one_fails_and_the_rest_pass() {
+        let mut stream = Stream::default();
+        publish(&mut stream, Some(0));
+        // Three are sent, on 1, 2 and 3; somebody else is first.
+        publish(&mut stream, None);
+
+        let answers = [1, 2, 3].map(|expected| publish(&mut stream, Some(expected)));
+
+        assert_eq!(answers[0], AppendOutcome::Conflict);
+        assert_eq!(answers[1], AppendOutcome::Stored { sequence: 3 });
+        assert_eq!(answers[2], AppendOutcome::Stored { sequence: 4 });
     }
 }

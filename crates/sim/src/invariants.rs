@@ -5,6 +5,7 @@
 //! that starts) is held against them.
 
 mod completion;
+mod owners;
 mod reference;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +21,7 @@ use fermata_core::plan::Executable;
 use fermata_core::record::{Header, Kind};
 use fermata_partition::fold::{Decoded, JournalFold, decode};
 use fermata_partition::message::Message;
+use fermata_partition::owner::Undecidable;
 use fermata_wire::audit::AuditFrame;
 use uuid::Uuid;
 
@@ -46,6 +48,8 @@ pub(crate) struct Invariants {
     pub(crate) fed: BTreeSet<u64>,
     started: BTreeSet<(RunId, Arc<str>, u32)>,
     commits: BTreeMap<(RunId, Arc<str>), u32>,
+    /// What owners could not decide.
+    blamed: BTreeSet<Undecidable>,
     /// Comparisons of a live state with the fold.
     pub(crate) folds_compared: u64,
 }
@@ -68,6 +72,7 @@ impl Invariants {
             fed: BTreeSet::new(),
             started: BTreeSet::new(),
             commits: BTreeMap::new(),
+            blamed: BTreeSet::new(),
             folds_compared: 0,
         }
     }

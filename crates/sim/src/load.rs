@@ -112,7 +112,7 @@ impl Load {
                 })
                 .collect(),
             ItemKind::Replay { id, source, key } => {
-                let verdict = self.start(*key, 1, dice);
+                let verdict = self.verdict(*key, dice);
                 vec![Command::Event(self.event(*source, *key, Some(*id), verdict))]
             }
         };

@@ -45,6 +45,10 @@ pub struct Faults {
     pub garbage: u32,
     /// An event delivered again, perhaps with another verdict.
     pub redelivery: u32,
+    /// A plan that a read does not find although it is there.
+    pub plan_not_found: u32,
+    /// A panic while a record is decided and encoded.
+    pub panic: u32,
 }
 
 /// A simulation to be run from a seed.
@@ -96,6 +100,8 @@ impl Scenario {
                 attempt_fails: 250,
                 garbage: 80,
                 redelivery: 250,
+                plan_not_found: 300,
+                panic: 2,
             },
             swarm: true,
             heal_at_ms: 90_000,
@@ -124,7 +130,8 @@ impl Scenario {
     }
 
     /// The bounds that this seed works under: in a swarm, often so small that
-    /// one command fills a frame.
+    /// one command fills a frame, and sometimes so small that a message of
+    /// commands, or a step of a run, does not fit any.
     pub(crate) fn drawn_limits(&self, dice: &mut Dice) -> Limits {
         let mut limits = self.limits;
         if self.swarm {
@@ -132,6 +139,11 @@ impl Scenario {
                 0 => 2,
                 1 => 4,
                 _ => limits.decision_records_max,
+            };
+            limits.frame_bytes_max = match dice.below(8) {
+                0 => 1_100,
+                1 => 3_000,
+                _ => limits.frame_bytes_max,
             };
         }
         limits
@@ -154,7 +166,7 @@ impl Scenario {
 }
 
 impl Faults {
-    fn each_mut(&mut self) -> [&mut u32; 19] {
+    fn each_mut(&mut self) -> [&mut u32; 21] {
         [
             &mut self.request_lost,
             &mut self.ack_lost,
@@ -175,6 +187,8 @@ impl Faults {
             &mut self.attempt_fails,
             &mut self.garbage,
             &mut self.redelivery,
+            &mut self.plan_not_found,
+            &mut self.panic,
         ]
     }
 }

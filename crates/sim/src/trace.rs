@@ -31,6 +31,8 @@ pub struct Trace {
     pub attempts: u64,
     /// Comparisons of a live state with the fold of the journal.
     pub folds_compared: u64,
+    /// Commands, messages and runs that an owner could not decide.
+    pub undecidable: u64,
 }
 
 /// An invariant that does not hold.

@@ -1,15 +1,17 @@
 //! A worker process: its clocks, what waits for it, and its seat as an owner.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
 use fermata_audit::{Checkpoint, Signer, Verifier};
 use fermata_core::effect::Outcome;
-use fermata_core::identity::PartitionId;
+use fermata_core::identity::{PartitionId, RunId};
 use fermata_core::partition::{Limits, Report};
 use fermata_partition::auditor::{self, Auditor, AuditorConfig};
 use fermata_partition::message::{AppendOutcome, Message, Now};
-use fermata_partition::owner::{self, Owner, OwnerConfig, SaltSource};
+use fermata_partition::owner::{self, Cause, Owner, OwnerConfig, SaltSource, Undecidable};
 use fermata_wire::journal::Salt;
 use uuid::Uuid;
 
@@ -72,6 +74,8 @@ pub(crate) struct Worker {
     pub(crate) queue: VecDeque<Work>,
     pub(crate) seat: Option<Seat>,
     pub(crate) runner: Runner,
+    /// What its owners could not decide.
+    pub(crate) set_aside: HashMap<Undecidable, Cause>,
     /// The lease as last confirmed, by the own monotonic clock.
     pub(crate) lease_until_ms: u64,
     booted_ms: u64,
@@ -87,6 +91,7 @@ impl Worker {
             queue: VecDeque::new(),
             seat: None,
             runner: Runner::default(),
+            set_aside: HashMap::new(),
             lease_until_ms: 0,
             booted_ms: now_ms,
             skew_ms: 0,
@@ -129,6 +134,10 @@ pub(crate) struct Seat {
     /// The last journal sequence at which states were compared.
     pub(crate) compared: u64,
     pub(crate) checkpoints: CheckpointWriter,
+    /// Runs that this owner told to stop.
+    pub(crate) aborted: BTreeSet<RunId>,
+    /// How often in a row a plan was not found although it is there.
+    pub(crate) plan_not_found: u32,
 }
 
 /// The consumer of COMMANDS that belongs to an epoch.
@@ -173,12 +182,21 @@ impl CheckpointWriter {
     }
 }
 
-/// Salts of a simulation: as unpredictable as its seed.
-struct SeededSalts(Dice);
+/// Salts of a simulation: as unpredictable as its seed. One is drawn for each
+/// record, so here is also where a decision fails by a fault of the program.
+struct SeededSalts {
+    dice: Dice,
+    /// In thousandths of the records.
+    panics: Arc<AtomicU32>,
+}
 
 impl SaltSource for SeededSalts {
     fn salt(&mut self) -> Salt {
-        self.0.bytes16()
+        if self.dice.chance(self.panics.load(Ordering::Relaxed)) {
+            // A panic that tells nobody on the terminal.
+            std::panic::resume_unwind(Box::new("a fault of the program"));
+        }
+        self.dice.bytes16()
     }
 }
 
@@ -189,6 +207,7 @@ pub(crate) struct SeatConfig<'a> {
     pub(crate) signer: Signer,
     pub(crate) verifier: &'a Verifier,
     pub(crate) checkpoints: &'a [Message],
+    pub(crate) panics: Arc<AtomicU32>,
 }
 
 impl Seat {
@@ -196,7 +215,7 @@ impl Seat {
     pub(crate) fn new(
         ids: (u64, u64),
         worker: usize,
-        runner: &Runner,
+        process: &Worker,
         config: SeatConfig<'_>,
         dice: &mut Dice,
         outputs: &mut Vec<owner::Output>,
@@ -208,9 +227,12 @@ impl Seat {
             limits: config.limits,
             worker: format!("worker-{worker}").into(),
             incarnation,
-            salts: Box::new(SeededSalts(Dice::new(dice.next()))),
-            live: runner.live(),
-            poison: std::collections::HashSet::new(),
+            salts: Box::new(SeededSalts {
+                dice: Dice::new(dice.next()),
+                panics: config.panics.clone(),
+            }),
+            live: process.runner.live(),
+            set_aside: process.set_aside.clone(),
             signed_records: checkpoint.as_ref().map_or(0, Checkpoint::size),
         };
         let (id, auditor_id) = ids;
@@ -224,6 +246,8 @@ impl Seat {
             consumer: None,
             compared: 0,
             checkpoints: CheckpointWriter { expected, ..CheckpointWriter::default() },
+            aborted: BTreeSet::new(),
+            plan_not_found: 0,
         }
     }
 }

@@ -7,6 +7,7 @@ mod publishing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use fermata_audit::{Signer, Verifier};
 use fermata_core::digest::Digest;
@@ -104,6 +105,10 @@ pub(crate) struct World {
     signing_seed: [u8; 32],
     verifier: Verifier,
     invariants: Invariants,
+    /// How likely a record makes its owner panic, for every owner there is.
+    panics: Arc<AtomicU32>,
+    /// The same before faults stopped.
+    panics_drawn: u32,
     log: Log,
 }
 
@@ -141,6 +146,8 @@ impl World {
             plans: known.into_iter().collect(),
             signing_seed,
             verifier,
+            panics: Arc::new(AtomicU32::new(faults.panic)),
+            panics_drawn: faults.panic,
             log: Log::new(scenario.verbose),
             dice,
         };
@@ -208,6 +215,7 @@ impl World {
             crashes: self.crashes,
             attempts: self.invariants.attempts_started(),
             folds_compared: self.invariants.folds_compared,
+            undecidable: self.invariants.undecidable(),
         }
     }
 
@@ -310,6 +318,7 @@ impl World {
         self.log.line(self.now_ms, "faults stop");
         self.healed = true;
         self.faults = Faults::default();
+        self.panics.store(0, Ordering::Relaxed);
         self.crash_points.clear();
         self.broker.heal();
         for worker in 0..self.workers.len() {
@@ -376,6 +385,7 @@ impl World {
             signer: signer_of(self.signing_seed)?,
             verifier: &self.verifier,
             checkpoints: self.broker.stream(StreamName::Checkpoints).messages(),
+            panics: self.panics.clone(),
         })
     }
 }

@@ -197,6 +197,20 @@ impl FrameBuilder {
         self.records.len()
     }
 
+    /// Takes the records behind the first `records` out, into a builder of
+    /// their own; each keeps the index and time it was pushed with.
+    #[must_use]
+    pub fn split_off(&mut self, records: usize) -> Self {
+        let mut spans = self.spans.split_off(records.min(self.spans.len()));
+        let end = self.spans.last().map_or(0, |span| span.payload.1);
+        for span in &mut spans {
+            for place in [&mut span.header, &mut span.payload] {
+                *place = (place.0 - end, place.1 - end);
+            }
+        }
+        Self { records: self.records.split_off(end), spans, scratch: Vec::new() }
+    }
+
     /// Header bytes, salt and payload bytes of each record collected.
     pub fn parts(&self) -> impl Iterator<Item = (&[u8], &Salt, &[u8])> {
         self.spans.iter().map(|span| {

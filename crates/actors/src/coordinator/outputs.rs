@@ -88,7 +88,6 @@ impl Coordinator {
                 state.journal_reader = Some(Task::spawn(replay));
             }
             Output::FetchPlan(digest) => {
-                state.plan_awaited = Some(digest);
                 let plans = self.ports.plans.clone();
                 self.ask(myself, state, async move {
                     let plan = plans.find(digest).await;

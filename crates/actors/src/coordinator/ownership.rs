@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fermata_core::effect::EffectKey;
 use fermata_core::partition::{Limits, Report};
-use fermata_partition::owner::{Input, Owner, OwnerConfig, SaltSource, StandDown, WHOLE_MESSAGE};
+use fermata_partition::owner::{Input, Owner, OwnerConfig, SaltSource, StandDown};
 use ractor::{ActorProcessingErr, ActorRef};
 use rand::RngExt as _;
 use tokio::sync::Semaphore;
@@ -99,7 +99,7 @@ impl Coordinator {
             incarnation,
             salts: Box::new(RandomSalts),
             live: self.attach(myself, state).await?,
-            poison: state.poison.clone(),
+            set_aside: state.set_aside.clone(),
             signed_records,
         };
         let mut outputs = Vec::new();
@@ -142,14 +142,9 @@ impl Coordinator {
     ) -> Result<(), ActorProcessingErr> {
         tracing::warn!(partition = %self.partition, ?reason, "the owner stands down");
         match reason {
-            StandDown::Panicked { sequence, index, .. } => {
-                state.poison.insert((sequence, index));
-            }
-            // What did not fit must not be tried again as it was: the message
-            // is consumed unread, and outcomes are made again by ordering again.
-            StandDown::FrameTooLarge { sequence } => {
-                state.poison.insert((sequence, WHOLE_MESSAGE));
-                drop(state.owner.take().map(|mut owner| owner.take_uncommitted_reports()));
+            // It must not be tried again as it was.
+            StandDown::Undecidable { what, cause } => {
+                state.set_aside.insert(what, cause);
             }
             // Another owner orders again what has not begun here.
             StandDown::Fenced { .. } => {

@@ -1,11 +1,10 @@
 //! The owner of the moment, and what outlives it.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use fermata_core::digest::Digest;
-use fermata_core::identity::{JournalTime, PartitionId};
-use fermata_partition::owner::{Output, Owner};
+use fermata_core::identity::PartitionId;
+use fermata_partition::owner::{Cause, Output, Owner, Undecidable};
 use ractor::{ActorId, ActorRef, RpcReplyPort};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
@@ -47,7 +46,8 @@ pub struct CoordinatorState {
     pub(super) auditor: ActorRef<AuditorMessage>,
     pub(super) audit_permits: Arc<Semaphore>,
     pub(super) carried: UncommittedReports,
-    pub(super) poison: HashSet<(u64, u32)>,
+    /// What could not be decided, and why: not tried again as it was.
+    pub(super) set_aside: HashMap<Undecidable, Cause>,
     pub(super) lease: LeaseTerm,
     pub(super) halted: Option<String>,
     pub(super) draining: Vec<RpcReplyPort<()>>,
@@ -57,11 +57,10 @@ pub struct CoordinatorState {
     pub(super) journal_waiting: Vec<oneshot::Sender<()>>,
     /// Who waits to hand over more commands.
     pub(super) commands_waiting: Vec<oneshot::Sender<()>>,
-    /// The plan that is being fetched for the owner.
-    pub(super) plan_awaited: Option<Digest>,
     /// Why the last plan cannot be used, for people.
     pub(super) plan_problem: Option<String>,
-    pub(super) wakes_at: Option<JournalTime>,
+    /// When a tick comes that was asked for: monotonic clock, milliseconds.
+    pub(super) wakes_at: Option<u64>,
     pub(super) alarmed: bool,
     pub(super) outputs: Vec<Output>,
     pub(super) projection: Option<Projection>,
@@ -106,7 +105,7 @@ impl CoordinatorState {
             auditor,
             audit_permits: Arc::new(Semaphore::new(super::AUDIT_LAG_FRAMES_MAX)),
             carried: UncommittedReports::new(partition, runner.clone(), Vec::new()),
-            poison: HashSet::new(),
+            set_aside: HashMap::new(),
             lease,
             halted: None,
             draining: Vec::new(),
@@ -114,7 +113,6 @@ impl CoordinatorState {
             commands_reader: None,
             journal_waiting: Vec::new(),
             commands_waiting: Vec::new(),
-            plan_awaited: None,
             plan_problem: None,
             wakes_at: None,
             alarmed: false,
@@ -136,7 +134,6 @@ impl CoordinatorState {
         self.commands_reader = None;
         self.journal_waiting.clear();
         self.commands_waiting.clear();
-        self.plan_awaited = None;
         self.wakes_at = None;
         self.projection = None;
         self.cases.forget_waiting();

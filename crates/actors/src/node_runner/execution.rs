@@ -43,6 +43,7 @@ pub(super) fn report_of(attempt: &Attempt, outcome: Outcome) -> AttemptReport {
         node: attempt.node.clone(),
         activation: attempt.activation,
         attempt: attempt.attempt,
+        tenant: Some(attempt.tenant.clone()),
         outcome,
     }
 }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{Decision, Partition};
 use crate::digest::hash_parts;
-use crate::effect::{CaseNotice, Effect, Outcome};
+use crate::effect::{CaseNotice, Effect, Outcome, bounded_outcome};
 use crate::identity::{JournalTime, PartitionId, RunId, Tenant};
 use crate::json::Json;
 use crate::record::{CaseNotified, CaseNotifying, CaseOpened, EndReason, Record};
@@ -127,7 +127,7 @@ impl Partition {
 
     /// Orders another notice of a case whose handler was lost.
     pub(super) fn notify_again(&mut self, case: Uuid, out: &mut Decision) {
-        let Some(known) = self.cases.get(&case) else { return };
+        let Some(known) = self.cases.get(&case).filter(|known| !known.notified) else { return };
         let record = Record {
             run: known.run,
             ..Record::of_tenant(&known.tenant, CaseNotifying { case }.into())
@@ -151,7 +151,7 @@ impl Partition {
         out: &mut Decision,
     ) {
         let Some(known) = self.cases.get(&case).filter(|known| !known.notified) else { return };
-        let body = CaseNotified { case, outcome: outcome.clone() }.into();
+        let body = CaseNotified { case, outcome: bounded_outcome(outcome) }.into();
         let record = Record { run: known.run, ..Record::of_tenant(&known.tenant, body) };
         self.emit(record.attempt(attempt), out);
     }

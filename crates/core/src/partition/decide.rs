@@ -1,20 +1,23 @@
 //! What is to be recorded now.
 
+use std::sync::Arc;
+
 use serde_json::json;
 
-use super::cases::{run_case, unmatched_case};
-use super::{Decision, Partition, Report, Timer};
+use super::cases::unmatched_case;
+use super::{Decision, Partition, Report};
 use crate::command::{CancelCommand, Command, EventCommand, StartRun, Verdict};
 use crate::effect::{Effect, bounded_detail, bounded_outcome};
 use crate::identity::{RunId, SourcePosition};
 use crate::json::Json;
-use crate::plan::FailureClass;
 use crate::record::{
-    Body, CancelAnswer, CancelAnswered, CommandPoisoned, DeadFiled, EffectLate, EndReason,
-    EventIgnored, EventRejected, EventRepeated, EventStarted, EventUnmatched, Kind, Record,
-    RunClosing, RunQuarantined, RunStarted,
+    CancelAnswer, CancelAnswered, CommandPoisoned, DeadFiled, EffectLate, EndReason, EventIgnored,
+    EventRejected, EventRepeated, EventStarted, EventUnmatched, Record, RunStarted,
 };
 use crate::run::{AttemptReport, Phase};
+
+/// Reason code where no further key or id can be kept.
+pub(super) const WINDOW_FULL: &str = "window_full";
 
 impl Partition {
     /// Decides `command`.
@@ -31,6 +34,7 @@ impl Partition {
                     node: outcome.node.clone(),
                     activation: outcome.activation,
                     attempt: outcome.attempt,
+                    tenant: outcome.tenant.clone(),
                     outcome: outcome.outcome.clone(),
                 };
                 self.decide_attempt(&report, out);
@@ -73,42 +77,6 @@ impl Partition {
         }
     }
 
-    /// Acts on every timer that is due at the frame's time.
-    pub fn fire_timers(&mut self, out: &mut Decision) {
-        while let Some((due, timer)) = self.timers.first().copied() {
-            if due > self.time || self.is_exhausted(out) {
-                return;
-            }
-            match timer {
-                Timer::Deadline(id) => self.close(id, EndReason::TimedOut, out),
-                Timer::Retry(id, index) => {
-                    let Some(step) = self.runs.get(&id).and_then(|run| run.step(id, index)) else {
-                        self.timers.remove(&(due, timer));
-                        continue;
-                    };
-                    self.emit_step(step, out);
-                }
-            }
-        }
-    }
-
-    /// Goes on with runs that a bound held back.
-    pub fn resume(&mut self, out: &mut Decision) {
-        while let Some(id) = self.held_back.front().copied() {
-            if self.is_exhausted(out) {
-                return;
-            }
-            self.held_back.pop_front();
-            self.advance_run(id, out);
-        }
-    }
-
-    /// Whether [`Self::resume`] has something to do.
-    #[must_use]
-    pub fn is_held_back(&self) -> bool {
-        !self.held_back.is_empty() && self.running < self.limits.attempts_open_max
-    }
-
     /// The plans that `command` needs and that are not at hand.
     pub fn missing_plans<'a>(
         &'a self,
@@ -123,60 +91,39 @@ impl Partition {
         runs.iter().map(|run| run.plan).filter(|plan| !self.has_plan(plan))
     }
 
-    /// Folds `record` and puts it into the decision. A record that would not
-    /// fold is refused; if it is a run's, that run is quarantined.
-    pub(super) fn emit(&mut self, record: Record, out: &mut Decision) {
-        let Err(corrupt) = self.evolve(&record) else {
-            out.push(record);
-            return;
-        };
-        let Some((id, tenant)) = record.run.zip(record.tenant) else { return };
-        let is_new = matches!(record.body, Body::RunStarted(_));
-        if is_new || !self.runs.contains_key(&id) {
-            return;
-        }
-        let detail = bounded_detail(&corrupt.to_string());
-        let quarantined = RunQuarantined { detail: detail.clone() }.into();
-        let quarantined = Record::of_run(&tenant, id, quarantined);
-        if self.evolve(&quarantined).is_ok() {
-            out.push(quarantined);
-            out.effects.push(Effect::Abort(id));
-            self.open_run_case(id, &tenant, "run_quarantined", &json!({ "detail": detail }), out);
-        }
-    }
-
-    fn is_exhausted(&self, out: &Decision) -> bool {
-        out.records_decided >= self.limits.decision_records_max
-            || out.payload_bytes >= self.limits.decision_bytes_max
-            || self.running >= self.limits.attempts_open_max
-    }
-
     fn decide_event(&mut self, command: &EventCommand, out: &mut Decision) {
         let (event, source) = (&command.event, command.source);
         match command.replay {
             None if self.seen.contains(source) => return,
             Some(replay) if self.commands.get(replay.as_u128()).is_some() => return,
+            Some(_) if self.commands.is_full() => return self.refuse_replay(command, out),
             None | Some(_) => {}
         }
+        let replay = command.replay;
         let rejected = matches!(command.verdict, Verdict::Rejected { .. });
         let first = self.keys.get(command.key).filter(|_| command.replay.is_none() && !rejected);
         let body = match (&command.verdict, first) {
             (
                 Verdict::Start { .. } | Verdict::Ignored { .. } | Verdict::Unmatched { .. },
                 Some(first),
-            ) => EventRepeated { event: event.clone(), key: command.key, source, first }.into(),
+            ) => {
+                let event = event.clone();
+                EventRepeated { event, key: command.key, source, first, replay }.into()
+            }
             (Verdict::Start { runs }, None) => return self.start_runs(command, runs, out),
             (Verdict::Ignored { strategy }, None) => EventIgnored {
                 event: event.clone(),
                 key: command.key,
                 source,
                 strategy: strategy.clone(),
+                replay,
             }
             .into(),
             (Verdict::Unmatched { near }, None) => {
                 let case = unmatched_case(self.id, &event.tenant, &event.kind, self.time);
                 let (event, near) = (event.clone(), near.clone());
-                let body = EventUnmatched { event, key: command.key, source, near, case }.into();
+                let key = command.key;
+                let body = EventUnmatched { event, key, source, near, case, replay }.into();
                 self.emit(Record::of_tenant(&command.event.tenant, body), out);
                 let event = &command.event;
                 self.open_unmatched_case(case, &event.tenant, &event.kind, &event.id, out);
@@ -188,16 +135,33 @@ impl Partition {
                 reason: reason.clone(),
                 detail: bounded_detail(detail),
                 original: Some(*original),
+                replay,
             }
             .into(),
         };
         self.emit(Record::of_tenant(&event.tenant, body), out);
     }
 
+    /// No further id can be kept: the replay is refused, and a copy of it is
+    /// refused again.
+    fn refuse_replay(&mut self, command: &EventCommand, out: &mut Decision) {
+        let event = &command.event;
+        let kept = self.commands.len();
+        let body = EventRejected {
+            event: event.clone(),
+            source: command.source,
+            reason: WINDOW_FULL.into(),
+            detail: format!("{kept} ids of commands are kept, the most that are allowed"),
+            original: None,
+            replay: None,
+        };
+        self.emit(Record::of_tenant(&event.tenant, body.into()), out);
+    }
+
     fn start_runs(&mut self, command: &EventCommand, runs: &[StartRun], out: &mut Decision) {
         let refused = if self.keys.is_full() && command.replay.is_none() {
             let kept = self.keys.len();
-            Some(("window_full", format!("{kept} keys are kept, the most that are allowed")))
+            Some((WINDOW_FULL, format!("{kept} keys are kept, the most that are allowed")))
         } else {
             runs.iter()
                 .find(|run| !self.has_plan(&run.plan))
@@ -211,6 +175,7 @@ impl Partition {
                 reason: reason.into(),
                 detail,
                 original: None,
+                replay: command.replay,
             };
             self.emit(Record::of_tenant(&event.tenant, body.into()), out);
             return;
@@ -220,7 +185,8 @@ impl Partition {
         if named.iter().any(|(id, _)| self.runs.contains_key(id)) {
             let (key, source) = (command.key, command.source);
             let first = SourcePosition { sequence: 0, index: 0 };
-            let body = EventRepeated { event: event.clone(), key, source, first };
+            let replay = command.replay;
+            let body = EventRepeated { event: event.clone(), key, source, first, replay };
             return self.emit(Record::of_tenant(&event.tenant, body.into()), out);
         }
         let body = EventStarted {
@@ -272,6 +238,7 @@ impl Partition {
         });
         let Some(record) = record else {
             let tenant = self.runs.get(&id).map(|run| run.tenant.clone());
+            let tenant = tenant.or_else(|| report.tenant.clone());
             let body = EffectLate { outcome: bounded_outcome(&report.outcome) }.into();
             let late = Record {
                 tenant,
@@ -294,7 +261,11 @@ impl Partition {
             Some((Phase::Closing(_), _)) => CancelAnswer::AlreadyClosing,
             None => CancelAnswer::NotRunning,
         };
-        if self.commands.get(command.id.as_u128()).is_none() {
+        let is_new = self.commands.get(command.id.as_u128()).is_none();
+        if is_new && self.commands.is_full() {
+            return Self::refuse(command.reply_to.as_ref(), out);
+        }
+        if is_new {
             let body = CancelAnswered {
                 id: command.id,
                 run: command.run,
@@ -317,78 +288,12 @@ impl Partition {
         }
     }
 
-    /// Moves ready nodes on until none is left or a bound is met, and ends the
-    /// run if that was the last of it.
-    pub(super) fn advance_run(&mut self, id: RunId, out: &mut Decision) {
-        loop {
-            let Some(run) = self.runs.get(&id) else { return };
-            if let Some(body) = run.ending() {
-                return self.end(id, body, out);
-            }
-            let Some(index) = run.next_ready() else { return };
-            if self.is_exhausted(out) {
-                self.held_back.push_back(id);
-                return;
-            }
-            let Some(step) = run.step(id, index) else { return };
-            self.emit_step(step, out);
-        }
-    }
-
-    pub(super) fn emit_step(&mut self, step: crate::run::Step, out: &mut Decision) {
-        let Some(id) = step.record.run else { return };
-        let before = out.records.len();
-        self.emit_run_record(id, step.record, out);
-        if let (Some(attempt), true) = (step.attempt, out.records.len() > before) {
-            out.effects.push(Effect::Start(attempt));
-        }
-    }
-
-    /// Emits a node's record; a node that failed for good closes its run.
-    pub(super) fn emit_run_record(&mut self, id: RunId, record: Record, out: &mut Decision) {
-        let failure = if let Body::NodeFailed(failed) = &record.body {
-            Some((failed.class, failed.detail.clone()))
-        } else if let Body::NodeUnknown(unknown) = &record.body {
-            Some((FailureClass::Unknown, unknown.detail.clone()))
-        } else {
-            None
-        };
-        let node = record.node.clone();
-        self.emit(record, out);
-        if let (Some((class, detail)), Some(node)) = (failure, node) {
-            let open = self.runs.get(&id).is_some_and(|run| *run.phase() == Phase::Open);
-            if open {
-                self.close(id, EndReason::Failed { node, class, detail }, out);
-            }
-        }
-    }
-
-    /// Closes the run: nothing new is dispatched, what runs is told to stop.
-    pub(super) fn close(&mut self, id: RunId, reason: EndReason, out: &mut Decision) {
-        let Some(run) = self.runs.get(&id) else { return };
-        let (tenant, running) = (run.tenant.clone(), run.running());
-        self.emit(Record::of_run(&tenant, id, RunClosing { reason }.into()), out);
-        if running > 0 {
-            out.effects.push(Effect::Abort(id));
-        }
-        self.advance_run(id, out);
-    }
-
-    fn end(&mut self, id: RunId, body: Body, out: &mut Decision) {
-        let Some(run) = self.runs.get(&id) else { return };
-        let tenant = run.tenant.clone();
-        let failed = body.kind() != Kind::RunSucceeded;
-        out.effects.push(Effect::Ended(run.ended(id, self.time, failed)));
-        let reason = if let Body::RunFailed(failed) = &body {
-            run_case(&failed.reason)
-        } else if let Body::RunTimedOut(timed_out) = &body {
-            run_case(&timed_out.reason)
-        } else {
-            None
-        };
-        self.emit(Record::of_run(&tenant, id, body), out);
-        if let Some((reason, detail)) = reason {
-            self.open_run_case(id, &tenant, reason, &detail, out);
+    /// No further id can be kept: nothing is recorded, and whoever asked is told
+    /// to ask again later.
+    fn refuse(reply_to: Option<&Arc<str>>, out: &mut Decision) {
+        if let Some(to) = reply_to.cloned() {
+            let answer = Json::from_value(&json!({ "answer": WINDOW_FULL }));
+            out.effects.push(Effect::Reply { to, answer });
         }
     }
 }

@@ -157,6 +157,15 @@ impl Definitions {
 impl Partition {
     pub(super) fn decide_define(&mut self, command: &DefineCommand, out: &mut Decision) {
         let repeated = self.commands.get(command.id.as_u128()).is_some();
+        if !repeated && self.commands.is_full() {
+            if let Some(to) = command.reply_to.clone() {
+                let problems = ["too many command ids are kept; apply the definitions later"];
+                let revision = self.definitions.revision;
+                let answer = json!({ "revision": revision, "problems": problems });
+                out.effects.push(Effect::Reply { to, answer: Json::from_value(&answer) });
+            }
+            return;
+        }
         let mut problems = match self.id {
             PartitionId::CONTROL => self.definitions.problems(command),
             other => {
@@ -165,6 +174,7 @@ impl Partition {
         };
         let beyond = problems.len().saturating_sub(PROBLEMS_MAX);
         problems.truncate(PROBLEMS_MAX);
+        problems.iter_mut().for_each(|problem| *problem = bounded_detail(problem));
         if beyond > 0 {
             problems.push(format!("and {beyond} more"));
         }

@@ -1,10 +1,10 @@
 //! Folding one record into the partition: the transition table.
 
-use std::collections::BTreeSet;
+use uuid::Uuid;
 
-use super::{Partition, Timer};
+use super::Partition;
 use crate::effect::DeadCommand;
-use crate::identity::{JournalTime, RunId, Tenant};
+use crate::identity::{JournalTime, RunId, SourcePosition, Tenant};
 use crate::plan::NodeIndex;
 use crate::record::{Body, Record, RunStarted};
 use crate::run::{CorruptHistory, Node, Run};
@@ -39,17 +39,15 @@ impl Partition {
                 self.unfiled.remove(&(filed.sequence, filed.index));
             }
             Body::EventStarted(started) => {
-                if let Some(replay) = started.replay {
-                    self.commands.insert(replay.as_u128(), (), self.time);
-                } else {
+                if started.replay.is_none() {
                     self.keys.insert(started.key, started.source, self.time);
-                    self.seen.insert(started.source);
                 }
+                self.decided(started.source, started.replay);
             }
-            Body::EventIgnored(ignored) => self.seen.insert(ignored.source),
-            Body::EventUnmatched(unmatched) => self.seen.insert(unmatched.source),
-            Body::EventRejected(rejected) => self.seen.insert(rejected.source),
-            Body::EventRepeated(repeated) => self.seen.insert(repeated.source),
+            Body::EventIgnored(ignored) => self.decided(ignored.source, ignored.replay),
+            Body::EventUnmatched(unmatched) => self.decided(unmatched.source, unmatched.replay),
+            Body::EventRejected(rejected) => self.decided(rejected.source, rejected.replay),
+            Body::EventRepeated(repeated) => self.decided(repeated.source, repeated.replay),
             Body::RunStarted(started) => self.start_run(record, started)?,
             Body::NodeDispatched(_)
             | Body::NodeSucceeded(_)
@@ -90,6 +88,15 @@ impl Partition {
         Ok(())
     }
 
+    /// Remembers what tells a repetition of this decision: the event's position,
+    /// or the id of its authorised replay.
+    fn decided(&mut self, source: SourcePosition, replay: Option<Uuid>) {
+        match replay {
+            Some(replay) => self.commands.insert(replay.as_u128(), (), self.time),
+            None => self.seen.insert(source),
+        }
+    }
+
     fn start_run(&mut self, record: &Record, started: &RunStarted) -> Result<(), CorruptHistory> {
         let id = run_of(record)?;
         let tenant = tenant_of(record)?;
@@ -100,7 +107,7 @@ impl Partition {
             let detail = format!("plan {} is not at hand", started.plan);
             return Err(CorruptHistory::new(record, detail));
         };
-        self.timers.insert((started.deadline, Timer::Deadline(id)));
+        self.timers.insert_deadline(started.deadline, id);
         self.runs.insert(id, Run::start(tenant, started, plan.clone()));
         Ok(())
     }
@@ -118,14 +125,14 @@ impl Partition {
         let due_after = index.and_then(|index| due(run, index));
         if let (Some(index), true) = (index, due_before != due_after) {
             if let Some(due) = due_before {
-                self.timers.remove(&(due, Timer::Retry(id, index)));
+                self.timers.remove_retry(due, id, index);
             }
             if let Some(due) = due_after {
-                self.timers.insert((due, Timer::Retry(id, index)));
+                self.timers.insert_retry(due, id, index);
             }
         }
         if matches!(record.body, Body::RunClosing(_)) {
-            Self::drop_timers(&mut self.timers, id, run);
+            self.timers.forget(id, run);
         }
         Ok(())
     }
@@ -140,21 +147,9 @@ impl Partition {
             return Err(CorruptHistory::new(record, format!("run {id} does not end like this")));
         }
         self.running -= run.running();
-        Self::drop_timers(&mut self.timers, id, run);
+        self.timers.forget(id, run);
         self.runs.remove(&id);
         Ok(())
-    }
-
-    fn drop_timers(timers: &mut BTreeSet<(JournalTime, Timer)>, id: RunId, run: &Run) {
-        timers.remove(&(run.deadline, Timer::Deadline(id)));
-        if timers.is_empty() {
-            return;
-        }
-        for (index, node) in run.nodes() {
-            if let Node::Backoff { due, .. } = node {
-                timers.remove(&(*due, Timer::Retry(id, index)));
-            }
-        }
     }
 }
 

@@ -8,11 +8,14 @@ pub struct Limits {
     /// milliseconds. Default 24 hours. The fold drops keys by it, so it is
     /// fixed for an engine when its streams are created.
     pub key_window_ms: u64,
-    /// Most keys kept at once. Default 2,000,000 (about 100 MB). An event that
-    /// would start work beyond it is rejected as `window_full`.
+    /// Most keys kept at once, and most ids of commands. Default 2,000,000 each
+    /// (about 100 MB). An event or an authorised replay that would be kept
+    /// beyond it is rejected as `window_full`; a cancel or a definition is
+    /// answered so and leaves no record.
     pub keys_max: usize,
     /// Most attempts ordered and without outcome. Default 16,384: what the
-    /// runner can hold. Ready nodes beyond it wait for outcomes.
+    /// runner can hold. Ready nodes and retries beyond it wait for outcomes;
+    /// deadlines do not.
     pub attempts_open_max: u32,
     /// Most records of one frame before ready nodes are left for a
     /// continuation. Default 1,000: about 200 KiB, under the broker's 1 MiB.
@@ -21,6 +24,12 @@ pub struct Limits {
     /// 192 KiB: with one more body of 128 KiB, the headers of 1,000 records and
     /// one message of commands the frame still fits 1 MiB.
     pub decision_bytes_max: usize,
+    /// Most bytes of records in one frame. Default 1 MiB less 4 KiB for what
+    /// stands around them. What is decided beyond it goes into a frame of its
+    /// own; a command message or a run whose single decision exceeds it alone
+    /// is set aside: poisoned or quarantined. With the other bounds at their
+    /// defaults nothing but a command message of nearly 1 MiB does.
+    pub frame_bytes_max: usize,
 }
 
 impl Default for Limits {
@@ -31,6 +40,7 @@ impl Default for Limits {
             attempts_open_max: 16_384,
             decision_records_max: 1_000,
             decision_bytes_max: 192 * 1024,
+            frame_bytes_max: 1_020 * 1024,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What a new owner finds outstanding.
 
+use uuid::Uuid;
+
 use super::{Decision, Partition};
 use crate::effect::{Effect, EffectKey};
 use crate::identity::{PartitionId, RunId};
@@ -18,6 +20,15 @@ pub struct Outstanding {
     pub key: EffectKey,
     /// The attempt.
     pub attempt: u32,
+}
+
+/// Something for people that was ordered, and nobody recorded that it was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Untold {
+    /// A case that nobody was told of.
+    Case(Uuid),
+    /// A poisoned command that is not filed: sequence in COMMANDS, place.
+    Dead(u64, Option<u32>),
 }
 
 impl Partition {
@@ -67,15 +78,30 @@ impl Partition {
         self.advance_run(lost.run, out);
     }
 
-    /// Orders again what is no run's: notices of cases, dead letters that are
-    /// not filed, the projection of definitions. Notes the runs that were held
-    /// back when the state was recorded.
-    pub fn recover_partition(&mut self, out: &mut Decision) {
+    /// Every case that was not told of and every dead letter that is not filed,
+    /// in a fixed order.
+    #[must_use]
+    pub fn untold(&self) -> Vec<Untold> {
         let cases = self.cases.iter().filter(|(_, case)| !case.notified);
-        for case in cases.map(|(id, _)| *id).collect::<Vec<_>>() {
-            self.notify_again(case, out);
+        let dead = self.unfiled.keys();
+        let cases = cases.map(|(case, _)| Untold::Case(*case));
+        cases.chain(dead.map(|(sequence, index)| Untold::Dead(*sequence, *index))).collect()
+    }
+
+    /// Orders again one of [`Self::untold`], unless it was told meanwhile.
+    pub fn tell_again(&mut self, untold: Untold, out: &mut Decision) {
+        match untold {
+            Untold::Case(case) => self.notify_again(case, out),
+            Untold::Dead(sequence, index) => {
+                let dead = self.unfiled.get(&(sequence, index)).cloned();
+                out.effects.extend(dead.map(Effect::FileDead));
+            }
         }
-        out.effects.extend(self.unfiled.values().cloned().map(Effect::FileDead));
+    }
+
+    /// Notes the runs that were held back when the state was recorded, and
+    /// orders the projection of definitions again.
+    pub fn recover_partition(&mut self, out: &mut Decision) {
         if self.id == PartitionId::CONTROL {
             out.effects.push(Effect::Project);
         }
@@ -86,6 +112,6 @@ impl Partition {
             .map(|(id, _)| *id)
             .collect::<Vec<_>>();
         held_back.sort_unstable();
-        self.held_back = held_back.into();
+        self.held_back = held_back.into_iter().collect();
     }
 }

@@ -1,28 +1,28 @@
 //! Replay and takeover.
 
-use std::sync::Arc;
+use std::convert::Infallible;
 
-use fermata_core::digest::Digest;
-use fermata_core::plan::Executable;
 use fermata_core::record::{PartitionOwned, Record};
 
-use super::{HaltReason, OpenFrame, Output, Owner, Phase};
+use super::unit::guarded;
+use super::{Cause, HaltReason, OpenFrame, Output, Owner, Phase};
 use crate::fold::{Decoded, decode};
 use crate::message::Now;
 
 impl Owner {
     /// Folds what was read of the journal, and claims the partition at its end.
     pub(super) fn replay(&mut self, now: Now, outputs: &mut Vec<Output>) {
-        if self.phase != Phase::Replaying || self.plan_awaited.is_some() {
+        if self.phase != Phase::Replaying || self.plans.is_awaited() {
             return;
         }
         while let Some(message) = self.journal_waiting.pop_front() {
             if message.sequence <= self.fold.last_sequence() {
                 continue;
             }
-            let decoded = match decode(&message) {
-                Ok(decoded) => decoded,
-                Err(error) => return self.halt(error.into(), outputs),
+            let decoded = match guarded(|| Ok::<_, Infallible>(decode(&message))) {
+                Ok(Ok(decoded)) => decoded,
+                Ok(Err(error)) => return self.halt(error.into(), outputs),
+                Err(cause) => return self.fail_replay(cause, outputs),
             };
             if let Decoded::Frame(_, records) = &decoded
                 && let Some(missing) = self.fold.missing_plans(records).first().copied()
@@ -31,8 +31,11 @@ impl Owner {
                 self.journal_waiting.push_front(message);
                 return self.fetch(missing, outputs);
             }
-            if let Err(error) = self.fold.fold(message.sequence, &decoded) {
-                return self.halt(error.into(), outputs);
+            let fold = || Ok::<_, Infallible>(self.fold.fold(message.sequence, &decoded));
+            match guarded(fold) {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return self.halt(error.into(), outputs),
+                Err(cause) => return self.fail_replay(cause, outputs),
             }
             let is_frame = matches!(decoded, Decoded::Frame(..));
             self.clock.see(message.broker_time_ns, now);
@@ -67,11 +70,19 @@ impl Owner {
         let record = Record::of_partition(owned.into());
         let time = self.clock.next(now);
         let first_record_index = self.fold.next_index();
-        let salt = self.config.salts.salt();
-        if self.builder.push(&record, first_record_index, time, salt).is_ok() {
-            self.open = Some(OpenFrame { time, first_record_index, moved: false });
-            self.close_frame(self.fold.partition().epoch() + 1, outputs);
+        let Self { builder, config, .. } = self;
+        let pushed =
+            guarded(|| builder.push(&record, first_record_index, time, config.salts.salt()));
+        if let Err(cause) = pushed {
+            return self.halt(HaltReason::Failed { during: "the takeover", cause }, outputs);
         }
+        self.open = Some(OpenFrame { time, first_record_index, moved: false });
+        self.close_frame(self.fold.partition().epoch() + 1, outputs);
+    }
+
+    /// A journal that makes the fold panic makes the next one panic as well.
+    fn fail_replay(&mut self, cause: Cause, outputs: &mut Vec<Output>) {
+        self.halt(HaltReason::Failed { during: "the replay", cause }, outputs);
     }
 
     /// `Owned` is stored: from here on this owner decides.
@@ -83,54 +94,33 @@ impl Owner {
             worker: self.config.worker.clone(),
             incarnation: self.config.incarnation,
         };
-        self.fold.partition_mut().begin_frame(time);
-        if self.fold.partition_mut().evolve(&Record::of_partition(owned.into())).is_err() {
-            return;
+        let record = Record::of_partition(owned.into());
+        let partition = self.fold.partition_mut();
+        let folded = guarded(|| {
+            partition.begin_frame(time);
+            partition.evolve(&record)
+        });
+        if let Err(cause) = folded {
+            return self.halt(HaltReason::Failed { during: "the takeover", cause }, outputs);
         }
         self.phase = Phase::Owning;
         let position = self.fold.partition().position();
         self.commands_last = position.sequence;
         outputs.push(Output::Consume { position, epoch });
-        self.begin_frame(now);
-        self.lost = self.fold.partition().outstanding().into();
-        let live = std::mem::take(&mut self.config.live);
-        self.lost.retain(|lost| !live.contains(&(lost.key.clone(), lost.attempt)));
-        self.fold.partition_mut().recover_partition(&mut self.decision);
-        self.seal_decided(outputs);
         // A publish acknowledgement carries no time: read it back, so that the
         // journal's time follows the broker's from here on.
         outputs.push(Output::ReadTime { sequence: self.fold.last_sequence() });
+        self.find_unfinished(now, outputs);
     }
 
-    pub(super) fn fetch(&mut self, digest: Digest, outputs: &mut Vec<Output>) {
-        if self.plan_awaited != Some(digest) {
-            self.plan_awaited = Some(digest);
-            outputs.push(Output::FetchPlan(digest));
-        }
-    }
-
-    pub(super) fn take_plan(
-        &mut self,
-        digest: Digest,
-        plan: Option<Arc<Executable>>,
-        now: Now,
-        outputs: &mut Vec<Output>,
-    ) {
-        let found = plan.is_some();
-        if let Some(plan) = plan {
-            self.fold.add_plan(digest, plan);
-        } else {
-            self.plans_missing.insert(digest);
-        }
-        if self.plan_awaited != Some(digest) {
-            return;
-        }
-        self.plan_awaited = None;
-        if self.phase == Phase::Replaying {
-            if !found {
-                return self.halt(HaltReason::PlanMissing(digest), outputs);
-            }
-            self.replay(now, outputs);
-        }
+    /// Notes what earlier owners left unfinished: it is taken up as frames have
+    /// room for it.
+    fn find_unfinished(&mut self, now: Now, outputs: &mut Vec<Output>) {
+        let partition = self.fold.partition();
+        self.untold = partition.untold().into();
+        self.lost = partition.outstanding().into();
+        let live = std::mem::take(&mut self.config.live);
+        self.lost.retain(|lost| !live.contains(&(lost.key.clone(), lost.attempt)));
+        self.decide(None, now, outputs, |partition, out| partition.recover_partition(out));
     }
 }

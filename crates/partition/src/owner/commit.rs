@@ -1,11 +1,11 @@
 //! Group commit: one frame in flight, the next one filling meanwhile.
 
-use bytes::Bytes;
 use fermata_core::effect::Effect;
 use fermata_core::record::{ForeignSkipped, Record};
 use fermata_wire::journal::FrameHead;
 
-use super::{LEASE_MARGIN_MS, OpenFrame, Output, Owner, Phase, StandDown};
+use super::unit::Mark;
+use super::{ClosedFrame, HaltReason, LEASE_MARGIN_MS, OpenFrame, Output, Owner, Phase, StandDown};
 use crate::append::Step;
 use crate::message::Now;
 
@@ -21,40 +21,56 @@ impl Owner {
         }
     }
 
-    /// Encodes what was decided into the open frame.
-    pub(super) fn seal_decided(&mut self, outputs: &mut Vec<Output>) {
-        let Some(open) = self.open else { return };
-        for record in self.decision.records.drain(..) {
-            let index = open.first_record_index + self.builder.len() as u64;
-            let salt = self.config.salts.salt();
-            if self.builder.push(&record, index, open.time, salt).is_err() {
-                let sequence = self.commands_last;
-                self.phase = Phase::Ended;
-                outputs.push(Output::StandDown(StandDown::FrameTooLarge { sequence }));
-                return;
-            }
-        }
-    }
-
-    /// Appends the open frame if none is in flight and it says anything, or if
-    /// something waits for an acknowledged append.
-    pub(super) fn commit(&mut self, now: Now, outputs: &mut Vec<Output>) {
+    /// Appends what is decided if nothing is in flight, and it says anything or
+    /// something waits for an acknowledged append. Returns whether another frame
+    /// can be begun now.
+    pub(super) fn commit(&mut self, now: Now, outputs: &mut Vec<Output>) -> bool {
         if self.append.is_busy() || self.phase != Phase::Owning {
-            return;
+            return false;
+        }
+        if let Some(frame) = self.closed.pop_front() {
+            self.send(frame, outputs);
+            return true;
         }
         let says_something = !self.builder.is_empty() || self.open.is_some_and(|open| open.moved);
         // A takeover orders some effects again that are recorded already.
         let awaited = !self.gated.is_empty() || !self.decision.effects.is_empty();
         if !says_something && !awaited {
-            self.open = None;
-            return;
+            return self.open.take().is_some();
         }
         self.begin_frame(now);
         self.close_frame(self.fold.partition().epoch(), outputs);
+        true
     }
 
+    /// Closes the open frame and appends it.
     pub(super) fn close_frame(&mut self, epoch: u64, outputs: &mut Vec<Output>) {
-        let Some(open) = self.open.take() else { return };
+        if let Some(frame) = self.close(epoch, outputs) {
+            self.send(frame, outputs);
+        }
+    }
+
+    /// Makes a frame of what stood in the open one before `mark`; the decision
+    /// behind it stays, at the time at which it was made, and goes into the next.
+    pub(super) fn split(&mut self, mark: Mark, outputs: &mut Vec<Output>) {
+        let Some(open) = self.open else { return };
+        let rest = self.builder.split_off(mark.records);
+        let effects = self.decision.effects.split_off(mark.effects);
+        let reports = self.open_reports.split_off(mark.reports);
+        let Some(frame) = self.close(self.fold.partition().epoch(), outputs) else { return };
+        let first_record_index = open.first_record_index + mark.records as u64;
+        self.open = Some(OpenFrame { first_record_index, moved: false, ..open });
+        self.builder = rest;
+        self.decision.effects = effects;
+        self.open_reports = reports;
+        match self.append.is_busy() {
+            true => self.closed.push_back(frame),
+            false => self.send(frame, outputs),
+        }
+    }
+
+    fn close(&mut self, epoch: u64, outputs: &mut Vec<Output>) -> Option<ClosedFrame> {
+        let open = self.open.take()?;
         // The next frame has room again, also before anything opens it.
         self.decision.begin_frame();
         let head = FrameHead {
@@ -66,24 +82,27 @@ impl Owner {
             floor: self.fold.partition().floor(),
         };
         let next_index = open.first_record_index + self.builder.len() as u64;
-        let frame = match self.builder.finish(&head, open.first_record_index) {
-            Ok(frame) => Bytes::from(frame),
-            Err(_) => {
-                let sequence = self.commands_last;
-                return self.stand_down(StandDown::FrameTooLarge { sequence }, outputs);
+        let bytes = match self.builder.finish(&head, open.first_record_index) {
+            Ok(bytes) => bytes.into(),
+            Err(error) => {
+                self.halt(HaltReason::Unwritable(error), outputs);
+                return None;
             }
         };
         let writer =
             format!("{}.{epoch}.{}", self.config.incarnation.simple(), self.frames_written);
         self.frames_written += 1;
         self.fold.appended(self.fold.last_sequence(), next_index);
-        self.in_flight_effects.append(&mut self.decision.effects);
+        let effects = std::mem::take(&mut self.decision.effects);
+        let reports = std::mem::take(&mut self.open_reports);
+        Some(ClosedFrame { writer, bytes, effects, reports })
+    }
+
+    fn send(&mut self, frame: ClosedFrame, outputs: &mut Vec<Output>) {
         self.in_flight_gated.append(&mut self.gated);
-        self.in_flight_frame = Some(frame.clone());
-        if self.phase == Phase::Owning {
-            self.in_flight_reports.append(&mut self.open_reports);
-        }
-        outputs.push(Output::Append(self.append.begin(writer, frame)));
+        let send = self.append.begin(frame.writer.clone(), frame.bytes.clone());
+        outputs.push(Output::Append(send));
+        self.in_flight = Some(frame);
     }
 
     /// Goes on with the append in flight.
@@ -98,13 +117,11 @@ impl Owner {
             Step::Committed { sequence } => self.committed(sequence, now, outputs),
             Step::Foreign { sequence, send } => {
                 outputs.push(Output::Committed { sequence, frame: None });
-                if self.phase == Phase::Owning {
-                    self.begin_frame(now);
-                    let record = Record::of_partition(ForeignSkipped { sequence }.into());
-                    self.decision.records.push(record);
-                    self.seal_decided(outputs);
-                }
                 outputs.push(Output::Append(send));
+                if self.phase == Phase::Owning {
+                    let record = Record::of_partition(ForeignSkipped { sequence }.into());
+                    self.decide(None, now, outputs, |_, out| out.records.push(record));
+                }
             }
             Step::Lost { by } => self.stand_down(StandDown::Fenced { by }, outputs),
             Step::Truncated { last_sequence } => {
@@ -115,19 +132,20 @@ impl Owner {
     }
 
     fn committed(&mut self, sequence: u64, now: Now, outputs: &mut Vec<Output>) {
-        let Some(frame) = self.in_flight_frame.take() else { return };
-        self.in_flight_reports.clear();
+        let Some(frame) = self.in_flight.take() else { return };
         self.fold.appended(sequence, self.fold.next_index());
-        outputs.push(Output::Committed { sequence, frame: Some(frame) });
+        outputs.push(Output::Committed { sequence, frame: Some(frame.bytes) });
         if self.phase == Phase::Claiming {
             return self.own(now, outputs);
         }
         // These waited for one more acknowledged append, and here it is.
         outputs.extend(self.in_flight_gated.drain(..).map(Output::Effect));
         let within_lease = now.monotonic_ms.saturating_add(LEASE_MARGIN_MS) < self.lease_until_ms;
-        for effect in self.in_flight_effects.drain(..) {
-            let touches_world = matches!(effect, Effect::Start(_) | Effect::HandleCase(_));
-            if within_lease || !touches_world {
+        for effect in frame.effects {
+            // An abort must not overtake the start of what it stops.
+            let waits =
+                matches!(effect, Effect::Start(_) | Effect::HandleCase(_) | Effect::Abort(_));
+            if within_lease || !waits {
                 outputs.push(Output::Effect(effect));
             } else {
                 self.gated.push(effect);

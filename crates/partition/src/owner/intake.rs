@@ -1,14 +1,13 @@
 //! Commands and reports in: decided ahead of the append, each exactly once.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
-use fermata_core::command::Command;
-use fermata_core::identity::StreamPosition;
-use fermata_core::partition::Report;
+use fermata_core::digest::Digest;
+use fermata_core::identity::{RunId, StreamPosition};
+use fermata_core::partition::{Decision, Partition, Report};
 use fermata_wire::WireError;
 use fermata_wire::commands::CommandFrame;
 
-use super::{FRAME_BYTES_TARGET, Output, Owner, Phase, StandDown, WHOLE_MESSAGE};
+use super::turn::Source;
+use super::{FRAME_BYTES_TARGET, Output, Owner, Phase, Undecidable};
 use crate::message::{Message, Now};
 
 /// A command message that waits for its turn.
@@ -34,135 +33,195 @@ impl Owner {
         self.commands_waiting.push_back(CommandMessage { position, frame });
     }
 
-    fn take_report(&mut self, report: Report, now: Now, outputs: &mut Vec<Output>) {
-        self.begin_frame(now);
-        self.fold.partition_mut().report(&report, &mut self.decision);
-        self.seal_decided(outputs);
-        self.open_reports.push(report);
-    }
-
-    /// Decides what waits, as long as the open frame has room.
+    /// Decides what waits, in turns, as long as the open frame has room.
     pub(super) fn decide_waiting(&mut self, now: Now, outputs: &mut Vec<Output>) {
-        while self.has_room() {
-            let Some(report) = self.reports_waiting.pop_front() else { break };
-            self.take_report(report, now, outputs);
-        }
-        if self.plan_awaited.is_none() {
-            while self.has_room() {
-                let Some(message) = self.commands_waiting.pop_front() else { break };
-                if let Some(missing) = self.missing_plan(&message) {
-                    self.commands_waiting.push_front(message);
-                    self.fetch(missing, outputs);
-                    break;
-                }
-                self.decide_message(&message, now, outputs);
-                if self.phase != Phase::Owning {
-                    return;
-                }
+        let mut without = 0;
+        while without < Source::COUNT && self.has_room() {
+            let before = self.decision.records_decided();
+            if self.decide_next_of(self.turn.source, now, outputs) {
+                without = 0;
+                self.turn.spend(self.decision.records_decided().saturating_sub(before));
+            } else {
+                without += 1;
+                self.turn.pass();
             }
         }
-        while self.has_room() && self.has_read_old_commands() {
-            let Some(lost) = self.lost.pop_front() else { break };
-            self.begin_frame(now);
-            self.fold.partition_mut().recover(&lost, &mut self.decision);
-            self.seal_decided(outputs);
+    }
+
+    /// Decides the next of `source`; returns whether there was one.
+    fn decide_next_of(&mut self, source: Source, now: Now, outputs: &mut Vec<Output>) -> bool {
+        match source {
+            Source::Reports => {
+                let Some(report) = self.reports_waiting.pop_front() else { return false };
+                self.decide_report(report, now, outputs);
+            }
+            Source::Timers => {
+                let time = self.open.map_or_else(|| self.clock.peek(now), |open| open.time);
+                let Some(run) = self.fold.partition().due_run(time) else { return false };
+                self.decide_run(run, now, outputs, Partition::fire_timer);
+            }
+            Source::HeldBack => {
+                let Some(run) = self.fold.partition().held_back_run() else { return false };
+                self.decide_run(run, now, outputs, Partition::resume);
+            }
+            Source::Lost => return self.decide_lost(now, outputs),
+            Source::Commands => return self.decide_next_message(now, outputs),
         }
-        if self.has_room() && self.fold.partition().is_held_back() {
-            self.begin_frame(now);
-            self.fold.partition_mut().resume(&mut self.decision);
-            self.seal_decided(outputs);
+        true
+    }
+
+    fn decide_report(&mut self, report: Report, now: Now, outputs: &mut Vec<Output>) {
+        let run = match &report {
+            Report::Attempt(report) => Some(report.run),
+            Report::Case { .. } | Report::DeadFiled { .. } => None,
+        };
+        let about = run.map(Undecidable::Run);
+        if let Some(run) = run.filter(|_| about.is_some_and(|what| self.is_set_aside(what))) {
+            // What could not be decided may be this very outcome.
+            self.decide_run(run, now, outputs, |_, _| {});
+            return;
         }
-        let due = self.fold.partition().next_due();
-        if self.has_room() && due.is_some_and(|due| due <= self.clock.clone().next(now)) {
-            self.begin_frame(now);
-            self.fold.partition_mut().fire_timers(&mut self.decision);
-            self.seal_decided(outputs);
+        let mark = self.mark(now);
+        let decided =
+            self.decide_part(about, outputs, |partition, out| partition.report(&report, out));
+        self.open_reports.push(report);
+        if decided {
+            self.fit(about, mark, outputs);
         }
     }
 
-    /// Whether every command that was stored before the takeover is decided:
-    /// among them may be the outcome of an attempt that looks lost.
-    fn has_read_old_commands(&self) -> bool {
+    /// People are told again at once; attempts are ordered again only when every
+    /// command is decided that was stored before the takeover, since among those
+    /// may be the outcome of an attempt that looks lost.
+    fn decide_lost(&mut self, now: Now, outputs: &mut Vec<Output>) -> bool {
+        if let Some(untold) = self.untold.pop_front() {
+            return self
+                .decide(None, now, outputs, |partition, out| partition.tell_again(untold, out));
+        }
         let consumed = self.fold.partition().position().sequence;
-        self.commands_end.is_some_and(|end| consumed >= end)
+        if self.commands_end.is_none_or(|end| consumed < end) {
+            return false;
+        }
+        let Some(lost) = self.lost.pop_front() else { return false };
+        self.decide_run(lost.run, now, outputs, |partition, out| partition.recover(&lost, out))
     }
 
-    fn missing_plan(&self, message: &CommandMessage) -> Option<fermata_core::digest::Digest> {
+    /// Decides about a run, or quarantines it if an earlier owner could not: it may
+    /// have begun only since the replay, with the frame that was dropped.
+    fn decide_run(
+        &mut self,
+        run: RunId,
+        now: Now,
+        outputs: &mut Vec<Output>,
+        decide: impl FnOnce(&mut Partition, &mut Decision),
+    ) -> bool {
+        let what = Undecidable::Run(run);
+        match self.config.set_aside.get(&what).map(ToString::to_string) {
+            Some(detail) if self.fold.partition().run(run).is_some() => {
+                let quarantine = |partition: &mut Partition, out: &mut Decision| {
+                    partition.quarantine(run, &detail, out);
+                };
+                self.decide(None, now, outputs, quarantine)
+            }
+            Some(_) | None => self.decide(Some(what), now, outputs, decide),
+        }
+    }
+
+    fn decide_next_message(&mut self, now: Now, outputs: &mut Vec<Output>) -> bool {
+        if self.plans.is_awaited() {
+            return false;
+        }
+        let Some(message) = self.commands_waiting.pop_front() else { return false };
+        if let Some(missing) = self.missing_plan(&message, now) {
+            self.commands_waiting.push_front(message);
+            self.fetch(missing, outputs);
+            return false;
+        }
+        self.decide_message(&message, now, outputs);
+        true
+    }
+
+    fn missing_plan(&self, message: &CommandMessage, now: Now) -> Option<Digest> {
         let frame = message.frame.as_ref().ok()?;
         let partition = self.fold.partition();
         let mut missing =
             frame.commands.iter().flat_map(|command| partition.missing_plans(command));
-        missing.find(|plan| !self.plans_missing.contains(plan))
+        missing.find(|plan| !self.plans.is_missing(plan, now))
     }
 
     /// All records of a message's commands go into one frame, together with its
     /// position: so each command is decided once, whatever happens.
     fn decide_message(&mut self, message: &CommandMessage, now: Now, outputs: &mut Vec<Output>) {
-        self.begin_frame(now);
         let sequence = message.position.sequence;
-        match &message.frame {
-            Ok(frame) => {
-                for (index, command) in (0..).zip(&frame.commands) {
-                    if let Err(panicked) = self.decide_guarded(sequence, index, command) {
-                        return self.stand_down(panicked, outputs);
-                    }
-                    self.seal_decided(outputs);
-                }
-                self.move_to(message.position, frame.floor);
+        let whole = Undecidable::Message { sequence };
+        let mark = self.mark(now);
+        let mut floor = self.fold.partition().floor();
+        let decided = match (&message.frame, self.config.set_aside.get(&whole).cloned()) {
+            (_, Some(cause)) => {
+                let detail = cause.to_string();
+                self.poison(sequence, None, cause.code(), &detail, outputs)
             }
-            Err(error) => {
-                let detail = describe(error);
-                let partition = self.fold.partition_mut();
-                partition.poison(sequence, None, error.code(), &detail, &mut self.decision);
-                self.seal_decided(outputs);
-                let floor = self.fold.partition().floor();
-                self.move_to(message.position, floor);
+            (Err(error), None) => {
+                self.poison(sequence, None, error.code(), &describe(error), outputs)
+            }
+            (Ok(frame), None) => {
+                floor = frame.floor;
+                self.decide_commands(sequence, frame, outputs)
+            }
+        };
+        if decided && self.fit(Some(whole), mark, outputs) {
+            self.fold.partition_mut().advance(message.position, floor);
+            if let Some(open) = &mut self.open {
+                open.moved = true;
             }
         }
     }
 
-    fn decide_guarded(
+    fn decide_commands(
         &mut self,
         sequence: u64,
-        index: u32,
-        command: &Command,
-    ) -> Result<(), StandDown> {
-        let Self { fold, decision, config, .. } = self;
-        let partition = fold.partition_mut();
-        if config.poison.contains(&(sequence, WHOLE_MESSAGE)) {
-            let detail = "the decisions of its frame did not fit a journal message before";
-            partition.poison(sequence, Some(index), "decision_too_large", detail, decision);
-            return Ok(());
-        }
-        if config.poison.contains(&(sequence, index)) {
-            let detail = "deciding this command panicked before";
-            partition.poison(sequence, Some(index), "decision_panicked", detail, decision);
-            return Ok(());
-        }
-        // After a panic the half-changed state is dropped with this owner, so
-        // nobody sees it.
-        let decided = catch_unwind(AssertUnwindSafe(|| partition.decide(command, decision)));
-        decided.map_err(|panic| {
-            let detail = panic
-                .downcast_ref::<&str>()
-                .map(|text| (*text).to_owned())
-                .or_else(|| panic.downcast_ref::<String>().cloned())
-                .unwrap_or_else(|| "no message".to_owned());
-            StandDown::Panicked { sequence, index, detail }
+        frame: &CommandFrame,
+        outputs: &mut Vec<Output>,
+    ) -> bool {
+        (0..).zip(&frame.commands).all(|(index, command)| {
+            let what = Undecidable::Command { sequence, index };
+            match self.config.set_aside.get(&what).cloned() {
+                Some(cause) => {
+                    let detail = cause.to_string();
+                    self.poison(sequence, Some(index), cause.code(), &detail, outputs)
+                }
+                None => self.decide_part(Some(what), outputs, |partition, out| {
+                    partition.decide(command, out);
+                }),
+            }
         })
     }
 
-    fn move_to(&mut self, position: StreamPosition, floor: u64) {
-        self.fold.partition_mut().advance(position, floor);
-        if let Some(open) = &mut self.open {
-            open.moved = true;
-        }
+    /// Consumes a message, or the command at `index` of it, unread.
+    fn poison(
+        &mut self,
+        sequence: u64,
+        index: Option<u32>,
+        code: &str,
+        detail: &str,
+        outputs: &mut Vec<Output>,
+    ) -> bool {
+        self.decide_part(None, outputs, |partition, out| {
+            partition.poison(sequence, index, code, detail, out);
+        })
     }
 
-    fn has_room(&self) -> bool {
+    fn is_set_aside(&self, what: Undecidable) -> bool {
+        self.config.set_aside.contains_key(&what)
+    }
+
+    /// Whether the open frame takes anything further.
+    pub(super) fn has_room(&self) -> bool {
         self.phase == Phase::Owning
+            && self.closed.is_empty()
             && self.builder.bytes() < FRAME_BYTES_TARGET
-            && self.decision.records_decided() < self.config.limits.decision_records_max
+            && self.decision.effects.len() < self.config.limits.decision_records_max
+            && !self.fold.partition().is_frame_full(&self.decision)
     }
 }
 

@@ -1,15 +1,17 @@
 //! What must have come about once faults have stopped.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fermata_audit::{
     AuditEntry, Checkpoint, Hash, JournalLeaf, PartitionVerifier, Want, consistency_proof,
     inclusion_proof, verify_consistency, verify_inclusion,
 };
+use fermata_core::command::Command;
 use fermata_core::identity::SourcePosition;
 use fermata_core::record::Kind;
 use fermata_partition::message::Message;
 use fermata_wire::audit::AuditFrame;
+use fermata_wire::commands::CommandFrame;
 use uuid::Uuid;
 
 use super::{Invariants, Leaf};
@@ -28,6 +30,36 @@ pub(crate) struct Expected {
     pub(crate) cancels: BTreeSet<Uuid>,
     /// Sequences in COMMANDS of frames that nobody can read.
     pub(crate) garbage: BTreeSet<u64>,
+    /// Where in COMMANDS each event stands: it may do so more than once.
+    events: BTreeMap<EventSource, BTreeSet<Place>>,
+    /// Where each cancel stands.
+    cancels_at: BTreeMap<Uuid, BTreeSet<Place>>,
+}
+
+/// Sequence in COMMANDS, and place in the message.
+type Place = (u64, u32);
+
+impl Expected {
+    /// Notes what a message of COMMANDS holds.
+    pub(crate) fn command_stored(&mut self, sequence: u64, payload: &[u8]) {
+        let Ok(frame) = CommandFrame::decode(payload) else {
+            self.garbage.insert(sequence);
+            return;
+        };
+        for (index, command) in (0..).zip(&frame.commands) {
+            let place = (sequence, index);
+            match command {
+                Command::Event(event) => {
+                    let source = (event.source, event.replay);
+                    self.events.entry(source).or_default().insert(place);
+                }
+                Command::Cancel(cancel) => {
+                    self.cancels_at.entry(cancel.id).or_default().insert(place);
+                }
+                Command::Outcome(_) | Command::Define(_) => {}
+            }
+        }
+    }
 }
 
 impl Invariants {
@@ -39,13 +71,21 @@ impl Invariants {
             let at = partition.position().sequence;
             return Some(format!("commands are consumed to {at} of {commands}"));
         }
-        let missing = |source: &&EventSource| self.reference.event(source).is_none();
+        let poisoned = |places: Option<&BTreeSet<Place>>| {
+            places.into_iter().flatten().any(|place| self.reference.is_poisoned(*place))
+        };
+        let missing = |source: &&EventSource| {
+            let places = self.expected.events.get(source);
+            self.reference.event(source).is_none() && !poisoned(places)
+        };
         if let Some(source) = self.expected.accepted.iter().find(missing) {
             return Some(format!("event {} has no record", source.0));
         }
-        if let Some(id) =
-            self.expected.cancels.iter().find(|id| !self.reference.is_cancel_answered(**id))
-        {
+        let unanswered = |id: &&Uuid| {
+            let places = self.expected.cancels_at.get(id);
+            !self.reference.is_cancel_answered(**id) && !poisoned(places)
+        };
+        if let Some(id) = self.expected.cancels.iter().find(unanswered) {
             return Some(format!("cancel {id} has no answer"));
         }
         if let Some(run) = self.reference.runs_not_ended().first() {
@@ -54,9 +94,7 @@ impl Invariants {
                 .map(|run| run.nodes().map(|(_, node)| format!("{node:?}")).collect::<Vec<_>>());
             return Some(format!("run {run} has not ended: {state:?}"));
         }
-        if let Some(sequence) =
-            self.expected.garbage.iter().find(|sequence| !self.reference.is_dead_filed(**sequence))
-        {
+        if let Some((sequence, _)) = self.reference.unfiled() {
             return Some(format!("command message {sequence} is not filed as a dead letter"));
         }
         if !self.reference.all_cases_notified() {
@@ -74,6 +112,7 @@ impl Invariants {
     pub(crate) fn at_end(&self, broker: &Broker) -> Result<(), Broken> {
         self.invariant_commits_agree_with_the_journal()?;
         self.invariant_each_unreadable_command_is_poisoned_once()?;
+        self.invariant_only_what_failed_is_set_aside()?;
         self.invariant_the_audit_verifies(broker)?;
         self.invariant_subscribers_were_sent_everything()?;
         self.invariant_checkpoints_are_consistent(broker)
@@ -92,7 +131,10 @@ impl Invariants {
     }
 
     fn invariant_each_unreadable_command_is_poisoned_once(&self) -> Result<(), Broken> {
-        let (found, expected) = (self.reference.poisoned(), self.expected.garbage.len());
+        let garbage = &self.expected.garbage;
+        let whole = self.reference.poisoned().filter(|(_, index)| index.is_none());
+        let found = whole.filter(|(sequence, _)| garbage.contains(sequence)).count();
+        let expected = garbage.len();
         if found == expected {
             return Ok(());
         }

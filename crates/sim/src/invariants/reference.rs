@@ -35,6 +35,7 @@ pub(crate) struct Reference {
     keys: BTreeSet<u128>,
     runs: BTreeSet<RunId>,
     ended: BTreeSet<RunId>,
+    quarantined: BTreeSet<RunId>,
     /// Attempts that a record orders, and the journal message that holds it.
     dispatched: BTreeMap<(RunId, Arc<str>, u32), u64>,
     /// Nodes with an attempt that has no outcome.
@@ -59,6 +60,7 @@ impl Reference {
             keys: BTreeSet::new(),
             runs: BTreeSet::new(),
             ended: BTreeSet::new(),
+            quarantined: BTreeSet::new(),
             dispatched: BTreeMap::new(),
             under_way: BTreeSet::new(),
             outcomes: BTreeMap::new(),
@@ -111,6 +113,7 @@ impl Reference {
         header: &Header,
         record: &Record,
     ) -> Result<(), Broken> {
+        Self::invariant_records_of_runs_name_their_tenant(header)?;
         self.invariant_nothing_follows_the_end_of_a_run(header)?;
         self.invariant_one_outcome_per_effect(header, record)?;
         self.invariant_a_run_closes_before_it_ends(header)?;
@@ -123,16 +126,16 @@ impl Reference {
                 self.invariant_events_are_journaled_once(header, (event.source, event.replay))
             }
             Body::EventIgnored(event) => {
-                self.invariant_events_are_journaled_once(header, (event.source, None))
+                self.invariant_events_are_journaled_once(header, (event.source, event.replay))
             }
             Body::EventUnmatched(event) => {
-                self.invariant_events_are_journaled_once(header, (event.source, None))
+                self.invariant_events_are_journaled_once(header, (event.source, event.replay))
             }
             Body::EventRejected(event) => {
-                self.invariant_events_are_journaled_once(header, (event.source, None))
+                self.invariant_events_are_journaled_once(header, (event.source, event.replay))
             }
             Body::EventRepeated(event) => {
-                self.invariant_events_are_journaled_once(header, (event.source, None))
+                self.invariant_events_are_journaled_once(header, (event.source, event.replay))
             }
             Body::CancelAnswered(answered) => insert_once(&mut self.cancels, answered.id, "cancel"),
             Body::CommandPoisoned(dead) => {
@@ -208,6 +211,16 @@ impl Reference {
         }
     }
 
+    /// Whoever may read a tenant's records finds all that is of its runs, also
+    /// what comes after their end. Only a cancel may name a run that nobody knows.
+    fn invariant_records_of_runs_name_their_tenant(header: &Header) -> Result<(), Broken> {
+        if header.run.is_none() || header.tenant.is_some() || header.kind == Kind::CancelAnswered {
+            return Ok(());
+        }
+        let detail = format!("record {} `{}` names none", header.index, header.kind.as_str());
+        Err(Broken::new("invariant_records_of_runs_name_their_tenant", detail))
+    }
+
     /// A run begins once and ends once, and nothing that changes it follows.
     fn invariant_nothing_follows_the_end_of_a_run(
         &mut self,
@@ -229,9 +242,14 @@ impl Reference {
         Ok(())
     }
 
-    /// A run ends when every attempt that it ordered has an outcome.
+    /// A run ends when every attempt that it ordered has an outcome, unless it is
+    /// quarantined.
     fn invariant_a_run_closes_before_it_ends(&mut self, header: &Header) -> Result<(), Broken> {
         let Some(run) = header.run.filter(|_| changes_run(header)) else { return Ok(()) };
+        if header.kind == Kind::RunQuarantined {
+            self.quarantined.insert(run);
+            self.under_way.retain(|(of, _)| *of != run);
+        }
         if let Some(node) = header.node.clone() {
             match header.kind == Kind::NodeDispatched {
                 true => self.under_way.insert((run, node)),
@@ -309,8 +327,19 @@ impl Reference {
         self.cancels.contains(&id)
     }
 
-    pub(super) fn is_dead_filed(&self, sequence: u64) -> bool {
-        self.poisoned.get(&(sequence, None)).copied().unwrap_or(false)
+    /// Whether the command, or all of its message, was consumed unread.
+    pub(super) fn is_poisoned(&self, (sequence, index): (u64, u32)) -> bool {
+        [None, Some(index)].into_iter().any(|place| self.poisoned.contains_key(&(sequence, place)))
+    }
+
+    /// The first poisoned command that is not filed as a dead letter.
+    pub(super) fn unfiled(&self) -> Option<(u64, Option<u32>)> {
+        self.poisoned.iter().find(|(_, filed)| !**filed).map(|(place, _)| *place)
+    }
+
+    /// Runs that ended because they could not be decided about.
+    pub(super) fn quarantined(&self) -> impl Iterator<Item = &RunId> {
+        self.quarantined.iter()
     }
 
     pub(super) fn all_cases_notified(&self) -> bool {
@@ -326,8 +355,9 @@ impl Reference {
         self.outcomes.iter()
     }
 
-    pub(super) fn poisoned(&self) -> usize {
-        self.poisoned.len()
+    /// Commands, or whole messages, that were consumed unread.
+    pub(super) fn poisoned(&self) -> impl Iterator<Item = &(u64, Option<u32>)> {
+        self.poisoned.keys()
     }
 
     /// The fold.

@@ -48,11 +48,11 @@ impl World {
         match output {
             Output::Append(send) => {
                 let reply = Reply::Auditor { worker, generation, auditor };
-                self.publish_fenced(StreamName::Audit, send, false, reply);
+                return self.publish_fenced(StreamName::Audit, send, false, reply);
             }
             Output::AppendLater(send) => {
                 let reply = Reply::Auditor { worker, generation, auditor };
-                self.publish_fenced(StreamName::Audit, send, true, reply);
+                return self.publish_fenced(StreamName::Audit, send, true, reply);
             }
             Output::ReadAudit { sequence, later } => {
                 let audit = self.broker.stream(StreamName::Audit);

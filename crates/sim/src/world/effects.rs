@@ -142,8 +142,8 @@ impl World {
 }
 
 fn outcome_frame(report: AttemptReport) -> Option<Bytes> {
-    let AttemptReport { run, node, activation, attempt, outcome } = report;
-    let command = OutcomeCommand { run, node, activation, attempt, outcome };
+    let AttemptReport { run, node, activation, attempt, tenant, outcome } = report;
+    let command = OutcomeCommand { run, node, activation, attempt, tenant, outcome };
     let frame = CommandFrame { floor: 0, commands: vec![Command::Outcome(command)] };
     Some(frame.encode().ok()?.into())
 }

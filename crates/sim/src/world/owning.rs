@@ -1,8 +1,14 @@
 //! The shell around an owner: what the actor does with a real broker.
 
+use std::sync::Arc;
+
+use fermata_core::digest::Digest;
 use fermata_core::effect::Effect;
 use fermata_core::partition::Report;
-use fermata_partition::owner::{HaltReason, Input, Output, StandDown};
+use fermata_core::plan::Executable;
+use fermata_partition::owner::{
+    Cause, HaltReason, Input, Output, PLAN_AGAIN_MS, PLAN_ASKED_MAX, StandDown,
+};
 
 use super::{Reply, World};
 use crate::broker::StreamName;
@@ -65,6 +71,9 @@ impl World {
         for input in inputs {
             seat.owner.handle(input, now, &mut outputs);
         }
+        Invariants::invariant_nothing_follows_the_end_of_an_owner(&outputs)?;
+        Invariants::invariant_an_owner_does_not_spin(&seat.owner, now)?;
+        Invariants::invariant_nothing_starts_after_its_abort(&outputs, &mut seat.aborted)?;
         let within_lease = known.is_within_lease(now_ms);
         let mut committed = seat_committed;
         for output in &outputs {
@@ -93,11 +102,11 @@ impl World {
         match output {
             Output::Append(send) => {
                 let reply = Reply::Owner { worker, generation, seat };
-                self.publish_fenced(StreamName::Journal, send, false, reply);
+                return self.publish_fenced(StreamName::Journal, send, false, reply);
             }
             Output::AppendLater(send) => {
                 let reply = Reply::Owner { worker, generation, seat };
-                self.publish_fenced(StreamName::Journal, send, true, reply);
+                return self.publish_fenced(StreamName::Journal, send, true, reply);
             }
             Output::ReadJournal { sequence, later } => {
                 let journal = self.broker.stream(StreamName::Journal);
@@ -115,8 +124,13 @@ impl World {
             }
             Output::Replay { from } => self.replay(worker, seat, from),
             Output::FetchPlan(digest) => {
-                let plan = self.plans.get(&digest).cloned();
+                let plan = self.find_plan(worker, seat, digest);
                 let after = self.dice.between(1, 200);
+                if plan.is_none() {
+                    // A shell lets time pass also where nothing else happens.
+                    let tick = Work::OwnerInput(seat, Input::Tick);
+                    self.reach_worker(worker, after + PLAN_AGAIN_MS, tick);
+                }
                 self.reach_worker(worker, after, Work::OwnerInput(seat, Input::Plan(digest, plan)));
             }
             Output::Consume { position, epoch } => {
@@ -138,7 +152,7 @@ impl World {
                 Invariants::invariant_committed_is_stored(sequence, frame.as_ref(), journal)?;
                 self.committed(worker, seat, sequence, frame);
             }
-            Output::StandDown(reason) => return self.stand_down(worker, &reason),
+            Output::StandDown(reason) => return self.stand_down(worker, reason),
             // A read that was too old, not records that are gone: the shell
             // must read again before it believes this.
             Output::Halt(HaltReason::RecordsGone { signed, .. })
@@ -147,11 +161,29 @@ impl World {
                 self.say(worker, "read the journal too early");
                 self.give_up(worker);
             }
+            // It stays so until the process is started again.
+            Output::Halt(HaltReason::Failed { during, cause: Cause::Panicked(_) })
+                if self.panics_drawn > 0 =>
+            {
+                self.say(worker, format_args!("halts: {during} panicked"));
+                self.crash(worker);
+            }
             Output::Halt(reason) => {
                 return Err(Broken::new("invariant_nothing_halts", format!("{reason:?}")));
             }
         }
         Ok(())
+    }
+
+    /// Looks a plan up, and does not always find what is there: but not as often
+    /// in a row as an owner asks.
+    fn find_plan(&mut self, worker: usize, seat: u64, digest: Digest) -> Option<Arc<Executable>> {
+        let plan = self.plans.get(&digest).cloned()?;
+        let stale = self.throws(self.faults.plan_not_found);
+        let seat = self.workers.get_mut(worker)?.seat_of(seat)?;
+        let hidden = stale && seat.plan_not_found + 1 < PLAN_ASKED_MAX;
+        seat.plan_not_found = if hidden { seat.plan_not_found + 1 } else { 0 };
+        (!hidden).then_some(plan)
     }
 
     /// Reads the journal to where the read sees it end, perhaps some of it twice.
@@ -179,6 +211,7 @@ impl World {
             self.reach_worker(worker, after, Work::OwnerInput(seat, input));
         }
     }
+
     fn consume(&mut self, worker: usize, seat: u64, after: u64) {
         let number = self.id();
         if let Some(seat) = self.workers.get_mut(worker).and_then(|known| known.seat_of(seat)) {
@@ -287,10 +320,8 @@ impl World {
         let ids = (self.id(), self.id());
         let mut dice = crate::dice::Dice::new(self.dice.next());
         let mut outputs = Vec::new();
-        let Some(runner) = self.workers.get(worker).map(|known| &known.runner) else {
-            return Ok(());
-        };
-        let seat = Seat::new(ids, worker, runner, self.seat_config()?, &mut dice, &mut outputs);
+        let Some(process) = self.workers.get(worker) else { return Ok(()) };
+        let seat = Seat::new(ids, worker, process, self.seat_config()?, &mut dice, &mut outputs);
         self.say(worker, "takes over");
         let now_ms = self.now_ms;
         let Some(known) = self.workers.get_mut(worker) else { return Ok(()) };
@@ -308,12 +339,22 @@ impl World {
         self.tell_owner(worker, ids.0, [Input::LeaseUntil(until)])
     }
 
-    fn stand_down(&mut self, worker: usize, reason: &StandDown) -> Result<(), Broken> {
+    fn stand_down(&mut self, worker: usize, reason: StandDown) -> Result<(), Broken> {
         self.say(worker, format_args!("stands down: {reason:?}"));
         match reason {
             StandDown::Fenced { .. } | StandDown::Truncated { .. } => {}
-            StandDown::Panicked { .. } | StandDown::FrameTooLarge { .. } => {
-                return Err(Broken::new("invariant_nothing_panics", format!("{reason:?}")));
+            StandDown::Undecidable { what, cause } => {
+                let known = self.workers.get_mut(worker);
+                let seat = known.as_ref().and_then(|known| known.seat.as_ref());
+                if let Some(seat) = seat {
+                    let consumed = seat.owner.partition().position().sequence;
+                    let (limits, panics) = (&self.limits, self.panics_drawn > 0);
+                    self.invariants
+                        .invariant_what_fails_is_blamed(what, &cause, consumed, limits, panics)?;
+                }
+                if let Some(known) = known {
+                    known.set_aside.insert(what, cause);
+                }
             }
         }
         self.give_up(worker);

@@ -3,10 +3,10 @@
 use bytes::Bytes;
 use fermata_partition::append::Send;
 use fermata_partition::message::AppendOutcome;
-use fermata_wire::commands::CommandFrame;
 
 use super::{Happening, Reply, World};
 use crate::broker::{Fate, Publish, StreamName};
+use crate::invariants::Invariants;
 use crate::trace::Broken;
 use crate::worker::Work;
 use fermata_partition::{auditor, owner};
@@ -24,7 +24,11 @@ impl World {
         send: Send,
         later: bool,
         reply: Reply,
-    ) {
+    ) -> Result<(), Broken> {
+        if stream == StreamName::Journal {
+            let journal = self.broker.stream(StreamName::Journal);
+            Invariants::invariant_one_append_is_in_flight(&send.writer, journal)?;
+        }
         let publish = Publish {
             stream,
             expected_last_sequence: Some(send.expected_last_sequence),
@@ -33,6 +37,7 @@ impl World {
         };
         let pause_ms = if later { self.dice.between(100, 1_000) } else { 0 };
         self.publish(publish, pause_ms, reply);
+        Ok(())
     }
 
     pub(super) fn publish(&mut self, publish: Publish, pause_ms: u64, reply: Reply) {
@@ -99,8 +104,8 @@ impl World {
     fn stored(&mut self, stream: StreamName, sequence: u64) -> Result<(), Broken> {
         let commands = self.broker.stream(StreamName::Commands);
         let Some(message) = self.broker.stream(stream).get(sequence) else { return Ok(()) };
-        if stream == StreamName::Commands && CommandFrame::decode(&message.payload).is_err() {
-            self.invariants.expected.garbage.insert(sequence);
+        if stream == StreamName::Commands {
+            self.invariants.expected.command_stored(sequence, &message.payload);
         }
         self.invariants.on_stored(stream, message, commands)
     }

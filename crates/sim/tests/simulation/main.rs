@@ -5,4 +5,6 @@ mod audit_log;
 #[cfg(test)]
 mod crashes;
 #[cfg(test)]
+mod owner;
+#[cfg(test)]
 mod seeds;

@@ -77,16 +77,18 @@ fn another_seed_gives_another_trace() {
 #[test]
 fn the_seeds_bring_takeovers_crashes_and_comparisons() {
     let traces = (1..=50).filter_map(|seed| run(seed, &Scenario::chaos()).ok());
-    let (mut epochs, mut crashes, mut compared, mut attempts) = (0, 0, 0, 0);
+    let (mut epochs, mut crashes, mut compared, mut attempts, mut undecidable) = (0, 0, 0, 0, 0);
     for trace in traces {
         epochs += trace.epochs;
         crashes += trace.crashes;
         compared += trace.folds_compared;
         attempts += trace.attempts;
+        undecidable += trace.undecidable;
     }
 
     assert!(epochs > 150, "{epochs} takeovers");
     assert!(crashes > 50, "{crashes} crashes");
     assert!(compared > 1_000, "{compared} comparisons");
     assert!(attempts > 500, "{attempts} attempts");
+    assert!(undecidable > 20, "{undecidable} commands, messages and runs set aside");
 }

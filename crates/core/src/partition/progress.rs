@@ -1,0 +1,176 @@
+//! How runs go on by themselves: ready nodes, timers, ends.
+
+use serde_json::json;
+
+use super::cases::run_case;
+use super::timers::Timer;
+use super::{Decision, Partition};
+use crate::effect::{Effect, bounded_detail};
+use crate::identity::{JournalTime, RunId};
+use crate::plan::FailureClass;
+use crate::record::{Body, EndReason, Kind, Record, RunClosing, RunQuarantined};
+use crate::run::{Phase, Step};
+
+impl Partition {
+    /// When the next timer is due that can fire now: retries wait while every
+    /// attempt is taken, deadlines do not.
+    #[must_use]
+    pub fn next_due(&self) -> Option<JournalTime> {
+        self.timers.first(self.has_attempts_left()).map(|(due, _)| due)
+    }
+
+    /// The run whose timer [`Self::fire_timer`] acts on next, if one that can
+    /// fire now is due at `time`.
+    #[must_use]
+    pub fn due_run(&self, time: JournalTime) -> Option<RunId> {
+        let (due, timer) = self.timers.first(self.has_attempts_left())?;
+        let (Timer::Deadline(run) | Timer::Retry(run, _)) = timer;
+        (due <= time).then_some(run)
+    }
+
+    /// Acts on the first timer that can fire and is due at the frame's time.
+    pub fn fire_timer(&mut self, out: &mut Decision) {
+        let first = self.timers.first(self.has_attempts_left());
+        let Some((due, timer)) = first.filter(|(due, _)| *due <= self.time) else { return };
+        match timer {
+            Timer::Deadline(id) if self.runs.contains_key(&id) => {
+                self.close(id, EndReason::TimedOut, out);
+            }
+            Timer::Deadline(id) => self.timers.remove_deadline(due, id),
+            Timer::Retry(id, index) => {
+                match self.runs.get(&id).and_then(|run| run.step(id, index)) {
+                    Some(step) => self.emit_step(step, out),
+                    None => self.timers.remove_retry(due, id, index),
+                }
+            }
+        }
+    }
+
+    /// The run that [`Self::resume`] goes on with next, if a further attempt
+    /// can be ordered.
+    #[must_use]
+    pub fn held_back_run(&self) -> Option<RunId> {
+        self.held_back.front().filter(|_| self.has_attempts_left())
+    }
+
+    /// Goes on with the run that a bound has held back longest.
+    pub fn resume(&mut self, out: &mut Decision) {
+        if let Some(id) = self.held_back.pop() {
+            self.advance_run(id, out);
+        }
+    }
+
+    /// Whether the frame has taken what one frame may: what is ready then waits
+    /// for the next one.
+    #[must_use]
+    pub fn is_frame_full(&self, out: &Decision) -> bool {
+        out.records_decided >= self.limits.decision_records_max
+            || out.payload_bytes >= self.limits.decision_bytes_max
+    }
+
+    fn has_attempts_left(&self) -> bool {
+        self.running < self.limits.attempts_open_max
+    }
+
+    /// Ends the run, whatever is under way, because it cannot be decided about;
+    /// a person looks at it. Nothing happens if it is not open.
+    pub fn quarantine(&mut self, id: RunId, detail: &str, out: &mut Decision) {
+        let Some(tenant) = self.runs.get(&id).map(|run| run.tenant.clone()) else { return };
+        let detail = bounded_detail(detail);
+        let body = RunQuarantined { detail: detail.clone() }.into();
+        let quarantined = Record::of_run(&tenant, id, body);
+        if self.evolve(&quarantined).is_ok() {
+            out.push(quarantined);
+            out.effects.push(Effect::Abort(id));
+            self.open_run_case(id, &tenant, "run_quarantined", &json!({ "detail": detail }), out);
+        }
+    }
+
+    /// Folds `record` and puts it into the decision. A record that would not
+    /// fold is refused; if it is a run's, that run is quarantined.
+    pub(super) fn emit(&mut self, record: Record, out: &mut Decision) {
+        let Err(corrupt) = self.evolve(&record) else {
+            out.push(record);
+            return;
+        };
+        let is_new = matches!(record.body, Body::RunStarted(_));
+        if let Some(id) = record.run.filter(|_| !is_new && record.tenant.is_some()) {
+            self.quarantine(id, &corrupt.to_string(), out);
+        }
+    }
+
+    /// Moves ready nodes on until none is left or a bound is met, and ends the
+    /// run if that was the last of it.
+    pub(super) fn advance_run(&mut self, id: RunId, out: &mut Decision) {
+        loop {
+            let Some(run) = self.runs.get(&id) else { return };
+            if let Some(body) = run.ending() {
+                return self.end(id, body, out);
+            }
+            let Some(index) = run.next_ready() else { return };
+            if self.is_frame_full(out) || !self.has_attempts_left() {
+                self.held_back.push(id);
+                return;
+            }
+            let Some(step) = run.step(id, index) else { return };
+            self.emit_step(step, out);
+        }
+    }
+
+    pub(super) fn emit_step(&mut self, step: Step, out: &mut Decision) {
+        let Some(id) = step.record.run else { return };
+        let before = out.records.len();
+        self.emit_run_record(id, step.record, out);
+        if let (Some(attempt), true) = (step.attempt, out.records.len() > before) {
+            out.effects.push(Effect::Start(attempt));
+        }
+    }
+
+    /// Emits a node's record; a node that failed for good closes its run.
+    pub(super) fn emit_run_record(&mut self, id: RunId, record: Record, out: &mut Decision) {
+        let failure = if let Body::NodeFailed(failed) = &record.body {
+            Some((failed.class, failed.detail.clone()))
+        } else if let Body::NodeUnknown(unknown) = &record.body {
+            Some((FailureClass::Unknown, unknown.detail.clone()))
+        } else {
+            None
+        };
+        let node = record.node.clone();
+        self.emit(record, out);
+        if let (Some((class, detail)), Some(node)) = (failure, node) {
+            let open = self.runs.get(&id).is_some_and(|run| *run.phase() == Phase::Open);
+            if open {
+                self.close(id, EndReason::Failed { node, class, detail }, out);
+            }
+        }
+    }
+
+    /// Closes the run: nothing new is dispatched, what runs is told to stop.
+    pub(super) fn close(&mut self, id: RunId, reason: EndReason, out: &mut Decision) {
+        let Some(run) = self.runs.get(&id) else { return };
+        let (tenant, running) = (run.tenant.clone(), run.running());
+        self.emit(Record::of_run(&tenant, id, RunClosing { reason }.into()), out);
+        if running > 0 {
+            out.effects.push(Effect::Abort(id));
+        }
+        self.advance_run(id, out);
+    }
+
+    fn end(&mut self, id: RunId, body: Body, out: &mut Decision) {
+        let Some(run) = self.runs.get(&id) else { return };
+        let tenant = run.tenant.clone();
+        let failed = body.kind() != Kind::RunSucceeded;
+        out.effects.push(Effect::Ended(run.ended(id, self.time, failed)));
+        let reason = if let Body::RunFailed(failed) = &body {
+            run_case(&failed.reason)
+        } else if let Body::RunTimedOut(timed_out) = &body {
+            run_case(&timed_out.reason)
+        } else {
+            None
+        };
+        self.emit(Record::of_run(&tenant, id, body), out);
+        if let Some((reason, detail)) = reason {
+            self.open_run_case(id, &tenant, reason, &detail, out);
+        }
+    }
+}

@@ -1,0 +1,165 @@
+use uuid::Uuid;
+
+use super::*;
+use crate::command::{
+    CancelCommand, Command, DefineCommand, EventCommand, EventReference, StartRun, Verdict,
+};
+use crate::identity::Tenant;
+use crate::json::Json;
+use crate::plan::testing::noop_plan;
+use crate::record::Kind;
+
+fn tenant() -> Tenant {
+    "acme".parse().unwrap()
+}
+
+fn partition(limits: Limits) -> Partition {
+    let mut partition = Partition::new(PartitionId(0), limits);
+    partition.add_plan(Digest::of(b"plan"), Arc::new(Executable::new(noop_plan(3)).unwrap()));
+    partition.begin_frame(JournalTime(1_000));
+    partition
+}
+
+fn event(sequence: u64, replay: Option<Uuid>, verdict: Verdict) -> Command {
+    let event = EventReference {
+        tenant: tenant(),
+        id: "event".into(),
+        source: "test".into(),
+        kind: "test".into(),
+        traceparent: None,
+    };
+    let source = SourcePosition { sequence, index: 0 };
+    Command::Event(EventCommand { event, key: u128::from(sequence), source, replay, verdict })
+}
+
+fn start() -> Verdict {
+    let run = StartRun {
+        strategy: "test".into(),
+        strategy_version: 1,
+        plan: Digest::of(b"plan"),
+        input: Json::null(),
+    };
+    Verdict::Start { runs: vec![run] }
+}
+
+fn verdicts() -> [Verdict; 4] {
+    [
+        start(),
+        Verdict::Ignored { strategy: "quiet".into() },
+        Verdict::Unmatched { near: Vec::new() },
+        Verdict::Rejected {
+            reason: "contract".into(),
+            detail: String::new(),
+            original: Digest::of(b"bytes"),
+        },
+    ]
+}
+
+fn cancel(id: u128, run: RunId) -> Command {
+    Command::Cancel(CancelCommand {
+        id: Uuid::from_u128(id),
+        run,
+        by: "test".to_owned(),
+        reason: "test".to_owned(),
+        reply_to: Some("reply".into()),
+    })
+}
+
+fn decided(partition: &mut Partition, command: &Command) -> (Vec<Kind>, Vec<Effect>) {
+    let mut out = Decision::default();
+    partition.decide(command, &mut out);
+    (out.records.iter().map(|record| record.body.kind()).collect(), out.effects)
+}
+
+#[test]
+fn an_authorised_replay_is_decided_once_whatever_is_decided() {
+    for verdict in verdicts() {
+        let mut partition = partition(Limits::default());
+        let replay = event(1, Some(Uuid::from_u128(7)), verdict.clone());
+        let (first, _) = decided(&mut partition, &replay);
+        let (again, _) = decided(&mut partition, &replay);
+
+        assert!(!first.is_empty(), "{verdict:?}");
+        assert_eq!(again, [], "{verdict:?}");
+        let (event_itself, _) = decided(&mut partition, &event(1, None, start()));
+        assert_eq!(event_itself.first(), Some(&Kind::EventStarted), "{verdict:?}");
+    }
+}
+
+#[test]
+fn ids_of_commands_are_bounded_like_keys() {
+    let mut partition = partition(Limits { keys_max: 2, ..Limits::default() });
+    let nobody = RunId::new(
+        PartitionId(0),
+        &tenant(),
+        1,
+        SourcePosition { sequence: 9, index: 0 },
+        "",
+        None,
+    );
+    for id in 1..=2 {
+        assert_eq!(decided(&mut partition, &cancel(id, nobody)).0, [Kind::CancelAnswered]);
+    }
+
+    let (records, effects) = decided(&mut partition, &cancel(3, nobody));
+    assert_eq!(records, []);
+    let [Effect::Reply { answer, .. }] = effects.as_slice() else { panic!("{effects:?}") };
+    assert_eq!(answer.as_str(), r#"{"answer":"window_full"}"#);
+    let (known, effects) = decided(&mut partition, &cancel(2, nobody));
+    assert_eq!((known.len(), effects.len()), (0, 1), "a repetition is answered");
+
+    let replay = event(1, Some(Uuid::from_u128(4)), start());
+    assert_eq!(decided(&mut partition, &replay).0, [Kind::EventRejected]);
+    let define = Command::Define(DefineCommand {
+        id: Uuid::from_u128(5),
+        by: "test".to_owned(),
+        strategies: Vec::new(),
+        workflows: Vec::new(),
+        reply_to: Some("reply".into()),
+    });
+    let (records, effects) = decided(&mut partition, &define);
+    assert_eq!((records.len(), effects.len()), (0, 1));
+}
+
+#[test]
+fn a_run_waits_for_its_turn_once() {
+    let run = |sequence| {
+        RunId::new(PartitionId(0), &tenant(), 1, SourcePosition { sequence, index: 0 }, "", None)
+    };
+    let mut held_back = [run(1), run(2), run(1)].into_iter().collect::<HeldBack>();
+
+    assert_eq!(held_back.pop(), Some(run(1)));
+    held_back.push(run(2));
+    held_back.push(run(1));
+    assert_eq!(held_back.pop(), Some(run(2)));
+    assert_eq!(held_back.pop(), Some(run(1)));
+    assert_eq!(held_back.pop(), None);
+}
+
+#[test]
+fn a_quarantined_run_leaves_nothing_behind() {
+    let mut partition = partition(Limits::default());
+    let (records, effects) = decided(&mut partition, &event(1, None, start()));
+    assert_eq!(records, [Kind::EventStarted, Kind::RunStarted, Kind::NodeDispatched]);
+    let [Effect::Start(attempt)] = effects.as_slice() else { panic!("{effects:?}") };
+
+    let mut out = Decision::default();
+    partition.quarantine(attempt.run, "it panicked", &mut out);
+    partition.quarantine(attempt.run, "it panicked", &mut out);
+
+    let kinds = out.records.iter().map(|record| record.body.kind()).collect::<Vec<_>>();
+    assert_eq!(kinds, [Kind::RunQuarantined, Kind::CaseOpened]);
+    assert_eq!((partition.running(), partition.next_due()), (0, None));
+    let report = AttemptReport {
+        run: attempt.run,
+        node: attempt.node.clone(),
+        activation: 1,
+        attempt: 1,
+        tenant: Some(tenant()),
+        outcome: Outcome::Succeeded { output: Json::null() },
+    };
+    let mut out = Decision::default();
+    partition.report(&Report::Attempt(report), &mut out);
+    let [late] = out.records.as_slice() else { panic!("{:?}", out.records) };
+    assert_eq!((late.body.kind(), &late.tenant), (Kind::EffectLate, &Some(tenant())));
+}
