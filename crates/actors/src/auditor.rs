@@ -4,7 +4,6 @@
 mod reading;
 
 use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,7 +20,7 @@ use fermata_wire::subjects;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::checkpoint_log::{CheckpointLog, checkpoint_file, newest_of_stream};
+use crate::checkpoint_log::{CheckpointLog, newest_of_stream};
 use crate::coordinator::CoordinatorMessage;
 use crate::ports::{Ports, append_outcome};
 use reading::{read_journal, read_stored};
@@ -195,19 +194,16 @@ impl Auditor {
         let unread = |error: &dyn std::error::Error| CheckpointError::Unread(error.to_string());
         let stored = newest_of_stream(&self.ports, self.partition).await;
         let (_, stored) = stored.map_err(|error| unread(&error))?;
-        let file = read_file(&self.file()).await.map_err(|error| unread(&error))?;
+        let folder = &self.ports.facts.checkpoints;
+        let file = folder.read(self.partition).await.map_err(|error| unread(&error))?;
         let file = file.map(|note| Checkpoint::open(&note, &verifier)).transpose();
         let file = file.map_err(|error| {
-            let path = self.file();
+            let path = folder.file(self.partition);
             let reason =
                 format!("the checkpoint in `{}` cannot be trusted: {error}", path.display());
             CheckpointError::Untrusted(reason)
         })?;
         Ok(stored.into_iter().chain(file).max_by_key(Checkpoint::size))
-    }
-
-    fn file(&self) -> PathBuf {
-        checkpoint_file(&self.ports, self.partition)
     }
 
     async fn feed(
@@ -329,12 +325,4 @@ pub(crate) async fn read_answer(ports: &Ports, stream: &str, sequence: u64) -> R
 pub(crate) fn message_of(message: StoredMessage) -> Message {
     let StoredMessage { sequence, broker_time_ns, writer, payload, .. } = message;
     Message { sequence, broker_time_ns, writer, payload }
-}
-
-async fn read_file(path: &Path) -> Result<Option<Vec<u8>>, std::io::Error> {
-    match tokio::fs::read(path).await {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
 }

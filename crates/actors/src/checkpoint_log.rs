@@ -2,7 +2,6 @@
 //! auditor that was paused, or a publish that was tried again, may come late,
 //! and what is late is left out.
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -41,7 +40,11 @@ impl CheckpointLog {
     #[must_use]
     pub fn start(ports: Ports, partition: PartitionId) -> Self {
         let (offered, newest) = watch::channel(None);
-        tokio::spawn(store_all(ports, partition, newest));
+        let storing = ports.facts.checkpoints.begin_storing();
+        tokio::spawn(async move {
+            store_all(ports, partition, newest).await;
+            drop(storing);
+        });
         Self { offered }
     }
 
@@ -68,9 +71,9 @@ async fn store_all(
                 return;
             }
             // A synced write takes milliseconds: here nobody waits for it.
-            let path = checkpoint_file(&ports, partition);
-            if let Err(error) = write_file(&path, &signed.note).await {
-                let size = signed.size;
+            let size = signed.size;
+            let written = ports.facts.checkpoints.write(partition, size, &signed.note).await;
+            if let Err(error) = written {
                 tracing::error!(%partition, size, %error, "a checkpoint cannot be written");
             }
             if store(&ports, partition, signed, &mut last).await {
@@ -83,26 +86,6 @@ async fn store_all(
             tokio::time::sleep(AGAIN_AFTER).await;
         }
     }
-}
-
-/// The synced file that holds the newest checkpoint of `partition` on this machine.
-#[must_use]
-pub fn checkpoint_file(ports: &Ports, partition: PartitionId) -> PathBuf {
-    ports.facts.checkpoint_dir.join(format!("{partition}.checkpoint"))
-}
-
-/// Writes a file so that after a power cut it is the old one or the new one.
-async fn write_file(path: &Path, bytes: &[u8]) -> Result<(), std::io::Error> {
-    use tokio::io::AsyncWriteExt as _;
-    let next = path.with_extension("next");
-    let mut file = tokio::fs::File::create(&next).await?;
-    file.write_all(bytes).await?;
-    file.sync_all().await?;
-    tokio::fs::rename(&next, path).await?;
-    if let Some(folder) = path.parent() {
-        tokio::fs::File::open(folder).await?.sync_all().await?;
-    }
-    Ok(())
 }
 
 /// Stores one behind everything that is there; true once it needs no other try.

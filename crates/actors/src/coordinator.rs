@@ -318,7 +318,7 @@ impl Coordinator {
         let now = self.ports.clock.now();
         let Some(wait_ms) = owner.wakes_in_ms(now) else { return };
         let wakes_at = now.monotonic_ms.saturating_add(wait_ms);
-        let wait = Duration::from_millis(wait_ms);
+        let wait = Duration::from_millis(wait_ms.max(1));
         if wait < TICK && state.wakes_at.is_none_or(|earlier| wakes_at < earlier) {
             state.wakes_at = Some(wakes_at);
             drop(myself.send_after(wait, || CoordinatorMessage::Tick));

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::watch;
 
+use crate::checkpoint_folder::CheckpointFolder;
 use crate::clock::Clock;
 use crate::coordinator::PartitionStatus;
 use crate::definitions::{Plans, watch_definitions};
@@ -234,17 +235,15 @@ impl Engine {
             .await
             .map_err(EngineError::open("the store of definitions"))?;
         let leases = Leases::open(&broker).await.map_err(EngineError::open("the leases"))?;
-        std::fs::create_dir_all(&config.checkpoint_dir).map_err(|source| EngineError::Folder {
-            path: config.checkpoint_dir.clone(),
-            source,
-        })?;
+        let checkpoints = CheckpointFolder::open(config.checkpoint_dir.clone())
+            .map_err(|source| EngineError::Folder { path: config.checkpoint_dir, source })?;
         let executors = Executors::new(&config.executors)?;
         let facts = EngineFacts {
             engine: agreement.engine,
             partitions: agreement.partitions,
             worker: config.worker.into(),
             signer: config.signer,
-            checkpoint_dir: config.checkpoint_dir,
+            checkpoints,
         };
         let plans = Plans::new(store.clone());
         let ports = Ports {
@@ -315,6 +314,9 @@ impl Engine {
         let limit = DRAIN_LIMIT * 6;
         let _ = self.supervisor.call(SupervisorMessage::Drain, Some(limit)).await;
         let _ = tokio::time::timeout(DRAIN_LIMIT, self.ended()).await;
+        // The last checkpoints of the auditors that have just ended.
+        let stored = self.ports.facts.checkpoints.stored();
+        let _ = tokio::time::timeout(DRAIN_LIMIT, stored).await;
     }
 }
 

@@ -17,6 +17,7 @@
 
 pub mod auditor;
 pub mod builder;
+pub mod checkpoint_folder;
 pub mod checkpoint_log;
 pub mod clock;
 pub mod coordinator;

@@ -13,7 +13,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fermata_core::command::{Command, OutcomeCommand};
+use fermata_core::command::{CaseCommand, Command, OutcomeCommand};
 use fermata_core::effect::{Attempt, AttemptWork, EffectKey, Outcome};
 use fermata_core::identity::{PartitionId, RunId};
 use fermata_core::json::Json;
@@ -351,7 +351,10 @@ fn command_of(report: Report) -> Option<Command> {
             tenant: report.tenant,
             outcome: report.outcome,
         })),
-        // The next owner orders these again.
-        Report::Case { .. } | Report::DeadFiled { .. } => None,
+        Report::Case { case, attempt, outcome } => {
+            Some(Command::Case(CaseCommand { case, attempt, outcome }))
+        }
+        // The next owner files it again.
+        Report::DeadFiled { .. } => None,
     }
 }

@@ -12,6 +12,7 @@ use fermata_partition::message::AppendOutcome;
 
 use tokio::sync::watch;
 
+use crate::checkpoint_folder::CheckpointFolder;
 use crate::clock::Clock;
 use crate::definitions::{Plans, Snapshot};
 
@@ -51,8 +52,8 @@ pub struct EngineFacts {
     pub worker: Arc<str>,
     /// Signs checkpoints.
     pub signer: Signer,
-    /// Folder for this worker's synced checkpoint files.
-    pub checkpoint_dir: std::path::PathBuf,
+    /// This worker's synced checkpoint files.
+    pub checkpoints: CheckpointFolder,
 }
 
 impl EngineFacts {

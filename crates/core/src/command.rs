@@ -20,6 +20,8 @@ pub enum Command {
     Cancel(CancelCommand),
     /// An outcome from a runner that outlived its owner.
     Outcome(OutcomeCommand),
+    /// What came of a review case.
+    Case(CaseCommand),
     /// New definitions (control partition only).
     Define(DefineCommand),
 }
@@ -137,6 +139,19 @@ pub struct OutcomeCommand {
     /// Whose run it is; absent in frames of older programs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant: Option<Tenant>,
+    /// What came of it.
+    pub outcome: Outcome,
+}
+
+/// What came of a review case, from a handler that outlived its owner or that
+/// runs elsewhere. Only the first one for a case is recorded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CaseCommand {
+    /// The case; its first two bytes are the partition, big-endian.
+    pub case: Uuid,
+    /// Attempt number of the notice.
+    pub attempt: u32,
     /// What came of it.
     pub outcome: Outcome,
 }

@@ -94,14 +94,16 @@ fn a_journal_frame_keeps_its_bytes() {
 
 #[test]
 fn a_command_frame_keeps_its_bytes_however_it_is_built() {
-    let frame = fixtures::commands();
+    for (name, frame) in
+        [("commands", fixtures::commands()), ("commands.case", fixtures::case_commands())]
+    {
+        let bytes = golden(name, &frame.encode().expect("a frame"));
 
-    let bytes = golden("commands", &frame.encode().expect("a frame"));
-
-    assert_eq!(CommandFrame::decode(&bytes).expect("a frame"), frame);
-    let mut builder = CommandFrameBuilder::default();
-    frame.commands.iter().for_each(|command| builder.push(command).expect("a command"));
-    assert_eq!(builder.finish(frame.floor).expect("a frame"), bytes);
+        assert_eq!(CommandFrame::decode(&bytes).expect("a frame"), frame);
+        let mut builder = CommandFrameBuilder::default();
+        frame.commands.iter().for_each(|command| builder.push(command).expect("a command"));
+        assert_eq!(builder.finish(frame.floor).expect("a frame"), bytes);
+    }
 }
 
 #[test]

@@ -51,7 +51,11 @@ fn sound(kind: MessageKind) -> Vec<u8> {
     match kind {
         MessageKind::Admitted => fixtures::admitted().encode(),
         MessageKind::Matched => fixtures::matched().encode(),
-        MessageKind::Commands => fixtures::commands().encode(),
+        MessageKind::Commands => {
+            let mut frame = fixtures::commands();
+            frame.commands.extend(fixtures::case_commands().commands);
+            frame.encode()
+        }
         MessageKind::Journal => {
             let mut builder = FrameBuilder::default();
             for (index, kind) in (fixtures::FIRST_INDEX..).zip(Kind::ALL) {

@@ -214,6 +214,9 @@ async fn cancel(
             "closing" => "the run is closing; it ends once what is under way has an outcome",
             "already_closing" => "the run was closing already",
             "not_running" => "the run has ended; there is nothing to cancel",
+            "window_full" => {
+                "too many commands came within a day to tell repeats from new ones; try again later"
+            }
             other => other,
         })?;
     }

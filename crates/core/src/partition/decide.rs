@@ -39,6 +39,9 @@ impl Partition {
                 };
                 self.decide_attempt(&report, out);
             }
+            Command::Case(case) => {
+                self.conclude_case(case.case, case.attempt, &case.outcome, out);
+            }
             Command::Define(define) => self.decide_define(define, out),
         }
     }
@@ -84,9 +87,11 @@ impl Partition {
     ) -> impl Iterator<Item = crate::digest::Digest> + 'a {
         let runs: &[StartRun] = match command {
             Command::Event(EventCommand { verdict: Verdict::Start { runs }, .. }) => runs,
-            Command::Event(_) | Command::Cancel(_) | Command::Outcome(_) | Command::Define(_) => {
-                &[]
-            }
+            Command::Event(_)
+            | Command::Cancel(_)
+            | Command::Outcome(_)
+            | Command::Case(_)
+            | Command::Define(_) => &[],
         };
         runs.iter().map(|run| run.plan).filter(|plan| !self.has_plan(plan))
     }

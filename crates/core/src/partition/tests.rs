@@ -2,7 +2,8 @@ use uuid::Uuid;
 
 use super::*;
 use crate::command::{
-    CancelCommand, Command, DefineCommand, EventCommand, EventReference, StartRun, Verdict,
+    CancelCommand, CaseCommand, Command, DefineCommand, EventCommand, EventReference, StartRun,
+    Verdict,
 };
 use crate::identity::Tenant;
 use crate::json::Json;
@@ -162,4 +163,21 @@ fn a_quarantined_run_leaves_nothing_behind() {
     partition.report(&Report::Attempt(report), &mut out);
     let [late] = out.records.as_slice() else { panic!("{:?}", out.records) };
     assert_eq!((late.body.kind(), &late.tenant), (Kind::EffectLate, &Some(tenant())));
+}
+
+#[test]
+fn the_first_outcome_of_a_case_is_recorded_whoever_brings_it() {
+    let mut partition = partition(Limits::default());
+    let mut out = Decision::default();
+    partition.decide(&event(1, None, Verdict::Unmatched { near: Vec::new() }), &mut out);
+    let case = *partition.cases().next().expect("a case").0;
+    let outcome = Outcome::Succeeded { output: Json::null() };
+    let command = CaseCommand { case, attempt: 1, outcome: outcome.clone() };
+    out.records.clear();
+
+    partition.decide(&Command::Case(command), &mut out);
+    partition.report(&Report::Case { case, attempt: 1, outcome }, &mut out);
+
+    let kinds = out.records.iter().map(|record| record.body.kind()).collect::<Vec<_>>();
+    assert_eq!(kinds, [Kind::CaseNotified]);
 }

@@ -56,7 +56,7 @@ impl Expected {
                 Command::Cancel(cancel) => {
                     self.cancels_at.entry(cancel.id).or_default().insert(place);
                 }
-                Command::Outcome(_) | Command::Define(_) => {}
+                Command::Outcome(_) | Command::Case(_) | Command::Define(_) => {}
             }
         }
     }

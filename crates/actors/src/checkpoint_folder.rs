@@ -1,0 +1,139 @@
+//! The synced files of this process that remember what was signed.
+//!
+//! Two auditors of one partition can overlap here, the old one storing its last
+//! checkpoint while the new one signs its first: one writes at a time, and what
+//! is late overwrites nothing newer.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use fermata_core::identity::PartitionId;
+use tokio::io::AsyncWriteExt as _;
+use tokio::sync::{Mutex, OwnedRwLockReadGuard, RwLock};
+
+/// The folder with one file per partition.
+#[derive(Debug)]
+pub struct CheckpointFolder {
+    path: PathBuf,
+    /// Entries that the newest file written here covers.
+    written: Mutex<BTreeMap<PartitionId, u64>>,
+    /// Shared by those who still have something to store.
+    storing: Arc<RwLock<()>>,
+}
+
+impl CheckpointFolder {
+    /// The folder at `path`, made if it is not there.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be made.
+    pub fn open(path: PathBuf) -> Result<Self, std::io::Error> {
+        std::fs::create_dir_all(&path)?;
+        let (written, storing) = (Mutex::default(), Arc::default());
+        Ok(Self { path, written, storing })
+    }
+
+    /// The file that holds the newest checkpoint of `partition`.
+    #[must_use]
+    pub fn file(&self, partition: PartitionId) -> PathBuf {
+        self.path.join(format!("{partition}.checkpoint"))
+    }
+
+    /// What the file of `partition` holds; nothing when there is none.
+    ///
+    /// # Errors
+    ///
+    /// When it is there and cannot be read.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped.
+    pub async fn read(&self, partition: PartitionId) -> Result<Option<Vec<u8>>, std::io::Error> {
+        match tokio::fs::read(self.file(partition)).await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes a checkpoint of `size` entries, unless a larger one was written;
+    /// after a power cut the file is the old one or the new one.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written; the old one stands.
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped, the file is the old one or the new one.
+    pub async fn write(
+        &self,
+        partition: PartitionId,
+        size: u64,
+        note: &[u8],
+    ) -> Result<(), std::io::Error> {
+        let mut written = self.written.lock().await;
+        if written.get(&partition).is_some_and(|newest| *newest > size) {
+            return Ok(());
+        }
+        let path = self.file(partition);
+        let next = path.with_extension("next");
+        let mut file = tokio::fs::File::create(&next).await?;
+        file.write_all(note).await?;
+        file.sync_all().await?;
+        tokio::fs::rename(&next, &path).await?;
+        tokio::fs::File::open(&self.path).await?.sync_all().await?;
+        written.insert(partition, size);
+        Ok(())
+    }
+
+    /// Held by a task while it may still store a checkpoint; nothing once the
+    /// process ends.
+    pub(crate) fn begin_storing(&self) -> Option<OwnedRwLockReadGuard<()>> {
+        self.storing.clone().try_read_owned().ok()
+    }
+
+    /// Waits until nobody stores a checkpoint any more.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped.
+    pub async fn stored(&self) {
+        drop(self.storing.write().await);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PARTITION: PartitionId = PartitionId(3);
+
+    #[tokio::test]
+    async fn what_is_late_overwrites_nothing_newer() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let folder = CheckpointFolder::open(folder.path().join("made")).expect("made");
+        assert_eq!(folder.read(PARTITION).await.expect("read"), None);
+
+        for (size, note) in [(7, "seven"), (5, "five")] {
+            folder.write(PARTITION, size, note.as_bytes()).await.expect("written");
+        }
+
+        assert_eq!(folder.read(PARTITION).await.expect("read").as_deref(), Some(&b"seven"[..]));
+    }
+
+    #[tokio::test]
+    async fn the_end_waits_for_whoever_still_stores() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let folder = CheckpointFolder::open(folder.path().to_owned()).expect("opened");
+        let storing = folder.begin_storing();
+
+        let mut stored = std::pin::pin!(folder.stored());
+        let waits = futures_util::poll!(stored.as_mut()).is_pending();
+        drop(storing);
+        stored.await;
+
+        assert!(waits);
+    }
+}
