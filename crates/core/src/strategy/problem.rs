@@ -46,6 +46,29 @@ pub enum StrategyProblemKind {
         /// Which rule it breaks.
         why: &'static str,
     },
+    /// An event pattern outside its syntax or limits.
+    #[error("{message}{}", in_brackets(.hint.as_deref()))]
+    BadMatch {
+        /// What is wrong.
+        message: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
+    /// Too many strategies that have to be tried for each event of a type.
+    #[error(
+        "{count} strategies for `{on}` have to be tried for every event, with a score of {score} for one event; the limit is {limit}{}",
+        in_brackets(Some(TOO_COSTLY_HINT))
+    )]
+    TooCostly {
+        /// The type pattern with the largest share.
+        on: String,
+        /// How many strategies of it there are.
+        count: usize,
+        /// The score of all that one event can meet.
+        score: u64,
+        /// How high it may be.
+        limit: u64,
+    },
     /// A weight outside its range.
     #[error("the weight is {0}; use 1 to 1000000, or take the strategy out of the bundle")]
     BadWeight(u32),
@@ -84,4 +107,12 @@ pub enum StrategyProblemKind {
     /// An expression that refers to more than the event.
     #[error("`{0}` is not known here; an expression of a strategy can refer to `event` only")]
     UnknownReference(String),
+}
+
+/// What to do about [`StrategyProblemKind::TooCostly`].
+const TOO_COSTLY_HINT: &str = "give them a `match` with an equality, a `prefix`, a `suffix` or a \
+                               `numeric` range on some field, or a type of their own";
+
+fn in_brackets(hint: Option<&str>) -> String {
+    hint.map(|hint| format!(" ({hint})")).unwrap_or_default()
 }
