@@ -4,7 +4,7 @@ use thiserror::Error;
 
 /// One thing wrong with one definition.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("strategy `{strategy}`, `{field}`: {kind}")]
+#[error("strategy `{strategy}`, `{field}`: {kind}{}", in_brackets(.kind.hint()))]
 pub struct StrategyProblem {
     /// Place of the definition in the bundle, from 0.
     pub index: usize,
@@ -47,7 +47,7 @@ pub enum StrategyProblemKind {
         why: &'static str,
     },
     /// An event pattern outside its syntax or limits.
-    #[error("{message}{}", in_brackets(.hint.as_deref()))]
+    #[error("{message}")]
     BadMatch {
         /// What is wrong.
         message: String,
@@ -56,8 +56,7 @@ pub enum StrategyProblemKind {
     },
     /// Too many strategies that have to be tried for each event of a type.
     #[error(
-        "{count} strategies for `{on}` have to be tried for every event, with a score of {score} for one event; the limit is {limit}{}",
-        in_brackets(Some(TOO_COSTLY_HINT))
+        "{count} strategies for `{on}` have to be tried for every event; with others that one event can meet they score {score}, the limit is {limit}"
     )]
     TooCostly {
         /// The type pattern with the largest share.
@@ -109,9 +108,31 @@ pub enum StrategyProblemKind {
     UnknownReference(String),
 }
 
-/// What to do about [`StrategyProblemKind::TooCostly`].
-const TOO_COSTLY_HINT: &str = "give them a `match` with an equality, a `prefix`, a `suffix` or a \
-                               `numeric` range on some field, or a type of their own";
+impl StrategyProblemKind {
+    /// What to do about it, where the text does not say so.
+    #[must_use]
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::BadMatch { hint, .. } => hint.as_deref(),
+            Self::TooCostly { .. } => Some(TOO_COSTLY_HINT),
+            Self::TooMany { .. }
+            | Self::BadName(_)
+            | Self::BadVersion
+            | Self::BadTenant(_)
+            | Self::BadPattern { .. }
+            | Self::BadWeight(_)
+            | Self::DuplicateName { .. }
+            | Self::BadWorkflowVersion(_)
+            | Self::TooManyVariables { .. }
+            | Self::BadVariableName(_)
+            | Self::FanOutOfNothing
+            | Self::BadExpression(_)
+            | Self::UnknownReference(_) => None,
+        }
+    }
+}
+
+const TOO_COSTLY_HINT: &str = "give them a `match` with a value, a `prefix`, a `suffix` or a `numeric` range, or a type of their own";
 
 fn in_brackets(hint: Option<&str>) -> String {
     hint.map(|hint| format!(" ({hint})")).unwrap_or_default()

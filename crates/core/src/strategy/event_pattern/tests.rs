@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
 
 use super::super::tests::{Summary, compile, definition, run, summary, with_event};
-use super::super::{StrategyDefinition, StrategyProblemKind, StrategySet};
+use super::super::{StrategyDefinition, StrategyProblem, StrategyProblemKind, StrategySet};
 use super::*;
 use crate::event::LIST_VALUES_MAX;
 
@@ -26,7 +26,11 @@ fn field_matches(wanted: &Value, x: &str) -> bool {
 
 fn problems(pattern: Value) -> Vec<String> {
     let found = StrategySet::compile(vec![with_pattern("s", pattern)]).unwrap_err();
-    found.iter().map(|problem| format!("{}: {}", problem.field, problem.kind)).collect()
+    let line = |problem: &StrategyProblem| {
+        let hint = problem.kind.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
+        format!("{}: {}{hint}", problem.field, problem.kind)
+    };
+    found.iter().map(line).collect()
 }
 
 #[test]
