@@ -8,6 +8,7 @@ mod compile;
 mod decide;
 mod definition;
 mod event_pattern;
+mod explain;
 mod index;
 #[cfg(test)]
 mod laws;
@@ -26,4 +27,5 @@ pub use event_pattern::{
     PATTERN_ALTERNATIVES_MAX, PATTERN_DEPTH_MAX, PATTERN_DIGITS_MAX, PATTERN_TEXT_BYTES_MAX,
     PATTERN_VALUES_MAX, WILDCARD_STARS_MAX,
 };
+pub use explain::{EXPLAINED_MAX, Explained, Explanation, PatternPart, Standing};
 pub use problem::{StrategyProblem, StrategyProblemKind};

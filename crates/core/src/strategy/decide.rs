@@ -221,7 +221,11 @@ impl<'s> Matches<'s> {
 }
 
 /// Draws one of `first` and `equals` by weight and the event's key.
-fn draw<'s>(first: &'s Strategy, equals: &[&'s Strategy], event: &Event<'_>) -> &'s Strategy {
+pub(super) fn draw<'s>(
+    first: &'s Strategy,
+    equals: &[&'s Strategy],
+    event: &Event<'_>,
+) -> &'s Strategy {
     if equals.is_empty() {
         return first;
     }
@@ -238,18 +242,18 @@ fn draw<'s>(first: &'s Strategy, equals: &[&'s Strategy], event: &Event<'_>) -> 
 }
 
 /// The event as expressions see it, made when the first of them asks.
-struct Facts<'e> {
+pub(super) struct Facts<'e> {
     event: &'e Event<'e>,
     attributes: Option<Result<Value, String>>,
     whole: Option<Result<Value, String>>,
 }
 
 impl<'e> Facts<'e> {
-    fn new(event: &'e Event<'e>) -> Self {
+    pub fn new(event: &'e Event<'e>) -> Self {
         Self { event, attributes: None, whole: None }
     }
 
-    fn condition(&mut self, strategy: &Strategy) -> Result<bool, String> {
+    pub fn condition(&mut self, strategy: &Strategy) -> Result<bool, String> {
         let Some(when) = &strategy.when else { return Ok(true) };
         let scope = Scope::new().with("event", self.seen_by(when)?);
         when.evaluate_bool(&scope).map_err(|error| error.to_string())

@@ -133,6 +133,14 @@ impl Group {
         }
     }
 
+    /// Whether one of `values` has all fields; without any, whether nothing has.
+    pub fn holds_for_one(&self, values: &[&Selected<'_>]) -> bool {
+        match values {
+            [] => self.holds(&Selected::Fields(Vec::new())),
+            values => values.iter().any(|value| self.holds(value)),
+        }
+    }
+
     fn cost(&self) -> u64 {
         let fields: u64 = self.fields.iter().map(|field| 1 + field.wanted.cost()).sum();
         let choices: u64 = self.choices.iter().flatten().map(Self::cost).sum();
@@ -141,7 +149,7 @@ impl Group {
 }
 
 impl Field {
-    fn holds(&self, value: Option<&Selected<'_>>) -> bool {
+    pub fn holds(&self, value: Option<&Selected<'_>>) -> bool {
         match (&self.wanted, value) {
             (Wanted::Values(predicates), value) => {
                 predicates.iter().any(|predicate| predicate.holds(value))
