@@ -25,10 +25,10 @@ WITH_SERVER = FERMATA_NATS_SERVER="$$($(PYTHON) scripts/install_tools.py --nats-
 FAULT_SECONDS ?= 900
 FAULT_SECONDS_CI ?= 60
 # What `make bench` runs: cases, and arguments for each.
-BENCH ?= raw intake intake_batch runs latency fanout plan recovery
+BENCH ?= raw intake intake_batch runs latency fanout plan match recovery
 BENCH_ARGUMENTS ?=
 # Small enough for seconds, large enough to go through every part.
-BENCH_SMOKE ?= raw:2000 intake:2000 intake_batch:10000 runs:500 fanout:100 plan:1000
+BENCH_SMOKE ?= raw:2000 intake:2000 intake_batch:10000 runs:500 fanout:100 plan:1000 match:1000
 # Mutants to try, all if empty.
 MUTANTS ?=
 

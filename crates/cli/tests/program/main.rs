@@ -12,4 +12,6 @@ mod health;
 #[cfg(test)]
 mod runs;
 #[cfg(test)]
+mod strategies;
+#[cfg(test)]
 mod support;
