@@ -10,8 +10,8 @@ mod scan;
 
 use std::collections::BTreeMap;
 
-use fermata_core::event::{EventLimits, Subject, decode_message};
-use fermata_core::strategy::{Decision, StrategyDefinition, StrategySet};
+use fermata_core::event::{Event, EventLimits, Subject, decode_message};
+use fermata_core::strategy::{Decision, Explained, Standing, StrategyDefinition, StrategySet};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
@@ -34,6 +34,9 @@ pub struct Tally {
     /// How often each operator held for a value.
     pub operators: BTreeMap<String, u64>,
 }
+
+/// One decision in so many is explained too, which takes longer.
+const EXPLAINED_EACH: u64 = 10;
 
 /// What a decision comes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +68,9 @@ pub fn compare_decisions(cases: u64, seed: u64) -> Tally {
             let found = decide(&set, event);
             let expected = scan::decide(&scene.strategies, event, &mut tally);
             assert!(found == expected, "{}", complaint(seed, &scene.strategies, event));
+            if tally.cases.is_multiple_of(EXPLAINED_EACH) {
+                assert_eq!(explain(&set, event), takers(&found), "seed {seed}, {}", event.text);
+            }
             tally.cases += 1;
             tally.matched += u64::from(!matches!(found, Outcome::Unmatched(_)));
         }
@@ -77,12 +83,46 @@ fn compile(strategies: &[StrategyDefinition]) -> StrategySet {
         .unwrap_or_else(|problems| panic!("the generated strategies do not compile: {problems:?}"))
 }
 
-fn decide(set: &StrategySet, event: &generate::TestEvent) -> Outcome {
+fn decoded(event: &generate::TestEvent) -> Event<'_> {
     let subject = Subject { tenant: "acme", kind: &event.kind };
-    let decoded = decode_message(None, event.text.as_bytes(), subject, &EventLimits::default());
-    let decoded = decoded[0].as_ref().unwrap_or_else(|rejected| panic!("{rejected:?}"));
+    let limits = EventLimits::default();
+    let mut decoded = decode_message(None, event.text.as_bytes(), subject, &limits);
+    decoded.remove(0).unwrap_or_else(|rejected| panic!("{rejected:?}"))
+}
+
+/// Who takes an event, in alphabetical order.
+fn takers(outcome: &Outcome) -> Vec<String> {
+    let mut names = match outcome {
+        Outcome::Start(names) => names.clone(),
+        Outcome::Ignored(name) | Outcome::Failed(name) => vec![name.clone()],
+        Outcome::Unmatched(_) => Vec::new(),
+    };
+    names.sort_unstable();
+    names
+}
+
+/// Who takes the event by what is explained.
+fn explain(set: &StrategySet, event: &generate::TestEvent) -> Vec<String> {
+    let decoded = decoded(event);
+    let explanation = set.explain(&decoded);
+    let fans = |one: &&Explained<'_>| one.standing == Standing::RunsBeside;
+    let beside = explanation.candidates.iter().filter(fans).count();
+    let takes = |one: &&Explained<'_>| match one.standing {
+        // An event that starts something else is not ignored.
+        Standing::Wins => one.strategy.workflow().is_some() || beside == 0,
+        Standing::RunsBeside => true,
+        Standing::LosesDraw | Standing::Outranked | Standing::DoesNotMatch => false,
+    };
+    let takers = explanation.candidates.iter().filter(takes);
+    let mut names: Vec<_> = takers.map(|one| one.strategy.name().to_owned()).collect();
+    names.sort_unstable();
+    names
+}
+
+fn decide(set: &StrategySet, event: &generate::TestEvent) -> Outcome {
+    let decoded = decoded(event);
     let name = |strategy: &fermata_core::strategy::Strategy| strategy.name().to_owned();
-    match set.decide(decoded) {
+    match set.decide(&decoded) {
         Decision::Start { chosen, .. } => {
             Outcome::Start(chosen.iter().map(|chosen| name(chosen.strategy)).collect())
         }

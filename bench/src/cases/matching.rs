@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use fermata_core::event::{EventLimits, Subject, decode_message};
 use fermata_core::strategy::{Action, Decision, StrategyDefinition, StrategySet, WorkflowRef};
 use miette::{ensure, miette};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::figures::{Figures, Times, count};
 use crate::setup::progress;
@@ -26,54 +26,49 @@ const EVENT_BYTES: usize = 1_024;
 /// How the strategies tell events apart.
 struct Shape {
     case: &'static str,
-    /// Type and pattern of a strategy by number, of so many.
-    strategy: fn(u64, u64) -> (String, Option<Value>),
-    /// Type and data of the event that only the strategy of this number matches,
-    /// the others of lower priority aside.
-    event: fn(u64, u64) -> (String, Value),
+    /// Type and pattern of a strategy by number.
+    strategy: fn(u64) -> (String, Option<Value>),
+    /// Type of the event that the strategy of this number takes, and the field of
+    /// its data that decides.
+    event: fn(u64) -> (String, (&'static str, Value)),
 }
 
 const SHAPES: [Shape; 4] = [
     Shape {
         case: "match_types",
-        strategy: |number, _| (format!("plugin.job.kind-{number}"), None),
-        event: |number, _| (format!("plugin.job.kind-{number}"), json!({ "status": "failed" })),
+        strategy: |number| (format!("plugin.job.kind-{number}"), None),
+        event: |number| (format!("plugin.job.kind-{number}"), ("status", json!("failed"))),
     },
     Shape {
         case: "match_equality",
-        strategy: |number, _| {
+        strategy: |number| {
             let pattern = json!({ "data": { "job": [format!("job-{number}")] } });
             ("plugin.job.completed".to_owned(), Some(pattern))
         },
-        event: |number, _| {
-            let data = json!({ "status": "failed", "job": format!("job-{number}") });
-            ("plugin.job.completed".to_owned(), data)
+        event: |number| {
+            ("plugin.job.completed".to_owned(), ("job", json!(format!("job-{number}"))))
         },
     },
     // Each range beside the next: one holds.
     Shape {
         case: "match_ranges",
-        strategy: |number, _| {
+        strategy: |number| {
             let range = json!([">=", number * 10, "<", number * 10 + 10]);
             let pattern = json!({ "data": { "duration_ms": [{ "numeric": range }] } });
             ("plugin.job.completed".to_owned(), Some(pattern))
         },
-        event: |number, _| {
-            let data = json!({ "status": "failed", "duration_ms": number * 10 + 5 });
-            ("plugin.job.completed".to_owned(), data)
+        event: |number| {
+            ("plugin.job.completed".to_owned(), ("duration_ms", json!(number * 10 + 5)))
         },
     },
     // Thresholds: half of all hold, on the average.
     Shape {
         case: "match_thresholds",
-        strategy: |number, _| {
+        strategy: |number| {
             let pattern = json!({ "data": { "duration_ms": [{ "numeric": [">=", number] }] } });
             ("plugin.job.completed".to_owned(), Some(pattern))
         },
-        event: |number, _| {
-            let data = json!({ "status": "failed", "duration_ms": number });
-            ("plugin.job.completed".to_owned(), data)
-        },
+        event: |number| ("plugin.job.completed".to_owned(), ("duration_ms", json!(number))),
     },
 ];
 
@@ -83,11 +78,11 @@ pub fn run(n: u64) -> miette::Result<Vec<Figures>> {
 }
 
 fn measure(shape: &Shape, n: u64) -> miette::Result<Figures> {
-    let definitions = (0..n).map(|number| definition(shape, number, n)).collect();
+    let definitions = (0..n).map(|number| definition(shape, number)).collect();
     let set = StrategySet::compile(definitions)
         .map_err(|problems| miette!("the strategies do not compile: {:?}", problems.first()))?;
     let events: Vec<_> =
-        (0..EVENTS).map(|at| (at * n / EVENTS, event(shape, at * n / EVENTS, n))).collect();
+        (0..EVENTS).map(|at| (at * n / EVENTS, event(shape, at * n / EVENTS))).collect();
     for (number, (kind, text)) in &events {
         let wanted = format!("strategy-{number}");
         ensure!(
@@ -116,7 +111,8 @@ fn measure(shape: &Shape, n: u64) -> miette::Result<Figures> {
     let decisions = u64::try_from(DECISIONS).unwrap_or(u64::MAX);
     let each_us = total.as_secs_f64() * 1e6 / count(decisions);
     let times = Times::of(times);
-    let batch_us = |percent| times.percentile_ms(percent).unwrap_or_default() * 1e3 / 20.0;
+    let batch = count(u64::try_from(BATCH).unwrap_or(u64::MAX));
+    let batch_us = |percent| times.percentile_ms(percent).unwrap_or_default() * 1e3 / batch;
     Ok(Figures {
         per_s: Some(count(decisions) / total.as_secs_f64().max(1e-9)),
         cpu_us_engine: Some(each_us),
@@ -130,8 +126,8 @@ fn measure(shape: &Shape, n: u64) -> miette::Result<Figures> {
     )))
 }
 
-fn definition(shape: &Shape, number: u64, n: u64) -> StrategyDefinition {
-    let (on, pattern) = (shape.strategy)(number, n);
+fn definition(shape: &Shape, number: u64) -> StrategyDefinition {
+    let (on, pattern) = (shape.strategy)(number);
     StrategyDefinition {
         name: format!("strategy-{number}"),
         version: 1,
@@ -151,9 +147,10 @@ fn definition(shape: &Shape, number: u64, n: u64) -> StrategyDefinition {
 }
 
 /// Type and text of an event, filled up to its size.
-fn event(shape: &Shape, number: u64, n: u64) -> (String, String) {
-    let (kind, mut data) = (shape.event)(number, n);
-    let write = |data: &Value| {
+fn event(shape: &Shape, number: u64) -> (String, String) {
+    let (kind, (name, value)) = (shape.event)(number);
+    let mut data = Map::from_iter([(name.to_owned(), value)]);
+    let write = |data: &Map<String, Value>| {
         json!({
             "specversion": "1.0", "id": number.to_string(), "source": "/plugins/etl",
             "type": kind, "time": "2026-11-21T02:02:11.512Z",
@@ -163,12 +160,12 @@ fn event(shape: &Shape, number: u64, n: u64) -> (String, String) {
     };
     let mut fillers = 0;
     while write(&data).len() + 64 < EVENT_BYTES {
-        data[format!("field_{fillers}")] =
-            json!({ "name": "some text", "value": fillers, "ok": true });
+        let filler = json!({ "name": "some text", "value": fillers, "ok": true });
+        data.insert(format!("field_{fillers}"), filler);
         fillers += 1;
     }
     let missing = EVENT_BYTES.saturating_sub(write(&data).len() + r#","rest":"""#.len());
-    data["rest"] = json!("x".repeat(missing));
+    data.insert("rest".to_owned(), "x".repeat(missing).into());
     let text = write(&data);
     (kind, text)
 }

@@ -140,14 +140,11 @@ fn outcome(reader: &mut Reader, fields: &Fields<'_>) -> Option<Expectation> {
         return without_variables(reader, fields, Expectation::Failed(strategy));
     }
     let strategies = fields.read(reader, "start", names)?;
-    let variables = fields.get("variables").map(Located::to_json);
-    let expected = Expectation::Start { variables: None, strategies };
-    match expected {
-        Expectation::Start { strategies, .. } if strategies.len() == 1 => {
-            Some(Expectation::Start { strategies, variables })
-        }
-        other => without_variables(reader, fields, other),
+    if strategies.len() == 1 {
+        let variables = fields.get("variables").map(Located::to_json);
+        return Some(Expectation::Start { strategies, variables });
     }
+    without_variables(reader, fields, Expectation::Start { strategies, variables: None })
 }
 
 fn without_variables(

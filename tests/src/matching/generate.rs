@@ -252,6 +252,10 @@ fn for_text(dice: &mut StdRng, text: &str) -> Value {
     let cut = dice.random_range(0..characters.len());
     let head: String = characters[..=cut].iter().collect();
     let tail: String = characters[cut..].iter().collect();
+    if text.contains(['.', ':']) && dice.random_ratio(2, 3) {
+        let networks = ["10.0.0.0/8", "10.0.0.0/16", "10.0.0.7/32", "2001:db8::/32", "::/0"];
+        return json!({ "cidr": word(dice, &networks) });
+    }
     match dice.random_range(0..9) {
         0 => json!({ "prefix": head }),
         1 => json!({ "suffix": tail }),
@@ -259,12 +263,6 @@ fn for_text(dice: &mut StdRng, text: &str) -> Value {
         3 => json!({ "suffix": { "equals-ignore-case": tail.to_lowercase() } }),
         4 => json!({ "equals-ignore-case": text.to_uppercase() }),
         5 => wildcard(dice, &characters),
-        6 if text.starts_with("10.") => {
-            json!({ "cidr": word(dice, &["10.0.0.0/8", "10.0.0.0/16", "10.0.0.7/32", "0.0.0.0/0"]) })
-        }
-        6 if text.starts_with("2001") => {
-            json!({ "cidr": word(dice, &["2001:db8::/32", "2001:db8::2/127", "::/0"]) })
-        }
         _ => json!(text),
     }
 }
