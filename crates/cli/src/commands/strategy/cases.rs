@@ -1,7 +1,7 @@
 //! `fermata strategy test`: the cases that stand beside strategies.
 
 use fermata_core::event::{EventLimits, Subject, decode_message};
-use fermata_core::strategy::{Decision, StrategyDefinition, StrategySet};
+use fermata_core::strategy::{Decision, Explained, Standing, StrategyDefinition, StrategySet};
 use fermata_definitions::{
     Expectation, Limits, StrategiesDocument, StrategyTest, read_strategies_document,
 };
@@ -111,7 +111,11 @@ fn judge(test: &StrategyTest, definitions: &[StrategyDefinition], set: &Strategy
         for name in names(&test.expect) {
             let explained =
                 explanation.candidates.iter().find(|candidate| candidate.strategy.name() == name);
+            let takes = |one: &&Explained<'_>| {
+                matches!(one.standing, Standing::Wins | Standing::RunsBeside)
+            };
             let why = match explained {
+                Some(explained) if takes(&explained) => continue,
                 Some(explained) => explain::standing(explained, &explanation),
                 None if definitions.iter().any(|definition| definition.name == name) => {
                     format!("is not for type `{kind}` of tenant `{}`", test.tenant)

@@ -86,7 +86,7 @@ impl Bucket {
         (bucket, certainties)
     }
 
-    /// Ranks of those that have to be tried for every event and cost something.
+    /// Ranks of those that have to be tried for every event.
     pub fn tried(&self) -> impl Iterator<Item = u32> {
         self.unguarded.iter().copied()
     }
