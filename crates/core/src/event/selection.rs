@@ -229,15 +229,18 @@ impl<'t, 'e> Reader<'t, 'e> {
     fn string(&mut self) -> Quoted<'e> {
         let text = self.rest;
         let mut escaped = false;
-        let mut bytes = text.bytes().enumerate().skip(1);
-        while let Some((at, byte)) = bytes.next() {
-            if byte == b'\\' {
-                escaped = true;
-                bytes.next();
-            } else if byte == b'"' {
-                self.advance(at + 1);
-                return Quoted { text: text.get(..=at).unwrap_or_default(), escaped };
+        let mut length = 1;
+        let ends = |byte: &u8| matches!(byte, b'"' | b'\\');
+        while let Some(rest) = text.as_bytes().get(length..)
+            && let Some(at) = rest.iter().position(ends)
+        {
+            if rest.get(at) == Some(&b'"') {
+                length += at + 1;
+                self.advance(length);
+                return Quoted { text: text.get(..length).unwrap_or_default(), escaped };
             }
+            escaped = true;
+            length += at + 2;
         }
         self.rest = "";
         Quoted { text: "", escaped }
@@ -254,16 +257,20 @@ impl<'t, 'e> Reader<'t, 'e> {
     /// Skips the object or list that begins here.
     fn skip_nested(&mut self) {
         let mut depth = 0_usize;
-        let mut in_string = false;
-        let mut bytes = self.rest.bytes().enumerate();
-        while let Some((at, byte)) = bytes.next() {
-            match (in_string, byte) {
-                (true, b'\\') => drop(bytes.next()),
-                (_, b'"') => in_string = !in_string,
-                (false, b'{' | b'[') => depth += 1,
-                (false, b'}' | b']') if depth <= 1 => return self.advance(at + 1),
-                (false, b'}' | b']') => depth -= 1,
-                (true | false, _) => {}
+        let matters = |byte: u8| matches!(byte, b'"' | b'{' | b'}' | b'[' | b']');
+        while let Some(at) = self.rest.bytes().position(matters) {
+            self.advance(at);
+            match self.rest.bytes().next() {
+                Some(b'"') => {
+                    self.string();
+                    continue;
+                }
+                Some(b'{' | b'[') => depth += 1,
+                Some(_) | None => depth = depth.saturating_sub(1),
+            }
+            self.advance(1);
+            if depth == 0 {
+                return;
             }
         }
         self.rest = "";
