@@ -106,10 +106,7 @@ tests:
     let passed: Vec<_> = lines.iter().filter_map(|line| line["passed"].as_bool()).collect();
     assert_eq!(passed, [true, false, false, false, true]);
     let reason = |at: usize| lines[at]["reason"].as_str().unwrap().to_owned();
-    assert_eq!(
-        reason(1),
-        "ignored rest; `failed` does not match: data.code is 3; wanted is that it is > 3"
-    );
+    assert_eq!(reason(1), "ignored rest; `failed` does not match: data.code is 3 and must be > 3");
     assert_eq!(reason(2), r#"the variables are {"code":4}, expected are {"code":5}"#);
     assert_eq!(reason(3), "unmatched; `rset` is in none of these files");
     assert_eq!((&lines[1]["line"], &lines[5]["failed"]), (&7.into(), &3.into()));
@@ -147,8 +144,8 @@ async fn an_event_is_explained_by_files_without_a_broker() {
     for sentence in [
         "event `7` of type `job.done` and tenant `acme`: starts `look 1` for `failed`",
         "failed wins: of those that match none has a priority above 5.",
-        "yes data.status is \"failed\"; wanted is that it is \"failed\"",
-        "yes data.code is 4; wanted is that it is > 3",
+        "yes data.status is \"failed\" and must be \"failed\"",
+        "yes data.code is 4 and must be > 3",
         "rest matches, and `failed` has the higher priority, 5 over 0.",
         "yes when `event.data.code > 0`: holds",
     ] {
@@ -189,9 +186,7 @@ async fn an_event_is_explained_by_what_is_active() {
         explained.stdout
     );
     assert!(
-        explained
-            .stdout
-            .contains("failed does not match: data.code is \"x\"; wanted is that it is > 3"),
+        explained.stdout.contains("failed does not match: data.code is \"x\" and must be > 3"),
         "{}",
         explained.stdout
     );

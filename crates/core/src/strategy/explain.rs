@@ -50,9 +50,9 @@ pub struct Explained<'s> {
 pub struct PatternPart {
     /// The field, for instance `data.status`; branches of `$or` are numbered.
     pub path: String,
-    /// What it must be, for a person.
+    /// What it must be, or of an `$or` where it must hold, for a person.
     pub wanted: String,
-    /// What it is, for a person.
+    /// What it is, or of an `$or` where it holds, for a person.
     pub found: String,
     /// Whether it is.
     pub holds: bool,
@@ -176,8 +176,8 @@ fn explain_group(
         let holds = |group: &Group| group.holds_for_one(&values);
         let held: Vec<_> = (1..).zip(groups).filter(|(_, group)| holds(group)).collect();
         let held: Vec<_> = held.iter().map(|(number, _)| format!("branch {number}")).collect();
-        let found = if held.is_empty() { "none does".to_owned() } else { held.join(", ") };
-        let (wanted, holds) = (format!("one of {} branches holds", groups.len()), !held.is_empty());
+        let found = if held.is_empty() { "none".to_owned() } else { held.join(", ") };
+        let (wanted, holds) = (format!("one of {} branches", groups.len()), !held.is_empty());
         parts.push(PatternPart { path: path.clone(), wanted, found, holds });
         for (number, group) in (1..).zip(groups) {
             explain_group(group, &values, &format!("{path}[{number}]"), parts);

@@ -169,9 +169,9 @@ fn mark(holds: bool, output: &Output) -> String {
 fn sentence(part: &PatternPart) -> String {
     let PatternPart { path, wanted, found, .. } = part;
     if path.ends_with("$or") {
-        return format!("{path}: {wanted}: {found}");
+        return format!("{path} must hold in {wanted}, and holds in {found}");
     }
-    format!("{path} is {found}; wanted is that it {wanted}")
+    format!("{path} is {found} and must be {wanted}")
 }
 
 /// What is decided, in words.

@@ -175,32 +175,29 @@ impl fmt::Display for Literal {
     }
 }
 
-/// As a person would say it: `begins with "us-"`.
+/// What a value must be, as a person would say it: `a text that begins with "us-"`.
 impl fmt::Display for Predicate {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Equals(literal) => write!(formatter, "is {literal}"),
-            Self::EqualsIgnoreCase(text) => {
-                write!(formatter, "is {:?} in any case", text.written)
-            }
-            Self::Prefix(text) => write!(formatter, "begins with {text:?}"),
+            Self::Equals(literal) => write!(formatter, "{literal}"),
+            Self::EqualsIgnoreCase(text) => write!(formatter, "{:?} in any case", text.written),
+            Self::Prefix(text) => write!(formatter, "a text that begins with {text:?}"),
             Self::PrefixIgnoreCase(text) => {
-                write!(formatter, "begins with {:?} in any case", text.written)
+                write!(formatter, "a text that begins with {:?} in any case", text.written)
             }
-            Self::Suffix(text) => write!(formatter, "ends with {text:?}"),
+            Self::Suffix(text) => write!(formatter, "a text that ends with {text:?}"),
             Self::SuffixIgnoreCase(text) => {
-                write!(formatter, "ends with {:?} in any case", text.written)
+                write!(formatter, "a text that ends with {:?} in any case", text.written)
             }
-            Self::Wildcard(wildcard) => write!(formatter, "is like {:?}", wildcard.written()),
-            Self::Numeric(range) => write!(formatter, "is {range}"),
-            Self::Cidr(network) => write!(formatter, "is an address in {network}"),
-            Self::Exists(true) => formatter.write_str("is there"),
-            Self::Exists(false) => formatter.write_str("is not there"),
+            Self::Wildcard(wildcard) => write!(formatter, "a text like {:?}", wildcard.written()),
+            Self::Numeric(range) => write!(formatter, "{range}"),
+            Self::Cidr(network) => write!(formatter, "an address in {network}"),
+            Self::Exists(true) => formatter.write_str("there"),
+            Self::Exists(false) => formatter.write_str("not there"),
             Self::AnythingBut(others) => {
-                formatter.write_str("is anything but what ")?;
                 for (place, other) in others.iter().enumerate() {
-                    let or = if place == 0 { "" } else { " or " };
-                    write!(formatter, "{or}{other}")?;
+                    let or = if place == 0 { "anything but" } else { " or" };
+                    write!(formatter, "{or} {other}")?;
                 }
                 Ok(())
             }
