@@ -7,6 +7,8 @@
 
 #[path = "fault/load.rs"]
 mod load;
+#[path = "fault/matching.rs"]
+mod matching;
 #[path = "fault/process.rs"]
 mod process;
 #[path = "fault/scene.rs"]

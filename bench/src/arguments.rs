@@ -95,6 +95,8 @@ pub enum CaseChoice {
     Fanout,
     /// Building, checking and analysing plans
     Plan,
+    /// Decoding an event and deciding by 10,000 strategies, without a broker
+    Match,
     /// The engine is killed with 10,000 runs open, and started again
     Recovery,
     /// Memory of an engine with 100,000 runs open
@@ -121,13 +123,15 @@ pub enum Case {
     /// See [`CaseChoice`].
     Plan,
     /// See [`CaseChoice`].
+    Match,
+    /// See [`CaseChoice`].
     Recovery,
     /// See [`CaseChoice`].
     Memory,
 }
 
 impl Case {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Raw,
         Self::Intake,
         Self::IntakeBatch,
@@ -135,6 +139,7 @@ impl Case {
         Self::Latency,
         Self::Fanout,
         Self::Plan,
+        Self::Match,
         Self::Recovery,
         Self::Memory,
     ];
@@ -149,6 +154,7 @@ impl Case {
             Self::Latency => "latency",
             Self::Fanout => "fanout",
             Self::Plan => "plan",
+            Self::Match => "match",
             Self::Recovery => "recovery",
             Self::Memory => "memory",
         }
@@ -174,6 +180,8 @@ impl Case {
             (Self::Fanout, true) => &[100],
             (Self::Plan, false) => &[1_000, 10_000, 100_000],
             (Self::Plan, true) => &[1_000],
+            (Self::Match, false) => &[10_000],
+            (Self::Match, true) => &[100],
             (Self::Recovery, false) => &[10_000],
             (Self::Recovery, true) => &[200],
             (Self::Memory, false) => &[100_000],
@@ -207,6 +215,7 @@ impl CaseChoice {
             Self::Latency => &[Case::Latency],
             Self::Fanout => &[Case::Fanout],
             Self::Plan => &[Case::Plan],
+            Self::Match => &[Case::Match],
             Self::Recovery => &[Case::Recovery],
             Self::Memory => &[Case::Memory],
             Self::All => &Case::ALL,

@@ -3,6 +3,7 @@
 mod fanout;
 mod intake;
 mod latency;
+mod matching;
 mod memory;
 mod plan;
 mod raw;
@@ -18,6 +19,10 @@ pub async fn run(case: Case, arguments: &BenchArguments) -> miette::Result<Vec<F
     let mut measured = Vec::new();
     for n in arguments.sizes(case) {
         let figures = match case {
+            Case::Match => {
+                measured.extend(matching::run(n)?);
+                continue;
+            }
             Case::Raw => raw::run(arguments, n).await?,
             Case::Intake => intake::run(arguments, n).await?,
             Case::IntakeBatch => intake::run_batch(arguments, n).await?,

@@ -9,6 +9,7 @@ pub mod events;
 pub mod garbage;
 pub mod invariants;
 pub mod journal;
+pub mod matching;
 pub mod sink;
 
 pub use broker::TestBroker;

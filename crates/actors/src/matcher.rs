@@ -158,7 +158,7 @@ fn chosen_workflow(chosen: Chosen<'_>) -> Option<ChosenWorkflow> {
 fn describe(miss: NearMiss<'_>) -> String {
     match miss.error {
         Some(error) => format!("{}: condition failed: {error}", miss.strategy.name()),
-        None => format!("{}: condition is false", miss.strategy.name()),
+        None => format!("{}: its pattern or condition does not hold", miss.strategy.name()),
     }
 }
 

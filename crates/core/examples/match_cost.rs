@@ -58,6 +58,7 @@ fn definition(name: &str, on: &str) -> StrategyDefinition {
         version: 1,
         tenant: "*".to_owned(),
         on: on.to_owned(),
+        pattern: None,
         when: Some("event.data.duration_ms >= 0".to_owned()),
         priority: 0,
         weight: 1,

@@ -12,7 +12,9 @@ mod decode;
 #[cfg(test)]
 mod laws;
 mod message;
+pub(crate) mod number;
 mod rejection;
+pub(crate) mod selection;
 mod subject;
 #[cfg(test)]
 mod tests;
@@ -26,6 +28,7 @@ use crate::digest::hash_parts_128;
 
 pub use message::decode_message;
 pub use rejection::{RejectReason, Rejected};
+pub use selection::LIST_VALUES_MAX;
 pub use subject::{SUBJECT_PREFIX, Subject, SubjectError, parse_subject};
 
 /// Longest JSON text of one event in bytes, unless configured otherwise:

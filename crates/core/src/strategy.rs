@@ -7,18 +7,25 @@
 mod compile;
 mod decide;
 mod definition;
+mod event_pattern;
+mod explain;
 mod index;
 #[cfg(test)]
 mod laws;
-mod pattern;
 mod problem;
 #[cfg(test)]
 mod tests;
+mod type_pattern;
 
 pub use compile::{Strategy, StrategySet};
 pub use decide::{Chosen, Decision, NEAR_MISSES_MAX, NearMiss};
 pub use definition::{
-    Action, NAME_BYTES_MAX, PATTERN_TOKENS_MAX, STRATEGIES_MAX, StrategyDefinition, TENANT_ANY,
-    VARIABLES_MAX, WEIGHT_MAX, WorkflowRef,
+    Action, NAME_BYTES_MAX, PATTERN_TOKENS_MAX, SCORE_MAX, STRATEGIES_MAX, StrategyDefinition,
+    TENANT_ANY, VARIABLES_MAX, WEIGHT_MAX, WorkflowRef,
 };
+pub use event_pattern::{
+    PATTERN_ALTERNATIVES_MAX, PATTERN_DEPTH_MAX, PATTERN_DIGITS_MAX, PATTERN_TEXT_BYTES_MAX,
+    PATTERN_VALUES_MAX, WILDCARD_STARS_MAX,
+};
+pub use explain::{EXPLAINED_MAX, Explained, Explanation, PatternPart, Standing};
 pub use problem::{StrategyProblem, StrategyProblemKind};

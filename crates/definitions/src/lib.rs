@@ -17,13 +17,15 @@ mod problem;
 mod schema;
 mod spelling;
 mod strategies;
+mod strategy_tests;
 mod tree;
 mod workflow;
 
 pub use build::{build, build_plan};
 pub use problem::{Problem, report};
 pub use schema::{strategies_schema, workflow_schema};
-pub use strategies::read_strategies;
+pub use strategies::{StrategiesDocument, read_strategies, read_strategies_document};
+pub use strategy_tests::{Expectation, StrategyTest};
 pub use tree::{DEPTH_MAX, Limits};
 pub use workflow::{ORCHESTRATION_PATTERNS, TaskDocument, WorkflowDocument, read_workflow};
 

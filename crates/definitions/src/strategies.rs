@@ -9,15 +9,17 @@ use fermata_core::strategy::{
 
 use crate::fields::{Fields, Keys, Reader, join};
 use crate::problem::{Problem, Problems};
+use crate::strategy_tests::{self, StrategyTest};
 use crate::tree::{Limits, Located, Tree};
 
-pub(crate) const DOCUMENT: Keys = Keys { known: &["strategies"], later: &[] };
+pub(crate) const DOCUMENT: Keys = Keys { known: &["strategies", "tests"], later: &[] };
 pub(crate) const STRATEGY: Keys = Keys {
     known: &[
         "name",
         "version",
         "tenant",
         "on",
+        "match",
         "when",
         "priority",
         "weight",
@@ -28,17 +30,25 @@ pub(crate) const STRATEGY: Keys = Keys {
         "description",
     ],
     later: &[
-        ("match", "write the condition in `when`"),
         ("canary", "apply the strategy when it is ready"),
         ("shadow", "apply the strategy when it is ready"),
         ("state", "apply the strategy when it is ready"),
         ("permission", "leave it out"),
-        ("tests", "keep them apart"),
+        ("tests", "write them beside `strategies`, not inside of one"),
     ],
 };
 pub(crate) const WORKFLOW: Keys = Keys { known: &["name", "version"], later: &[] };
 
-/// Reads one strategies document and checks every strategy in it, all or nothing.
+/// A strategies document: strategies, and cases that show what they do.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct StrategiesDocument {
+    /// The strategies.
+    pub strategies: Vec<StrategyDefinition>,
+    /// The cases, which may also be about strategies of other documents.
+    pub tests: Vec<StrategyTest>,
+}
+
+/// Reads the strategies of one document, checks everything in it, all or nothing.
 ///
 /// # Errors
 ///
@@ -48,33 +58,64 @@ pub fn read_strategies(
     file: Option<&str>,
     limits: &Limits,
 ) -> Result<Vec<StrategyDefinition>, Vec<Problem>> {
+    read_strategies_document(source, file, limits).map(|document| document.strategies)
+}
+
+/// Reads one strategies document with its tests, all or nothing.
+///
+/// # Errors
+///
+/// Everything that is wrong with the document, in its order.
+pub fn read_strategies_document(
+    source: &str,
+    file: Option<&str>,
+    limits: &Limits,
+) -> Result<StrategiesDocument, Vec<Problem>> {
     let mut problems = Problems::of_file(file);
     let Some(tree) = Located::parse(source, limits, &mut problems) else {
         return Err(problems.into_sorted());
     };
     let mut reader = Reader { problems };
-    let definitions = document(&mut reader, &tree).unwrap_or_default();
+    let found = document(&mut reader, &tree).unwrap_or_default();
     let mut problems = reader.problems;
     // With a strategy missing the places of the others would be wrong.
     if problems.is_empty()
-        && let Err(found) = StrategySet::compile(definitions.clone())
+        && let Err(found_by_core) = StrategySet::compile(found.strategies.clone())
     {
-        let found = found.into_iter().map(|found| problem(&definitions, found)).collect();
-        problems.locate(found, &tree, source);
+        let found_by_core =
+            found_by_core.into_iter().map(|one| problem(&found.strategies, one)).collect();
+        problems.locate(found_by_core, &tree, source);
     }
-    if problems.is_empty() { Ok(definitions) } else { Err(problems.into_sorted()) }
+    if problems.is_empty() { Ok(found) } else { Err(problems.into_sorted()) }
 }
 
-fn document(reader: &mut Reader, tree: &Located) -> Option<Vec<StrategyDefinition>> {
+fn document(reader: &mut Reader, tree: &Located) -> Option<StrategiesDocument> {
     let fields = reader.mapping("", tree, &DOCUMENT)?;
-    fields.require(reader, "strategies", |reader, path, located| {
-        let items = reader.list(path, located)?.iter().enumerate();
-        Some(
-            items
-                .filter_map(|(at, item)| strategy(reader, &format!("{path}[{at}]"), item))
-                .collect(),
-        )
+    let tests = fields.read(reader, "tests", |reader, path, located| {
+        each(reader, path, located, strategy_tests::test)
+    });
+    // A document may hold tests alone, for strategies that stand elsewhere.
+    let strategies =
+        |reader: &mut Reader, path: &str, located| each(reader, path, located, strategy);
+    let strategies = if fields.get("tests").is_some() {
+        fields.read(reader, "strategies", strategies)
+    } else {
+        fields.require(reader, "strategies", strategies)
+    };
+    Some(StrategiesDocument {
+        strategies: strategies.unwrap_or_default(),
+        tests: tests.unwrap_or_default(),
     })
+}
+
+fn each<T>(
+    reader: &mut Reader,
+    path: &str,
+    located: &Located,
+    read: impl Fn(&mut Reader, &str, &Located) -> Option<T>,
+) -> Option<Vec<T>> {
+    let items = reader.list(path, located)?.iter().enumerate();
+    Some(items.filter_map(|(at, item)| read(reader, &format!("{path}[{at}]"), item)).collect())
 }
 
 fn strategy(reader: &mut Reader, path: &str, located: &Located) -> Option<StrategyDefinition> {
@@ -84,6 +125,7 @@ fn strategy(reader: &mut Reader, path: &str, located: &Located) -> Option<Strate
     let tenant = fields.require(reader, "tenant", Reader::text);
     let on = fields.require(reader, "on", Reader::text);
     fields.read(reader, "description", Reader::text);
+    let pattern = fields.get("match").map(Located::to_json);
     let when = fields.read(reader, "when", Reader::expression);
     let priority = fields.read(reader, "priority", Reader::whole);
     let weight = fields.read(reader, "weight", Reader::whole);
@@ -94,6 +136,7 @@ fn strategy(reader: &mut Reader, path: &str, located: &Located) -> Option<Strate
         version: version?,
         tenant: tenant?,
         on: on?,
+        pattern,
         when,
         priority: priority.unwrap_or(0),
         weight: weight.unwrap_or(WEIGHT_DEFAULT),
@@ -181,6 +224,8 @@ fn problem(definitions: &[StrategyDefinition], found: StrategyProblem) -> Proble
         | StrategyProblemKind::BadVersion
         | StrategyProblemKind::BadTenant(_)
         | StrategyProblemKind::BadPattern { .. }
+        | StrategyProblemKind::BadMatch { .. }
+        | StrategyProblemKind::TooCostly { .. }
         | StrategyProblemKind::BadWeight(_)
         | StrategyProblemKind::DuplicateName { .. }
         | StrategyProblemKind::BadWorkflowVersion(_)
@@ -195,7 +240,8 @@ fn problem(definitions: &[StrategyDefinition], found: StrategyProblem) -> Proble
     } else {
         format!("strategies[{}].{}", found.index, found.field)
     };
-    Problem { file: None, line, column, path, message: found.kind.to_string(), hint: None }
+    let hint = found.kind.hint().map(str::to_owned);
+    Problem { file: None, line, column, path, message: found.kind.to_string(), hint }
 }
 
 fn expression<'d>(

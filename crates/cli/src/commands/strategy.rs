@@ -1,11 +1,16 @@
 //! `fermata strategy`: which event starts which workflow.
 
+mod cases;
+mod explain;
+
 use clap::{Args, Subcommand};
 use fermata_core::command::StrategyEntry;
 use fermata_core::json::Json;
 use fermata_core::strategy::{Action, StrategyDefinition, StrategySet};
 use fermata_definitions::{Limits, Problem, read_strategies};
 use serde_json::{Value, json};
+
+pub use explain::ExplainArguments;
 
 use super::definitions::{
     ApplyArguments, CheckArguments, Checked, NewDefinitions, check_files, make_active, print_answer,
@@ -24,6 +29,21 @@ pub enum StrategyCommand {
     /// Check strategies files and make them active, all or none
     #[command(after_help = "Examples:\n  fermata strategy apply strategies.yaml --by alice")]
     Apply(ApplyArguments),
+    /// Run the tests that stand beside strategies, without a broker
+    #[command(after_help = "\
+All strategies of the files decide on the event of each test. The exit code is 1 if a test fails.
+
+Examples:
+  fermata strategy test strategies.yaml
+  fermata strategy test strategies.yaml more.tests.yaml --json")]
+    Test(CheckArguments),
+    /// Tell what each strategy says about an event, which one wins, and why
+    #[command(after_help = "\
+Examples:
+  fermata strategy explain event.json --strategies strategies.yaml --tenant acme
+  fermata strategy explain event.json --json
+  generate-event | fermata strategy explain - --tenant acme")]
+    Explain(ExplainArguments),
     /// List the active strategies
     #[command(after_help = "Examples:\n  fermata strategy list --json")]
     List(ListArguments),
@@ -64,6 +84,8 @@ pub async fn run(
             let answer = make_active(new, arguments.by, global).await?;
             print_answer(&answer, &format!("{count} strategies"), output)
         }
+        StrategyCommand::Test(arguments) => cases::run(&arguments, output),
+        StrategyCommand::Explain(arguments) => explain::run(arguments, global, output).await,
         StrategyCommand::List(arguments) => list(&arguments, global, output).await,
     }
 }
@@ -89,7 +111,10 @@ fn across_files(found: &fermata_core::strategy::StrategyProblem) -> Problem {
         column: 0,
         path: format!("{}.{}", found.strategy, found.field),
         message: found.kind.to_string(),
-        hint: Some("each file is sound by itself; together they are not".to_owned()),
+        hint: found.kind.hint().map_or_else(
+            || Some("each file is sound by itself; together they are not".to_owned()),
+            |hint| Some(hint.to_owned()),
+        ),
     }
 }
 
@@ -132,7 +157,8 @@ async fn list(
         rows.push(row(&definition));
     }
     if !output.is_json() {
-        let columns = ["STRATEGY", "VERSION", "TENANT", "ON", "PRIORITY", "WEIGHT", "ACTION"];
+        let columns =
+            ["STRATEGY", "VERSION", "TENANT", "ON", "MATCH", "PRIORITY", "WEIGHT", "ACTION"];
         output.table(
             &columns,
             rows,
@@ -140,6 +166,16 @@ async fn list(
         )?;
     }
     Ok(ExitCode::Success)
+}
+
+/// What besides the type an event must fit.
+fn matched(definition: &StrategyDefinition) -> &'static str {
+    match (&definition.pattern, &definition.when) {
+        (Some(_), Some(_)) => "pattern, when",
+        (Some(_), None) => "pattern",
+        (None, Some(_)) => "when",
+        (None, None) => "all",
+    }
 }
 
 fn row(definition: &StrategyDefinition) -> Vec<String> {
@@ -152,6 +188,7 @@ fn row(definition: &StrategyDefinition) -> Vec<String> {
         definition.version.to_string(),
         definition.tenant.clone(),
         definition.on.clone(),
+        matched(definition).to_owned(),
         definition.priority.to_string(),
         if definition.fan_out { "fan out".to_owned() } else { definition.weight.to_string() },
         action,

@@ -21,6 +21,8 @@ mod readme;
 #[cfg(test)]
 mod runs;
 #[cfg(test)]
+mod strategies;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod telemetry;

@@ -69,7 +69,7 @@ impl Event<'_> {
         text
     }
 
-    fn named_texts(&self) -> impl Iterator<Item = (&'static str, &str)> {
+    pub(super) fn named_texts(&self) -> impl Iterator<Item = (&'static str, &str)> {
         let required = [("id", &self.id), ("source", &self.source), ("type", &self.kind)];
         let optional = [
             ("time", &self.time),

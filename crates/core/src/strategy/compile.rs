@@ -1,15 +1,18 @@
 //! From definitions to a set that decides.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+
+use serde_json::Value;
 
 use super::definition::{
-    Action, NAME_BYTES_MAX, STRATEGIES_MAX, StrategyDefinition, TENANT_ANY, VARIABLES_MAX,
-    WEIGHT_MAX, WorkflowRef,
+    Action, NAME_BYTES_MAX, SCORE_MAX, STRATEGIES_MAX, StrategyDefinition, TENANT_ANY,
+    VARIABLES_MAX, WEIGHT_MAX, WorkflowRef,
 };
-use super::index::Index;
-use super::pattern::parse_pattern;
+use super::event_pattern::{EventPattern, PatternProblem};
+use super::index::{Bucket, Certainty, Index, Member};
 use super::problem::{StrategyProblem, StrategyProblemKind};
+use super::type_pattern::parse_pattern;
 use crate::expression::Expression;
 use crate::identity::Tenant;
 
@@ -17,6 +20,13 @@ use crate::identity::Tenant;
 #[derive(Clone)]
 pub struct Strategy {
     definition: StrategyDefinition,
+    pub(super) pattern: Option<EventPattern>,
+    /// Whether the index finds it only when its pattern holds.
+    pub(super) certainty: Certainty,
+    /// Place in the bundle.
+    place: usize,
+    /// Place of its bucket in the index.
+    pub(super) bucket: usize,
     pub(super) when: Option<Expression>,
     /// Absent: the event's data are the variables.
     pub(super) variables: Option<Vec<(String, Expression)>>,
@@ -63,6 +73,8 @@ pub struct StrategySet {
     /// By rank: highest priority first, then by name.
     strategies: Vec<Strategy>,
     pub(super) index: Index,
+    /// The last rank that runs beside a winner, if any does.
+    pub(super) last_beside: Option<u32>,
 }
 
 impl StrategySet {
@@ -91,8 +103,11 @@ impl StrategySet {
             return Err(problems);
         }
         strategies.sort_by(|a, b| rank_order(&a.definition).cmp(&rank_order(&b.definition)));
-        let index = build_index(&strategies);
-        Ok(Self { strategies, index })
+        let index = build_index(&mut strategies);
+        check_score(&strategies, &index)?;
+        let beside = (0..).zip(&strategies).filter(|(_, strategy)| strategy.definition.fan_out);
+        let last_beside = beside.map(|(rank, _)| rank).last();
+        Ok(Self { strategies, index, last_beside })
     }
 
     /// Every strategy in the order in which they are considered: highest
@@ -107,14 +122,55 @@ fn rank_order(definition: &StrategyDefinition) -> (Reverse<i64>, &str, &str) {
     (Reverse(definition.priority), &definition.name, &definition.tenant)
 }
 
-fn build_index(strategies: &[Strategy]) -> Index {
-    let mut index = Index::default();
+fn build_index(strategies: &mut [Strategy]) -> Index {
+    let mut groups: BTreeMap<(String, String), Vec<(u32, &mut Strategy)>> = BTreeMap::new();
     for (rank, strategy) in (0..).zip(strategies) {
         let StrategyDefinition { tenant, on, .. } = &strategy.definition;
+        groups.entry((tenant.clone(), on.clone())).or_default().push((rank, strategy));
+    }
+    let mut index = Index::default();
+    for ((tenant, on), mut group) in groups {
+        let mut members: Vec<_> = group
+            .iter_mut()
+            .map(|(rank, strategy)| Member {
+                rank: *rank,
+                has_condition: strategy.when.is_some(),
+                pattern: strategy.pattern.as_mut(),
+            })
+            .collect();
+        let (bucket, certainties) = Bucket::build(&mut members);
         // Each pattern was read before, when its definition was checked.
-        index.insert(tenant, on, &parse_pattern(on).unwrap_or_default(), rank);
+        let tokens = parse_pattern(&on).unwrap_or_default();
+        let place = index.insert(&tenant, &on, &tokens, bucket);
+        for ((_, strategy), certainty) in group.into_iter().zip(certainties) {
+            strategy.bucket = place;
+            strategy.certainty = certainty;
+        }
     }
     index
+}
+
+/// Whether what has to be tried for one event stays below [`SCORE_MAX`].
+fn check_score(strategies: &[Strategy], index: &Index) -> Result<(), Vec<StrategyProblem>> {
+    let Some(load) = index.heaviest().filter(|load| load.score > SCORE_MAX) else { return Ok(()) };
+    let tried: Vec<_> = load
+        .bucket
+        .tried()
+        .filter_map(|rank| strategies.get(usize::try_from(rank).ok()?))
+        .filter(|strategy| strategy.pattern.is_some() || strategy.when.is_some())
+        .collect();
+    let Some(last) = tried.iter().max_by_key(|strategy| strategy.place) else { return Ok(()) };
+    Err(vec![StrategyProblem {
+        index: last.place,
+        strategy: excerpt(&last.definition.name),
+        field: if last.pattern.is_some() { "match" } else { "when" }.to_owned(),
+        kind: StrategyProblemKind::TooCostly {
+            on: excerpt(&last.definition.on),
+            count: tried.len(),
+            score: load.score,
+            limit: SCORE_MAX,
+        },
+    }])
 }
 
 /// Names that one event could meet twice: a run's id is made from the name.
@@ -153,8 +209,18 @@ impl Check<'_> {
     fn compile(&mut self, definition: StrategyDefinition) -> Strategy {
         use StrategyProblemKind as Kind;
 
-        let StrategyDefinition { name, version, tenant, on, when, weight, fan_out, action, .. } =
-            &definition;
+        let StrategyDefinition {
+            name,
+            version,
+            tenant,
+            on,
+            pattern,
+            when,
+            weight,
+            fan_out,
+            action,
+            ..
+        } = &definition;
         self.require(is_name(name), "name", || Kind::BadName(excerpt(name)));
         self.require(*version > 0, "version", || Kind::BadVersion);
         let tenant_known = tenant == TENANT_ANY || tenant.parse::<Tenant>().is_ok();
@@ -163,6 +229,7 @@ impl Check<'_> {
             self.report("on", Kind::BadPattern { pattern: excerpt(on), why });
         }
         self.require((1..=WEIGHT_MAX).contains(weight), "weight", || Kind::BadWeight(*weight));
+        let pattern = pattern.as_ref().and_then(|pattern| self.pattern(pattern));
         let when = when.as_deref().and_then(|source| self.expression("when", source));
         let variables = match action {
             Action::Run { workflow, variables } => {
@@ -184,7 +251,20 @@ impl Check<'_> {
                 None
             }
         };
-        Strategy { when, variables, definition }
+        let (certainty, bucket, place) = (Certainty::MayMatch, 0, self.index);
+        Strategy { when, pattern, certainty, bucket, place, variables, definition }
+    }
+
+    fn pattern(&mut self, pattern: &Value) -> Option<EventPattern> {
+        match EventPattern::read(pattern) {
+            Ok(pattern) => Some(pattern),
+            Err(problems) => {
+                for PatternProblem { path, message, hint } in problems {
+                    self.report(&path, StrategyProblemKind::BadMatch { message, hint });
+                }
+                None
+            }
+        }
     }
 
     fn workflow(&mut self, workflow: &WorkflowRef) {

@@ -4,7 +4,9 @@ use serde_json::{Map, Value};
 
 use super::compile::{Strategy, StrategySet};
 use super::definition::Action;
+use super::index::{Bucket, Certainty};
 use crate::event::Event;
+use crate::event::selection::Selected;
 use crate::expression::{Expression, Scope};
 use crate::json::Json;
 
@@ -19,7 +21,8 @@ pub enum Decision<'s> {
     Ignored {
         /// The winner.
         strategy: &'s Strategy,
-        /// Conditions that could not be evaluated and so counted as false.
+        /// Conditions that could not be evaluated and so counted as false, at
+        /// most [`NEAR_MISSES_MAX`].
         failed_conditions: Vec<NearMiss<'s>>,
     },
     /// These runs start.
@@ -27,13 +30,14 @@ pub enum Decision<'s> {
         /// At least one: the winner first, if it starts something, then what
         /// runs beside it, by priority and name.
         chosen: Vec<Chosen<'s>>,
-        /// Conditions that could not be evaluated and so counted as false.
+        /// Conditions that could not be evaluated and so counted as false, at
+        /// most [`NEAR_MISSES_MAX`].
         failed_conditions: Vec<NearMiss<'s>>,
     },
     /// No strategy matches.
     Unmatched {
-        /// Strategies whose tenant and type match but whose condition does
-        /// not hold, at most [`NEAR_MISSES_MAX`].
+        /// Strategies whose tenant and type match but whose pattern or condition
+        /// does not hold, at most [`NEAR_MISSES_MAX`].
         near: Vec<NearMiss<'s>>,
     },
     /// A chosen strategy's variables could not be evaluated; nothing starts.
@@ -56,7 +60,7 @@ pub struct Chosen<'s> {
     pub variables: Json,
 }
 
-/// A strategy for this tenant and type whose condition does not hold.
+/// A strategy for this tenant and type whose pattern or condition does not hold.
 #[derive(Debug, Clone)]
 pub struct NearMiss<'s> {
     /// The strategy.
@@ -68,8 +72,9 @@ pub struct NearMiss<'s> {
 impl StrategySet {
     /// Decides what happens for `event`.
     ///
-    /// A strategy matches when its tenant, its type pattern and its condition
-    /// do; a condition that fails to evaluate counts as false. Those with
+    /// A strategy matches when its tenant, its type pattern, its event pattern
+    /// and its condition do, looked at in this order; a condition that fails to
+    /// evaluate counts as false. Those with
     /// `fan_out` that match all run. Of the others that match one wins: the
     /// highest priority, among equals by weight, drawn by the event's
     /// [`idempotency`](Event::idempotency) over the names in order. Conditions
@@ -77,16 +82,19 @@ impl StrategySet {
     #[must_use]
     pub fn decide(&self, event: &Event<'_>) -> Decision<'_> {
         let mut facts = Facts::new(event);
-        let Matches { winner, equals, beside, mut near } = self.find(event, &mut facts);
+        let Matches { winner, equals, beside, failed, near } = self.find(event, &mut facts);
         let winner = winner.map(|first| draw(first, &equals, event));
         if winner.is_none() && beside.is_empty() {
             return Decision::Unmatched { near };
         }
-        near.retain(|miss| miss.error.is_some());
+        let failed = failed.into_iter().take(NEAR_MISSES_MAX).filter_map(|(rank, error)| {
+            Some(NearMiss { strategy: self.strategy(rank)?, error: Some(error) })
+        });
+        let failed_conditions = failed.collect();
         if let (Some(strategy), true) = (winner, beside.is_empty())
             && strategy.definition().action == Action::Ignore
         {
-            return Decision::Ignored { strategy, failed_conditions: near };
+            return Decision::Ignored { strategy, failed_conditions };
         }
         let runs = winner.into_iter().filter(|winner| winner.workflow().is_some()).chain(beside);
         let mut chosen = Vec::with_capacity(1);
@@ -96,34 +104,88 @@ impl StrategySet {
                 Err(detail) => return Decision::Failed { strategy, detail },
             }
         }
-        Decision::Start { chosen, failed_conditions: near }
+        Decision::Start { chosen, failed_conditions }
     }
 
     /// The strategy that ignores every event of `kind` of `tenant`, whatever
     /// the event says: then nobody needs to look into it.
     #[must_use]
     pub fn ignored_by_type(&self, tenant: &str, kind: &str) -> Option<&Strategy> {
-        let candidates = self.index.candidates(tenant, kind);
-        let [rank] = candidates.as_slice() else { return None };
-        let strategy = self.strategies().get(usize::try_from(*rank).ok()?)?;
-        let ignores = strategy.when.is_none() && strategy.definition().action == Action::Ignore;
-        ignores.then_some(strategy)
+        let mut ranks = self.index.met(tenant, kind).flat_map(|(_, bucket)| &bucket.all);
+        let (Some(rank), None) = (ranks.next(), ranks.next()) else { return None };
+        let strategy = self.strategy(*rank)?;
+        let always = strategy.when.is_none() && strategy.pattern.is_none();
+        (always && strategy.definition().action == Action::Ignore).then_some(strategy)
     }
 
     fn find<'s>(&'s self, event: &Event<'_>, facts: &mut Facts<'_>) -> Matches<'s> {
         let mut matches = Matches::default();
-        let candidates = self.index.candidates(event.tenant, &event.kind);
-        for rank in candidates.as_slice() {
-            let strategy = usize::try_from(*rank).ok().and_then(|rank| self.strategies().get(rank));
-            if let Some(strategy) = strategy.filter(|strategy| matches.wants(strategy)) {
-                match facts.condition(strategy) {
-                    Ok(true) => matches.add(strategy),
-                    Ok(false) => matches.miss(strategy, None),
-                    Err(error) => matches.miss(strategy, Some(error)),
+        let mut found = Vec::new();
+        let met: Vec<_> = self
+            .index
+            .met(event.tenant, &event.kind)
+            .map(|(place, bucket)| {
+                let selected = bucket.select(event);
+                bucket.collect(&selected, &mut found);
+                (place, bucket, selected)
+            })
+            .collect();
+        found.sort_unstable();
+        found.dedup();
+        for rank in found {
+            let Some(strategy) = self.strategy(rank) else { continue };
+            if !matches.wants(strategy) {
+                if self.last_beside.is_none_or(|last| last < rank) {
+                    break;
                 }
+                continue;
+            }
+            let selected = met.iter().find(|(place, ..)| *place == strategy.bucket);
+            let selected = selected.map(|(_, _, selected)| selected);
+            if !selected.is_some_and(|selected| strategy.pattern_holds(selected)) {
+                continue;
+            }
+            match facts.condition(strategy) {
+                Ok(true) => matches.add(strategy),
+                Ok(false) => {}
+                Err(error) => matches.failed.push((rank, error)),
             }
         }
+        if matches.winner.is_none() && matches.beside.is_empty() {
+            matches.near = self.near(met.iter().map(|(_, bucket, _)| *bucket), &matches.failed);
+        }
         matches
+    }
+
+    /// The first of all strategies that see the event, none of which matches.
+    fn near<'s>(
+        &'s self,
+        met: impl Iterator<Item = &'s Bucket>,
+        failed: &[(u32, String)],
+    ) -> Vec<NearMiss<'s>> {
+        let first = |bucket: &'s Bucket| bucket.all.iter().take(NEAR_MISSES_MAX);
+        let mut ranks: Vec<u32> = met.flat_map(first).copied().collect();
+        ranks.sort_unstable();
+        ranks.truncate(NEAR_MISSES_MAX);
+        let miss = |rank: u32| {
+            let error = failed.iter().find(|(failed, _)| *failed == rank);
+            let error = error.map(|(_, error)| error.clone());
+            Some(NearMiss { strategy: self.strategy(rank)?, error })
+        };
+        ranks.into_iter().filter_map(miss).collect()
+    }
+
+    pub(super) fn strategy(&self, rank: u32) -> Option<&Strategy> {
+        self.strategies().get(usize::try_from(rank).ok()?)
+    }
+}
+
+impl Strategy {
+    /// Whether its pattern holds for what its bucket selected, the index having
+    /// found it there.
+    fn pattern_holds(&self, selected: &Selected<'_>) -> bool {
+        self.certainty == Certainty::Matches
+            || self.pattern.as_ref().is_none_or(|pattern| pattern.holds(selected))
     }
 }
 
@@ -134,6 +196,9 @@ struct Matches<'s> {
     /// Others of the winner's priority.
     equals: Vec<&'s Strategy>,
     beside: Vec<&'s Strategy>,
+    /// Ranks of those whose condition could not be evaluated, and why.
+    failed: Vec<(u32, String)>,
+    /// Filled when nothing matches.
     near: Vec<NearMiss<'s>>,
 }
 
@@ -153,16 +218,14 @@ impl<'s> Matches<'s> {
             self.equals.push(strategy);
         }
     }
-
-    fn miss(&mut self, strategy: &'s Strategy, error: Option<String>) {
-        if self.near.len() < NEAR_MISSES_MAX {
-            self.near.push(NearMiss { strategy, error });
-        }
-    }
 }
 
 /// Draws one of `first` and `equals` by weight and the event's key.
-fn draw<'s>(first: &'s Strategy, equals: &[&'s Strategy], event: &Event<'_>) -> &'s Strategy {
+pub(super) fn draw<'s>(
+    first: &'s Strategy,
+    equals: &[&'s Strategy],
+    event: &Event<'_>,
+) -> &'s Strategy {
     if equals.is_empty() {
         return first;
     }
@@ -179,18 +242,18 @@ fn draw<'s>(first: &'s Strategy, equals: &[&'s Strategy], event: &Event<'_>) -> 
 }
 
 /// The event as expressions see it, made when the first of them asks.
-struct Facts<'e> {
+pub(super) struct Facts<'e> {
     event: &'e Event<'e>,
     attributes: Option<Result<Value, String>>,
     whole: Option<Result<Value, String>>,
 }
 
 impl<'e> Facts<'e> {
-    fn new(event: &'e Event<'e>) -> Self {
+    pub fn new(event: &'e Event<'e>) -> Self {
         Self { event, attributes: None, whole: None }
     }
 
-    fn condition(&mut self, strategy: &Strategy) -> Result<bool, String> {
+    pub fn condition(&mut self, strategy: &Strategy) -> Result<bool, String> {
         let Some(when) = &strategy.when else { return Ok(true) };
         let scope = Scope::new().with("event", self.seen_by(when)?);
         when.evaluate_bool(&scope).map_err(|error| error.to_string())

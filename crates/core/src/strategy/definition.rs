@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// Most strategies in one set: an index of this size still fits in memory
 /// many times over; a larger bundle is refused.
@@ -15,6 +16,9 @@ pub const PATTERN_TOKENS_MAX: usize = 16;
 pub const VARIABLES_MAX: usize = 64;
 /// Largest weight: with [`STRATEGIES_MAX`] the sum stays far below 2⁶⁴.
 pub const WEIGHT_MAX: u32 = 1_000_000;
+/// Highest score of strategies that no index finds, among those that one event
+/// can meet: about 64 conditions in CEL, some 40 µs. A unit is one comparison.
+pub const SCORE_MAX: u64 = 4_096;
 /// The tenant scope that stands for every tenant.
 pub const TENANT_ANY: &str = "*";
 
@@ -32,7 +36,11 @@ pub struct StrategyDefinition {
     /// Type pattern: exact (`plugin.job.completed`), `*` for one token
     /// (`plugin.job.*`), `>` at the end for one or more (`plugin.>`).
     pub on: String,
-    /// Condition in CEL over `event`; holds when absent.
+    /// What the event must say, as an event pattern; matches when absent.
+    #[serde(default, rename = "match", skip_serializing_if = "Option::is_none")]
+    pub pattern: Option<Value>,
+    /// Condition in CEL over `event`, for events that the pattern matches; holds
+    /// when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub when: Option<String>,
     /// The highest wins.

@@ -89,7 +89,7 @@ fn any_definition() -> impl Strategy<Value = StrategyDefinition> {
 proptest! {
     #[test]
     fn the_index_decides_as_a_scan_of_everything_does(
-        mut definitions in vec(any_definition(), 0..120),
+        mut definitions in vec(any_definition(), 0..60),
         kind in vec(select(vec!["a", "b", "c"]), 1..5),
         n in 0..4_i64,
         id in 0..1_000_u32,

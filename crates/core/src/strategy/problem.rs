@@ -4,7 +4,7 @@ use thiserror::Error;
 
 /// One thing wrong with one definition.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("strategy `{strategy}`, `{field}`: {kind}")]
+#[error("strategy `{strategy}`, `{field}`: {kind}{}", in_brackets(.kind.hint()))]
 pub struct StrategyProblem {
     /// Place of the definition in the bundle, from 0.
     pub index: usize,
@@ -46,6 +46,28 @@ pub enum StrategyProblemKind {
         /// Which rule it breaks.
         why: &'static str,
     },
+    /// An event pattern outside its syntax or limits.
+    #[error("{message}")]
+    BadMatch {
+        /// What is wrong.
+        message: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
+    /// Too many strategies that have to be tried for each event of a type.
+    #[error(
+        "{count} strategies for `{on}` have to be tried for every event; with others that one event can meet they score {score}, the limit is {limit}"
+    )]
+    TooCostly {
+        /// The type pattern with the largest share.
+        on: String,
+        /// How many strategies of it there are.
+        count: usize,
+        /// The score of all that one event can meet.
+        score: u64,
+        /// How high it may be.
+        limit: u64,
+    },
     /// A weight outside its range.
     #[error("the weight is {0}; use 1 to 1000000, or take the strategy out of the bundle")]
     BadWeight(u32),
@@ -84,4 +106,34 @@ pub enum StrategyProblemKind {
     /// An expression that refers to more than the event.
     #[error("`{0}` is not known here; an expression of a strategy can refer to `event` only")]
     UnknownReference(String),
+}
+
+impl StrategyProblemKind {
+    /// What to do about it, where the text does not say so.
+    #[must_use]
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::BadMatch { hint, .. } => hint.as_deref(),
+            Self::TooCostly { .. } => Some(TOO_COSTLY_HINT),
+            Self::TooMany { .. }
+            | Self::BadName(_)
+            | Self::BadVersion
+            | Self::BadTenant(_)
+            | Self::BadPattern { .. }
+            | Self::BadWeight(_)
+            | Self::DuplicateName { .. }
+            | Self::BadWorkflowVersion(_)
+            | Self::TooManyVariables { .. }
+            | Self::BadVariableName(_)
+            | Self::FanOutOfNothing
+            | Self::BadExpression(_)
+            | Self::UnknownReference(_) => None,
+        }
+    }
+}
+
+const TOO_COSTLY_HINT: &str = "give them a `match` with a value, a `prefix`, a `suffix` or a `numeric` range, or a type of their own";
+
+fn in_brackets(hint: Option<&str>) -> String {
+    hint.map(|hint| format!(" ({hint})")).unwrap_or_default()
 }

@@ -27,6 +27,7 @@ pub(super) fn definition(name: &str, on: &str) -> StrategyDefinition {
         version: 1,
         tenant: TENANT_ANY.to_owned(),
         on: on.to_owned(),
+        pattern: None,
         when: None,
         priority: 0,
         weight: 1,
