@@ -105,9 +105,10 @@ async fn wait_for_definitions(
 
 fn is_known(snapshot: &Snapshot, event: &MatchedEvent) -> bool {
     match &event.outcome {
-        MatchOutcome::Start { chosen, .. } => chosen
-            .iter()
-            .all(|chosen| snapshot.workflow(&chosen.workflow, &chosen.workflow_version).is_some()),
+        MatchOutcome::Start { chosen, .. } => chosen.iter().all(|chosen| {
+            let (name, version) = (&chosen.workflow, &chosen.workflow_version);
+            snapshot.workflow(name, version).is_some() || snapshot.is_unusable(name, version)
+        }),
         MatchOutcome::Ignored { .. }
         | MatchOutcome::Unmatched { .. }
         | MatchOutcome::Rejected(_) => true,

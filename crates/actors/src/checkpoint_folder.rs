@@ -6,18 +6,19 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use fermata_core::identity::PartitionId;
 use tokio::io::AsyncWriteExt as _;
-use tokio::sync::{Mutex, OwnedRwLockReadGuard, RwLock};
+use tokio::sync::{Mutex as AsyncMutex, OwnedRwLockReadGuard, RwLock};
 
 /// The folder with one file per partition.
 #[derive(Debug)]
 pub struct CheckpointFolder {
     path: PathBuf,
-    /// Entries that the newest file written here covers.
-    written: Mutex<BTreeMap<PartitionId, u64>>,
+    /// For each partition its file's lock, and the entries that the newest note
+    /// written here covers.
+    written: Mutex<BTreeMap<PartitionId, Arc<AsyncMutex<u64>>>>,
     /// Shared by those who still have something to store.
     storing: Arc<RwLock<()>>,
 }
@@ -57,7 +58,7 @@ impl CheckpointFolder {
         }
     }
 
-    /// Writes a checkpoint of `size` entries, unless a larger one was written;
+    /// Writes a checkpoint of `size` entries, unless one as large was written;
     /// after a power cut the file is the old one or the new one.
     ///
     /// # Errors
@@ -73,8 +74,9 @@ impl CheckpointFolder {
         size: u64,
         note: &[u8],
     ) -> Result<(), std::io::Error> {
-        let mut written = self.written.lock().await;
-        if written.get(&partition).is_some_and(|newest| *newest > size) {
+        let newest = self.newest(partition);
+        let mut newest = newest.lock().await;
+        if *newest >= size {
             return Ok(());
         }
         let path = self.file(partition);
@@ -84,12 +86,18 @@ impl CheckpointFolder {
         file.sync_all().await?;
         tokio::fs::rename(&next, &path).await?;
         tokio::fs::File::open(&self.path).await?.sync_all().await?;
-        written.insert(partition, size);
+        *newest = size;
         Ok(())
     }
 
-    /// Held by a task while it may still store a checkpoint; nothing once the
-    /// process ends.
+    fn newest(&self, partition: PartitionId) -> Arc<AsyncMutex<u64>> {
+        // Nobody panics while holding it.
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        written.entry(partition).or_default().clone()
+    }
+
+    /// Held by a task while it may still store a checkpoint; nothing while the
+    /// end of the process waits for those.
     pub(crate) fn begin_storing(&self) -> Option<OwnedRwLockReadGuard<()>> {
         self.storing.clone().try_read_owned().ok()
     }

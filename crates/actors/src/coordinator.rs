@@ -201,12 +201,16 @@ impl Actor for Coordinator {
         }
     }
 
-    /// What was reported and not committed goes with the state, see there.
+    /// What was reported and not committed goes to the commands, while the runner
+    /// that takes it there still lives.
     async fn post_stop(
         &self,
         _myself: ActorRef<CoordinatorMessage>,
         state: &mut CoordinatorState,
     ) -> Result<(), ActorProcessingErr> {
+        // The state itself is dropped only when the supervisor has looked at it.
+        state.end_owner();
+        state.detach();
         state.auditor.stop(None);
         Ok(())
     }

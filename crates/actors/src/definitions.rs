@@ -1,7 +1,7 @@
 //! Active definitions as every process sees them: the projection of the control
 //! partition, watched, compiled once per change.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,6 +28,10 @@ pub const PLAN_READS_MAX: u32 = 4;
 
 /// How long one read of a plan may take; one whose parts are gone never ends.
 pub const PLAN_READ_LIMIT: Duration = Duration::from_secs(10);
+
+/// Pause before definitions are compiled again of which some plan could not be
+/// used. Default 10 s: a read of a missing plan takes about one.
+const UNUSABLE_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
 /// Pause before a plan is read again.
 const PLAN_AGAIN_AFTER: Duration = Duration::from_millis(250);
@@ -196,6 +200,8 @@ pub struct Snapshot {
     /// Which event starts what.
     pub strategies: StrategySet,
     workflows: HashMap<Arc<str>, Versions>,
+    /// Versions whose plans cannot be used: what starts them is rejected at once.
+    unusable: HashSet<(Arc<str>, Arc<str>)>,
 }
 
 /// A workflow's plans by version.
@@ -206,6 +212,13 @@ impl Snapshot {
     #[must_use]
     pub fn workflow(&self, name: &str, version: &str) -> Option<&(Digest, Arc<Executable>)> {
         self.workflows.get(name)?.get(version)
+    }
+
+    /// Whether the version is defined and its plan cannot be used, so that
+    /// waiting for it is of no use.
+    #[must_use]
+    pub fn is_unusable(&self, name: &Arc<str>, version: &Arc<str>) -> bool {
+        !self.unusable.is_empty() && self.unusable.contains(&(name.clone(), version.clone()))
     }
 }
 
@@ -238,33 +251,49 @@ async fn follow(
 ) -> Result<(), StoreError> {
     let mut watch = store.watch(ACTIVE_KEY).await?;
     let mut warned = false;
+    // What was read last, if some of its plans could not be used.
+    let mut incomplete = None;
     loop {
-        let change = tokio::select! {
-            change = watch.next() => change?,
+        let read = tokio::select! {
+            change = watch.next() => match change? {
+                None => return Ok(()),
+                Some(DefinitionChange::Removed { .. }) => Err("they were removed".to_owned()),
+                Some(DefinitionChange::Put(stored)) => Ok(stored.value),
+            },
+            Some(again) = later(incomplete.clone()) => Ok(again),
             () = sender.closed() => return Ok(()),
         };
-        let problem = match change {
-            None => return Ok(()),
-            Some(DefinitionChange::Removed { .. }) => "they were removed".to_owned(),
-            Some(DefinitionChange::Put(stored)) => match compile(&stored.value, plans).await {
-                Ok(snapshot) => {
-                    warned = false;
-                    // Put there again, they are what they were.
-                    let is_new = snapshot.revision != sender.borrow().revision;
-                    if is_new {
-                        tracing::info!(revision = snapshot.revision, "definitions are active");
-                    }
-                    sender.send_replace(Arc::new(snapshot));
-                    continue;
-                }
-                Err(problem) => problem,
-            },
+        let compiled = match read {
+            Ok(bytes) => compile(&bytes, plans).await.map(|snapshot| (snapshot, bytes)),
+            Err(problem) => Err(problem),
         };
-        // One warning for a flood of garbage.
-        if !std::mem::replace(&mut warned, true) {
-            tracing::warn!(problem, "the projected definitions cannot be used; the old ones stay");
+        match compiled {
+            Ok((snapshot, bytes)) => {
+                warned = false;
+                incomplete = (!snapshot.unusable.is_empty()).then_some(bytes);
+                // Put there again, they are what they were.
+                let is_new = snapshot.revision != sender.borrow().revision;
+                if is_new {
+                    tracing::info!(revision = snapshot.revision, "definitions are active");
+                }
+                sender.send_replace(Arc::new(snapshot));
+            }
+            // One warning for a flood of garbage.
+            Err(problem) if !std::mem::replace(&mut warned, true) => {
+                tracing::warn!(
+                    problem,
+                    "the projected definitions cannot be used; the old ones stay"
+                );
+            }
+            Err(_) => {}
         }
     }
+}
+
+/// What is to be compiled again, when it is time.
+async fn later<T>(incomplete: Option<T>) -> Option<T> {
+    tokio::time::sleep(UNUSABLE_AGAIN_AFTER).await;
+    incomplete
 }
 
 async fn compile(bytes: &[u8], plans: &Plans) -> Result<Snapshot, String> {
@@ -279,15 +308,17 @@ async fn compile(bytes: &[u8], plans: &Plans) -> Result<Snapshot, String> {
     let strategies = StrategySet::compile(strategies)
         .map_err(|problems| problems.first().map_or_else(String::new, ToString::to_string))?;
     let mut snapshot =
-        Snapshot { revision: definitions.revision, strategies, workflows: HashMap::new() };
+        Snapshot { revision: definitions.revision, strategies, ..Snapshot::default() };
     for WorkflowEntry { name, version, plan } in definitions.workflows {
         match plans.fetch(plan).await {
             Ok(executable) => {
                 snapshot.workflows.entry(name).or_default().insert(version, (plan, executable));
             }
-            // The others are no worse for it; what starts this one is rejected.
+            // The others are no worse for it: what starts this one is rejected
+            // without waiting, until a later read finds the plan.
             Err(error) => {
                 tracing::error!(workflow = &*name, version = &*version, %error, "the plan of a workflow cannot be used");
+                snapshot.unusable.insert((name, version));
             }
         }
     }

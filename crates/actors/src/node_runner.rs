@@ -221,6 +221,7 @@ impl NodeRunner {
         let (executors, turns, myself) =
             (self.executors.clone(), self.turns.clone(), myself.clone());
         let (run, node, number) = (attempt.run, attempt.node.clone(), attempt.attempt);
+        let tenant = attempt.tenant.clone();
         let start = Arc::<Start>::default();
         let begins = start.clone();
         let task = tokio::spawn(async move {
@@ -234,7 +235,7 @@ impl NodeRunner {
             let _ = myself.cast(NodeRunnerMessage::Ended(report_of(&attempt, outcome)));
         });
         let task = task.abort_handle();
-        state.running.add(run, RunningAttempt { node, attempt: number, start, task });
+        state.running.add(run, RunningAttempt { tenant, node, attempt: number, start, task });
     }
 
     fn deliver(
@@ -325,7 +326,7 @@ fn withdraw(partition: PartitionId, state: &mut NodeRunnerState) {
 }
 
 fn abort(run: RunId, state: &mut NodeRunnerState, myself: &ActorRef<NodeRunnerMessage>) {
-    for RunningAttempt { node, attempt, task, .. } in state.running.take(run) {
+    for RunningAttempt { tenant, node, attempt, task, .. } in state.running.take(run) {
         // A task that has ended has reported already.
         if task.is_finished() {
             continue;
@@ -335,8 +336,8 @@ fn abort(run: RunId, state: &mut NodeRunnerState, myself: &ActorRef<NodeRunnerMe
         let partition = run.partition();
         tracing::debug!(%partition, %run, node = &*node, attempt, "an attempt is stopped: its run is closing");
         let outcome = Outcome::Failed { class: FailureClass::Cancelled, detail };
-        // The run is closing, so the partition knows whose it is.
-        let report = AttemptReport { run, node, activation: 1, attempt, tenant: None, outcome };
+        let tenant = Some(tenant);
+        let report = AttemptReport { run, node, activation: 1, attempt, tenant, outcome };
         let _ = myself.cast(NodeRunnerMessage::Ended(report));
     }
 }

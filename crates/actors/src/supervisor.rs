@@ -317,14 +317,13 @@ impl Supervisor {
         let intake = std::mem::take(&mut state.intake);
         let coordinators = state.partitions.coordinators().cloned().collect::<Vec<_>>();
         let (runner, keeper) = (state.runner.clone(), state.keeper.clone());
-        let (publisher, broker) = (self.ports.publisher.clone(), self.ports.broker.clone());
+        let broker = self.ports.broker.clone();
         async move {
             intake.drain(DRAIN_LIMIT).await;
             join_all(coordinators.iter().map(drain_coordinator)).await;
             if let Some(runner) = runner {
                 let _ = runner.drain_and_wait(Some(DRAIN_LIMIT)).await;
             }
-            publisher.flush().await;
             let _ = tokio::time::timeout(DRAIN_LIMIT, broker.flush()).await;
             if let Some(keeper) = keeper {
                 let _ = keeper.call(LeaseKeeperMessage::Leave, Some(DRAIN_LIMIT)).await;
@@ -338,6 +337,10 @@ impl Supervisor {
 /// Strikes an actor off; tells what it was, unless another has taken its place.
 fn forget(actor: &ActorCell, state: &mut SupervisorState) -> Option<Child> {
     let child = state.names.remove(&actor.get_id())?;
+    // Its stages begin anew together, once.
+    if child == Child::Intake {
+        state.names.retain(|_, other| *other != Child::Intake);
+    }
     let is_present = match child {
         Child::Coordinator(partition) => state.partitions.ended(partition, actor.get_id()),
         Child::Intake | Child::NodeRunner | Child::LeaseKeeper => true,

@@ -104,6 +104,8 @@ pub struct Owner {
     reports_waiting: VecDeque<Report>,
     /// Where COMMANDS ended at the takeover.
     commands_end: Option<u64>,
+    /// Reports that waited when that was known, and still do.
+    reports_ahead: usize,
     lease_until_ms: u64,
     journal_waiting: VecDeque<Message>,
     journal_end: Option<u64>,
@@ -175,6 +177,7 @@ impl Owner {
             turn: turn::Turn::default(),
             reports_waiting: VecDeque::new(),
             commands_end: None,
+            reports_ahead: 0,
             lease_until_ms: 0,
             journal_waiting: VecDeque::new(),
             journal_end: None,
@@ -211,7 +214,8 @@ impl Owner {
         self.phase == Phase::Replaying && !self.plans.is_awaited()
     }
 
-    /// Whether everything decided is committed and nothing waits.
+    /// Whether everything decided is committed and no command waits. Reports may:
+    /// they are carried over.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
         !self.append.is_busy()
@@ -271,7 +275,10 @@ impl Owner {
             Input::Commands(message) => self.take_commands(message, now, outputs),
             Input::Report(report) => self.reports_waiting.push_back(report),
             Input::CommandsEnd { last_sequence } => {
-                self.commands_end.get_or_insert(last_sequence);
+                if self.commands_end.is_none() {
+                    self.commands_end = Some(last_sequence);
+                    self.reports_ahead = self.reports_waiting.len();
+                }
             }
             Input::Plan(digest, plan) => self.take_plan(digest, plan, now, outputs),
             Input::LeaseUntil(until_ms) => self.lease_until_ms = self.lease_until_ms.max(until_ms),

@@ -10,7 +10,7 @@ mod fixtures;
 
 use std::path::PathBuf;
 
-use fermata_core::record::{Kind, Record};
+use fermata_core::record::{Body, Kind, Record};
 use fermata_wire::audit::{AuditFrame, AuditFrameBuilder, Entries, Entry};
 use fermata_wire::commands::{CommandFrame, CommandFrameBuilder};
 use fermata_wire::dead::DeadLetter;
@@ -67,15 +67,45 @@ fn every_record_kind_keeps_its_bytes() {
     for kind in Kind::ALL {
         let record = fixtures::record(*kind);
         assert_eq!(record.body.kind(), *kind);
-
-        let bytes =
-            golden(&format!("record.{}", kind.as_str()), &frame_of(std::slice::from_ref(&record)));
-
-        let frame = JournalFrame::decode(&bytes).expect("a frame");
-        let (header, decoded) = frame.records[0].open().expect("a record");
-        assert_eq!(header, record.header(FIRST_INDEX, HEAD.time));
-        assert_eq!(decoded, record);
+        keeps_its_bytes(&format!("record.{}", kind.as_str()), &record);
     }
+}
+
+#[test]
+fn every_record_of_a_replay_keeps_its_bytes() {
+    for (kind, record) in records_of_replays() {
+        keeps_its_bytes(&format!("record.{}.replay", kind.as_str()), &record);
+    }
+}
+
+/// Records that name the replay which they answer.
+fn records_of_replays() -> Vec<(Kind, Record)> {
+    let of_replay = |kind: &Kind| {
+        let mut record = fixtures::record(*kind);
+        let replay = if let Body::EventIgnored(body) = &mut record.body {
+            &mut body.replay
+        } else if let Body::EventUnmatched(body) = &mut record.body {
+            &mut body.replay
+        } else if let Body::EventRejected(body) = &mut record.body {
+            &mut body.replay
+        } else if let Body::EventRepeated(body) = &mut record.body {
+            &mut body.replay
+        } else {
+            return None;
+        };
+        *replay = Some(fixtures::ID);
+        Some((*kind, record))
+    };
+    Kind::ALL.iter().filter_map(of_replay).collect()
+}
+
+fn keeps_its_bytes(name: &str, record: &Record) {
+    let bytes = golden(name, &frame_of(std::slice::from_ref(record)));
+
+    let frame = JournalFrame::decode(&bytes).expect("a frame");
+    let (header, decoded) = frame.records.first().expect("one").open().expect("a record");
+    assert_eq!(header, record.header(FIRST_INDEX, HEAD.time));
+    assert_eq!(decoded, *record);
 }
 
 #[test]
@@ -95,7 +125,7 @@ fn a_journal_frame_keeps_its_bytes() {
 #[test]
 fn a_command_frame_keeps_its_bytes_however_it_is_built() {
     for (name, frame) in
-        [("commands", fixtures::commands()), ("commands.case", fixtures::case_commands())]
+        [("commands", fixtures::commands()), ("commands.younger", fixtures::younger_commands())]
     {
         let bytes = golden(name, &frame.encode().expect("a frame"));
 

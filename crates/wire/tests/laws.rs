@@ -53,7 +53,7 @@ fn sound(kind: MessageKind) -> Vec<u8> {
         MessageKind::Matched => fixtures::matched().encode(),
         MessageKind::Commands => {
             let mut frame = fixtures::commands();
-            frame.commands.extend(fixtures::case_commands().commands);
+            frame.commands.extend(fixtures::younger_commands().commands);
             frame.encode()
         }
         MessageKind::Journal => {

@@ -70,6 +70,9 @@ impl Coordinator {
     /// will decide: another one, or the end of its node.
     pub(super) fn log_failure(&self, report: &AttemptReport, state: &CoordinatorState) {
         let Outcome::Failed { class, detail } = &report.outcome else { return };
+        if !tracing::enabled!(tracing::Level::WARN) {
+            return;
+        }
         let AttemptReport { run: id, node, attempt, .. } = report;
         let partition = state.owner.as_ref().map(fermata_partition::owner::Owner::partition);
         let Some((partition, run)) = partition.and_then(|found| Some((found, found.run(*id)?)))

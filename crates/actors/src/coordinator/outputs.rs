@@ -8,7 +8,7 @@ use fermata_partition::append::Send;
 use fermata_partition::owner::{HaltReason, Output, StandDown};
 use ractor::{ActorProcessingErr, ActorRef};
 
-use super::readers::{commands_end, consume, describe, replay};
+use super::readers::{commands_end, consume, describe, replay, stored_at};
 use super::state::Task;
 use super::{AGAIN_AFTER, Answer, Coordinator, CoordinatorMessage, CoordinatorState};
 use crate::auditor::{AuditorMessage, append, read_answer};
@@ -79,8 +79,7 @@ impl Coordinator {
             Output::ReadTime { sequence } => {
                 let (ports, stream) = (self.ports.clone(), self.journal_stream.clone());
                 self.ask(myself, state, async move {
-                    let message = ports.reader.read_one(&stream, sequence).await;
-                    Answer::BrokerTime(message.ok().flatten().map(|message| message.broker_time_ns))
+                    Answer::BrokerTime(stored_at(&ports, &stream, sequence).await)
                 });
             }
             Output::Replay { from } => {

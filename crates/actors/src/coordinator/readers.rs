@@ -9,6 +9,7 @@ use ractor::ActorRef;
 use tokio::sync::oneshot;
 
 use super::{AGAIN_AFTER, Answer, Coordinator, CoordinatorMessage};
+use crate::ports::Ports;
 
 /// Messages handed over at once while replaying.
 const REPLAY_BATCH: usize = 256;
@@ -16,9 +17,13 @@ const REPLAY_BATCH: usize = 256;
 /// Messages of commands handed over at once.
 const COMMANDS_BATCH: usize = 32;
 
+/// Tries to learn when the broker stored the takeover: with the pause between
+/// them, at least five minutes. After that only commands tell the broker's time.
+const STORED_AT_TRIES_MAX: u32 = 1_500;
+
 /// What tasks that read streams need.
 pub(super) struct Reader {
-    pub(super) ports: crate::ports::Ports,
+    pub(super) ports: Ports,
     pub(super) journal_stream: String,
     pub(super) commands_stream: String,
 }
@@ -31,6 +36,23 @@ impl Coordinator {
             commands_stream: self.commands_stream.clone(),
         }
     }
+}
+
+/// When the broker stored a message of the journal; nothing when it does not
+/// say so for [`STORED_AT_TRIES_MAX`] tries.
+pub(super) async fn stored_at(ports: &Ports, stream: &str, sequence: u64) -> Option<i64> {
+    for _ in 0..STORED_AT_TRIES_MAX {
+        match ports.reader.read_one(stream, sequence).await {
+            Ok(Some(message)) => return Some(message.broker_time_ns),
+            // A server that is behind does not have it yet.
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(stream, sequence, %error, "the broker's time is not known yet")
+            }
+        }
+        tokio::time::sleep(AGAIN_AFTER).await;
+    }
+    None
 }
 
 /// Where the commands end now.

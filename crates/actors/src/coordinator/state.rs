@@ -148,8 +148,8 @@ impl CoordinatorState {
 }
 
 impl Drop for CoordinatorState {
-    /// However the coordinator ends, nothing that was reported to it is lost:
-    /// what is carried is published when its value is dropped.
+    /// When the coordinator is killed or panics there is no `post_stop`; what is
+    /// carried is published when its value is dropped.
     fn drop(&mut self) {
         if let Some(owner) = &mut self.owner {
             self.carried.extend(owner.take_uncommitted_reports());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use fermata_core::effect::EffectKey;
-use fermata_core::identity::{PartitionId, RunId};
+use fermata_core::identity::{PartitionId, RunId, Tenant};
 use fermata_core::run::AttemptReport;
 use tokio::task::AbortHandle;
 
@@ -37,6 +37,7 @@ impl Start {
 /// One of them.
 #[derive(Debug)]
 pub(super) struct RunningAttempt {
+    pub(super) tenant: Tenant,
     pub(super) node: Arc<str>,
     pub(super) attempt: u32,
     pub(super) start: Arc<Start>,

@@ -101,7 +101,9 @@ impl Partition {
         match command.replay {
             None if self.seen.contains(source) => return,
             Some(replay) if self.commands.get(replay.as_u128()).is_some() => return,
-            Some(_) if self.commands.is_full() => return self.refuse_replay(command, out),
+            Some(_) if self.commands.len() >= self.limits.replays_max() => {
+                return self.refuse_replay(command, out);
+            }
             None | Some(_) => {}
         }
         let replay = command.replay;
@@ -147,8 +149,8 @@ impl Partition {
         self.emit(Record::of_tenant(&event.tenant, body), out);
     }
 
-    /// No further id can be kept: the replay is refused, and a copy of it is
-    /// refused again.
+    /// No further id of a replay can be kept: it is refused, and a copy of it is
+    /// refused again, as its id is not remembered.
     fn refuse_replay(&mut self, command: &EventCommand, out: &mut Decision) {
         let event = &command.event;
         let kept = self.commands.len();
@@ -156,9 +158,9 @@ impl Partition {
             event: event.clone(),
             source: command.source,
             reason: WINDOW_FULL.into(),
-            detail: format!("{kept} ids of commands are kept, the most that are allowed"),
+            detail: format!("{kept} ids of commands are kept, the most that replays may add to"),
             original: None,
-            replay: None,
+            replay: command.replay,
         };
         self.emit(Record::of_tenant(&event.tenant, body.into()), out);
     }
@@ -192,7 +194,8 @@ impl Partition {
             let first = SourcePosition { sequence: 0, index: 0 };
             let replay = command.replay;
             let body = EventRepeated { event: event.clone(), key, source, first, replay };
-            return self.emit(Record::of_tenant(&event.tenant, body.into()), out);
+            self.emit(Record::of_tenant(&event.tenant, body.into()), out);
+            return;
         }
         let body = EventStarted {
             event: event.clone(),

@@ -3,6 +3,7 @@
 use uuid::Uuid;
 
 use super::Partition;
+use super::decide::WINDOW_FULL;
 use crate::effect::DeadCommand;
 use crate::identity::{JournalTime, RunId, SourcePosition, Tenant};
 use crate::plan::NodeIndex;
@@ -46,6 +47,10 @@ impl Partition {
             }
             Body::EventIgnored(ignored) => self.decided(ignored.source, ignored.replay),
             Body::EventUnmatched(unmatched) => self.decided(unmatched.source, unmatched.replay),
+            // Refused for want of room: the replay can come again, and nothing is
+            // said of the event itself.
+            Body::EventRejected(rejected)
+                if rejected.replay.is_some() && *rejected.reason == *WINDOW_FULL => {}
             Body::EventRejected(rejected) => self.decided(rejected.source, rejected.replay),
             Body::EventRepeated(repeated) => self.decided(repeated.source, repeated.replay),
             Body::RunStarted(started) => self.start_run(record, started)?,

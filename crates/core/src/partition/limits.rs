@@ -9,9 +9,10 @@ pub struct Limits {
     /// fixed for an engine when its streams are created.
     pub key_window_ms: u64,
     /// Most keys kept at once, and most ids of commands. Default 2,000,000 each
-    /// (about 100 MB). An event or an authorised replay that would be kept
-    /// beyond it is rejected as `window_full`; a cancel or a definition is
-    /// answered so and leaves no record.
+    /// (about 100 MB). An event that would be kept beyond it is rejected as
+    /// `window_full`; a cancel or a definition is answered so and leaves no
+    /// record. Replays may take nine tenths of the ids: whoever replays very
+    /// many does not keep others from cancelling.
     pub keys_max: usize,
     /// Most attempts ordered and without outcome. Default 16,384: what the
     /// runner can hold. Ready nodes and retries beyond it wait for outcomes;
@@ -30,6 +31,14 @@ pub struct Limits {
     /// is set aside: poisoned or quarantined. With the other bounds at their
     /// defaults nothing but a command message of nearly 1 MiB does.
     pub frame_bytes_max: usize,
+}
+
+impl Limits {
+    /// Ids of commands above which no further replay is accepted.
+    #[must_use]
+    pub fn replays_max(&self) -> usize {
+        self.keys_max - self.keys_max / 10
+    }
 }
 
 impl Default for Limits {

@@ -88,15 +88,16 @@ impl Partition {
 
     /// Folds `record` and puts it into the decision. A record that would not
     /// fold is refused; if it is a run's, that run is quarantined.
-    pub(super) fn emit(&mut self, record: Record, out: &mut Decision) {
+    pub(super) fn emit(&mut self, record: Record, out: &mut Decision) -> bool {
         let Err(corrupt) = self.evolve(&record) else {
             out.push(record);
-            return;
+            return true;
         };
         let is_new = matches!(record.body, Body::RunStarted(_));
         if let Some(id) = record.run.filter(|_| !is_new && record.tenant.is_some()) {
             self.quarantine(id, &corrupt.to_string(), out);
         }
+        false
     }
 
     /// Moves ready nodes on until none is left or a bound is met, and ends the
@@ -119,15 +120,20 @@ impl Partition {
 
     pub(super) fn emit_step(&mut self, step: Step, out: &mut Decision) {
         let Some(id) = step.record.run else { return };
-        let before = out.records.len();
-        self.emit_run_record(id, step.record, out);
-        if let (Some(attempt), true) = (step.attempt, out.records.len() > before) {
+        let ordered = self.emit_run_record(id, step.record, out);
+        if let (Some(attempt), true) = (step.attempt, ordered) {
             out.effects.push(Effect::Start(attempt));
         }
     }
 
-    /// Emits a node's record; a node that failed for good closes its run.
-    pub(super) fn emit_run_record(&mut self, id: RunId, record: Record, out: &mut Decision) {
+    /// Emits a node's record, see [`Self::emit`]; a node that failed for good
+    /// closes its run.
+    pub(super) fn emit_run_record(
+        &mut self,
+        id: RunId,
+        record: Record,
+        out: &mut Decision,
+    ) -> bool {
         let failure = if let Body::NodeFailed(failed) = &record.body {
             Some((failed.class, failed.detail.clone()))
         } else if let Body::NodeUnknown(unknown) = &record.body {
@@ -136,13 +142,14 @@ impl Partition {
             None
         };
         let node = record.node.clone();
-        self.emit(record, out);
+        let folded = self.emit(record, out);
         if let (Some((class, detail)), Some(node)) = (failure, node) {
             let open = self.runs.get(&id).is_some_and(|run| *run.phase() == Phase::Open);
             if open {
                 self.close(id, EndReason::Failed { node, class, detail }, out);
             }
         }
+        folded
     }
 
     /// Closes the run: nothing new is dispatched, what runs is told to stop.

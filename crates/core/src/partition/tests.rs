@@ -181,3 +181,36 @@ fn the_first_outcome_of_a_case_is_recorded_whoever_brings_it() {
     let kinds = out.records.iter().map(|record| record.body.kind()).collect::<Vec<_>>();
     assert_eq!(kinds, [Kind::CaseNotified]);
 }
+
+#[test]
+fn a_replay_that_finds_no_room_says_nothing_of_its_event_and_leaves_room_for_others() {
+    let limits = Limits { keys_max: 10, ..Limits::default() };
+    let mut partition = partition(limits);
+    let mut out = Decision::default();
+    for id in 1..=10 {
+        let replay = Some(Uuid::from_u128(id));
+        partition
+            .decide(&event(id as u64, replay, Verdict::Ignored { strategy: "a".into() }), &mut out);
+    }
+    let refused = out.records.last().cloned().expect("a record");
+    out.records.clear();
+
+    partition.decide(&event(10, None, start()), &mut out);
+    let run = RunId::new(
+        PartitionId(0),
+        &tenant(),
+        7,
+        SourcePosition { sequence: 7, index: 0 },
+        "a",
+        None,
+    );
+    partition.decide(&cancel(99, run), &mut out);
+
+    let Body::EventRejected(rejected) = refused.body else { panic!("{refused:?}") };
+    assert_eq!((&*rejected.reason, rejected.replay), ("window_full", Some(Uuid::from_u128(10))));
+    let kinds = out.records.iter().map(|record| record.body.kind()).collect::<Vec<_>>();
+    assert!(
+        kinds.contains(&Kind::EventStarted) && kinds.contains(&Kind::CancelAnswered),
+        "{kinds:?}"
+    );
+}

@@ -53,6 +53,7 @@ impl Owner {
         match source {
             Source::Reports => {
                 let Some(report) = self.reports_waiting.pop_front() else { return false };
+                self.reports_ahead = self.reports_ahead.saturating_sub(1);
                 self.decide_report(report, now, outputs);
             }
             Source::Timers => {
@@ -91,15 +92,16 @@ impl Owner {
     }
 
     /// People are told again at once; attempts are ordered again only when every
-    /// command is decided that was stored before the takeover, since among those
-    /// may be the outcome of an attempt that looks lost.
+    /// command is decided that was stored before the takeover, and every report
+    /// that had come by then, since among those may be the outcome of an attempt
+    /// that looks lost.
     fn decide_lost(&mut self, now: Now, outputs: &mut Vec<Output>) -> bool {
         if let Some(untold) = self.untold.pop_front() {
             return self
                 .decide(None, now, outputs, |partition, out| partition.tell_again(untold, out));
         }
         let consumed = self.fold.partition().position().sequence;
-        if self.commands_end.is_none_or(|end| consumed < end) {
+        if self.reports_ahead > 0 || self.commands_end.is_none_or(|end| consumed < end) {
             return false;
         }
         let Some(lost) = self.lost.pop_front() else { return false };

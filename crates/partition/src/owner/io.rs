@@ -65,7 +65,8 @@ pub enum Output {
         later: bool,
     },
     /// Read when the broker stored this journal message, and answer with
-    /// [`Input::BrokerTime`]; no answer does no harm.
+    /// [`Input::BrokerTime`]. Until it is answered, or commands come, journal
+    /// time lags by how long the partition had no owner.
     ReadTime {
         /// Its sequence.
         sequence: u64,
