@@ -56,7 +56,8 @@ def nextest(selection, binary):
     # The workspace is always built whole and a part picked by filter: building one package
     # alone would unify features differently and compile its dependencies again.
     common = ["--cargo-profile", "release", "--workspace", "--locked", *selection]
-    common += ["-E", f"binary_id({binary})"] if binary else []
+    # Only the target that is wanted: the features would have all others compiled again.
+    common += ["--test", binary.split("::")[-1], "-E", f"binary_id({binary})"] if binary else []
     listing = ["cargo", "nextest", "list", "--message-format", "json", *common]
     print("+ " + " ".join(listing), flush=True)
     answer = subprocess.run(listing, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
