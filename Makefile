@@ -13,8 +13,7 @@ ifdef CARGO_TARGET_DIR
 export CARGO_TARGET_DIR := $(TARGET_DIR)
 endif
 export FERMATA_TOOLS_DIR ?= $(TARGET_DIR)/tools
-# The program that tests start and kill.
-export FERMATA_PROGRAM := $(TARGET_DIR)/release/fermata
+FERMATA := $(TARGET_DIR)/release/fermata
 
 PYTHON ?= python3
 FERMATA_BENCH := $(TARGET_DIR)/release/fermata-bench
@@ -44,7 +43,7 @@ build: ## build everything
 
 .PHONY: demo
 demo: tools build ## run the demonstration: a broker, the engine, a plugin, and some 200 events
-	@$(WITH_SERVER) $(FERMATA_PROGRAM) demo
+	@$(WITH_SERVER) $(FERMATA) demo
 
 .PHONY: test
 test: tools build ## run the tests, those against a real nats-server included
@@ -53,7 +52,7 @@ test: tools build ## run the tests, those against a real nats-server included
 .PHONY: fault
 fault: tools build ## run the long fault tests: kills, pauses and garbage against a real nats-server
 	@$(WITH_SERVER) FAULT_SECONDS=$(FAULT_SECONDS) $(PYTHON) scripts/run_tests.py fault \
-		--features fermata-tests/fault --binary fermata-tests::fault
+		--binary fermata-tests::fault
 
 .PHONY: mutants
 mutants: tools ## break the rules one by one and check that the tests notice
@@ -74,7 +73,8 @@ fmt: ## format the code
 .PHONY: lint
 lint: ## check format, clippy and documentation, warnings denied
 	cargo fmt --all --check
-	cargo clippy --release --workspace --all-targets --all-features --locked -- -D warnings
+	cargo clippy --release --workspace --all-targets --locked -- -D warnings
+	cargo clippy --release --workspace --test fault --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps --locked
 	if command -v cargo-deny >/dev/null; then cargo deny --locked check bans licenses sources; fi
 
@@ -85,12 +85,12 @@ dependencies: ## check which crate depends on which
 
 .PHONY: schemas
 schemas: build ## write the published schemas anew
-	$(FERMATA_PROGRAM) schema --out schemas
+	$(FERMATA) schema --out schemas
 
 .PHONY: schemas-check
 schemas-check: build ## check that the published schemas are those of the code
 	rm -rf $(TARGET_DIR)/schemas-check
-	$(FERMATA_PROGRAM) schema --out $(TARGET_DIR)/schemas-check
+	$(FERMATA) schema --out $(TARGET_DIR)/schemas-check
 	diff -ru schemas $(TARGET_DIR)/schemas-check || { echo "schemas/ is behind the code; run \`make schemas\`" >&2; exit 1; }
 
 .PHONY: ci

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Runs tests by cargo-nextest, or by cargo where that is missing, and judges what was skipped.
 
-    run_tests.py SUITE [--features F] [--binary PACKAGE::TEST]   run; ends with 1 on a failure
-    run_tests.py --report                                        print the summaries of the last runs
+    run_tests.py SUITE [--binary PACKAGE::TEST]   run; ends with 1 on a failure
+    run_tests.py --report                         print the summaries of the last runs
 
 SUITE names the summary that is kept in the target folder for --report. Every skipped test
 must stand in tests/allowed-skips.txt, or the run fails.
@@ -52,11 +52,10 @@ def has_nextest():
     return answer.returncode == 0
 
 
-def nextest(selection, binary):
+def nextest(binary):
     # The workspace is always built whole and a part picked by filter: building one package
     # alone would unify features differently and compile its dependencies again.
-    common = ["--cargo-profile", "release", "--workspace", "--locked", *selection]
-    # Only the target that is wanted: the features would have all others compiled again.
+    common = ["--cargo-profile", "release", "--workspace", "--locked"]
     common += ["--test", binary.split("::")[-1], "-E", f"binary_id({binary})"] if binary else []
     listing = ["cargo", "nextest", "list", "--message-format", "json", *common]
     print("+ " + " ".join(listing), flush=True)
@@ -80,8 +79,8 @@ def nextest(selection, binary):
     return code, int(summary[1]), skipped, summary[0].strip()
 
 
-def cargo_test(selection, binary, *what):
-    command = ["cargo", "test", "--release", "--locked", "--no-fail-fast", *selection, *what]
+def cargo_test(binary, *what):
+    command = ["cargo", "test", "--release", "--locked", "--no-fail-fast", *what]
     if binary:
         command += ["--workspace", "--test", binary.split("::")[-1]]
     elif not what:
@@ -132,19 +131,18 @@ def main(arguments):
         return report()
     suite, *rest = arguments or [""]
     options = dict(zip(rest[::2], rest[1::2]))
-    if not re.fullmatch(r"[a-z-]+", suite) or len(rest) % 2 or options.keys() - {"--features", "--binary"}:
+    if not re.fullmatch(r"[a-z-]+", suite) or len(rest) % 2 or options.keys() - {"--binary"}:
         fail(f"unknown arguments {arguments}; see the top of {__file__}")
     binary = options.get("--binary")
-    selection = ["--features", options["--features"]] if "--features" in options else []
     SUMMARIES.mkdir(parents=True, exist_ok=True)
     kept = SUMMARIES / f"{suite}.txt"
     kept.unlink(missing_ok=True)
 
     runner = nextest if has_nextest() else cargo_test
-    code, ran, skipped, summary = runner(selection, binary)
+    code, ran, skipped, summary = runner(binary)
     if not binary:
         # cargo-nextest does not run the examples in the documentation.
-        doc_code, doc_ran, doc_skipped, _ = cargo_test(selection, None, "--doc", "--workspace")
+        doc_code, doc_ran, doc_skipped, _ = cargo_test(None, "--doc", "--workspace")
         code, skipped = code or doc_code, skipped + doc_skipped
         summary += f"\n{suite}: {doc_ran} examples in the documentation run"
 

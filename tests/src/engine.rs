@@ -9,6 +9,8 @@ use fermata_audit::Signer;
 use fermata_executors::ExecutorsConfig;
 use fermata_jetstream::Topology;
 
+use crate::TestBroker;
+
 /// Name of every engine under test: what checkpoints begin with.
 pub const ENGINE_NAME: &str = "engine-under-test";
 
@@ -81,6 +83,26 @@ impl TestEngine {
         };
         Engine::start(config).await.expect("the engine starts")
     }
+}
+
+/// Starts a worker for each role, which so run apart; whoever owns partitions
+/// comes first.
+///
+/// # Panics
+///
+/// When one does not start.
+pub async fn start_apart(broker: &TestBroker) -> Vec<Engine> {
+    let mut workers = Vec::new();
+    for (role, name) in [
+        (Role::Coordinator, "coordinator"),
+        (Role::Builder, "builder"),
+        (Role::Matcher, "matcher"),
+        (Role::Listener, "listener"),
+    ] {
+        let worker = TestEngine::at(broker.url()).named(name).with_roles([role]);
+        workers.push(worker.start(broker.folder()).await);
+    }
+    workers
 }
 
 /// The key that every engine under test signs with.

@@ -16,6 +16,7 @@ use fermata_jetstream::{
     StreamReader,
 };
 use fermata_partition::fold::{Decoded, decode};
+use fermata_tests::engine::start_apart;
 use fermata_tests::invariants::{
     invariant_each_event_has_one_outcome, invariant_each_run_ends_once,
 };
@@ -165,16 +166,7 @@ async fn what_an_apart_listener_left_is_decided_by_a_fused_worker_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_floor_rises_where_all_stages_run_apart() {
     let broker = TestBroker::start(Durability::Process).await;
-    let mut workers = Vec::new();
-    for (role, name) in [
-        (Role::Coordinator, "coordinator"),
-        (Role::Builder, "builder"),
-        (Role::Matcher, "matcher"),
-        (Role::Listener, "listener"),
-    ] {
-        let worker = TestEngine::at(broker.url()).named(name).with_roles([role]);
-        workers.push(worker.start(broker.folder()).await);
-    }
+    let workers = start_apart(&broker).await;
     for worker in &workers {
         worker.ready().await;
     }

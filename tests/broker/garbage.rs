@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use fermata_actors::Engine;
 use fermata_actors::definitions::ACTIVE_KEY;
-use fermata_actors::{Engine, Role};
 use fermata_core::identity::PartitionId;
 use fermata_core::record::Kind;
 use fermata_jetstream::{Durability, PublishOutcome, StreamReader};
-use fermata_tests::engine::all_owned;
+use fermata_tests::engine::{all_owned, start_apart};
 use fermata_tests::journal::{count, records_of_until, records_until};
 use fermata_tests::{TestBroker, TestEngine, audit, definitions, events, garbage};
 use fermata_wire::MessageKind;
@@ -124,16 +124,7 @@ async fn garbage_on_every_subject_is_recorded_and_filed_and_the_good_goes_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn garbage_between_stages_is_filed_and_what_a_newer_program_wrote_waits() {
     let broker = TestBroker::start(Durability::Process).await;
-    let mut workers = Vec::new();
-    for (role, name) in [
-        (Role::Coordinator, "coordinator"),
-        (Role::Builder, "builder"),
-        (Role::Matcher, "matcher"),
-        (Role::Listener, "listener"),
-    ] {
-        let worker = TestEngine::at(broker.url()).named(name).with_roles([role]);
-        workers.push(worker.start(broker.folder()).await);
-    }
+    let workers = start_apart(&broker).await;
     let engine = &workers[0];
     all_owned(&[engine], 3).await;
     definitions::apply_yaml(engine, &[WORKFLOW], STRATEGIES).await;

@@ -1,0 +1,14 @@
+//! The engine against a real broker, one module per question. All are one
+//! program: each more would be linked with the whole engine once more.
+
+mod acknowledgement;
+mod audit;
+mod floor;
+mod garbage;
+mod matching;
+mod nodes;
+mod plans;
+mod python;
+mod runner;
+mod spine;
+mod workers;
