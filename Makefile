@@ -28,6 +28,9 @@ BENCH ?= all
 BENCH_ARGUMENTS ?=
 # Mutants to try, all if empty.
 MUTANTS ?=
+# What to fuzz, everything if empty, and for how long each, in seconds.
+FUZZ ?=
+FUZZ_SECONDS ?= 600
 
 .PHONY: help
 help: ## list the targets
@@ -57,6 +60,10 @@ fault: tools build ## run the long fault tests: kills, pauses and garbage agains
 .PHONY: mutants
 mutants: tools ## break the rules one by one and check that the tests notice
 	@$(WITH_SERVER) $(PYTHON) scripts/mutants $(MUTANTS)
+
+.PHONY: fuzz
+fuzz: ## fuzz what reads bytes from outside; needs a nightly compiler and cargo-fuzz
+	@$(PYTHON) scripts/fuzz --seconds $(FUZZ_SECONDS) $(FUZZ)
 
 .PHONY: bench
 bench: tools build ## measure; BENCH="runs plan" picks cases, BENCH_ARGUMENTS="--json" is handed on

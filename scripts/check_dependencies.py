@@ -36,6 +36,7 @@ WORKSPACE = {
     "sim": {"core", "wire", "audit", "partition"},
     "bench": PRODUCT | {"sim"},
     "tests": PRODUCT | {"sim", "bench"},
+    "fuzz": {"core", "definitions", "wire"},
 }
 EXTERNAL = {
     "core": {"serde", "serde_json", "petgraph", "cel", "uuid", "thiserror", "sha2"},

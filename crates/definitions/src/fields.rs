@@ -44,7 +44,7 @@ impl Reader {
 
     fn check_key(&mut self, path: &str, entry: &Entry, keys: &Keys) {
         let key = entry.key.as_str();
-        if keys.known.contains(&key) {
+        if keys.known.contains(&key) || self.problems.is_full() {
             return;
         }
         let path = join(path, key);

@@ -66,6 +66,11 @@ impl Problems {
         Self { list: Vec::new(), file: file.map(str::to_owned) }
     }
 
+    /// Whether nothing further is kept: then nothing needs to be worked out.
+    pub(crate) fn is_full(&self) -> bool {
+        self.list.len() >= PROBLEMS_MAX
+    }
+
     pub(crate) fn add(&mut self, place: Place, path: &str, message: impl Into<String>) {
         self.push(place, path, message.into(), None);
     }
@@ -81,7 +86,7 @@ impl Problems {
     }
 
     pub(crate) fn push(&mut self, place: Place, path: &str, message: String, hint: Option<String>) {
-        if self.list.len() < PROBLEMS_MAX {
+        if !self.is_full() {
             self.list.push(Problem {
                 file: self.file.clone(),
                 line: place.line,

@@ -15,6 +15,8 @@ mod events;
 #[cfg(test)]
 mod health;
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod logs;
 #[cfg(test)]
 mod readme;
