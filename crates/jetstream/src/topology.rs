@@ -34,7 +34,7 @@ pub const LEASE_TTL: Duration = Duration::from_secs(15);
 pub struct Topology {
     /// Number of data partitions; fixed when the engine is created.
     pub partitions: u16,
-    /// Copies of each stream: 1 on a single server, 3 in a cluster.
+    /// Copies of each stream: 1 on a single server, 3 in a cluster. Those of CONFIG hold for the engine.
     pub replicas: usize,
     /// How large each stream may grow.
     pub limits: Limits,
@@ -147,14 +147,20 @@ impl Topology {
     }
 
     /// Creates the stream of the engine's configuration alone: what it says comes before all others.
+    /// Returns this topology with as many replicas as that stream has: whoever creates it decides for all.
     ///
     /// # Errors
     /// As [`Topology::apply`].
     ///
     /// # Cancel safety
     /// The stream may have been created; apply again.
-    pub async fn apply_config(&self, broker: &Broker) -> Result<Applied, TopologyError> {
-        self.apply_those(broker, |stream| stream == CONFIG_STREAM).await
+    pub async fn apply_config(&self, broker: &Broker) -> Result<Self, TopologyError> {
+        let applied = self.apply_those(broker, |stream| stream == CONFIG_STREAM).await?;
+        let other = applied.drift.iter().find(|drift| drift.field == "num_replicas");
+        let replicas = other
+            .and_then(|drift| usize::try_from(drift.found.as_u64()?).ok())
+            .unwrap_or(self.replicas);
+        Ok(Self { replicas, ..self.clone() })
     }
 
     async fn apply_those(
