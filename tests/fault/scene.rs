@@ -136,9 +136,10 @@ impl Scene {
 
     /// Waits until all is quiet with an engine that runs, and checks everything.
     pub async fn heal_and_check(&self, published: &Published, rounds: u32) {
-        let mut watches = self.watches();
+        let (healing, mut watches) = (Instant::now(), self.watches());
         let last = self.quiet(&mut watches).await;
         let records = watches.iter().flat_map(|watch| watch.records.clone()).collect::<Vec<_>>();
+        let (healed, checking) = (healing.elapsed(), Instant::now());
         self.check_events(published, last, &records).await;
         let effects = self.sink.effects();
         assert_eq!(invariant_no_key_starts_twice(&records), [""; 0]);
@@ -162,7 +163,8 @@ impl Scene {
         println!(
             "fault: {}: seed {}: {rounds} rounds, {last} events ({} published again), {runs} runs \
              ({succeeded} succeeded), {} effects in {attempts} attempts, {} late outcomes, {} \
-             takeovers, longest pause {:.1} s for publishers and {:.1} s in a journal, {:.1} s",
+             takeovers, longest pause {:.1} s for publishers and {:.1} s in a journal, \
+             healed in {:.1} s, checked in {:.1} s, {:.1} s in all",
             self.name,
             self.seed,
             published.repeated,
@@ -171,6 +173,8 @@ impl Scene {
             count(&records, Kind::PartitionOwned),
             published.longest_pause.as_secs_f64(),
             longest_pause(&watches, published).as_secs_f64(),
+            healed.as_secs_f64(),
+            checking.elapsed().as_secs_f64(),
             self.begun.elapsed().as_secs_f64(),
         );
     }

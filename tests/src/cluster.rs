@@ -72,6 +72,7 @@ pub async fn the_same_on_all(
             let same = one.sequence == other.sequence
                 && one.subject == other.subject
                 && one.writer == other.writer
+                && one.broker_time_ns == other.broker_time_ns
                 && one.payload == other.payload;
             assert!(same, "message {} of {stream} on {} and {server}", one.sequence, servers[0]);
         }

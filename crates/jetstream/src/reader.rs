@@ -381,3 +381,36 @@ fn is_absent(kind: &RawMessageErrorKind) -> bool {
 fn writer(headers: &HeaderMap) -> Option<String> {
     headers.get(WRITER_HEADER).map(|value| value.as_str().to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// Whether a leader is believed that heard its replicas so many milliseconds ago; 0 is never.
+    fn is_believed(heard_ms_ago: &[u64]) -> bool {
+        let replica = |ms: &u64| json!({ "name": "n", "active": ms * 1_000_000 });
+        let replicas = heard_ms_ago.iter().map(replica).collect::<Vec<_>>();
+        let state = json!({ "first_seq": 1, "last_seq": 7, "bytes": 9, "messages": 7 });
+        let info = json!({ "state": state, "cluster": { "replicas": replicas } });
+        let info: StreamInfo = serde_json::from_value(info).expect("an answer of the broker");
+        info.has_majority()
+    }
+
+    #[test]
+    fn a_leader_is_believed_while_it_hears_a_majority() {
+        for (heard_ms_ago, believed) in [
+            (&[][..], true),
+            (&[800, 900], true),
+            (&[800, 60_000], true),
+            (&[800, 0], true),
+            (&[4_000, 60_000], false),
+            (&[0, 0], false),
+            (&[800, 900, 60_000, 60_000], true),
+            (&[800, 60_000, 60_000, 60_000], false),
+        ] {
+            assert_eq!(is_believed(heard_ms_ago), believed, "{heard_ms_ago:?}");
+        }
+    }
+}

@@ -10,7 +10,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use crate::{
-    api::{ApiError, STORAGE_EXCEEDED, STREAM_NAME_IN_USE, STREAM_NOT_FOUND, ask},
+    api::{ApiError, NO_SUITABLE_PEERS, STORAGE_EXCEEDED, STREAM_NAME_IN_USE, STREAM_NOT_FOUND, ask},
     connection::Broker,
 };
 
@@ -94,9 +94,27 @@ pub enum TopologyError {
 
 fn failed(spec: &StreamSpec) -> impl Fn(ApiError) -> TopologyError + use<> {
     let (stream, max_bytes) = (spec.name.clone(), spec.max_bytes);
-    move |source| match source.code() {
-        Some(STORAGE_EXCEEDED) => TopologyError::NoRoom { stream: stream.clone(), max_bytes },
-        Some(_) | None => TopologyError::Api { stream: stream.clone(), source },
+    move |source| {
+        if has_no_room(&source) {
+            TopologyError::NoRoom { stream: stream.clone(), max_bytes }
+        } else {
+            TopologyError::Api { stream: stream.clone(), source }
+        }
+    }
+}
+
+/// A single server names what is missing by its code; a cluster looks for servers to place the stream
+/// on, and says in words what those lack that it did not take.
+fn has_no_room(error: &ApiError) -> bool {
+    match error {
+        ApiError::Refused { code, description, .. } => {
+            *code == STORAGE_EXCEEDED
+                || (*code == NO_SUITABLE_PEERS && description.contains("insufficient storage"))
+        }
+        ApiError::NoAnswer { .. }
+        | ApiError::NoResponders { .. }
+        | ApiError::NotSent { .. }
+        | ApiError::Unreadable { .. } => false,
     }
 }
 
@@ -262,6 +280,18 @@ fn is_nothing(value: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cluster_without_room_is_told_from_one_with_too_few_servers() {
+        let refused = |code, description: &str| {
+            let (request, description) = ("$JS.API.STREAM.CREATE.EVENTS", description.to_owned());
+            has_no_room(&ApiError::Refused { request: request.to_owned(), code, description })
+        };
+
+        assert!(refused(10047, "insufficient storage resources available"));
+        assert!(refused(10005, "no suitable peers for placement, insufficient storage"));
+        assert!(!refused(10005, "no suitable peers for placement"));
+    }
 
     #[test]
     fn a_changed_field_is_found_and_named() {
