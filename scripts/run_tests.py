@@ -6,6 +6,11 @@
 
 SUITE names the summary that is kept in the target folder for --report. Every skipped test
 must stand in tests/allowed-skips.txt, or the run fails.
+
+A test that lacks rights which not every machine gives (network namespaces, loop devices) leaves a
+note in the folder that FERMATA_NOT_RUN names and returns. The runner counts it as passed; here it
+is taken from that number and named as not run, with the reason. With FERMATA_RIGHTS=required such
+a test fails the run.
 """
 
 import json
@@ -13,6 +18,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,6 +29,7 @@ SUMMARIES = TARGET / "test-summaries"
 NEXTEST_SUMMARY = re.compile(r"^\s*Summary \[.*\] (\d+) tests? run: .*?(?:, )?(\d+) skipped")
 CARGO_IGNORED = re.compile(r"^test (.+?) \.\.\. ignored")
 CARGO_RESULT = re.compile(r"^test result: .*? (\d+) passed; (\d+) failed; (\d+) ignored;.* (\d+) filtered out")
+RUN_AND_PASSED = re.compile(r"(\d+)( tests? run: )(\d+)( passed)")
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -118,6 +125,11 @@ def judge(skipped, whole):
     return not unexpected and not idle
 
 
+def without(summary, count):
+    """The summary of a runner that counted so many tests as passed which were not run."""
+    return RUN_AND_PASSED.sub(lambda match: f"{int(match[1]) - count}{match[2]}{int(match[3]) - count}{match[4]}", summary)
+
+
 def report():
     summaries = sorted(SUMMARIES.glob("*.txt"))
     if not summaries:
@@ -139,7 +151,14 @@ def main(arguments):
     kept.unlink(missing_ok=True)
 
     runner = nextest if has_nextest() else cargo_test
-    code, ran, skipped, summary = runner(binary)
+    with tempfile.TemporaryDirectory() as notes:
+        os.environ["FERMATA_NOT_RUN"] = notes
+        code, ran, skipped, summary = runner(binary)
+        not_run = [note.read_text().strip() for note in sorted(Path(notes).iterdir())]
+    if not_run:
+        summary = without(summary, len(not_run))
+        summary += "".join(f"\n{suite}: NOT RUN: {note}" for note in not_run)
+        summary += f"\n{suite}: {len(not_run)} tests not run: this machine does not give the rights"
     if not binary:
         # cargo-nextest does not run the examples in the documentation.
         doc_code, doc_ran, doc_skipped, _ = cargo_test(None, "--doc", "--workspace")
@@ -154,6 +173,8 @@ def main(arguments):
         fail(f"suite `{suite}` has no tests")
     if code != 0:
         fail(f"suite `{suite}` failed")
+    if not_run and os.environ.get("FERMATA_RIGHTS") == "required":
+        fail(f"suite `{suite}` did not run {len(not_run)} tests, and FERMATA_RIGHTS says that it can")
     if not skips_are_fine:
         fail(f"suite `{suite}` skipped other tests than {ALLOWED.relative_to(ROOT)} says")
 

@@ -1,18 +1,35 @@
 //! The long fault tests against a real broker: engines in processes of their own
 //! are killed and paused, the broker is killed, everything is littered with
-//! garbage, the plugin misbehaves throughout; and nothing accepted is lost.
+//! garbage, the plugin misbehaves throughout; and nothing accepted is lost. The
+//! same with three servers, of which one is killed, stopped, cut off or without
+//! power, and with a disk that is full.
+//!
+//! Some need rights that not every machine gives; where they are missing a test
+//! is not run and says so (`fermata_tests::rights`).
 //!
 //! `FAULT_SEED` repeats the choices of a run, `FAULT_SECONDS` bounds the rounds
 //! of all tests together; healing and checking come on top.
 
+#[path = "fault/cluster.rs"]
+mod cluster;
+#[path = "fault/disk.rs"]
+mod disk;
+#[path = "fault/ground.rs"]
+mod ground;
 #[path = "fault/load.rs"]
 mod load;
 #[path = "fault/matching.rs"]
 mod matching;
+#[path = "fault/partition.rs"]
+mod partition;
+#[path = "fault/power.rs"]
+mod power;
 #[path = "fault/process.rs"]
 mod process;
 #[path = "fault/scene.rs"]
 mod scene;
+#[path = "fault/workers.rs"]
+mod workers;
 
 use std::time::{Duration, Instant};
 
@@ -69,9 +86,9 @@ async fn a_broker_that_is_killed_again_and_again_loses_nothing_acknowledged() {
     let mut rounds = 0;
     while rounds < BROKER_KILLS && scene.has_time(rounds) {
         scene.wait(500..2_500).await;
-        scene.broker.server.kill().await.expect("a killed broker");
+        scene.ground.servers[0].kill().await.expect("a killed broker");
         scene.wait(0..500).await;
-        scene.broker.server.restart().await.expect("a broker that starts again");
+        scene.ground.servers[0].restart().await.expect("a broker that starts again");
         rounds += 1;
     }
     scene.wait(500..1_000).await;

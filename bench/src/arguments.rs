@@ -13,6 +13,7 @@ use fermata_jetstream::topology::PARTITIONS_DEFAULT;
 Examples:
   fermata-bench intake runs
   fermata-bench runs --durability power --n 20000 --json
+  fermata-bench intake runs recovery --workers 4 --cluster
   fermata-bench all --smoke")]
 pub struct Arguments {
     /// What to do instead of measuring
@@ -46,6 +47,9 @@ pub struct BenchArguments {
     /// Engine processes that share the partitions
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
     pub workers: u16,
+    /// Three servers that hold a copy of every stream each, instead of one
+    #[arg(long)]
+    pub cluster: bool,
     /// Data partitions
     #[arg(long, default_value_t = PARTITIONS_DEFAULT, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub partitions: u16,
@@ -57,6 +61,16 @@ pub struct BenchArguments {
     pub smoke: bool,
 }
 
+/// Servers in a cluster, each with a copy of every stream.
+const CLUSTER_SERVERS: usize = 3;
+
+impl BenchArguments {
+    /// How many servers there are, and so copies of each stream.
+    pub fn servers(&self) -> usize {
+        if self.cluster { CLUSTER_SERVERS } else { 1 }
+    }
+}
+
 /// What the engine process is told.
 #[derive(Debug, Clone, Args)]
 pub struct EngineArguments {
@@ -66,6 +80,9 @@ pub struct EngineArguments {
     /// Data partitions
     #[arg(long)]
     pub partitions: u16,
+    /// Copies of each stream
+    #[arg(long)]
+    pub replicas: usize,
     /// Name of the worker
     #[arg(long)]
     pub worker: String,

@@ -35,5 +35,8 @@ pub async fn run(case: Case, arguments: &BenchArguments) -> miette::Result<Vec<F
         };
         measured.push(figures);
     }
+    for figures in &mut measured {
+        (figures.workers, figures.servers) = (arguments.workers, arguments.servers());
+    }
     Ok(measured)
 }

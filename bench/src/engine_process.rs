@@ -6,8 +6,10 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fermata_actors::lease_keeper::preferred;
 use fermata_actors::{Engine, EngineConfig, Role};
 use fermata_audit::Signer;
+use fermata_core::identity::PartitionId;
 use fermata_executors::{ExecutorsConfig, PluginTarget};
 use fermata_jetstream::Topology;
 use miette::{IntoDiagnostic as _, WrapErr as _, miette};
@@ -44,7 +46,11 @@ pub async fn run(arguments: EngineArguments) -> miette::Result<()> {
         nats_url: arguments.nats_url,
         worker: arguments.worker,
         roles: Role::ALL.into_iter().collect(),
-        topology: Topology { partitions: arguments.partitions, ..Topology::default() },
+        topology: Topology {
+            partitions: arguments.partitions,
+            replicas: arguments.replicas,
+            ..Topology::default()
+        },
         executors,
         signer: signer()?,
         engine: "bench".to_owned(),
@@ -97,6 +103,8 @@ pub struct EngineOptions {
     pub nats_url: String,
     /// Data partitions.
     pub partitions: u16,
+    /// Copies of each stream.
+    pub replicas: usize,
     /// Name of the worker.
     pub worker: String,
     /// Folder for checkpoints.
@@ -114,6 +122,7 @@ impl EngineProcess {
             .arg("engine")
             .args(["--nats-url", &options.nats_url])
             .args(["--partitions", &options.partitions.to_string()])
+            .args(["--replicas", &options.replicas.to_string()])
             .args(["--worker", &options.worker])
             .arg("--data-dir")
             .arg(&*options.data_dir);
@@ -171,16 +180,21 @@ impl EngineProcess {
     }
 }
 
-/// Waits until the engines together own `partitions` data partitions and the control partition.
-pub async fn ready(engines: &mut [EngineProcess], partitions: u16) -> miette::Result<()> {
-    loop {
-        let mut owned = 0;
-        for engine in engines.iter_mut() {
-            owned += engine.ask("status").await?;
+/// Waits until each engine owns as many partitions, the control partition included, as fall to it
+/// among `workers`: before that the work is not shared as it will be.
+pub async fn ready(
+    engines: &mut [EngineProcess],
+    workers: &[String],
+    partitions: u16,
+) -> miette::Result<()> {
+    let all = (0..partitions).map(PartitionId).chain([PartitionId::CONTROL]);
+    let owners = all.filter_map(|partition| preferred(workers, partition)).collect::<Vec<_>>();
+    for (engine, worker) in engines.iter_mut().zip(workers) {
+        let expected = owners.iter().filter(|owner| *owner == worker).count();
+        let expected = u64::try_from(expected).into_diagnostic()?;
+        while engine.ask("status").await? != expected {
+            tokio::time::sleep(STATUS_INTERVAL).await;
         }
-        if owned > u64::from(partitions) {
-            return Ok(());
-        }
-        tokio::time::sleep(STATUS_INTERVAL).await;
     }
+    Ok(())
 }

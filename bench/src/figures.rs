@@ -29,6 +29,10 @@ pub struct Figures {
     pub cpu_us_broker: Option<f64>,
     /// Most memory that the engine ever held resident, MiB.
     pub rss_mib: Option<f64>,
+    /// Engine processes.
+    pub workers: u16,
+    /// Servers, each with a copy of every stream.
+    pub servers: usize,
     /// What else there is to say, for people.
     #[serde(skip)]
     pub notes: Vec<String>,

@@ -51,6 +51,8 @@ impl Report {
             "engine CPU µs",
             "broker CPU µs",
             "RSS MiB",
+            "workers",
+            "servers",
         ]);
         for figures in &self.measured {
             let number = |value: Option<f64>, digits: usize| {
@@ -69,6 +71,8 @@ impl Report {
                 number(figures.cpu_us_engine, 1),
                 number(figures.cpu_us_broker, 1),
                 number(figures.rss_mib, 1),
+                Cell::new(figures.workers).set_alignment(CellAlignment::Right),
+                Cell::new(figures.servers).set_alignment(CellAlignment::Right),
             ]);
         }
         println!("{table}");

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fermata_core::plan::Executable;
+use fermata_jetstream::server::{Placement, cluster_url, loopback_places, start_cluster};
 use fermata_jetstream::topology::{audit_stream, commands_stream, journal_stream};
 use fermata_jetstream::{ManagedServer, ServerOptions, Topology};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -18,31 +19,55 @@ use crate::engine_process::{EngineOptions, EngineProcess, ready};
 use crate::figures::{Figures, count};
 use crate::process_usage::cpu_time;
 
-/// A broker of the case's own and a client of it.
+/// How much the streams of a server may reserve.
+const RESERVED_MAX: u64 = 64 << 30;
+
+/// A broker of the case's own, one server or a cluster, and a client of it.
 #[derive(Debug)]
 pub struct BrokerSetup {
-    /// The server.
-    pub server: ManagedServer,
+    /// The servers.
+    pub servers: Vec<ManagedServer>,
     /// Connections of the bench process.
     pub client: Client,
     folder: TempDir,
 }
 
 impl BrokerSetup {
-    /// Starts a server on an empty folder.
+    /// Starts servers on empty folders.
     pub async fn start(arguments: &BenchArguments) -> miette::Result<Self> {
         let folder = tempfile::tempdir().into_diagnostic()?;
-        let data_dir = folder.path().join("nats");
         let durability = arguments.durability.into();
-        let options = ServerOptions { data_dir, durability, port: None, monitor: false };
-        let server = ManagedServer::start(options).await.into_diagnostic()?;
-        let client = Client::connect(&server.url()).await?;
-        Ok(Self { server, client, folder })
+        // The streams reserve more than a case ever fills, and more than a small disk has.
+        let file_store_bytes = Some(RESERVED_MAX);
+        let servers = if arguments.cluster {
+            let places = loopback_places(arguments.servers()).into_diagnostic()?.into_iter();
+            let places = places.map(|place| Placement { file_store_bytes, ..place }).collect();
+            start_cluster(folder.path(), durability, places).await.into_diagnostic()?
+        } else {
+            let data_dir = folder.path().join("nats");
+            let options = ServerOptions { data_dir, durability, port: None, monitor: false };
+            let place = Placement { file_store_bytes, ..Placement::default() };
+            vec![ManagedServer::start_at(options, place).await.into_diagnostic()?]
+        };
+        let client = Client::connect(&cluster_url(&servers)).await?;
+        Ok(Self { servers, client, folder })
+    }
+
+    /// Where clients connect.
+    pub fn url(&self) -> String {
+        cluster_url(&self.servers)
+    }
+
+    /// CPU time of all servers so far.
+    pub fn cpu_time(&self) -> miette::Result<Duration> {
+        let times = self.servers.iter().map(|server| cpu_time(server.pid()));
+        times.sum::<miette::Result<Duration>>().wrap_err("the broker is gone")
     }
 
     /// Makes the streams, where no engine does.
     pub async fn make_streams(&self, arguments: &BenchArguments) -> miette::Result<()> {
-        let topology = Topology { partitions: arguments.partitions, ..Topology::default() };
+        let (partitions, replicas) = (arguments.partitions, arguments.servers());
+        let topology = Topology { partitions, replicas, ..Topology::default() };
         topology.apply(&self.client.broker).await.into_diagnostic().map(drop)
     }
 }
@@ -71,8 +96,9 @@ impl Setup {
     ) -> miette::Result<Self> {
         let broker = BrokerSetup::start(arguments).await?;
         let option = |worker: u16| EngineOptions {
-            nats_url: broker.server.url(),
+            nats_url: broker.url(),
             partitions: arguments.partitions,
+            replicas: arguments.servers(),
             worker: format!("bench-{worker}"),
             data_dir: Arc::<Path>::from(broker.folder.path().join(format!("engine-{worker}"))),
             plugin_url: plugin_url.clone(),
@@ -80,7 +106,8 @@ impl Setup {
         let options = (1..=arguments.workers).map(option).collect::<Vec<_>>();
         let mut engines =
             options.iter().map(EngineProcess::spawn).collect::<miette::Result<Vec<_>>>()?;
-        ready(&mut engines, arguments.partitions).await?;
+        let workers = options.iter().map(|option| option.worker.clone()).collect::<Vec<_>>();
+        ready(&mut engines, &workers, arguments.partitions).await?;
         let applied = apply(&broker.client, workflows, strategies).await?;
         for engine in &mut engines {
             engine.see_revision(applied.revision).await?;
@@ -127,7 +154,7 @@ impl Setup {
         let engines = self.engines.iter().map(EngineProcess::cpu_time);
         Ok(Usage {
             engine: engines.sum::<miette::Result<Duration>>()?,
-            broker: cpu_time(self.broker.server.pid()).wrap_err("the broker is gone")?,
+            broker: self.broker.cpu_time()?,
         })
     }
 

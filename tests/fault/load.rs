@@ -1,8 +1,9 @@
 //! A user who goes on publishing whatever happens: each event again under the
 //! same id until its acknowledgement is there.
 
+use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use fermata_jetstream::{PublishOutcome, Publisher};
@@ -65,6 +66,10 @@ pub struct Published {
     pub acknowledged: Vec<(u64, Bytes)>,
     /// Publishes whose outcome was not known, or that were refused.
     pub repeated: u64,
+    /// The longest time between two acknowledgements.
+    pub longest_pause: Duration,
+    /// From when to when events were published, nanoseconds since 1970.
+    pub during_ns: Range<i64>,
 }
 
 /// The user.
@@ -98,6 +103,7 @@ async fn publish_until(
     kinds: &'static [&'static str],
     stopped: watch::Receiver<bool>,
 ) -> Published {
+    let begun_ns = now_ns();
     let room = Arc::new(Semaphore::new(UNDER_WAY_MAX));
     let mut under_way = JoinSet::new();
     let mut pace = tokio::time::interval(PAUSE);
@@ -116,22 +122,32 @@ async fn publish_until(
         });
         id += 1;
     }
-    let mut published = Published::default();
-    for (sequence, bytes, repeated) in under_way.join_all().await {
+    let mut published = Published { during_ns: begun_ns..now_ns(), ..Published::default() };
+    let mut times = Vec::new();
+    for (sequence, bytes, repeated, at) in under_way.join_all().await {
         published.acknowledged.push((sequence, bytes));
         published.repeated += repeated;
+        times.push(at);
     }
+    times.sort_unstable();
+    let pauses = times.windows(2).map(|pair| pair[1] - pair[0]);
+    published.longest_pause = pauses.max().unwrap_or_default();
     published
 }
 
-async fn publish(publisher: &Publisher, kind: &str, id: u64) -> (u64, Bytes, u64) {
+fn now_ns() -> i64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock");
+    i64::try_from(now.as_nanos()).expect("a time before 2262")
+}
+
+async fn publish(publisher: &Publisher, kind: &str, id: u64) -> (u64, Bytes, u64, Instant) {
     let bytes = events::event(kind, id);
     let subject = format!("fermata.events.{}.{kind}", events::TENANT);
     let mut repeated = 0;
     loop {
         let outcome = publisher.publish(subject.clone(), None, bytes.clone()).await.await;
         if let PublishOutcome::Stored { sequence, .. } = outcome {
-            return (sequence, bytes, repeated);
+            return (sequence, bytes, repeated, Instant::now());
         }
         repeated += 1;
         tokio::time::sleep(AGAIN_AFTER).await;

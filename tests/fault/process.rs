@@ -3,9 +3,13 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
+
+/// How long one may take to end in order.
+const LEAVE_LIMIT: Duration = Duration::from_secs(60);
 
 /// A running child; it is killed with its value.
 pub struct EngineProcess {
@@ -32,6 +36,14 @@ impl EngineProcess {
     pub async fn kill(mut self) {
         assert!(self.is_running(), "the engine has ended by itself");
         self.child.kill().await.expect("a killed process");
+    }
+
+    /// Asks it to end, and waits until it has given back what it owned.
+    pub async fn leave(mut self) {
+        self.signal(Signal::TERM);
+        let ended = tokio::time::timeout(LEAVE_LIMIT, self.child.wait()).await;
+        let ended = ended.expect("the engine does not end").expect("an exit status");
+        assert!(ended.success(), "the engine failed: {ended}");
     }
 
     /// Stops it where it stands.

@@ -1,4 +1,4 @@
-//! Broker, sink and a user's connection, and what must hold when all is healed.
+//! Servers, sink and a user's connection, and what must hold when all is healed.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -10,16 +10,18 @@ use fermata_jetstream::definitions_store::DefinitionsStore;
 use fermata_jetstream::{
     Broker, ConnectOptions, Durability, Publisher, PublisherOptions, StreamReader,
 };
+use fermata_tests::cluster::the_same_on_all;
 use fermata_tests::invariants::{
     invariant_each_attempt_was_ordered, invariant_each_effect_has_one_outcome,
     invariant_each_effect_is_committed_once, invariant_each_event_has_one_outcome,
     invariant_each_run_ends_once, invariant_epochs_rise, invariant_no_key_starts_twice, source_of,
 };
 use fermata_tests::journal::{Entry, JournalWatch, count, tally};
-use fermata_tests::{Sink, TestBroker, TestEngine, audit, definitions};
+use fermata_tests::{Sink, TestEngine, audit, definitions};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
+use crate::ground::Ground;
 use crate::load::{Published, STRATEGIES, WORKFLOWS, is_http};
 use crate::process::{EngineProcess, log_of};
 
@@ -34,8 +36,8 @@ const HEAL_LIMIT: Duration = Duration::from_secs(120);
 /// How long all faults together may take unless `FAULT_SECONDS` says otherwise.
 const SECONDS_DEFAULT: u64 = 180;
 
-/// Tests among which that time is shared, two running at once.
-const TESTS_IN_A_ROW: u64 = 3;
+/// Tests among which that time is shared, two running at once; those with several servers run alone.
+const TESTS_IN_A_ROW: u64 = 12;
 
 /// Lines of a log that are shown when a test fails.
 const LOG_LINES_MAX: usize = 60;
@@ -45,7 +47,8 @@ pub struct Scene {
     seed: u64,
     begun: Instant,
     pub dice: StdRng,
-    pub broker: TestBroker,
+    pub ground: Ground,
+    pub broker: Broker,
     pub sink: Sink,
     pub publisher: Publisher,
     pub reader: StreamReader,
@@ -53,30 +56,36 @@ pub struct Scene {
 }
 
 impl Scene {
-    /// A broker with definitions, and no engine running.
+    /// One server with definitions, and no engine running.
     pub async fn set(name: &'static str) -> Self {
+        Self::set_on(name, Ground::alone(Durability::Process).await).await
+    }
+
+    /// Servers with definitions, and no engine running.
+    pub async fn set_on(name: &'static str, ground: Ground) -> Self {
         let seed = std::env::var("FAULT_SEED").ok().map_or_else(rand::random, |seed| {
             seed.parse().expect("`FAULT_SEED` is a whole number")
         });
         println!("fault: {name}: FAULT_SEED={seed}");
-        let broker = TestBroker::start(Durability::Process).await;
         let sink = Sink::start().await;
-        let engine = TestEngine { partitions: PARTITIONS, ..TestEngine::at(broker.url()) };
-        let engine = engine.named("w-a").start(broker.folder()).await;
+        let (partitions, replicas) = (PARTITIONS, ground.replicas());
+        let engine = TestEngine { partitions, replicas, ..TestEngine::at(ground.url()) };
+        let engine = engine.named("w-a").start(ground.folder()).await;
         engine.ready().await;
         definitions::apply_yaml(&engine, &WORKFLOWS, STRATEGIES).await;
         engine.shut_down().await;
-        let client = Broker::connect(&broker.url(), ConnectOptions::default()).await;
-        let client = client.expect("a connection");
-        let publisher = Publisher::new(&client, PublisherOptions::default()).await;
+        let broker = Broker::connect(&ground.url(), ConnectOptions::default()).await;
+        let broker = broker.expect("a connection");
+        let publisher = Publisher::new(&broker, PublisherOptions::default()).await;
         Self {
             name,
             seed,
             begun: Instant::now(),
             dice: StdRng::seed_from_u64(seed),
             publisher: publisher.expect("a publisher"),
-            reader: StreamReader::new(&client),
-            store: DefinitionsStore::open(&client).await.expect("definitions"),
+            reader: StreamReader::new(&broker),
+            store: DefinitionsStore::open(&broker).await.expect("definitions"),
+            ground,
             broker,
             sink,
         }
@@ -84,8 +93,12 @@ impl Scene {
 
     /// Starts a worker in a process of its own.
     pub fn engine(&self, worker: &str) -> EngineProcess {
-        let folder = self.broker.folder();
-        EngineProcess::start(&self.broker.url(), worker, folder, self.sink.url(), PARTITIONS)
+        self.engine_at(&self.ground.url(), worker)
+    }
+
+    /// The same, connected to the server of this address first.
+    pub fn engine_at(&self, url: &str, worker: &str) -> EngineProcess {
+        EngineProcess::start(url, worker, self.ground.folder(), self.sink.url(), PARTITIONS)
     }
 
     /// Whether there is time for another round; the first few are always made.
@@ -94,6 +107,11 @@ impl Scene {
             seconds.parse().expect("`FAULT_SECONDS` is a whole number")
         });
         rounds < 3 || self.begun.elapsed() < Duration::from_secs(seconds / TESTS_IN_A_ROW)
+    }
+
+    /// The same where a round is long: one is always made.
+    pub fn has_time_for_one_more(&self, rounds: u32) -> bool {
+        rounds < 1 || self.has_time(rounds.max(3))
     }
 
     /// Every partition's journal from its beginning.
@@ -118,9 +136,10 @@ impl Scene {
 
     /// Waits until all is quiet with an engine that runs, and checks everything.
     pub async fn heal_and_check(&self, published: &Published, rounds: u32) {
-        let mut watches = self.watches();
+        let (healing, mut watches) = (Instant::now(), self.watches());
         let last = self.quiet(&mut watches).await;
         let records = watches.iter().flat_map(|watch| watch.records.clone()).collect::<Vec<_>>();
+        let (healed, checking) = (healing.elapsed(), Instant::now());
         self.check_events(published, last, &records).await;
         let effects = self.sink.effects();
         assert_eq!(invariant_no_key_starts_twice(&records), [""; 0]);
@@ -136,6 +155,7 @@ impl Scene {
         for partition in (0..PARTITIONS).map(PartitionId).chain([PartitionId::CONTROL]) {
             audit::complete(&self.reader, partition, HEAL_LIMIT).await;
         }
+        self.check_replicas().await;
         let runs = count(&records, Kind::RunStarted);
         let succeeded = count(&records, Kind::RunSucceeded);
         assert!(runs > 0 && succeeded * 100 >= runs * 99, "{succeeded} of {runs} runs succeeded");
@@ -143,15 +163,34 @@ impl Scene {
         println!(
             "fault: {}: seed {}: {rounds} rounds, {last} events ({} published again), {runs} runs \
              ({succeeded} succeeded), {} effects in {attempts} attempts, {} late outcomes, {} \
-             takeovers, {:.1} s",
+             takeovers, longest pause {:.1} s for publishers and {:.1} s in a journal, \
+             healed in {:.1} s, checked in {:.1} s, {:.1} s in all",
             self.name,
             self.seed,
             published.repeated,
             effects.len(),
             count(&records, Kind::EffectLate),
             count(&records, Kind::PartitionOwned),
+            published.longest_pause.as_secs_f64(),
+            longest_pause(&watches, published).as_secs_f64(),
+            healed.as_secs_f64(),
+            checking.elapsed().as_secs_f64(),
             self.begun.elapsed().as_secs_f64(),
         );
+    }
+
+    /// Every server of a cluster holds the same.
+    async fn check_replicas(&self) {
+        let servers = self.ground.names();
+        if servers.len() < 2 {
+            return;
+        }
+        let partitions = (0..PARTITIONS).map(PartitionId).chain([PartitionId::CONTROL]);
+        let streams = partitions
+            .flat_map(|partition| ["JOURNAL", "AUDIT"].map(|name| format!("{name}_{partition}")));
+        for stream in streams.chain(["EVENTS".to_owned()]) {
+            the_same_on_all(&self.broker, &stream, &servers).await;
+        }
     }
 
     /// Waits until every event has its outcome, every run and every case its end;
@@ -197,14 +236,25 @@ impl Scene {
     }
 }
 
+/// The longest time without an append to a data partition's journal while events came.
+fn longest_pause(watches: &[JournalWatch], published: &Published) -> Duration {
+    let of = |watch: &JournalWatch| {
+        let times = watch.messages.iter().map(|message| message.broker_time_ns);
+        let times = times.filter(|time| published.during_ns.contains(time)).collect::<Vec<_>>();
+        times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0)
+    };
+    let data = watches.iter().take(usize::from(PARTITIONS));
+    Duration::from_nanos(data.map(of).max().unwrap_or(0).unsigned_abs())
+}
+
 impl Drop for Scene {
     fn drop(&mut self) {
         if !std::thread::panicking() {
             return;
         }
         eprintln!("fault: {}: FAULT_SEED={}", self.name, self.seed);
-        for worker in ["w-a", "w-b"] {
-            show_end(&log_of(self.broker.folder(), worker));
+        for worker in ["w-a", "w-b", "w-c", "w-d"] {
+            show_end(&log_of(self.ground.folder(), worker));
         }
     }
 }

@@ -28,6 +28,8 @@ pub struct TestEngine {
     pub roles: BTreeSet<Role>,
     /// Data partitions.
     pub partitions: u16,
+    /// Copies of each stream, where the engine is created now.
+    pub replicas: usize,
     /// Plugins.
     pub executors: ExecutorsConfig,
 }
@@ -41,6 +43,7 @@ impl TestEngine {
             worker: "w-1".to_owned(),
             roles: Role::ALL.into_iter().collect(),
             partitions: 2,
+            replicas: 1,
             executors: ExecutorsConfig::default(),
         }
     }
@@ -70,7 +73,8 @@ impl TestEngine {
     /// When it does not start.
     pub async fn start(self, folder: &Path) -> Engine {
         let checkpoint_dir = checkpoint_dir(folder, &self.worker);
-        let topology = Topology { partitions: self.partitions, ..Topology::default() };
+        let (partitions, replicas) = (self.partitions, self.replicas);
+        let topology = Topology { partitions, replicas, ..Topology::default() };
         let config = EngineConfig {
             nats_url: self.url,
             worker: self.worker,

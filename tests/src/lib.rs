@@ -3,13 +3,17 @@
 
 pub mod audit;
 pub mod broker;
+pub mod cluster;
 pub mod definitions;
+pub mod disks;
 pub mod engine;
 pub mod events;
 pub mod garbage;
 pub mod invariants;
 pub mod journal;
 pub mod matching;
+pub mod networks;
+pub mod rights;
 pub mod sink;
 
 pub use broker::TestBroker;

@@ -13,7 +13,6 @@ use crate::arguments::BenchArguments;
 use crate::client::Client;
 use crate::events::{Events, publish};
 use crate::figures::{Figures, count};
-use crate::process_usage::cpu_time;
 use crate::setup::{BrokerSetup, progress};
 
 /// Messages taken from the stream at once, as the engine does.
@@ -39,11 +38,11 @@ pub async fn measure(
     let broker = BrokerSetup::start(arguments).await?;
     broker.make_streams(arguments).await?;
     // Connections of its own, as the engine has.
-    let consuming = Client::connect(&broker.server.url()).await?;
+    let consuming = Client::connect(&broker.url()).await?;
     let options = SharedConsumerOptions::new(EVENTS_STREAM, CONSUMER);
     let consumer = SharedConsumer::open(&consuming.broker, options).await.into_diagnostic()?;
     let events = Events::of(IGNORED);
-    let before = cpu_time(broker.server.pid())?;
+    let before = broker.cpu_time()?;
 
     let begun = Instant::now();
     let consumed = tokio::spawn(acknowledge(consumer, n));
@@ -59,7 +58,7 @@ pub async fn measure(
     }
     let elapsed = begun.elapsed();
 
-    let broker_time = cpu_time(broker.server.pid())?.saturating_sub(before);
+    let broker_time = broker.cpu_time()?.saturating_sub(before);
     let figures = Figures::of("raw", n, elapsed);
     Ok(Figures {
         raw_per_s: figures.per_s,

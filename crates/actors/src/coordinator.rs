@@ -24,6 +24,7 @@ mod outputs;
 mod ownership;
 mod projection;
 mod readers;
+mod standstill;
 mod state;
 mod status;
 

@@ -216,8 +216,9 @@ impl Engine {
         let publisher = Publisher::new(&broker, publisher_options)
             .await
             .map_err(EngineError::open("the publisher"))?;
+        let topology = config.topology.apply_config(&broker).await?;
         let agreement = agree(&broker, &publisher, &config).await?;
-        let topology = Topology { partitions: agreement.partitions, ..config.topology };
+        let topology = Topology { partitions: agreement.partitions, ..topology };
         let applied = topology.apply(&broker).await?;
         // Only what is there from before can drift; sizes are the operator's.
         if let Some(drift) =
@@ -332,7 +333,6 @@ async fn agree(
         partitions: config.topology.partitions,
         audit_vkey: config.signer.vkey(),
     };
-    config.topology.apply_config(broker).await?;
     let bytes = serde_json::to_vec(&proposal).map_err(EngineError::Agreement)?;
     let stored = agree_on_engine_config(broker, publisher, &config.worker, bytes.into()).await?;
     let agreed: EngineAgreement =

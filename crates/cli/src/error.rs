@@ -235,7 +235,9 @@ impl CliError {
 fn of_read(error: &ReadError) -> ExitCode {
     match error {
         ReadError::Api(error) => of_api(error),
-        ReadError::Message { .. } | ReadError::Subscribe(_) => ExitCode::Unreachable,
+        ReadError::Message { .. } | ReadError::CutOff { .. } | ReadError::Subscribe(_) => {
+            ExitCode::Unreachable
+        }
         ReadError::TimeOutOfRange { .. } => ExitCode::Internal,
     }
 }

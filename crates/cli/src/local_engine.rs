@@ -207,7 +207,8 @@ impl LocalEngine {
 fn engine_config(start: &Start<'_>) -> Result<EngineConfig, CliError> {
     let data_dir = start.data_dir;
     let key_file = start.engine.audit_key.clone().unwrap_or_else(|| data_dir.join("audit.key"));
-    let topology = Topology { partitions: start.engine.partitions, ..Topology::default() };
+    let (partitions, replicas) = (start.engine.partitions, usize::from(start.engine.replicas));
+    let topology = Topology { partitions, replicas, ..Topology::default() };
     Ok(EngineConfig {
         nats_url: String::new(),
         worker: worker_name(start)?,

@@ -18,6 +18,8 @@ pub(crate) const STREAM_NOT_FOUND: u64 = 10059;
 pub(crate) const STREAM_NAME_IN_USE: u64 = 10058;
 /// The server cannot reserve what the stream wants.
 pub(crate) const STORAGE_EXCEEDED: u64 = 10047;
+/// The cluster finds no servers for the stream: too few, or too little room.
+pub(crate) const NO_SUITABLE_PEERS: u64 = 10005;
 /// No message has the sequence or subject that was asked for.
 pub(crate) const NO_MESSAGE_FOUND: u64 = 10037;
 

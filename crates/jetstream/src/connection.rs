@@ -180,6 +180,9 @@ pub struct Broker {
 impl Broker {
     /// Opens both connections, trying again until `options.connect_limit` has passed.
     ///
+    /// `url` may name several servers of one cluster, separated by commas; when one is gone the connection
+    /// goes to another.
+    ///
     /// # Errors
     /// When the server is not reachable in time, refuses the credentials, or the credentials cannot be read.
     ///
@@ -260,7 +263,7 @@ async fn open(
     loop {
         let (link_sender, link) = watch::channel(Link::default());
         let settings = settings(options, role, notices.clone(), Arc::new(link_sender)).await?;
-        match settings.connect(url).await {
+        match settings.connect(url.split(',').map(str::trim).collect::<Vec<_>>()).await {
             Ok(client) => {
                 // The callback runs on a task of its own: wait for it, so that this first event is
                 // not taken for an interruption later.

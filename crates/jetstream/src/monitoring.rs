@@ -54,17 +54,51 @@ struct JetStreamConfig {
 /// # Cancel safety
 /// Can be dropped.
 pub async fn is_sync_always(monitor_url: &str) -> Result<bool, MonitoringError> {
+    let body = ask(monitor_url, "/jsz").await?;
+    let report: JetStreamReport = serde_json::from_str(&body)?;
+    Ok(report.config.sync_always)
+}
+
+/// What the server says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct ServerHealth {
+    /// `ok`, or in a word what it is not.
+    pub status: String,
+    /// What is wrong, such as a stream that it can no longer write.
+    #[serde(default)]
+    pub error: Option<String>,
+}
+
+impl ServerHealth {
+    /// Whether it finds nothing wrong.
+    pub fn is_ok(&self) -> bool {
+        self.status == "ok"
+    }
+}
+
+/// Asks the server whether it is well. A full disk shows here and in publishes that get no answer, and stays
+/// until the server is restarted, also when there is room again.
+///
+/// # Errors
+/// When the endpoint cannot be reached or says something else.
+///
+/// # Cancel safety
+/// Can be dropped.
+pub async fn health(monitor_url: &str) -> Result<ServerHealth, MonitoringError> {
+    Ok(serde_json::from_str(&ask(monitor_url, "/healthz").await?)?)
+}
+
+/// The body of an answer of the endpoint.
+async fn ask(monitor_url: &str, path: &str) -> Result<String, MonitoringError> {
     let address = monitor_url
         .strip_prefix("http://")
         .map(|address| address.trim_end_matches('/'))
         .filter(|address| !address.is_empty() && !address.contains(['/', '\r', '\n']))
         .ok_or_else(|| MonitoringError::Address(monitor_url.to_owned()))?;
-    let answer = timeout(ANSWER_LIMIT, get(address, "/jsz"))
+    let answer = timeout(ANSWER_LIMIT, get(address, path))
         .await
         .map_err(|_| MonitoringError::NoAnswer)??;
-    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-    let report: JetStreamReport = serde_json::from_str(body)?;
-    Ok(report.config.sync_always)
+    Ok(answer.split_once("\r\n\r\n").map_or("", |(_, body)| body).to_owned())
 }
 
 /// HTTP/1.0 (RFC 1945): the server closes the connection after the answer, which is then complete.

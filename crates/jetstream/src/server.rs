@@ -7,7 +7,7 @@
 use std::{
     fs::{self, File},
     io,
-    net::TcpStream,
+    net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -19,8 +19,13 @@ use tokio::time::sleep;
 use crate::server_process::{ServerProcess, Strength, is_our_server, signal};
 
 mod binary;
+mod cluster;
+mod placement;
 
 pub use binary::{ServerVersion, find_server_binary, server_binary_version};
+pub use cluster::{cluster_places, cluster_ready, cluster_url, loopback_places, start_cluster};
+use placement::configuration;
+pub use placement::{ClusterMember, Placement};
 
 /// Oldest nats-server that has all that the streams need (atomic batches and strict mode came with it).
 pub const SERVER_VERSION_MIN: ServerVersion = ServerVersion { major: 2, minor: 12, patch: 0 };
@@ -122,6 +127,14 @@ pub enum ServerError {
         /// The last lines it wrote.
         log_tail: String,
     },
+    /// The servers of a cluster did not agree on who leads them.
+    #[error(
+        "the servers of the cluster have no leader after {limit:?}; can they reach each other?"
+    )]
+    NoLeader {
+        /// How long they were given.
+        limit: Duration,
+    },
 }
 
 impl ServerError {
@@ -140,6 +153,7 @@ pub struct ManagedServer {
     binary: PathBuf,
     version: ServerVersion,
     options: ServerOptions,
+    placement: Placement,
     port: u16,
     monitor_url: Option<String>,
     process: ServerProcess,
@@ -155,6 +169,22 @@ impl ManagedServer {
     /// # Cancel safety
     /// When dropped half-way, the server that was started is killed.
     pub async fn start(options: ServerOptions) -> Result<Self, ServerError> {
+        Self::start_at(options, Placement::default()).await
+    }
+
+    /// Starts a server as [`ManagedServer::start`] does, elsewhere than alone on loopback.
+    ///
+    /// A member of a cluster answers for streams only when the cluster has a leader; see [`cluster_ready`].
+    ///
+    /// # Errors
+    /// As [`ManagedServer::start`].
+    ///
+    /// # Cancel safety
+    /// As [`ManagedServer::start`].
+    pub async fn start_at(
+        options: ServerOptions,
+        placement: Placement,
+    ) -> Result<Self, ServerError> {
         let (binary, version) = find_server_binary()?;
         fs::create_dir_all(&options.data_dir).map_err(ServerError::io(format!(
             "create the data folder `{}`",
@@ -168,13 +198,14 @@ impl ManagedServer {
         let options = ServerOptions { data_dir, ..options };
         let lock = lock_folder(&options.data_dir)?;
         end_left_over_server(&options.data_dir).await?;
-        let (process, ports) = launch(&binary, &options, options.port).await?;
+        let (process, ports) = launch(&binary, &options, &placement, options.port).await?;
         Ok(Self {
             binary,
             version,
             port: ports.port,
             monitor_url: ports.monitor_url,
             options,
+            placement,
             process,
             _lock: lock,
         })
@@ -182,7 +213,7 @@ impl ManagedServer {
 
     /// Where clients connect.
     pub fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
+        format!("nats://{}", SocketAddr::new(self.placement.address, self.port))
     }
 
     /// Base address of the monitoring endpoint, if it was asked for.
@@ -255,7 +286,8 @@ impl ManagedServer {
     /// When dropped half-way the server may be down; call again.
     pub async fn restart(&mut self) -> Result<(), ServerError> {
         self.stop().await?;
-        let (process, ports) = launch(&self.binary, &self.options, Some(self.port)).await?;
+        let (process, ports) =
+            launch(&self.binary, &self.options, &self.placement, Some(self.port)).await?;
         self.process = process;
         self.monitor_url = ports.monitor_url;
         Ok(())
@@ -270,13 +302,14 @@ struct Ports {
 async fn launch(
     binary: &Path,
     options: &ServerOptions,
+    placement: &Placement,
     port: Option<u16>,
 ) -> Result<(ServerProcess, Ports), ServerError> {
     let config_path = options.data_dir.join("nats-server.conf");
     let log_path = options.data_dir.join("nats-server.log");
-    fs::write(&config_path, configuration(options, port))
+    fs::write(&config_path, configuration(options, placement, port))
         .map_err(ServerError::io(format!("write `{}`", config_path.display())))?;
-    let process = ServerProcess::spawn(binary, &config_path, &log_path)?;
+    let process = ServerProcess::spawn(binary, &placement.launcher, &config_path, &log_path)?;
     let ports_path = options.data_dir.join(format!("nats-server_{}.ports", process.pid()));
     let started = Instant::now();
     while started.elapsed() < READY_LIMIT {
@@ -284,37 +317,13 @@ async fn launch(
             return Err(ServerError::EndedEarly { log_tail: log_tail(&log_path) });
         }
         if let Some(ports) = read_ports(&ports_path)
-            && TcpStream::connect(("127.0.0.1", ports.port)).is_ok()
+            && TcpStream::connect((placement.address, ports.port)).is_ok()
         {
             return Ok((process, ports));
         }
         sleep(READY_POLL).await;
     }
     Err(ServerError::NotReady { limit: READY_LIMIT, log_tail: log_tail(&log_path) })
-}
-
-fn configuration(options: &ServerOptions, port: Option<u16>) -> String {
-    let data_dir = options.data_dir.display();
-    let port = port.map_or_else(|| "-1".to_owned(), |port| port.to_string());
-    let sync = match options.durability {
-        Durability::Process => "",
-        Durability::Power => "  sync_interval: always\n",
-    };
-    let monitor = if options.monitor { "http: \"127.0.0.1:-1\"\n" } else { "" };
-    format!(
-        "# Written at every start; changes are lost.\n\
-         server_name: fermata\n\
-         listen: \"127.0.0.1:{port}\"\n\
-         {monitor}\
-         max_payload: {MAX_PAYLOAD_BYTES}\n\
-         write_deadline: \"10s\"\n\
-         pid_file: {:?}\n\
-         ports_file_dir: {:?}\n\
-         jetstream {{\n  store_dir: {:?}\n  strict: true\n{sync}}}\n",
-        format!("{data_dir}/nats-server.pid"),
-        format!("{data_dir}"),
-        format!("{data_dir}/streams"),
-    )
 }
 
 #[derive(Deserialize)]

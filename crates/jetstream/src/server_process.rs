@@ -4,6 +4,8 @@
 //! child is started from a thread of its own that lives exactly as long as the child does.
 
 use std::{
+    collections::VecDeque,
+    ffi::OsString,
     fs::{self, File},
     io,
     path::{Path, PathBuf},
@@ -33,9 +35,10 @@ pub(crate) struct ServerProcess {
 }
 
 impl ServerProcess {
-    /// Starts `binary` with `config_path`, its output going to the end of `log_path`.
+    /// Starts `binary` by `launcher` with `config_path`, its output going to the end of `log_path`.
     pub(crate) fn spawn(
         binary: &Path,
+        launcher: &[String],
         config_path: &Path,
         log_path: &Path,
     ) -> Result<Self, ServerError> {
@@ -48,7 +51,7 @@ impl ServerProcess {
             .open(log_path)
             .map_err(io_error("open the server's log"))?;
         let errors = log.try_clone().map_err(io_error("open the server's log"))?;
-        let mut command = command(binary);
+        let mut command = command(binary, launcher);
         command.arg("-c").arg(config_path).stdin(Stdio::null()).stdout(log).stderr(errors);
 
         let (running_sender, running) = watch::channel(true);
@@ -107,16 +110,19 @@ fn keep(
     let _ = running.send(false);
 }
 
-/// `setpriv` sets the parent-death signal and becomes the server, so the process id stays the same.
-fn command(binary: &Path) -> Command {
-    match find_setpriv() {
-        Some(setpriv) => {
-            let mut command = Command::new(setpriv);
-            command.args(["--pdeathsig", "KILL"]).arg(binary);
-            command
+/// `setpriv` sets the parent-death signal and becomes the server, so the process id stays the same;
+/// so does what `launcher` names.
+fn command(binary: &Path, launcher: &[String]) -> Command {
+    let binary = binary.as_os_str().to_owned();
+    let mut words = launcher.iter().map(OsString::from).chain([binary]).collect::<VecDeque<_>>();
+    if let Some(setpriv) = find_setpriv() {
+        for word in [OsString::from("KILL"), OsString::from("--pdeathsig"), setpriv.into()] {
+            words.push_front(word);
         }
-        None => Command::new(binary),
     }
+    let mut command = Command::new(words.pop_front().unwrap_or_default());
+    command.args(words);
+    command
 }
 
 fn find_setpriv() -> Option<PathBuf> {

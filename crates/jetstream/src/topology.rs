@@ -10,7 +10,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use crate::{
-    api::{ApiError, STORAGE_EXCEEDED, STREAM_NAME_IN_USE, STREAM_NOT_FOUND, ask},
+    api::{ApiError, NO_SUITABLE_PEERS, STORAGE_EXCEEDED, STREAM_NAME_IN_USE, STREAM_NOT_FOUND, ask},
     connection::Broker,
 };
 
@@ -34,7 +34,7 @@ pub const LEASE_TTL: Duration = Duration::from_secs(15);
 pub struct Topology {
     /// Number of data partitions; fixed when the engine is created.
     pub partitions: u16,
-    /// Copies of each stream: 1 on a single server, 3 in a cluster.
+    /// Copies of each stream: 1 on a single server, 3 in a cluster. Those of CONFIG hold for the engine.
     pub replicas: usize,
     /// How large each stream may grow.
     pub limits: Limits,
@@ -94,9 +94,27 @@ pub enum TopologyError {
 
 fn failed(spec: &StreamSpec) -> impl Fn(ApiError) -> TopologyError + use<> {
     let (stream, max_bytes) = (spec.name.clone(), spec.max_bytes);
-    move |source| match source.code() {
-        Some(STORAGE_EXCEEDED) => TopologyError::NoRoom { stream: stream.clone(), max_bytes },
-        Some(_) | None => TopologyError::Api { stream: stream.clone(), source },
+    move |source| {
+        if has_no_room(&source) {
+            TopologyError::NoRoom { stream: stream.clone(), max_bytes }
+        } else {
+            TopologyError::Api { stream: stream.clone(), source }
+        }
+    }
+}
+
+/// A single server names what is missing by its code; a cluster looks for servers to place the stream
+/// on, and says in words what those lack that it did not take.
+fn has_no_room(error: &ApiError) -> bool {
+    match error {
+        ApiError::Refused { code, description, .. } => {
+            *code == STORAGE_EXCEEDED
+                || (*code == NO_SUITABLE_PEERS && description.contains("insufficient storage"))
+        }
+        ApiError::NoAnswer { .. }
+        | ApiError::NoResponders { .. }
+        | ApiError::NotSent { .. }
+        | ApiError::Unreadable { .. } => false,
     }
 }
 
@@ -147,14 +165,20 @@ impl Topology {
     }
 
     /// Creates the stream of the engine's configuration alone: what it says comes before all others.
+    /// Returns this topology with as many replicas as that stream has: whoever creates it decides for all.
     ///
     /// # Errors
     /// As [`Topology::apply`].
     ///
     /// # Cancel safety
     /// The stream may have been created; apply again.
-    pub async fn apply_config(&self, broker: &Broker) -> Result<Applied, TopologyError> {
-        self.apply_those(broker, |stream| stream == CONFIG_STREAM).await
+    pub async fn apply_config(&self, broker: &Broker) -> Result<Self, TopologyError> {
+        let applied = self.apply_those(broker, |stream| stream == CONFIG_STREAM).await?;
+        let other = applied.drift.iter().find(|drift| drift.field == "num_replicas");
+        let replicas = other
+            .and_then(|drift| usize::try_from(drift.found.as_u64()?).ok())
+            .unwrap_or(self.replicas);
+        Ok(Self { replicas, ..self.clone() })
     }
 
     async fn apply_those(
@@ -256,6 +280,18 @@ fn is_nothing(value: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cluster_without_room_is_told_from_one_with_too_few_servers() {
+        let refused = |code, description: &str| {
+            let (request, description) = ("$JS.API.STREAM.CREATE.EVENTS", description.to_owned());
+            has_no_room(&ApiError::Refused { request: request.to_owned(), code, description })
+        };
+
+        assert!(refused(10047, "insufficient storage resources available"));
+        assert!(refused(10005, "no suitable peers for placement, insufficient storage"));
+        assert!(!refused(10005, "no suitable peers for placement"));
+    }
 
     #[test]
     fn a_changed_field_is_found_and_named() {

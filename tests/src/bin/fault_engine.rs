@@ -2,12 +2,14 @@
 //!
 //!     fault_engine URL WORKER FOLDER SINK_URL PARTITIONS
 //!
-//! Ends with its standard input, so it never outlives the test.
+//! Gives back what it owns and ends when it is asked to (SIGTERM). Ends at once with its standard
+//! input, so it never outlives the test.
 
 use std::path::Path;
 
 use fermata_tests::{TestEngine, sink};
 use tokio::io::AsyncReadExt;
+use tokio::signal::unix::{SignalKind, signal};
 
 #[tokio::main]
 async fn main() {
@@ -21,6 +23,7 @@ async fn main() {
     let [url, worker, folder, sink_url, partitions] = arguments.as_slice() else {
         panic!("expected URL WORKER FOLDER SINK_URL PARTITIONS, found {arguments:?}");
     };
+    let mut asked_to_end = signal(SignalKind::terminate()).expect("a handler");
     let engine = TestEngine {
         partitions: partitions.parse().expect("a number of partitions"),
         ..TestEngine::at(url).named(worker).with_executors(sink::executors_for(sink_url))
@@ -28,9 +31,13 @@ async fn main() {
     let engine = engine.start(Path::new(folder)).await;
     let mut input = Vec::new();
     let mut parent = tokio::io::stdin();
-    tokio::select! {
-        _ = parent.read_to_end(&mut input) => {}
+    let in_order = tokio::select! {
+        _ = parent.read_to_end(&mut input) => false,
+        _ = asked_to_end.recv() => true,
         () = engine.ended() => panic!("the engine gave up"),
+    };
+    if in_order {
+        engine.shut_down().await;
     }
     // At once: a runtime that waits for its blocking reader would stay.
     std::process::exit(0);

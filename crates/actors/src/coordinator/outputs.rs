@@ -66,7 +66,10 @@ impl Coordinator {
     ) -> Result<(), ActorProcessingErr> {
         match output {
             Output::Append(send) => self.append(myself, send, Duration::ZERO, state),
-            Output::AppendLater(send) => self.append(myself, send, AGAIN_AFTER, state),
+            Output::AppendLater(send) => {
+                self.watch_standstill(state);
+                self.append(myself, send, AGAIN_AFTER, state);
+            }
             Output::ReadJournal { sequence, later } => {
                 let (ports, stream) = (self.ports.clone(), self.journal_stream.clone());
                 self.ask(myself, state, async move {
@@ -113,11 +116,15 @@ impl Coordinator {
             }
             Output::Effect(effect) => self.effect(myself, effect, state).await?,
             Output::Committed { sequence, frame } => {
+                self.end_standstill(state);
                 // Waiting here is how an audit log that lags holds the partition back.
                 let permit = state.audit_permits.clone().acquire_owned().await?;
                 state.auditor.cast(AuditorMessage::Journal { sequence, frame, permit })?;
             }
-            Output::StandDown(reason) => self.stand_down(myself, reason, state)?,
+            Output::StandDown(reason) => {
+                self.end_standstill(state);
+                self.stand_down(myself, reason, state)?;
+            }
             Output::Halt(reason) => self.doubt(myself, &reason, state)?,
         }
         Ok(())

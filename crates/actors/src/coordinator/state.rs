@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::cases::Cases;
 use super::projection::Projection;
+use super::standstill::Standstill;
 use crate::auditor::AuditorMessage;
 use crate::lease_term::LeaseTerm;
 use crate::node_runner::NodeRunnerMessage;
@@ -65,6 +66,7 @@ pub struct CoordinatorState {
     pub(super) outputs: Vec<Output>,
     pub(super) projection: Option<Projection>,
     pub(super) cases: Cases,
+    pub(super) standstill: Standstill,
     attachment: Attachment,
 }
 
@@ -118,6 +120,7 @@ impl CoordinatorState {
             alarmed: false,
             outputs: Vec::new(),
             projection: None,
+            standstill: Standstill::default(),
             cases: Cases::default(),
             attachment: Attachment { partition, coordinator, runner: runner.clone() },
         }

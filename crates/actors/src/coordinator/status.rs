@@ -12,7 +12,7 @@ pub struct PartitionStatus {
     pub partition: String,
     /// `owning`, `taking`, `halted` or `draining`.
     pub state: &'static str,
-    /// Why it is halted, for people.
+    /// Why it is halted or comes no further, for people.
     pub reason: Option<String>,
     /// Epoch of the owner.
     pub epoch: u64,
@@ -36,11 +36,23 @@ impl Coordinator {
                 (None, true, true) => "owning",
                 (None, true, false) => "taking",
             },
-            reason: state.halted.clone(),
+            reason: state.halted.clone().or_else(|| state.standstill.reason()),
             epoch: partition.map_or(0, fermata_core::partition::Partition::epoch),
             runs: partition.map_or(0, |partition| partition.runs().count()),
             attempts: partition.map_or(0, fermata_core::partition::Partition::running),
             position: partition.map_or(0, |partition| partition.position().sequence),
+        }
+    }
+
+    pub(super) fn watch_standstill(&self, state: &mut CoordinatorState) {
+        if state.standstill.tried_again(self.ports.clock.now().monotonic_ms) {
+            tracing::error!(partition = %self.partition, "the journal takes nothing, and no effect starts; a broker whose disk is full looks like this: make room and restart it, or look into its log");
+        }
+    }
+
+    pub(super) fn end_standstill(&self, state: &mut CoordinatorState) {
+        if state.standstill.ended() {
+            tracing::warn!(partition = %self.partition, "the journal takes appends again, or the partition changes its owner");
         }
     }
 

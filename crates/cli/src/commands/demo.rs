@@ -128,6 +128,7 @@ async fn start(data_dir: &Path, plugins: &PluginServer) -> Result<LocalEngine, C
     let named = |name: &&str| PluginArgument { name: (*name).to_owned(), url: plugins.url() };
     let engine = EngineArguments {
         partitions: PARTITIONS_DEFAULT,
+        replicas: 1,
         plugins: Scenario::plugins().iter().map(named).collect(),
         config: None,
         audit_key: None,

@@ -38,6 +38,9 @@ pub struct EngineArguments {
     /// How many data partitions a new engine has; one that was started before keeps its number
     #[arg(long, default_value_t = PARTITIONS_DEFAULT, value_parser = clap::value_parser!(u16).range(1..=1024), value_name = "N")]
     pub partitions: u16,
+    /// How many servers of a cluster hold each stream of a new engine; one that was started before keeps its number
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=5), value_name = "N")]
+    pub replicas: u16,
     /// A plugin and where it listens; can be repeated
     #[arg(long = "plugin", value_name = "NAME=URL")]
     pub plugins: Vec<PluginArgument>,

@@ -1,0 +1,79 @@
+//! The disk of the broker is full.
+
+use std::time::{Duration, Instant};
+
+use fermata_jetstream::Durability;
+use fermata_jetstream::monitoring::health;
+use fermata_jetstream::server::Placement;
+use fermata_tests::disks::SmallDisk;
+use fermata_tests::rights::{memory_mounts, not_run};
+
+use crate::ground::Ground;
+use crate::load::{Load, MIXED};
+use crate::process::log_of;
+use crate::scene::Scene;
+
+/// What the disk holds, and what is left of it when it is filled.
+const DISK_BYTES: u64 = 256 << 20;
+const LEFT_BYTES: u64 = 1 << 20;
+
+/// How much the streams may reserve on it.
+const RESERVED_MAX: u64 = 64 << 30;
+
+/// How long it may take until the disk is full and the operator is told.
+const TELL_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long nothing may happen while it is full.
+const STILL_FOR: Duration = Duration::from_secs(2);
+
+/// How the engine's log tells it.
+const TOLD: &str = "the journal takes nothing";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_stops_effects_is_told_and_loses_nothing_accepted() {
+    const NAME: &str = "a full disk stops effects, is told, and loses nothing accepted";
+    if let Err(reason) = memory_mounts() {
+        return not_run(NAME, &reason);
+    }
+    let disk = SmallDisk::new(DISK_BYTES);
+    let store_dir = Some(disk.path().join("streams"));
+    let place =
+        Placement { store_dir, file_store_bytes: Some(RESERVED_MAX), ..Placement::default() };
+    let ground = Ground::alone_at(Durability::Process, place).await;
+    let mut scene = Scene::set_on("disk full", ground).await;
+    let engine = scene.engine("w-a");
+    let load = Load::start(scene.publisher.clone(), MIXED);
+    scene.wait(1_000..1_500).await;
+
+    disk.fill_but(LEFT_BYTES);
+    let begun = Instant::now();
+    let log = log_of(scene.ground.folder(), "w-a");
+    let monitor = scene.ground.servers[0].monitor_url().expect("a monitor").to_owned();
+    let told = || std::fs::read_to_string(&log).is_ok_and(|text| text.contains(TOLD));
+    while !told() || health(&monitor).await.is_ok_and(|health| health.is_ok()) {
+        let health = health(&monitor).await;
+        assert!(begun.elapsed() < TELL_LIMIT, "nobody is told; the server says {health:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    println!(
+        "fault: disk full: told after {:.1} s; the server says {:?}",
+        begun.elapsed().as_secs_f64(),
+        health(&monitor).await
+    );
+    let attempts = |scene: &Scene| {
+        scene.sink.effects().values().map(|effect| effect.attempts.len()).sum::<usize>()
+    };
+    let before = attempts(&scene);
+    tokio::time::sleep(STILL_FOR).await;
+    assert_eq!(attempts(&scene), before, "an effect started that no record can order");
+
+    // Room alone does not heal the server; a restart does.
+    disk.empty();
+    scene.ground.servers[0].restart().await.expect("a server that starts again");
+    scene.wait(1_000..1_500).await;
+    let published = load.stop().await;
+
+    scene.heal_and_check(&published, 1).await;
+    assert!(attempts(&scene) > before, "no effect started again");
+    engine.kill().await;
+}

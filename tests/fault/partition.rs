@@ -1,0 +1,115 @@
+//! One of three servers is cut off from the other two, while clients still reach all of them.
+
+use std::time::{Duration, Instant};
+
+use fermata_jetstream::{Broker, ConnectOptions, Durability, StreamReader};
+use fermata_tests::cluster::ask;
+use fermata_tests::networks::Networks;
+use fermata_tests::rights::{network_namespaces, not_run};
+use serde_json::Value;
+
+use crate::ground::{Ground, SERVERS};
+use crate::load::{Load, MIXED};
+use crate::scene::Scene;
+
+/// How long a server is cut off: long enough for the others to elect a leader (4 to 9 s), and for
+/// what the old one says to be old.
+const CUT_FOR: Duration = Duration::from_secs(14);
+
+/// From when on after the cut nobody may be told what is old.
+const STALE_MAX: Duration = Duration::from_secs(5);
+
+/// Pause between two looks at both sides.
+const POLL: Duration = Duration::from_millis(250);
+
+const ROUNDS: u32 = 4;
+
+/// What was seen of a stream on both sides of the cut.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Answers of the server that was cut off that were behind the others'.
+    old_answers: u32,
+    /// Those that our reader took for true.
+    believed: u32,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_cut_off_decides_nothing_and_is_not_believed() {
+    const NAME: &str = "a server that is cut off decides nothing and is not believed";
+    if let Err(reason) = network_namespaces() {
+        return not_run(NAME, &reason);
+    }
+    let networks = Networks::new(u8::try_from(SERVERS).expect("few"));
+    let ground = Ground::cluster_at(Durability::Process, networks.places()).await;
+    let mut scene = Scene::set_on("server cut off", ground).await;
+    let load = Load::start(scene.publisher.clone(), MIXED);
+
+    let mut rounds = 0;
+    while rounds < ROUNDS && scene.has_time_for_one_more(rounds) {
+        // The first time it leads a journal, then perhaps it does not.
+        let leader = scene.leader_of_journal(0).await;
+        let cut = (leader + usize::try_from(rounds).expect("few")) % SERVERS;
+        let other = (cut + 1) % SERVERS;
+        // One worker on each side: the one that is cut off can do nothing.
+        let (cut_url, other_url) =
+            (scene.ground.servers[cut].url(), scene.ground.servers[other].url());
+        let one = scene.engine_at(&cut_url, "w-a");
+        let two = scene.engine_at(&other_url, "w-b");
+        scene.wait(2_000..3_000).await;
+
+        networks.cut_off(u8::try_from(cut).expect("few"));
+        let seen = watch_both_sides(&cut_url, &other_url).await;
+        networks.join_again(u8::try_from(cut).expect("few"));
+
+        println!(
+            "fault: server cut off: round {rounds}: server {} of {SERVERS}: {seen:?}",
+            cut + 1
+        );
+        assert_eq!(seen.believed, 0, "what a server said that was cut off was believed");
+        rounds += 1;
+        scene.wait(500..1_500).await;
+        one.kill().await;
+        two.kill().await;
+    }
+    let engine = scene.engine("w-a");
+    let published = load.stop().await;
+
+    scene.heal_and_check(&published, rounds).await;
+    engine.kill().await;
+}
+
+/// Looks at a journal on both sides until [`CUT_FOR`] has passed.
+async fn watch_both_sides(cut_url: &str, other_url: &str) -> Seen {
+    let cut = Broker::connect(cut_url, ConnectOptions::default()).await.expect("a connection");
+    let other = Broker::connect(other_url, ConnectOptions::default()).await.expect("a connection");
+    let reader = StreamReader::new(&cut);
+    let (begun, mut seen) = (Instant::now(), Seen::default());
+    while begun.elapsed() < CUT_FOR {
+        for stream in ["JOURNAL_0", "JOURNAL_1", "JOURNAL_2", "JOURNAL_3", "EVENTS"] {
+            // The later answer must not be older.
+            let Some(before) = last_sequence(&other, stream).await else { continue };
+            let told = last_sequence(&cut, stream).await;
+            let believed = reader.stream_state(stream);
+            let believed = tokio::time::timeout(Duration::from_secs(1), believed).await;
+            if begun.elapsed() < STALE_MAX {
+                continue;
+            }
+            seen.old_answers += u32::from(told.is_some_and(|told| told < before));
+            let is_old = |last: u64| u32::from(last < before);
+            seen.believed += believed
+                .ok()
+                .and_then(|state| Some(is_old(state.ok()?.last_sequence)))
+                .unwrap_or(0);
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    seen
+}
+
+/// What the leader that this server knows says, whether it may be believed or not.
+async fn last_sequence(broker: &Broker, stream: &str) -> Option<u64> {
+    let operation = format!("STREAM.INFO.{stream}");
+    let asked = ask(broker, &operation, &Value::Null);
+    let info = tokio::time::timeout(Duration::from_secs(1), asked).await.ok()??;
+    info["state"]["last_seq"].as_u64()
+}

@@ -1,0 +1,99 @@
+//! What a test needs that not every machine gives: it is not run there, and says so.
+//!
+//! A test cannot skip itself: one that returns counts as passed. So it leaves a note in the folder
+//! that `FERMATA_NOT_RUN` names; `scripts/run_tests.py` takes it from the number of those that
+//! passed and names it in the summary.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Runs a program to its end.
+///
+/// # Errors
+///
+/// What it said, when it failed or is not there.
+pub fn run(words: &[&str]) -> Result<String, String> {
+    let (program, arguments) = words.split_first().ok_or("nothing to run")?;
+    let said = |error: &dyn std::fmt::Display| format!("`{}`: {error}", words.join(" "));
+    let output = Command::new(program).args(arguments).output().map_err(|error| said(&error))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    Err(said(&String::from_utf8_lossy(&output.stderr).trim()))
+}
+
+/// The same where a failure is one of the test.
+///
+/// # Panics
+///
+/// When it fails.
+pub fn must_run(words: &[&str]) -> String {
+    run(words).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Says that `test` is not run here, and why.
+///
+/// # Panics
+///
+/// When the note cannot be left.
+pub fn not_run(test: &str, reason: &str) {
+    println!("fault: NOT RUN: {test}: {reason}");
+    let Some(folder) = std::env::var_os("FERMATA_NOT_RUN").map(PathBuf::from) else { return };
+    let name = test.replace(|letter: char| !letter.is_ascii_alphanumeric(), "-");
+    std::fs::write(folder.join(name), format!("{test}: {reason}\n")).expect("a note");
+}
+
+/// Whether this process may make network namespaces and join them.
+///
+/// # Errors
+///
+/// Why not.
+pub fn network_namespaces() -> Result<(), String> {
+    let process = std::process::id();
+    let (name, bridge) = (format!("fermata-probe-{process}"), format!("fmp{process}"));
+    run(&["ip", "netns", "add", &name])?;
+    let joined = run(&["ip", "netns", "exec", &name, "true"])
+        .and_then(|_| run(&["ip", "link", "add", &bridge, "type", "bridge"]))
+        .and_then(|_| run(&["ip", "link", "del", &bridge]));
+    run(&["ip", "netns", "del", &name])?;
+    joined.map(drop)
+}
+
+/// Whether this process may mount what a file holds.
+///
+/// # Errors
+///
+/// Why not.
+pub fn loop_mounts() -> Result<(), String> {
+    let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let (image, at) = (folder.path().join("image"), folder.path().join("at"));
+    std::fs::create_dir(&at).map_err(|error| error.to_string())?;
+    let (image, at) = (text(&image), text(&at));
+    run(&["python3", "-c", "import fcntl"])?;
+    run(&["truncate", "--size", "16M", image])?;
+    run(&["mkfs.ext4", "-q", "-F", image])?;
+    run(&["mount", "-o", "loop", image, at])?;
+    run(&["umount", at]).map(drop)
+}
+
+/// Whether this process may mount a file system in memory.
+///
+/// # Errors
+///
+/// Why not.
+pub fn memory_mounts() -> Result<(), String> {
+    let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let at = text(folder.path());
+    run(&["mount", "-t", "tmpfs", "-o", "size=1m", "fermata-probe", at])?;
+    run(&["umount", at]).map(drop)
+}
+
+/// A path as a program is told it.
+///
+/// # Panics
+///
+/// When it is no Unicode.
+#[must_use]
+pub fn text(path: &Path) -> &str {
+    path.to_str().expect("a path of letters")
+}
