@@ -70,6 +70,7 @@ impl TestEngine {
     /// When it does not start.
     pub async fn start(self, folder: &Path) -> Engine {
         let checkpoint_dir = checkpoint_dir(folder, &self.worker);
+        let read_model_dir = folder.join("read-model").join(&self.worker);
         let topology = Topology { partitions: self.partitions, ..Topology::default() };
         let config = EngineConfig {
             nats_url: self.url,
@@ -80,6 +81,7 @@ impl TestEngine {
             signer: signer(),
             engine: ENGINE_NAME.to_owned(),
             checkpoint_dir,
+            read_model_dir,
         };
         Engine::start(config).await.expect("the engine starts")
     }

@@ -21,6 +21,10 @@ pub struct FrameChanges {
     pub digest: Digest,
     /// Each run that it concerns, once.
     pub runs: Vec<RunChange>,
+    /// Journal time of the message, when messages before it are missing: runs that started
+    /// until then may be unknown.
+    pub missing_until_ms: Option<u64>,
+    time_ms: u64,
 }
 
 /// What one message of a journal changes about one run.
@@ -41,7 +45,9 @@ impl FrameChanges {
     pub fn read(partition: PartitionId, sequence: u64, payload: &[u8]) -> Result<Self, WireError> {
         let mut changes = Self::foreign(partition, sequence, payload);
         let mut places: HashMap<RunId, usize> = HashMap::new();
-        for sealed in JournalFrame::decode(payload)?.records {
+        let frame = JournalFrame::decode(payload)?;
+        changes.time_ms = frame.head.time.0;
+        for sealed in frame.records {
             let header = sealed.header()?;
             let Some(run) = header.run else { continue };
             let place = *places.entry(run).or_insert_with(|| {
@@ -62,7 +68,14 @@ impl FrameChanges {
     /// A message that no owner wrote: it moves the position and changes nothing.
     #[must_use]
     pub fn foreign(partition: PartitionId, sequence: u64, payload: &[u8]) -> Self {
-        Self { partition, sequence, digest: Digest::of(payload), runs: Vec::new() }
+        let digest = Digest::of(payload);
+        Self { partition, sequence, digest, runs: Vec::new(), missing_until_ms: None, time_ms: 0 }
+    }
+
+    /// The same, with messages before it missing.
+    #[must_use]
+    pub fn after_gap(self) -> Self {
+        Self { missing_until_ms: Some(self.time_ms), ..self }
     }
 }
 

@@ -133,6 +133,6 @@ pub trait RunIndex {
     fn runs(&self) -> u64;
 
     /// Runs that started at this journal time or before may have been left out, because there
-    /// were too many; nothing while all are there.
+    /// were too many or their journal began later; nothing while all are there.
     fn left_out_until_ms(&self) -> Option<u64>;
 }

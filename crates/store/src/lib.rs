@@ -16,6 +16,7 @@ pub mod frame;
 pub mod index;
 pub mod memory;
 pub mod query;
+pub mod question;
 mod rows;
 pub mod run;
 mod sled_index;

@@ -62,6 +62,7 @@ impl RunIndex for MemoryIndex {
             self.order.insert(Cursor::of(&after), change.run);
             self.runs.insert(change.run, after);
         }
+        self.left_out_until_ms = self.left_out_until_ms.max(frame.missing_until_ms);
         self.positions.insert(frame.partition, position.after(frame));
         self.leave_out();
         Ok(Applied::Taken)

@@ -267,7 +267,8 @@ impl RunIndex for SledIndex {
             stream.position = position.after(frame);
             batch.insert(stream_key(frame.partition), encode(stream)?);
         }
-        if !frame.runs.is_empty() {
+        self.header.left_out_until_ms = self.header.left_out_until_ms.max(frame.missing_until_ms);
+        if !frame.runs.is_empty() || frame.missing_until_ms.is_some() {
             batch.insert(HEADER_KEY, encode(&self.header)?);
         }
         self.with(|db| db.apply_batch(batch))?;

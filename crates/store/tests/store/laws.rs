@@ -14,7 +14,7 @@ use crate::support::{
 
 #[derive(Debug, Clone)]
 enum Act {
-    Frame { partition: u16, later_ms: u64, words: Vec<(u8, Word)> },
+    Frame { partition: u16, later_ms: u64, words: Vec<(u8, Word)>, gap: bool },
     Foreign { partition: u16 },
     Again { partition: u16 },
     Reopen,
@@ -35,8 +35,9 @@ fn word() -> impl Strategy<Value = Word> {
 fn act() -> impl Strategy<Value = Act> {
     let words = prop::collection::vec((0..12_u8, word()), 0..8);
     prop_oneof![
-        10 => (0..PARTITIONS, 0..3_u64, words)
-            .prop_map(|(partition, later_ms, words)| Act::Frame { partition, later_ms, words }),
+        10 => (0..PARTITIONS, 0..3_u64, words, prop::bool::weighted(0.05)).prop_map(
+            |(partition, later_ms, words, gap)| Act::Frame { partition, later_ms, words, gap }
+        ),
         1 => (0..PARTITIONS).prop_map(|partition| Act::Foreign { partition }),
         1 => (0..PARTITIONS).prop_map(|partition| Act::Again { partition }),
         1 => Just(Act::Reopen),
@@ -58,10 +59,11 @@ proptest! {
         let mut last: Option<FrameChanges> = None;
         for act in acts {
             let frame = match act {
-                Act::Frame { partition, later_ms, words } => {
+                Act::Frame { partition, later_ms, words, gap } => {
                     time += later_ms;
                     sequence += 1;
-                    changes(partition, sequence, time, &words)
+                    let frame = changes(partition, sequence, time, &words);
+                    if gap { frame.after_gap() } else { frame }
                 }
                 Act::Foreign { partition } => {
                     sequence += 1;
