@@ -21,7 +21,7 @@ from pathlib import Path
 PREFIX = "fermata-"
 ROOT = Path(__file__).resolve().parent.parent
 
-PRODUCT = {"core", "definitions", "wire", "audit", "partition", "jetstream", "executors", "actors", "cli"}
+PRODUCT = {"core", "definitions", "wire", "audit", "partition", "jetstream", "executors", "store", "actors", "cli"}
 # To add a crate, say here what it may use.
 WORKSPACE = {
     "core": set(),
@@ -31,7 +31,8 @@ WORKSPACE = {
     "partition": {"core", "wire", "audit"},
     "jetstream": {"core", "wire"},
     "executors": {"core"},
-    "actors": {"core", "definitions", "wire", "audit", "partition", "jetstream", "executors"},
+    "store": {"core", "wire"},
+    "actors": {"core", "definitions", "wire", "audit", "partition", "jetstream", "executors", "store"},
     "cli": PRODUCT - {"cli"},
     "sim": {"core", "wire", "audit", "partition"},
     "bench": PRODUCT | {"sim"},
@@ -45,6 +46,7 @@ EXTERNAL = {
 ONLY_USERS = {
     "async-nats": {"jetstream", "bench", "tests"},
     "ractor": {"actors", "tests"},
+    "sled": {"store"},
 }
 PURE = ("core", "definitions", "wire", "audit", "partition")
 # I/O, clocks, randomness: a pure crate decides the same from the same input for ever.

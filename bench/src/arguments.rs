@@ -118,6 +118,8 @@ pub enum CaseChoice {
     Recovery,
     /// Memory of an engine with 100,000 runs open
     Memory,
+    /// Lists of runs out of a read model of 1,000,000, without a broker
+    Query,
     /// Each of these
     All,
 }
@@ -145,10 +147,12 @@ pub enum Case {
     Recovery,
     /// See [`CaseChoice`].
     Memory,
+    /// See [`CaseChoice`].
+    Query,
 }
 
 impl Case {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Raw,
         Self::Intake,
         Self::IntakeBatch,
@@ -159,6 +163,7 @@ impl Case {
         Self::Match,
         Self::Recovery,
         Self::Memory,
+        Self::Query,
     ];
 
     /// The case as it is called on the command line and in the output.
@@ -174,6 +179,7 @@ impl Case {
             Self::Match => "match",
             Self::Recovery => "recovery",
             Self::Memory => "memory",
+            Self::Query => "query",
         }
     }
 
@@ -203,6 +209,8 @@ impl Case {
             (Self::Recovery, true) => &[200],
             (Self::Memory, false) => &[100_000],
             (Self::Memory, true) => &[500],
+            (Self::Query, false) => &[1_000_000],
+            (Self::Query, true) => &[2_000],
         }
     }
 }
@@ -235,6 +243,7 @@ impl CaseChoice {
             Self::Match => &[Case::Match],
             Self::Recovery => &[Case::Recovery],
             Self::Memory => &[Case::Memory],
+            Self::Query => &[Case::Query],
             Self::All => &Case::ALL,
         }
     }

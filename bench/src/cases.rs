@@ -6,6 +6,7 @@ mod latency;
 mod matching;
 mod memory;
 mod plan;
+mod query;
 mod raw;
 mod recovery;
 mod runs;
@@ -21,6 +22,10 @@ pub async fn run(case: Case, arguments: &BenchArguments) -> miette::Result<Vec<F
         let figures = match case {
             Case::Match => {
                 measured.extend(matching::run(n)?);
+                continue;
+            }
+            Case::Query => {
+                measured.extend(query::run(n)?);
                 continue;
             }
             Case::Raw => raw::run(arguments, n).await?,

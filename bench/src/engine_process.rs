@@ -54,6 +54,7 @@ pub async fn run(arguments: EngineArguments) -> miette::Result<()> {
         executors,
         signer: signer()?,
         engine: "bench".to_owned(),
+        read_model_dir: arguments.data_dir.join("read-model"),
         checkpoint_dir: arguments.data_dir,
     })
     .await

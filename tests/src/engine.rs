@@ -75,6 +75,7 @@ impl TestEngine {
         let checkpoint_dir = checkpoint_dir(folder, &self.worker);
         let (partitions, replicas) = (self.partitions, self.replicas);
         let topology = Topology { partitions, replicas, ..Topology::default() };
+        let read_model_dir = folder.join("read-model").join(&self.worker);
         let config = EngineConfig {
             nats_url: self.url,
             worker: self.worker,
@@ -84,6 +85,7 @@ impl TestEngine {
             signer: signer(),
             engine: ENGINE_NAME.to_owned(),
             checkpoint_dir,
+            read_model_dir,
         };
         Engine::start(config).await.expect("the engine starts")
     }

@@ -46,16 +46,19 @@ pub enum Role {
     Builder,
     /// Partitions: decisions, effects, audit.
     Coordinator,
+    /// The read model of runs.
+    Projector,
 }
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 4] = [Self::Listener, Self::Matcher, Self::Builder, Self::Coordinator];
+    pub const ALL: [Self; 5] =
+        [Self::Listener, Self::Matcher, Self::Builder, Self::Coordinator, Self::Projector];
 }
 
 /// Text that is no role.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("`{0}` is not a role; the roles are listener, matcher, builder, coordinator")]
+#[error("`{0}` is not a role; the roles are listener, matcher, builder, coordinator, projector")]
 pub struct NotARole(String);
 
 impl FromStr for Role {
@@ -67,6 +70,7 @@ impl FromStr for Role {
             "matcher" => Ok(Self::Matcher),
             "builder" => Ok(Self::Builder),
             "coordinator" => Ok(Self::Coordinator),
+            "projector" => Ok(Self::Projector),
             _ => Err(NotARole(text.chars().take(40).collect())),
         }
     }
@@ -92,6 +96,8 @@ pub struct EngineConfig {
     pub engine: String,
     /// Folder for synced checkpoint files.
     pub checkpoint_dir: PathBuf,
+    /// Folder for the read model; one process at a time uses it.
+    pub read_model_dir: PathBuf,
 }
 
 /// What all workers of an engine agree on, as it stands in CONFIG.
@@ -259,19 +265,21 @@ impl Engine {
             clock: Clock::start(),
             facts: Arc::new(facts),
         };
-        Self::spawn(ports, config.roles, executors).await
+        Self::spawn(ports, config.roles, executors, config.read_model_dir).await
     }
 
     async fn spawn(
         ports: Ports,
         roles: BTreeSet<Role>,
         executors: Executors,
+        read_model_dir: PathBuf,
     ) -> Result<Self, EngineError> {
         let supervisor = Supervisor {
             ports: ports.clone(),
             roles,
             executors: Arc::new(executors),
             metrics: Metrics::new(),
+            read_model_dir,
         };
         let (supervisor, ended) = Actor::spawn(None, supervisor, ())
             .await

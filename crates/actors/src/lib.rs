@@ -10,6 +10,7 @@
 //! | [`node_runner`] | process | runs attempts and keeps their results until they are taken |
 //! | [`escalator`] | review case | tells people, then ends |
 //! | [`lease_keeper`] | process | says which partitions this worker should own |
+//! | [`projector`] | process | keeps the read model of runs and answers questions about it |
 //! | [`supervisor`] | process | starts the others, restarts what fails, with backoff and a limit |
 //!
 //! Mailboxes are unbounded, so nothing travels through them without a permit:
@@ -35,6 +36,7 @@ pub mod metrics;
 pub mod node_runner;
 pub mod partitions;
 pub mod ports;
+pub mod projector;
 pub mod readiness;
 pub mod source;
 pub mod stage;

@@ -105,7 +105,9 @@ fn decide(snapshot: &Snapshot, tenant: &str, kind: &str, raw: &Bytes) -> MatchOu
         }
         None => return rejection("not_json", "the event is empty".to_owned(), raw),
     };
-    match snapshot.strategies.decide(&event) {
+    let decision = snapshot.strategies.decide(&event);
+    log_tie(&decision, &event.id);
+    match decision {
         Decision::Ignored { strategy, .. } => {
             MatchOutcome::Ignored { strategy: strategy.name().into() }
         }
@@ -120,6 +122,21 @@ fn decide(snapshot: &Snapshot, tenant: &str, kind: &str, raw: &Bytes) -> MatchOu
             let detail = format!("strategy `{}`: {detail}", strategy.name());
             rejection("variables_failed", detail, raw)
         }
+    }
+}
+
+/// A draw among equals is what weights are for; who looks for the reason of a choice finds it.
+fn log_tie(decision: &Decision<'_>, event: &str) {
+    let (winner, tied) = match decision {
+        Decision::Start { chosen, tied, .. } => {
+            (chosen.first().map(|chosen| chosen.strategy.name()), tied)
+        }
+        Decision::Ignored { strategy, tied, .. } => (Some(strategy.name()), tied),
+        Decision::Unmatched { .. } | Decision::Failed { .. } => return,
+    };
+    if !tied.is_empty() {
+        let tied = tied.iter().map(|strategy| strategy.name()).collect::<Vec<_>>();
+        tracing::debug!(event, winner, ?tied, "strategies of equal precedence; one was drawn");
     }
 }
 

@@ -2,6 +2,7 @@
 //! backoff and a limit, and stops them in order.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,7 @@ use crate::metrics::Metrics;
 use crate::node_runner::{NodeRunner, NodeRunnerMessage};
 use crate::partitions::{Drained, Partitions};
 use crate::ports::Ports;
+use crate::projector::{Projector, ProjectorMessage};
 
 /// Restarts of one actor that are allowed in a row before the process gives up:
 /// with the backoff below, half a minute of failing.
@@ -77,6 +79,8 @@ pub enum Child {
     LeaseKeeper,
     /// One partition.
     Coordinator(PartitionId),
+    /// Keeps the read model.
+    Projector,
 }
 
 /// What the supervisor starts its children with.
@@ -90,6 +94,8 @@ pub struct Supervisor {
     pub executors: Arc<Executors>,
     /// Instruments.
     pub metrics: Metrics,
+    /// Folder for the read model.
+    pub read_model_dir: PathBuf,
 }
 
 /// The children.
@@ -103,6 +109,7 @@ pub struct SupervisorState {
     /// Restarts in a row, and when the last failure was.
     restarts: BTreeMap<Child, (u32, Instant)>,
     draining: bool,
+    projector: Option<ActorRef<ProjectorMessage>>,
 }
 
 impl Actor for Supervisor {
@@ -121,6 +128,9 @@ impl Actor for Supervisor {
             self.start(&myself, Child::LeaseKeeper, &mut state).await?;
         }
         self.start(&myself, Child::Intake, &mut state).await?;
+        if self.roles.contains(&Role::Projector) {
+            self.start(&myself, Child::Projector, &mut state).await?;
+        }
         Ok(state)
     }
 
@@ -228,6 +238,14 @@ impl Supervisor {
                 Ok(())
             }
             Child::Coordinator(partition) => self.start_coordinator(myself, partition, state).await,
+            Child::Projector => {
+                let projector = Projector::new(self.ports.clone(), self.read_model_dir.clone());
+                let (projector, _) =
+                    Actor::spawn_linked(None, projector, (), myself.get_cell()).await?;
+                state.names.insert(projector.get_id(), child);
+                state.projector = Some(projector);
+                Ok(())
+            }
         }
     }
 
@@ -295,11 +313,12 @@ impl Supervisor {
             *restarts = 0;
         }
         *failed_at = Instant::now();
-        if *restarts == RESTARTS_MAX {
+        // Nothing depends on the read model: it is tried for ever.
+        if *restarts >= RESTARTS_MAX && child != Child::Projector {
             return Err(error);
         }
         let backoff = BACKOFF_FIRST.saturating_mul(1 << (*restarts).min(10)).min(BACKOFF_MAX);
-        *restarts += 1;
+        *restarts = restarts.saturating_add(1);
         tracing::error!(?child, %error, ?backoff, restarts, "an actor failed and is started again");
         drop(myself.send_after(backoff, move || SupervisorMessage::Restart(child)));
         Ok(())
@@ -317,12 +336,16 @@ impl Supervisor {
         let intake = std::mem::take(&mut state.intake);
         let coordinators = state.partitions.coordinators().cloned().collect::<Vec<_>>();
         let (runner, keeper) = (state.runner.clone(), state.keeper.clone());
+        let projector = state.projector.take();
         let broker = self.ports.broker.clone();
         async move {
             intake.drain(DRAIN_LIMIT).await;
             join_all(coordinators.iter().map(drain_coordinator)).await;
             if let Some(runner) = runner {
                 let _ = runner.drain_and_wait(Some(DRAIN_LIMIT)).await;
+            }
+            if let Some(projector) = projector {
+                let _ = projector.stop_and_wait(None, Some(DRAIN_LIMIT)).await;
             }
             let _ = tokio::time::timeout(DRAIN_LIMIT, broker.flush()).await;
             if let Some(keeper) = keeper {
@@ -343,7 +366,7 @@ fn forget(actor: &ActorCell, state: &mut SupervisorState) -> Option<Child> {
     }
     let is_present = match child {
         Child::Coordinator(partition) => state.partitions.ended(partition, actor.get_id()),
-        Child::Intake | Child::NodeRunner | Child::LeaseKeeper => true,
+        Child::Intake | Child::NodeRunner | Child::LeaseKeeper | Child::Projector => true,
     };
     is_present.then_some(child)
 }

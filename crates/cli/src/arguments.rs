@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    audit, dead, demo, doctor, publish, runs, schema, strategy, up, worker, workflow,
+    audit, completion, dead, demo, doctor, events, publish, runs, schema, strategy, up, worker,
+    workflow,
 };
 use crate::error::EXIT_CODES_HELP;
 use crate::telemetry::TelemetryOptions;
@@ -101,6 +102,11 @@ pub enum Command {
     Doctor(doctor::DoctorArguments),
     /// Write the JSON Schemas of workflows and strategies
     Schema(schema::SchemaArguments),
+    /// Look at the events that came: what would other strategies make of them?
+    #[command(subcommand)]
+    Events(events::EventsCommand),
+    /// Write a script that completes this program's commands in a shell
+    Completion(completion::CompletionArguments),
 }
 
 impl Arguments {

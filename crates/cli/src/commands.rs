@@ -1,10 +1,12 @@
 //! One file per command: its arguments, what it does, what it prints.
 
 pub mod audit;
+pub mod completion;
 pub mod dead;
 pub mod definitions;
 pub mod demo;
 pub mod doctor;
+pub mod events;
 pub mod publish;
 pub mod runs;
 pub mod schema;
@@ -42,5 +44,7 @@ pub async fn run(arguments: Arguments, output: &mut Output) -> Result<ExitCode, 
         Command::Audit(command) => audit::run(command, global, output).await,
         Command::Doctor(arguments) => doctor::run(arguments, global, output).await,
         Command::Schema(arguments) => schema::run(&arguments, output),
+        Command::Events(command) => events::run(command, global, output).await,
+        Command::Completion(arguments) => completion::run(&arguments, output),
     }
 }

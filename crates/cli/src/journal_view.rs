@@ -5,24 +5,26 @@
 //! for people, and shows even what an engine would refuse to fold.
 
 mod history;
+mod near;
 mod status;
-mod summary;
 #[cfg(test)]
 pub(crate) mod testing;
 
 use std::collections::HashMap;
 
 use fermata_core::identity::{PartitionId, RunId};
-use fermata_core::record::{Header, Record};
+use fermata_core::record::{Header, Kind, Record};
 use fermata_jetstream::reader::{Holes, Replay};
 use fermata_jetstream::topology::journal_stream;
 use fermata_jetstream::{StoredMessage, StreamReader};
+use fermata_store::{Cursor, RunPage, RunQuery};
 use fermata_wire::WireError;
 use fermata_wire::journal::{JournalFrame, SealedRecord};
 
-pub use history::{NodeView, RunHistory, TimelineEntry, What};
-pub use status::{NodeStatus, RunStatus};
-pub use summary::RunSummary;
+pub use fermata_store::{RunStatus, RunSummary};
+pub use history::{Failure, NodeView, RunHistory, TimelineEntry, What};
+pub use near::{NearIds, did_you_mean};
+pub use status::NodeStatus;
 
 use crate::error::CliError;
 
@@ -116,7 +118,7 @@ impl RunList {
     pub fn fold(&mut self, header: &Header, record: &Record) {
         let Some(run) = header.run else { return };
         match self.runs.get_mut(&run) {
-            Some(summary) => summary.fold(header, record),
+            Some(summary) => summary.fold(header),
             None => {
                 if let Some(summary) = RunSummary::begin(header, record) {
                     self.runs.insert(run, summary);
@@ -135,11 +137,23 @@ impl RunList {
     #[must_use]
     pub fn into_newest_first(self) -> Vec<RunSummary> {
         let mut runs: Vec<_> = self.runs.into_values().collect();
-        runs.sort_by_key(|run| (std::cmp::Reverse(run.started_ms), run.id));
+        runs.sort_by_key(Cursor::of);
         runs
     }
 
-    /// Reads the journals of `partitions`.
+    /// What the read model would answer.
+    #[must_use]
+    pub fn page(self, query: &RunQuery) -> RunPage {
+        let behind = |run: &RunSummary| query.after.is_none_or(|after| Cursor::of(run) > after);
+        let wanted = |run: &RunSummary| query.takes(run) && behind(run);
+        let mut runs = self.into_newest_first();
+        runs.retain(wanted);
+        let more = runs.len() > query.limit;
+        runs.truncate(query.limit);
+        RunPage { next: runs.last().filter(|_| more).map(Cursor::of), runs }
+    }
+
+    /// Reads the journals of `partitions`; `read` is told how many messages came.
     ///
     /// # Errors
     ///
@@ -151,20 +165,34 @@ impl RunList {
     pub async fn read(
         reader: &StreamReader,
         partitions: impl IntoIterator<Item = PartitionId>,
+        read: impl Fn(u64),
     ) -> Result<Self, CliError> {
         let mut list = Self::default();
         for partition in partitions {
             let mut journal = JournalReader::open(reader, partition).await?;
+            let mut from = journal.next_sequence();
             while let Some(records) = journal.next().await? {
                 records.iter().for_each(|(header, record)| list.fold(header, record));
+                read(journal.next_sequence().saturating_sub(from));
+                from = journal.next_sequence();
             }
         }
         Ok(list)
     }
 }
 
-/// Reads everything about one run from its partition's journal; nothing when it has no such
-/// run. Also tells the sequence to follow the journal from.
+/// A run as its partition's journal tells it.
+#[derive(Debug)]
+pub struct ReadRun {
+    /// Everything about it; nothing when there is no such run.
+    pub history: Option<RunHistory>,
+    /// Runs of the partition whose ids are one or a few digits off, the nearest first.
+    pub near: Vec<RunId>,
+    /// The sequence to follow the journal from.
+    pub next_sequence: u64,
+}
+
+/// Reads everything about one run from its partition's journal.
 ///
 /// # Errors
 ///
@@ -173,11 +201,9 @@ impl RunList {
 /// # Cancel safety
 ///
 /// Can be dropped.
-pub async fn read_run(
-    reader: &StreamReader,
-    run: RunId,
-) -> Result<(Option<RunHistory>, u64), CliError> {
+pub async fn read_run(reader: &StreamReader, run: RunId) -> Result<ReadRun, CliError> {
     let mut history: Option<RunHistory> = None;
+    let mut near = NearIds::of(run);
     let mut journal = JournalReader::open(reader, run.partition()).await?;
     while let Some(records) = journal.next().await? {
         for (header, record) in &records {
@@ -186,10 +212,12 @@ pub async fn read_run(
                     Some(history) => history.fold(header, record),
                     None => history = RunHistory::begin(header, record),
                 }
+            } else if let (Some(other), Kind::RunStarted) = (header.run, header.kind) {
+                near.look_at(other);
             }
         }
     }
-    Ok((history, journal.next_sequence()))
+    Ok(ReadRun { history, near: near.found(), next_sequence: journal.next_sequence() })
 }
 
 #[cfg(test)]

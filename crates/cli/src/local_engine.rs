@@ -7,6 +7,7 @@
 //! <data dir>/worker           this worker's name, the same after a restart
 //! <data dir>/audit.key        the key that signs checkpoints; keep it, and keep it secret
 //! <data dir>/checkpoints/     the newest checkpoint of each partition, synced
+//! <data dir>/read-model/      the list of runs, made anew from the journals when in doubt
 //! <data dir>/nats/            streams and log of the engine's own broker
 //! ```
 
@@ -218,6 +219,7 @@ fn engine_config(start: &Start<'_>) -> Result<EngineConfig, CliError> {
         signer: signer(&key_file)?,
         engine: format!("fermata-{}", short_random()),
         checkpoint_dir: data_dir.join("checkpoints"),
+        read_model_dir: data_dir.join("read-model"),
     })
 }
 

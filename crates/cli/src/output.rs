@@ -154,6 +154,16 @@ impl Output {
         ProgressBar::new(total).with_style(style).with_message(what)
     }
 
+    /// Tells on standard error what is worth knowing beside the answer.
+    pub fn note(&mut self, text: &str) {
+        let line = match self.json {
+            true => serde_json::json!({ "note": text }).to_string(),
+            false => format!("note: {text}"),
+        };
+        // With standard error gone there is nobody left to tell.
+        let _ = writeln!(io::stderr(), "{line}");
+    }
+
     /// Tells on standard error what went wrong, with all that lies behind it.
     pub fn error(&mut self, error: &CliError) {
         let mut reasons = Vec::new();

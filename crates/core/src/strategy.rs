@@ -13,6 +13,7 @@ mod index;
 #[cfg(test)]
 mod laws;
 mod problem;
+mod specificity;
 #[cfg(test)]
 mod tests;
 mod type_pattern;
@@ -29,3 +30,4 @@ pub use event_pattern::{
 };
 pub use explain::{EXPLAINED_MAX, Explained, Explanation, PatternPart, Standing};
 pub use problem::{StrategyProblem, StrategyProblemKind};
+pub use specificity::Specificity;

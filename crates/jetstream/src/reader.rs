@@ -136,6 +136,20 @@ impl StreamReader {
         stream_state(&self.broker.consuming().client, stream).await
     }
 
+    /// Tells when `stream` was made, as the broker writes it: one that was deleted and made again under its
+    /// name has another time.
+    ///
+    /// # Errors
+    /// When the broker refuses or does not answer.
+    ///
+    /// # Cancel safety
+    /// Can be dropped.
+    pub async fn stream_created(&self, stream: &str) -> Result<String, ReadError> {
+        let client = &self.broker.consuming().client;
+        let info: StreamMade = ask(client, &format!("STREAM.INFO.{stream}"), &()).await?;
+        Ok(info.created)
+    }
+
     /// Reads one message from the leader; nothing when the stream does not hold it.
     ///
     /// An isolated old leader answers with old data: never decide from a read alone.
@@ -291,6 +305,11 @@ impl Tail {
         }
         Ok(batch)
     }
+}
+
+#[derive(Deserialize)]
+struct StreamMade {
+    created: String,
 }
 
 #[derive(Deserialize)]

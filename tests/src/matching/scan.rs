@@ -17,7 +17,7 @@ pub fn decide(strategies: &[StrategyDefinition], event: &TestEvent, tally: &mut 
         .filter(|strategy| matches!(strategy.tenant.as_str(), "*" | "acme"))
         .filter(|strategy| strategy.on == event.kind || strategy.on == ">" || strategy.on == "t.*")
         .collect();
-    seeing.sort_by_key(|strategy| (-strategy.priority, &strategy.name));
+    seeing.sort_by_key(|strategy| (precedence(strategy), &strategy.name));
     let mut matching = Vec::new();
     let mut near = Vec::new();
     for strategy in seeing {
@@ -40,11 +40,11 @@ pub fn decide(strategies: &[StrategyDefinition], event: &TestEvent, tally: &mut 
     }
     let (beside, rivals): (Vec<_>, Vec<_>) =
         matching.into_iter().partition(|strategy| strategy.fan_out);
-    let highest = rivals.first().map(|strategy| strategy.priority);
+    let highest = rivals.first().map(|strategy| precedence(strategy));
     // As many tickets as its weight for each.
     let tickets: Vec<_> = rivals
         .into_iter()
-        .filter(|strategy| Some(strategy.priority) == highest)
+        .filter(|strategy| Some(precedence(strategy)) == highest)
         .flat_map(|strategy| (0..strategy.weight).map(move |_| strategy))
         .collect();
     let winner = (!tickets.is_empty()).then(|| tickets[ticket(event, tickets.len())]);
@@ -55,6 +55,32 @@ pub fn decide(strategies: &[StrategyDefinition], event: &TestEvent, tally: &mut 
             starts.into_iter().chain(beside).map(|strategy| strategy.name.clone()).collect(),
         ),
     }
+}
+
+/// The highest priority first, then who asks more: a tenant by name, a type without a
+/// wildcard, more tokens of a type, more fields of a pattern, a condition.
+fn precedence(
+    strategy: &StrategyDefinition,
+) -> std::cmp::Reverse<(i64, bool, bool, usize, usize, bool)> {
+    let literals = strategy.on.split('.').filter(|token| !["*", ">"].contains(token)).count();
+    let exact = literals == strategy.on.split('.').count();
+    let fields = strategy.pattern.as_ref().map_or(0, |pattern| fields(members(pattern)));
+    let (priority, tenant) = (strategy.priority, strategy.tenant != "*");
+    std::cmp::Reverse((priority, tenant, exact, literals, fields, strategy.when.is_some()))
+}
+
+fn fields(pattern: &Map<String, Value>) -> usize {
+    let mut count = 0;
+    for (name, wanted) in pattern {
+        count += match wanted {
+            Value::Array(branches) if name == "$or" => {
+                branches.iter().map(|branch| fields(members(branch))).min().unwrap_or(0)
+            }
+            Value::Object(inside) => fields(inside),
+            _ => 1,
+        };
+    }
+    count
 }
 
 /// The ticket that the event's key draws.

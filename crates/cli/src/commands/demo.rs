@@ -167,7 +167,7 @@ async fn show(
     figures.push(Figure::new("dead letters that can be listed", scenario.expected.dead(), letters));
     print_figures(&figures, &scenario, seconds, output)?;
     if let (Some(run), false) = (tally.sample, output.is_json())
-        && let (Some(history), _) = read_run(reader, run).await?
+        && let Some(history) = read_run(reader, run).await?.history
     {
         let title = output.tone(Tone::Strong, "One run that needed another attempt");
         output.line(&format!("\n{title}"))?;

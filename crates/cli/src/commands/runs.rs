@@ -1,10 +1,13 @@
 //! `fermata runs`: what was started, what became of it, and stopping it.
 
+mod explain;
+mod list;
+mod moment;
 mod run_view;
 
 use clap::{Args, Subcommand};
 use fermata_core::command::{CancelCommand, Command};
-use fermata_core::identity::{RunId, Tenant};
+use fermata_core::identity::RunId;
 use fermata_jetstream::StreamReader;
 use fermata_jetstream::reader::Holes;
 use fermata_jetstream::topology::journal_stream;
@@ -13,13 +16,12 @@ use serde_json::{Value, json};
 use crate::arguments::GlobalArguments;
 use crate::broker_session::{ANSWER_LIMIT, BrokerSession, asking_user, random_id};
 use crate::error::{CliError, ExitCode};
-use crate::journal_view::{RunHistory, RunList, RunStatus, RunSummary, read_message, read_run};
+use crate::journal_view::{ReadRun, RunHistory, RunStatus, did_you_mean, read_message, read_run};
 use crate::output::Output;
 
+pub use list::ListArguments;
+pub use moment::moment;
 pub use run_view::{print_history, print_runs};
-
-/// How many runs are listed when nothing else is said: a screenful.
-const LIMIT_DEFAULT: usize = 50;
 
 /// How many messages are taken from a followed journal at a time.
 const BATCH_MESSAGES: usize = 128;
@@ -29,12 +31,17 @@ const BATCH_MESSAGES: usize = 128;
 pub enum RunsCommand {
     /// List runs, the newest first
     #[command(
-        after_help = "Examples:\n  fermata runs list\n  fermata runs list --tenant acme --status failed --limit 10"
+        after_help = "Examples:\n  fermata runs list\n  fermata runs list --tenant acme --status failed --since 2h --limit 10"
     )]
     List(ListArguments),
     /// Show a run: its nodes and its timeline
     #[command(after_help = "Examples:\n  fermata runs show 0003c0de-0000-8000-8000-000000000000")]
     Show(RunArguments),
+    /// Tell in sentences why a run is where it is, and what comes next
+    #[command(
+        after_help = "Examples:\n  fermata runs explain 0003c0de-0000-8000-8000-000000000000"
+    )]
+    Explain(RunArguments),
     /// Follow a run until it ends; ends with 0 if it succeeded, else with 1
     #[command(after_help = "Examples:\n  fermata runs watch 0003c0de-0000-8000-8000-000000000000")]
     Watch(RunArguments),
@@ -43,31 +50,6 @@ pub enum RunsCommand {
         after_help = "Examples:\n  fermata runs cancel 0003c0de-0000-8000-8000-000000000000 --reason 'sent twice'"
     )]
     Cancel(CancelArguments),
-}
-
-/// Arguments of `fermata runs list`.
-#[derive(Debug, Clone, Args)]
-pub struct ListArguments {
-    /// Only runs of this tenant
-    #[arg(long)]
-    pub tenant: Option<Tenant>,
-    /// Only runs that stand here
-    #[arg(long, value_enum)]
-    pub status: Option<RunStatus>,
-    /// Only runs of this workflow
-    #[arg(long, value_name = "NAME")]
-    pub workflow: Option<String>,
-    /// At most so many
-    #[arg(long, default_value_t = LIMIT_DEFAULT, value_name = "N")]
-    pub limit: usize,
-}
-
-impl ListArguments {
-    fn takes(&self, run: &RunSummary) -> bool {
-        self.tenant.as_ref().is_none_or(|tenant| run.tenant == *tenant)
-            && self.status.is_none_or(|status| run.status == status)
-            && self.workflow.as_ref().is_none_or(|workflow| *run.workflow == **workflow)
-    }
 }
 
 fn run_id(text: &str) -> Result<RunId, &'static str> {
@@ -112,41 +94,37 @@ pub async fn run(
 ) -> Result<ExitCode, CliError> {
     let session = BrokerSession::open(global).await?;
     match command {
-        RunsCommand::List(arguments) => list(&arguments, &session, output).await,
+        RunsCommand::List(arguments) => list::run(&arguments, &session, output).await,
         RunsCommand::Show(arguments) => show(arguments.id, &session, output).await,
+        RunsCommand::Explain(arguments) => {
+            let (history, _) = find(arguments.id, &session).await?;
+            explain::run(&history, &session, output).await
+        }
         RunsCommand::Watch(arguments) => watch(arguments.id, &session, output).await,
         RunsCommand::Cancel(arguments) => cancel(arguments, &session, output).await,
     }
 }
 
-async fn list(
-    arguments: &ListArguments,
-    session: &BrokerSession,
-    output: &mut Output,
-) -> Result<ExitCode, CliError> {
-    let partitions =
-        (0..session.engine_config().await?.partitions).map(fermata_core::identity::PartitionId);
-    let runs = RunList::read(&StreamReader::new(session.broker()), partitions).await?;
-    let matching: Vec<_> =
-        runs.into_newest_first().into_iter().filter(|run| arguments.takes(run)).collect();
-    let (all, shown) = (matching.len(), matching.len().min(arguments.limit));
-    print_runs(matching.get(..shown).unwrap_or_default(), output)?;
-    if shown < all && !output.is_json() {
-        output.line(&format!("{shown} of {all} runs; `--limit` shows more"))?;
-    }
-    Ok(ExitCode::Success)
-}
-
 /// Reads the run, or says that there is none. Also tells where to follow its journal from.
 async fn find(run: RunId, session: &BrokerSession) -> Result<(RunHistory, u64), CliError> {
     let partitions = session.engine_config().await?.partitions;
-    let not_found =
-        || CliError::NotFound(format!("there is no run `{run}`; `fermata runs list` lists them"));
-    if run.partition().0 >= partitions {
-        return Err(not_found());
+    let partition = run.partition();
+    if partition.0 >= partitions {
+        return Err(CliError::NotFound(format!(
+            "there is no run `{run}`: the first four digits of an id name its partition, here \
+             {partition}, and this engine has {partitions}; `fermata runs list` lists the runs"
+        )));
     }
-    let (history, next) = read_run(&StreamReader::new(session.broker()), run).await?;
-    Ok((history.ok_or_else(not_found)?, next))
+    let reader = StreamReader::new(session.broker());
+    let ReadRun { history, near, next_sequence } = read_run(&reader, run).await?;
+    let not_found = || {
+        let hint =
+            did_you_mean(&near).unwrap_or_else(|| "`fermata runs list` lists the runs".to_owned());
+        CliError::NotFound(format!(
+            "there is no run `{run}` in the journal of its partition {partition}; {hint}"
+        ))
+    };
+    Ok((history.ok_or_else(not_found)?, next_sequence))
 }
 
 async fn show(

@@ -41,6 +41,8 @@ pub enum Role {
     Builder,
     /// Owns partitions: decides, runs nodes, audits
     Coordinator,
+    /// Keeps the list of runs that `fermata runs list` asks for
+    Projector,
 }
 
 impl From<Role> for fermata_actors::Role {
@@ -50,6 +52,7 @@ impl From<Role> for fermata_actors::Role {
             Role::Matcher => Self::Matcher,
             Role::Builder => Self::Builder,
             Role::Coordinator => Self::Coordinator,
+            Role::Projector => Self::Projector,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! `fermata workflow`: what is done, and in which order.
 
+mod plan_dot;
 mod plan_view;
 
 use clap::{Args, Subcommand};
@@ -33,7 +34,9 @@ pub enum WorkflowCommand {
     #[command(after_help = "Examples:\n  fermata workflow list --json")]
     List,
     /// Show how a workflow would run: layers, critical path, complexity
-    #[command(after_help = "Examples:\n  fermata workflow plan report.workflow.yaml")]
+    #[command(
+        after_help = "Examples:\n  fermata workflow plan report.workflow.yaml\n  fermata workflow plan report.workflow.yaml --dot | dot -Tsvg > report.svg"
+    )]
     Plan(PlanArguments),
 }
 
@@ -43,6 +46,9 @@ pub struct PlanArguments {
     /// The file
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
+    /// Write the graph in the language of Graphviz instead, the critical path marked
+    #[arg(long)]
+    pub dot: bool,
 }
 
 /// Does what was typed.
@@ -123,6 +129,10 @@ fn plan(arguments: &PlanArguments, output: &mut Output) -> Result<ExitCode, CliE
     let name = arguments.file.display().to_string();
     let text = read_text(&arguments.file)?;
     match read(&text, &name) {
+        Ok(executable) if arguments.dot => {
+            output.line(&plan_dot::dot(executable.plan()))?;
+            Ok(ExitCode::Success)
+        }
         Ok(executable) => {
             plan_view::print(executable.plan(), output)?;
             Ok(ExitCode::Success)

@@ -9,8 +9,8 @@ use fermata_core::record::{Body, EndReason, Header, Kind, Record};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::RunSummary;
 use super::status::NodeStatus;
-use super::summary::RunSummary;
 
 /// Everything that the journal tells about a run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -18,6 +18,8 @@ pub struct RunHistory {
     /// The run in short.
     #[serde(flatten)]
     pub summary: RunSummary,
+    /// Version of the strategy that chose it.
+    pub strategy_version: u32,
     /// What the workflow saw as `input`.
     pub input: Value,
     /// When it must have ended, journal time in milliseconds since 1970.
@@ -49,6 +51,23 @@ pub struct NodeView {
     pub last_ms: u64,
     /// What it answered.
     pub output: Option<Value>,
+    /// When its next attempt is due, while it waits for one.
+    pub due_ms: Option<u64>,
+    /// Its last failure: when, of which class, and what was said.
+    pub failure: Option<Failure>,
+}
+
+/// A failure of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Failure {
+    /// Journal time, milliseconds since 1970.
+    pub time_ms: u64,
+    /// The attempt, if one was made.
+    pub attempt: Option<u32>,
+    /// What kind of failure; absent when nobody knows whether it is one.
+    pub class: Option<FailureClass>,
+    /// For people.
+    pub detail: String,
 }
 
 /// One thing that happened.
@@ -115,6 +134,7 @@ impl RunHistory {
         let Body::RunStarted(started) = &record.body else { return None };
         let mut history = Self {
             summary: RunSummary::begin(header, record)?,
+            strategy_version: started.strategy_version,
             input: started.input.parse(),
             deadline_ms: started.deadline.0,
             plan: started.plan.to_string(),
@@ -128,7 +148,7 @@ impl RunHistory {
 
     /// Folds a later record of the run.
     pub fn fold(&mut self, header: &Header, record: &Record) {
-        self.summary.fold(header, record);
+        self.summary.fold(header);
         self.fold_node(header, record);
         self.note(header, record);
     }
@@ -151,9 +171,14 @@ impl RunHistory {
         node.status = status;
         node.last_ms = header.time.0;
         node.attempts = node.attempts.max(header.attempt.unwrap_or(0));
+        node.due_ms = None;
         if let Body::NodeSucceeded(succeeded) = &record.body {
             node.output = Some(succeeded.output.parse());
         }
+        if let Body::NodeRetrying(retrying) = &record.body {
+            node.due_ms = Some(retrying.due.0);
+        }
+        node.failure = failure(header, &record.body).or(node.failure.take());
     }
 
     fn node_mut(&mut self, id: &Arc<str>, header: &Header) -> &mut NodeView {
@@ -171,12 +196,30 @@ impl RunHistory {
                 first_ms: header.time.0,
                 last_ms: header.time.0,
                 output: None,
+                due_ms: None,
+                failure: None,
             });
         }
         // `at` is the place of the node that was found or pushed.
         #[expect(clippy::indexing_slicing, reason = "the index was found or pushed just above")]
         &mut self.nodes[at]
     }
+}
+
+fn failure(header: &Header, body: &Body) -> Option<Failure> {
+    let mut class = None;
+    let mut detail = None;
+    if let Body::NodeRetrying(retrying) = body {
+        (class, detail) = (Some(retrying.class), Some(&retrying.detail));
+    }
+    if let Body::NodeFailed(failed) = body {
+        (class, detail) = (Some(failed.class), Some(&failed.detail));
+    }
+    if let Body::NodeUnknown(unknown) = body {
+        detail = Some(&unknown.detail);
+    }
+    let (time_ms, attempt) = (header.time.0, header.attempt);
+    Some(Failure { time_ms, attempt, class, detail: detail?.clone() })
 }
 
 fn node_status(kind: Kind) -> Option<NodeStatus> {

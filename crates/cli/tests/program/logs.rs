@@ -25,6 +25,14 @@ impl Logs {
         Self(receiver)
     }
 
+    /// Waits until the program has logged `text`.
+    pub async fn until(&self, text: &str) {
+        let mut logs = self.0.clone();
+        let waited = logs.wait_for(|logs| logs.contains(text));
+        let waited = tokio::time::timeout(SOON, waited).await.map(|logs| logs.is_ok());
+        assert_eq!(waited, Ok(true), "`{text}` is not in\n{}", self.all());
+    }
+
     /// Waits until the engine works by the definitions that an `apply` answered with in
     /// `printed`: what is published before may be decided by older ones.
     pub async fn until_applied(&self, printed: &str) {

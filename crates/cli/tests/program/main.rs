@@ -7,6 +7,8 @@ mod audit;
 #[cfg(test)]
 mod collector;
 #[cfg(test)]
+mod completion;
+#[cfg(test)]
 mod definitions;
 #[cfg(test)]
 mod engine;
@@ -19,7 +21,11 @@ mod hostile;
 #[cfg(test)]
 mod logs;
 #[cfg(test)]
+mod read_model;
+#[cfg(test)]
 mod readme;
+#[cfg(test)]
+mod replay;
 #[cfg(test)]
 mod runs;
 #[cfg(test)]

@@ -19,15 +19,15 @@ use crate::support::{PARTITION, Stage, program};
 
 const SOURCE: SourcePosition = SourcePosition { sequence: 1, index: 0 };
 
-fn tenant() -> Tenant {
+pub fn tenant() -> Tenant {
     "acme".parse().unwrap()
 }
 
-fn run_of(strategy: &str) -> RunId {
+pub fn run_of(strategy: &str) -> RunId {
     RunId::new(PARTITION, &tenant(), 1, SOURCE, strategy, None)
 }
 
-fn started(run: RunId) -> Record {
+pub fn started(run: RunId) -> Record {
     let event = EventReference {
         tenant: tenant(),
         id: "e-1".into(),
@@ -103,11 +103,39 @@ async fn a_run_that_is_not_there_is_told_apart_from_a_failure() {
     let shown = stage.run(&["runs", "show", &run_of("a").to_string()]).await;
     assert_eq!(shown.code, 4, "{}", shown.stderr);
 
+    // Nearly another's id.
+    stage.journal(0, 0, &beginning(run_of("b"))).await;
+    let right = run_of("b").to_string();
+    let last = if right.ends_with('0') { "1" } else { "0" };
+    let wrong = format!("{}{last}", &right[..right.len() - 1]);
+    let shown = stage.run(&["runs", "show", &wrong]).await;
+    assert_eq!(shown.code, 4, "{}", shown.stderr);
+    assert!(shown.stderr.contains(&format!("did you mean `{right}`?")), "{}", shown.stderr);
+
     // Of a partition that does not exist.
     let elsewhere =
         RunId::new(fermata_core::identity::PartitionId(7), &tenant(), 1, SOURCE, "a", None);
     let shown = stage.run(&["runs", "show", &elsewhere.to_string()]).await;
     assert_eq!(shown.code, 4, "{}", shown.stderr);
+    assert!(shown.stderr.contains("name its partition, here 7"), "{}", shown.stderr);
+}
+
+#[tokio::test]
+async fn a_run_is_explained_in_sentences() {
+    let stage = Stage::new().await;
+    let run = run_of("a");
+    stage.journal(0, 0, &beginning(run)).await;
+
+    let explained = stage.run(&["runs", "explain", &run.to_string()]).await;
+    let lines = stage.run(&["runs", "explain", &run.to_string(), "--json"]).await;
+
+    assert_eq!((explained.code, lines.code), (0, 0), "{}", explained.stderr);
+    let text = &explained.stdout;
+    assert!(text.contains("strategy `s` (version 1) chose workflow `w` 1.0"), "{text}");
+    assert!(text.contains("`fetch` waits for the outcome of attempt 1"), "{text}");
+    assert!(text.contains("is not in the object store"), "{text}");
+    let sentences = lines.json()[0]["sentences"].as_array().unwrap().len();
+    assert_eq!(sentences, explained.stdout.lines().count());
 }
 
 #[tokio::test]

@@ -100,6 +100,15 @@ impl Stage {
         stage
     }
 
+    /// Deletes a stream.
+    pub async fn delete_stream(&self, stream: &str) {
+        let subject = format!("$JS.API.STREAM.DELETE.{stream}");
+        let core = fermata_jetstream::core_messages::CoreMessages::new(&self.broker);
+        let answer = core.request(&subject, Default::default(), SOON).await.unwrap();
+        let answer: Value = serde_json::from_slice(&answer.payload).unwrap();
+        assert_eq!(answer["success"], true, "{answer}");
+    }
+
     /// Runs the program against the broker.
     pub async fn run(&self, arguments: &[&str]) -> Ended {
         let url = self.server.url();

@@ -12,6 +12,7 @@ use super::definition::{
 use super::event_pattern::{EventPattern, PatternProblem};
 use super::index::{Bucket, Certainty, Index, Member};
 use super::problem::{StrategyProblem, StrategyProblemKind};
+use super::specificity::Specificity;
 use super::type_pattern::parse_pattern;
 use crate::expression::Expression;
 use crate::identity::Tenant;
@@ -30,6 +31,7 @@ pub struct Strategy {
     pub(super) when: Option<Expression>,
     /// Absent: the event's data are the variables.
     pub(super) variables: Option<Vec<(String, Expression)>>,
+    pub(super) specificity: Specificity,
 }
 
 impl Strategy {
@@ -51,6 +53,17 @@ impl Strategy {
         self.definition.version
     }
 
+    /// How much it asks of an event.
+    #[must_use]
+    pub fn specificity(&self) -> Specificity {
+        self.specificity
+    }
+
+    /// Who wins: the highest; equals are drawn by weight.
+    pub(super) fn precedence(&self) -> (i64, Specificity) {
+        (self.definition.priority, self.specificity)
+    }
+
     /// The workflow that it starts; absent with [`Action::Ignore`].
     #[must_use]
     pub fn workflow(&self) -> Option<&WorkflowRef> {
@@ -70,7 +83,7 @@ impl std::fmt::Debug for Strategy {
 /// An immutable, indexed set of strategies.
 #[derive(Debug, Default)]
 pub struct StrategySet {
-    /// By rank: highest priority first, then by name.
+    /// By rank: highest priority first, then highest specificity, then by name.
     strategies: Vec<Strategy>,
     pub(super) index: Index,
     /// The last rank that runs beside a winner, if any does.
@@ -102,7 +115,7 @@ impl StrategySet {
             problems.sort_by_key(|problem| problem.index);
             return Err(problems);
         }
-        strategies.sort_by(|a, b| rank_order(&a.definition).cmp(&rank_order(&b.definition)));
+        strategies.sort_by(|a, b| rank_order(a).cmp(&rank_order(b)));
         let index = build_index(&mut strategies);
         check_score(&strategies, &index)?;
         let beside = (0..).zip(&strategies).filter(|(_, strategy)| strategy.definition.fan_out);
@@ -111,15 +124,15 @@ impl StrategySet {
     }
 
     /// Every strategy in the order in which they are considered: highest
-    /// priority first, then by name.
+    /// priority first, then highest [`Specificity`], then by name.
     #[must_use]
     pub fn strategies(&self) -> &[Strategy] {
         &self.strategies
     }
 }
 
-fn rank_order(definition: &StrategyDefinition) -> (Reverse<i64>, &str, &str) {
-    (Reverse(definition.priority), &definition.name, &definition.tenant)
+fn rank_order(strategy: &Strategy) -> (Reverse<(i64, Specificity)>, &str, &str) {
+    (Reverse(strategy.precedence()), &strategy.definition.name, &strategy.definition.tenant)
 }
 
 fn build_index(strategies: &mut [Strategy]) -> Index {
@@ -252,7 +265,8 @@ impl Check<'_> {
             }
         };
         let (certainty, bucket, place) = (Certainty::MayMatch, 0, self.index);
-        Strategy { when, pattern, certainty, bucket, place, variables, definition }
+        let specificity = Specificity::of(&definition);
+        Strategy { when, pattern, certainty, bucket, place, variables, specificity, definition }
     }
 
     fn pattern(&mut self, pattern: &Value) -> Option<EventPattern> {

@@ -21,6 +21,9 @@ pub enum Decision<'s> {
     Ignored {
         /// The winner.
         strategy: &'s Strategy,
+        /// Others that matched with the winner's priority and specificity: a draw by weight
+        /// left them out.
+        tied: Vec<&'s Strategy>,
         /// Conditions that could not be evaluated and so counted as false, at
         /// most [`NEAR_MISSES_MAX`].
         failed_conditions: Vec<NearMiss<'s>>,
@@ -28,8 +31,11 @@ pub enum Decision<'s> {
     /// These runs start.
     Start {
         /// At least one: the winner first, if it starts something, then what
-        /// runs beside it, by priority and name.
+        /// runs beside it, by priority, specificity and name.
         chosen: Vec<Chosen<'s>>,
+        /// Others that matched with the winner's priority and specificity: a draw by weight
+        /// left them out.
+        tied: Vec<&'s Strategy>,
         /// Conditions that could not be evaluated and so counted as false, at
         /// most [`NEAR_MISSES_MAX`].
         failed_conditions: Vec<NearMiss<'s>>,
@@ -76,14 +82,18 @@ impl StrategySet {
     /// and its condition do, looked at in this order; a condition that fails to
     /// evaluate counts as false. Those with
     /// `fan_out` that match all run. Of the others that match one wins: the
-    /// highest priority, among equals by weight, drawn by the event's
-    /// [`idempotency`](Event::idempotency) over the names in order. Conditions
-    /// below the winner's priority are not looked at, `fan_out` aside.
+    /// highest priority, among those the highest [`specificity`](Strategy::specificity), among
+    /// equals of both by weight, drawn by the event's [`idempotency`](Event::idempotency) over
+    /// the names in order. Conditions below the winner are not looked at, `fan_out` aside.
     #[must_use]
     pub fn decide(&self, event: &Event<'_>) -> Decision<'_> {
         let mut facts = Facts::new(event);
         let Matches { winner, equals, beside, failed, near } = self.find(event, &mut facts);
-        let winner = winner.map(|first| draw(first, &equals, event));
+        let first = winner;
+        let winner = first.map(|first| draw(first, &equals, event));
+        let rivals = first.into_iter().chain(equals);
+        let tied = rivals.filter(|rival| winner.is_some_and(|won| !std::ptr::eq(*rival, won)));
+        let tied = tied.collect();
         if winner.is_none() && beside.is_empty() {
             return Decision::Unmatched { near };
         }
@@ -94,7 +104,7 @@ impl StrategySet {
         if let (Some(strategy), true) = (winner, beside.is_empty())
             && strategy.definition().action == Action::Ignore
         {
-            return Decision::Ignored { strategy, failed_conditions };
+            return Decision::Ignored { strategy, tied, failed_conditions };
         }
         let runs = winner.into_iter().filter(|winner| winner.workflow().is_some()).chain(beside);
         let mut chosen = Vec::with_capacity(1);
@@ -104,7 +114,7 @@ impl StrategySet {
                 Err(detail) => return Decision::Failed { strategy, detail },
             }
         }
-        Decision::Start { chosen, failed_conditions }
+        Decision::Start { chosen, tied, failed_conditions }
     }
 
     /// The strategy that ignores every event of `kind` of `tenant`, whatever
@@ -189,11 +199,11 @@ impl Strategy {
     }
 }
 
-/// What matches, found in order of priority and name.
+/// What matches, found in order of priority, specificity and name.
 #[derive(Default)]
 struct Matches<'s> {
     winner: Option<&'s Strategy>,
-    /// Others of the winner's priority.
+    /// Others of the winner's priority and specificity.
     equals: Vec<&'s Strategy>,
     beside: Vec<&'s Strategy>,
     /// Ranks of those whose condition could not be evaluated, and why.
@@ -204,9 +214,8 @@ struct Matches<'s> {
 
 impl<'s> Matches<'s> {
     fn wants(&self, strategy: &Strategy) -> bool {
-        let priority = |strategy: &Strategy| strategy.definition().priority;
         strategy.definition().fan_out
-            || self.winner.is_none_or(|winner| priority(winner) == priority(strategy))
+            || self.winner.is_none_or(|winner| winner.precedence() == strategy.precedence())
     }
 
     fn add(&mut self, strategy: &'s Strategy) {

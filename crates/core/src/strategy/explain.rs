@@ -125,7 +125,7 @@ impl StrategySet {
     }
 }
 
-/// Settles who wins among those that match; in order of priority and name.
+/// Settles who wins among those that match; in order of priority, specificity and name.
 fn settle<'s>(candidates: &mut [Explained<'s>], event: &Event<'_>) -> Option<&'s Strategy> {
     let mut equals: Vec<&'s Strategy> = Vec::new();
     for candidate in candidates.iter_mut() {
@@ -133,10 +133,10 @@ fn settle<'s>(candidates: &mut [Explained<'s>], event: &Event<'_>) -> Option<&'s
         if candidate.standing == Standing::DoesNotMatch {
             continue;
         }
-        let highest = equals.first().map(|first| first.definition().priority);
+        let highest = equals.first().map(|first| first.precedence());
         if definition.fan_out {
             candidate.standing = Standing::RunsBeside;
-        } else if highest.is_none_or(|highest| highest == definition.priority) {
+        } else if highest.is_none_or(|highest| highest == candidate.strategy.precedence()) {
             candidate.standing = Standing::LosesDraw;
             equals.push(candidate.strategy);
         }

@@ -28,7 +28,16 @@ fn naive(definitions: &[StrategyDefinition], event: &Event<'_>, n: i64) -> Summa
             && pattern_matches(&pattern, &kind)
     };
     let mut candidates: Vec<_> = definitions.iter().filter(in_scope).collect();
-    candidates.sort_by_key(|definition| (-definition.priority, &definition.name));
+    let asks = |definition: &StrategyDefinition| {
+        let tokens: Vec<&str> = definition.on.split('.').collect();
+        let literals = tokens.iter().filter(|token| !["*", ">"].contains(token)).count();
+        let exact = literals == tokens.len();
+        (definition.tenant != "*", exact, literals, definition.when.is_some())
+    };
+    let precedence = |definition: &StrategyDefinition| {
+        std::cmp::Reverse((definition.priority, asks(definition)))
+    };
+    candidates.sort_by_key(|definition| (precedence(definition), &definition.name));
     let names = |definitions: &[&StrategyDefinition]| -> Vec<String> {
         definitions.iter().map(|definition| definition.name.clone()).collect()
     };
@@ -39,11 +48,11 @@ fn naive(definitions: &[StrategyDefinition], event: &Event<'_>, n: i64) -> Summa
     };
     let (beside, others): (Vec<&StrategyDefinition>, Vec<_>) =
         candidates.iter().copied().filter(holds).partition(|definition| definition.fan_out);
-    let highest = others.first().map(|definition| definition.priority);
+    let highest = others.first().map(|definition| precedence(definition));
     // As many tickets as its weight for each.
     let tickets: Vec<&StrategyDefinition> = others
         .into_iter()
-        .filter(|definition| Some(definition.priority) == highest)
+        .filter(|definition| Some(precedence(definition)) == highest)
         .flat_map(|definition| (0..definition.weight).map(move |_| definition))
         .collect();
     if tickets.is_empty() && beside.is_empty() {

@@ -107,7 +107,9 @@ fn a_condition_that_fails_counts_as_false_and_is_named() {
         let Decision::Unmatched { near } = alone.decide(event) else { panic!() };
         assert_eq!(near[0].strategy.name(), "broken");
         assert!(near[0].error.as_ref().unwrap().contains("missing"));
-        let Decision::Start { chosen, failed_conditions } = both.decide(event) else { panic!() };
+        let Decision::Start { chosen, failed_conditions, .. } = both.decide(event) else {
+            panic!()
+        };
         assert_eq!(chosen[0].strategy.name(), "low");
         assert_eq!(failed_conditions[0].strategy.name(), "broken");
     });

@@ -60,7 +60,7 @@ fn rows(plan: &Plan, analysis: &Analysis) -> Vec<Vec<String>> {
     rows
 }
 
-fn does(work: &Work) -> String {
+pub(super) fn does(work: &Work) -> String {
     match work {
         Work::Noop => "nothing".to_owned(),
         Work::Transform { .. } => "transform".to_owned(),

@@ -1,0 +1,383 @@
+//! `fermata runs explain`: why a run is where it is, in sentences.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use fermata_core::plan::{Join, Plan, PlanNode};
+use serde_json::json;
+
+use crate::broker_session::BrokerSession;
+use crate::error::{CliError, ExitCode};
+use crate::journal_view::{Failure, NodeStatus, NodeView, RunHistory, RunStatus};
+use crate::output::{Output, excerpt, span_text, time_text};
+
+/// Widest input or detail in a sentence, in characters; `fermata runs show --json` has all of it.
+const CHARACTERS_MAX: usize = 200;
+
+/// Names that one sentence lists; the rest is counted.
+const NAMED_MAX: usize = 8;
+
+/// Explains the run.
+pub(super) async fn run(
+    history: &RunHistory,
+    session: &BrokerSession,
+    output: &mut Output,
+) -> Result<ExitCode, CliError> {
+    let store = session.definitions_store().await?;
+    let plan = match store.get_blob(&history.plan).await? {
+        Some(bytes) => Some(
+            fermata_wire::plan::decode(&bytes)
+                .map_err(CliError::unreadable(format!("the plan {}", history.plan)))?,
+        ),
+        None => None,
+    };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    let now_ms = u64::try_from(now).unwrap_or(u64::MAX);
+    let sentences = sentences(history, plan.as_ref(), now_ms);
+    if output.is_json() {
+        let summary = &history.summary;
+        output.json_line(&json!({
+            "run": summary.id, "status": summary.status, "sentences": sentences,
+        }))?;
+    } else {
+        sentences.iter().try_for_each(|sentence| output.line(sentence))?;
+    }
+    Ok(ExitCode::Success)
+}
+
+/// What is known of a run, at the time `now_ms`.
+fn sentences(history: &RunHistory, plan: Option<&Plan>, now_ms: u64) -> Vec<String> {
+    let told = Told { history, plan, now_ms };
+    let mut sentences = vec![told.beginning(), told.input()];
+    if history.summary.status.has_ended() {
+        sentences.extend(told.ending());
+    } else {
+        sentences.extend(told.closing());
+        sentences.extend(history.nodes.iter().filter_map(|node| told.node(node)));
+        sentences.extend(told.waiting());
+        sentences.extend(told.next());
+    }
+    if plan.is_none() {
+        sentences.push(format!(
+            "Its plan {} is not in the object store, so nothing can be said of tasks that have not \
+             begun.",
+            history.plan
+        ));
+    }
+    sentences
+}
+
+struct Told<'h> {
+    history: &'h RunHistory,
+    plan: Option<&'h Plan>,
+    now_ms: u64,
+}
+
+impl Told<'_> {
+    fn beginning(&self) -> String {
+        let RunHistory { summary: run, strategy_version, .. } = self.history;
+        format!(
+            "Run {} of tenant `{}` began at {}: strategy `{}` (version {strategy_version}) chose \
+             workflow `{}` {} for event `{}` of type `{}` from `{}`.",
+            run.id,
+            run.tenant,
+            time_text(run.started_ms),
+            run.strategy,
+            run.workflow,
+            run.workflow_version,
+            run.event_id,
+            run.event_type,
+            run.event_source,
+        )
+    }
+
+    fn input(&self) -> String {
+        let input = excerpt(&self.history.input.to_string(), CHARACTERS_MAX);
+        format!("The strategy started it with {input}.")
+    }
+
+    fn ending(&self) -> Vec<String> {
+        let run = &self.history.summary;
+        let at = time_text(run.ended_ms.unwrap_or_default());
+        let after = span_text(run.duration_ms().unwrap_or_default());
+        let (attempts, retries) = (run.attempts, run.retries);
+        let how = match run.status {
+            RunStatus::Succeeded => "It succeeded",
+            RunStatus::Failed => "It failed",
+            RunStatus::Cancelled => "It was cancelled",
+            RunStatus::TimedOut => "It ran into its time limit",
+            RunStatus::Quarantined => "It was quarantined",
+            RunStatus::Running | RunStatus::Closing => "It has not ended",
+        };
+        let mut sentences = vec![format!(
+            "{how} at {at}, after {after}, {attempts} attempts and {retries} retries."
+        )];
+        sentences.extend(self.reason());
+        sentences.extend(self.last_failure());
+        sentences.push("Nothing more will happen.".to_owned());
+        sentences
+    }
+
+    /// What the record that ended or closes the run says.
+    fn reason(&self) -> Option<String> {
+        let timeline = self.history.timeline.iter().rev();
+        let mut endings = timeline.filter(|entry| entry.kind.starts_with("run."));
+        let last = endings.find(|entry| entry.kind != "run.started")?;
+        let (_, reason) = last.what.text.split_once(": ")?;
+        let detail = last.what.detail.as_deref().filter(|detail| !detail.is_empty());
+        let detail = detail.map(|detail| format!(" ({})", excerpt(detail, CHARACTERS_MAX)));
+        Some(format!("The reason: {reason}{}.", detail.unwrap_or_default()))
+    }
+
+    fn last_failure(&self) -> Option<String> {
+        let failed = self.history.nodes.iter();
+        let failed = failed.filter_map(|node| node.failure.as_ref().map(|failure| (node, failure)));
+        let (node, failure) = failed.max_by_key(|(_, failure)| failure.time_ms)?;
+        Some(format!("The last failure was of `{}`: {}.", node.id, said(failure)))
+    }
+
+    fn closing(&self) -> Vec<String> {
+        if self.history.summary.status != RunStatus::Closing {
+            return vec!["It is running.".to_owned()];
+        }
+        let mut sentences = vec![
+            "It is closing: nothing new is started, and it ends once what is under way has an \
+                  outcome."
+                .to_owned(),
+        ];
+        sentences.extend(self.reason());
+        sentences
+    }
+
+    /// What a node that has begun waits for.
+    fn node(&self, node: &NodeView) -> Option<String> {
+        let id = &node.id;
+        let planned = self.planned(id);
+        let most = planned.map(|planned| format!(" of at most {}", planned.retry.max_attempts));
+        let most = most.unwrap_or_default();
+        match node.status {
+            NodeStatus::Running => {
+                let since = span_text(self.now_ms.saturating_sub(node.last_ms));
+                let limit = planned.map(|planned| {
+                    format!("; an attempt may take {}", span_text(planned.timeout_ms))
+                });
+                Some(format!(
+                    "`{id}` waits for the outcome of attempt {}{most}, which was ordered at {}, \
+                     {since} ago{}.",
+                    node.attempts,
+                    time_text(node.last_ms),
+                    limit.unwrap_or_default(),
+                ))
+            }
+            NodeStatus::Backoff => {
+                let due = node.due_ms.unwrap_or_default();
+                let when = match due.checked_sub(self.now_ms) {
+                    Some(left) => format!("in {}", span_text(left)),
+                    None => "which has passed: is its partition owned?".to_owned(),
+                };
+                let failure = node.failure.as_ref().map(|failure| format!(": {}", said(failure)));
+                Some(format!(
+                    "`{id}` waits to be tried again: attempt {}{most} is due at {}, {when}. The \
+                     attempt before failed{}.",
+                    node.attempts.saturating_add(1),
+                    time_text(due),
+                    failure.unwrap_or_default(),
+                ))
+            }
+            NodeStatus::Unknown => Some(format!(
+                "Nobody can tell whether the effect of `{id}` happened, so it is not tried again; \
+                 a person decides."
+            )),
+            NodeStatus::Failed => {
+                let failure = node.failure.as_ref().map(said).unwrap_or_default();
+                Some(format!("`{id}` failed for good: {failure}."))
+            }
+            NodeStatus::Succeeded | NodeStatus::Skipped => None,
+        }
+    }
+
+    /// Which tasks have not begun, and what they wait for.
+    fn waiting(&self) -> Vec<String> {
+        let Some(plan) = self.plan else { return Vec::new() };
+        let waiting: Vec<_> =
+            plan.nodes.iter().filter(|node| self.view(&node.id).is_none()).collect();
+        let mut sentences: Vec<_> =
+            waiting.iter().take(NAMED_MAX).map(|node| self.awaited(plan, node)).collect();
+        if let Some(more @ 1..) = waiting.len().checked_sub(NAMED_MAX) {
+            sentences.push(format!("{more} more tasks have not begun."));
+        }
+        sentences
+    }
+
+    fn awaited(&self, plan: &Plan, node: &PlanNode) -> String {
+        let open = node.predecessors.iter().filter_map(|index| plan.nodes.get(*index as usize));
+        let open = open.filter(|before| !self.has_ended(&before.id));
+        let open: Vec<_> = open.map(|before| format!("`{}`", before.id)).collect();
+        let id = &node.id;
+        match (open.len(), node.join) {
+            (0, _) => format!("`{id}` is ready and waits to be ordered."),
+            (1, _) => format!("`{id}` waits for {}.", listed(&open)),
+            (_, Join::All) => format!("`{id}` waits for all of {}.", listed(&open)),
+            (_, Join::Any) => format!("`{id}` waits for one of {}.", listed(&open)),
+        }
+    }
+
+    fn next(&self) -> Vec<String> {
+        let under_way = self.history.nodes.iter();
+        let under_way = under_way
+            .filter(|node| matches!(node.status, NodeStatus::Running | NodeStatus::Backoff));
+        let mut sentences = Vec::new();
+        if self.history.summary.status == RunStatus::Running {
+            for node in under_way.take(NAMED_MAX) {
+                sentences.extend(self.when_it_succeeds(node));
+            }
+        }
+        let deadline = self.history.deadline_ms;
+        sentences.push(match deadline.checked_sub(self.now_ms) {
+            Some(left) => format!(
+                "If it has not ended at {}, in {}, it is timed out.",
+                time_text(deadline),
+                span_text(left)
+            ),
+            None => format!(
+                "Its time limit passed at {}; its partition ends it as soon as it is owned.",
+                time_text(deadline)
+            ),
+        });
+        sentences
+    }
+
+    fn when_it_succeeds(&self, node: &NodeView) -> Option<String> {
+        let plan = self.plan?;
+        let planned = self.planned(&node.id)?;
+        let after = planned.successors.iter().filter_map(|index| plan.nodes.get(*index as usize));
+        let freed = after.filter(|after| {
+            let others = after.predecessors.iter();
+            let others = others.filter_map(|index| plan.nodes.get(*index as usize));
+            let mut open = others.filter(|other| other.id != node.id && !self.has_ended(&other.id));
+            after.join == Join::Any || open.next().is_none()
+        });
+        let freed: Vec<_> = freed.map(|after| format!("`{}`", after.id)).collect();
+        let attempts = planned.retry.max_attempts;
+        let fails = if node.attempts >= attempts {
+            "if it fails, the run fails".to_owned()
+        } else {
+            format!("if it fails, it may be tried again up to attempt {attempts}")
+        };
+        Some(match (freed.as_slice(), planned.successors.is_empty()) {
+            ([], true) => format!("Nothing comes after `{}`; {fails}.", node.id),
+            ([], false) => {
+                format!("What comes after `{}` waits for others, too; {fails}.", node.id)
+            }
+            (freed, _) => {
+                format!("When `{}` succeeds, {} can begin; {fails}.", node.id, listed(freed))
+            }
+        })
+    }
+
+    fn planned(&self, id: &str) -> Option<&PlanNode> {
+        self.plan?.nodes.iter().find(|node| &*node.id == id)
+    }
+
+    fn view(&self, id: &str) -> Option<&NodeView> {
+        self.history.nodes.iter().find(|node| &*node.id == id)
+    }
+
+    fn has_ended(&self, id: &str) -> bool {
+        let ended = [NodeStatus::Succeeded, NodeStatus::Skipped];
+        self.view(id).is_some_and(|node| ended.contains(&node.status))
+    }
+}
+
+fn said(failure: &Failure) -> String {
+    let class = failure.class.map(|class| class.to_string());
+    let detail = Some(excerpt(&failure.detail, CHARACTERS_MAX)).filter(|detail| !detail.is_empty());
+    let why: Vec<_> = class.into_iter().chain(detail).collect();
+    format!("{} at {}", why.join(": "), time_text(failure.time_ms))
+}
+
+fn listed(names: &[String]) -> String {
+    let shown: Vec<_> = names.iter().take(NAMED_MAX).map(String::as_str).collect();
+    match names.len().saturating_sub(NAMED_MAX) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fermata_core::record::{Header, Record};
+    use fermata_definitions::{Limits, read_workflow};
+
+    use super::*;
+    use crate::journal_view::testing::{Script, run_of};
+
+    const WORKFLOW: &str = "
+workflow:
+  name: job-report
+  version: '1.0'
+  tasks:
+    - { id: fetch, noop: {}, retry: { max_attempts: 3 } }
+    - { id: check, noop: {} }
+    - { id: report, depends_on: [fetch, check], noop: {} }
+";
+
+    fn plan() -> Plan {
+        read_workflow(WORKFLOW, None, &Limits::default()).unwrap().plan().clone()
+    }
+
+    fn explained(records: &[(Header, Record)], now_ms: u64) -> String {
+        let ((header, record), later) = records.split_first().unwrap();
+        let mut history = RunHistory::begin(header, record).unwrap();
+        later.iter().for_each(|(header, record)| history.fold(header, record));
+        sentences(&history, Some(&plan()), now_ms).join("\n")
+    }
+
+    #[test]
+    fn a_run_that_waits_for_a_retry_says_when_and_after_which_failure() {
+        let run = run_of("a");
+        let mut script = Script::default();
+        let records = [
+            script.at(1_000).started(run),
+            script.dispatched(run, "fetch", 1),
+            script.dispatched(run, "check", 1),
+            script.at(1_100).retrying(run, "fetch", 1, 3_100),
+        ];
+
+        insta::assert_snapshot!(explained(&records, 1_600));
+    }
+
+    #[test]
+    fn a_run_that_failed_says_why() {
+        let run = run_of("a");
+        let mut script = Script::default();
+        let records = [
+            script.at(1_000).started(run),
+            script.dispatched(run, "fetch", 1),
+            script.at(1_100).retrying(run, "fetch", 1, 3_100),
+            script.at(4_000).failed(run, "fetch"),
+        ];
+
+        let text = explained(&records, 9_000);
+
+        assert!(text.contains("It failed at 1970-01-01T00:00:04.000Z, after 3.000s"), "{text}");
+        assert!(text.contains("The reason: node fetch failed (status 500)."), "{text}");
+        assert!(text.ends_with("Nothing more will happen."), "{text}");
+    }
+
+    #[test]
+    fn a_task_is_free_once_nothing_else_is_waited_for() {
+        let run = run_of("a");
+        let mut script = Script::default();
+        let records = [
+            script.at(1_000).started(run),
+            script.dispatched(run, "fetch", 1),
+            script.dispatched(run, "check", 1),
+            script.at(1_100).node_succeeded(run, "check", 1, "1"),
+        ];
+
+        let text = explained(&records, 1_600);
+
+        assert!(text.contains("`report` waits for `fetch`."), "{text}");
+        assert!(text.contains("When `fetch` succeeds, `report` can begin"), "{text}");
+    }
+}

@@ -1,0 +1,180 @@
+//! `fermata runs list`: asked of a projector where one runs, else read from the journals.
+
+use std::time::Duration;
+
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use fermata_core::identity::{PartitionId, Tenant};
+use fermata_jetstream::core_messages::{CoreMessageError, CoreMessages};
+use fermata_jetstream::topology::journal_stream;
+use fermata_jetstream::{Bytes, StreamReader};
+use fermata_store::query::PAGE_RUNS_MAX;
+use fermata_store::question::{Answer, AtLeast, RUNS_SUBJECT, RunsAnswer, RunsQuestion};
+use fermata_store::{Cursor, RunPage, RunQuery};
+use serde_json::json;
+
+use super::moment::moment;
+use super::run_view::print_runs;
+use crate::broker_session::BrokerSession;
+use crate::error::{CliError, ExitCode};
+use crate::journal_view::{RunList, RunStatus};
+use crate::output::{Output, time_text};
+
+/// How many runs are listed when nothing else is said: a screenful.
+const LIMIT_DEFAULT: usize = 50;
+
+/// How long a projector may take: it waits up to 2 s for what has just been journaled.
+const ASK_LIMIT: Duration = Duration::from_secs(5);
+
+/// Arguments of `fermata runs list`.
+#[derive(Debug, Clone, Args)]
+pub struct ListArguments {
+    /// Only runs of this tenant
+    #[arg(long)]
+    pub tenant: Option<Tenant>,
+    /// Only runs that stand here
+    #[arg(long, value_parser = status())]
+    pub status: Option<RunStatus>,
+    /// Only runs of this workflow
+    #[arg(long, value_name = "NAME")]
+    pub workflow: Option<String>,
+    /// Only runs that started then or later: a date as in RFC 3339, or how long ago (`30m`, `2h`, `7d`)
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub since: Option<u64>,
+    /// Only runs that started before then, likewise
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub until: Option<u64>,
+    /// At most so many
+    #[arg(long, default_value_t = LIMIT_DEFAULT, value_name = "N")]
+    pub limit: usize,
+    /// Go on behind this place, with which the list before ended
+    #[arg(long, value_name = "CURSOR")]
+    pub cursor: Option<Cursor>,
+}
+
+fn status() -> impl TypedValueParser<Value = RunStatus> {
+    PossibleValuesParser::new(RunStatus::ALL.map(RunStatus::as_str))
+        .try_map(|text| text.parse::<RunStatus>())
+}
+
+impl ListArguments {
+    fn query(&self) -> RunQuery {
+        RunQuery {
+            tenant: self.tenant.clone(),
+            workflow: self.workflow.as_deref().map(Into::into),
+            status: self.status,
+            since_ms: self.since,
+            until_ms: self.until,
+            limit: self.limit,
+            after: self.cursor,
+        }
+    }
+}
+
+/// Why the projector's answer is not used.
+enum NotAnswered {
+    /// For people.
+    Because(String),
+    /// The command fails.
+    Failed(CliError),
+}
+
+/// Lists runs.
+pub(super) async fn run(
+    arguments: &ListArguments,
+    session: &BrokerSession,
+    output: &mut Output,
+) -> Result<ExitCode, CliError> {
+    let partitions = session.engine_config().await?.partitions;
+    let query = arguments.query();
+    let page = match ask(&query, partitions, session, output).await {
+        Ok(page) => page,
+        Err(NotAnswered::Failed(error)) => return Err(error),
+        Err(NotAnswered::Because(reason)) => {
+            output.note(&format!("{reason}; the journals are read instead"));
+            read(&query, partitions, session, output).await?
+        }
+    };
+    print_runs(&page.runs, output)?;
+    if let Some(next) = page.next {
+        if output.is_json() {
+            output.json_line(&json!({ "next": next }))?;
+        } else {
+            output.line(&format!("there are more; `--cursor {next}` goes on"))?;
+        }
+    }
+    Ok(ExitCode::Success)
+}
+
+/// Asks a projector, page by page.
+async fn ask(
+    query: &RunQuery,
+    partitions: u16,
+    session: &BrokerSession,
+    output: &mut Output,
+) -> Result<RunPage, NotAnswered> {
+    let reader = StreamReader::new(session.broker());
+    let mut at_least = Vec::new();
+    for partition in (0..partitions).map(PartitionId) {
+        let state = reader.stream_state(&journal_stream(partition)).await;
+        let state = state.map_err(|error| NotAnswered::Failed(error.into()))?;
+        at_least.push(AtLeast { partition, sequence: state.last_sequence });
+    }
+    let core = CoreMessages::new(session.broker());
+    let mut all = RunPage { runs: Vec::new(), next: query.after };
+    loop {
+        let left = query.limit.saturating_sub(all.runs.len());
+        let page = RunQuery { limit: left.min(PAGE_RUNS_MAX), after: all.next, ..query.clone() };
+        let question = RunsQuestion { query: page, at_least: at_least.clone() };
+        let RunsAnswer { page, state } = ask_once(&core, &question).await?;
+        all.runs.extend(page.runs);
+        all.next = page.next;
+        if all.next.is_some() && all.runs.len() < query.limit {
+            continue;
+        }
+        if let Some(until) = state.left_out_until_ms {
+            let until = time_text(until);
+            output.note(&format!("runs that started until {until} may be left out"));
+        }
+        return Ok(all);
+    }
+}
+
+async fn ask_once(core: &CoreMessages, question: &RunsQuestion) -> Result<RunsAnswer, NotAnswered> {
+    let json = |source| CliError::Json { what: "the projector's answer".to_owned(), source };
+    let question =
+        serde_json::to_vec(question).map_err(|error| NotAnswered::Failed(json(error)))?;
+    let answer = match core.request(RUNS_SUBJECT, Bytes::from(question), ASK_LIMIT).await {
+        Ok(answer) => answer,
+        Err(CoreMessageError::NoResponders { .. } | CoreMessageError::NoAnswer { .. }) => {
+            return Err(NotAnswered::Because("no projector answers".to_owned()));
+        }
+        Err(error) => return Err(NotAnswered::Failed(error.into())),
+    };
+    match serde_json::from_slice(&answer.payload) {
+        Ok(Answer::Ok(answer)) => Ok(answer),
+        Ok(Answer::Error(refused)) => Err(NotAnswered::Because(refused.detail)),
+        Err(error) => {
+            Err(NotAnswered::Because(format!("the projector's answer cannot be read ({error})")))
+        }
+    }
+}
+
+/// Reads the journals.
+async fn read(
+    query: &RunQuery,
+    partitions: u16,
+    session: &BrokerSession,
+    output: &Output,
+) -> Result<RunPage, CliError> {
+    let reader = StreamReader::new(session.broker());
+    let mut messages = 0;
+    for partition in (0..partitions).map(PartitionId) {
+        messages += reader.stream_state(&journal_stream(partition)).await?.messages;
+    }
+    let bar = output.progress(messages, "journal messages");
+    let partitions = (0..partitions).map(PartitionId);
+    let runs = RunList::read(&reader, partitions, |read| bar.inc(read)).await?;
+    bar.finish_and_clear();
+    Ok(runs.page(query))
+}

@@ -1,0 +1,78 @@
+//! `fermata events replay`.
+
+use std::collections::BTreeMap;
+
+use fermata_core::command::StrategyEntry;
+use fermata_core::json::Json;
+use fermata_core::partition::Definitions;
+use fermata_jetstream::definitions_store::DefinitionsStore;
+
+use crate::support::Stage;
+
+const DRAFT: &str = "
+strategies:
+  - name: large
+    version: 2
+    tenant: acme
+    on: job.done
+    when: event.data.n > 5
+    workflow: { name: report, version: '1' }
+    variables: { n: event.data.n }
+";
+
+async fn activate(stage: &Stage) {
+    let definition = serde_json::json!({
+        "name": "large", "version": 1, "tenant": "acme", "on": "job.done",
+        "when": "event.data.n > 10",
+        "action": { "run": {
+            "workflow": { "name": "report", "version": "1" }, "variables": { "n": "event.data.n" },
+        } },
+    });
+    let entry = StrategyEntry {
+        name: "large".into(),
+        version: 1,
+        definition: Json::from_value(&definition),
+    };
+    let strategies = BTreeMap::from([(entry.name.clone(), entry)]);
+    let active = Definitions { revision: 1, strategies, workflows: Vec::new() };
+    let bytes = fermata_wire::plan::encode_definitions(&active).unwrap();
+    DefinitionsStore::open(&stage.broker).await.unwrap().put("active", bytes.into()).await.unwrap();
+}
+
+async fn publish(stage: &Stage, id: u32, n: u32) {
+    let event = format!(
+        r#"{{"specversion":"1.0","id":"{id}","source":"/t","type":"job.done","data":{{"n":{n}}}}}"#
+    );
+    let subject = "fermata.events.acme.job.done";
+    let outcome = stage.publisher.publish(subject, None, event.into_bytes().into()).await.await;
+    outcome.sequence().expect("stored");
+}
+
+#[tokio::test]
+async fn a_draft_is_compared_with_what_is_active_and_a_difference_ends_with_1() {
+    let stage = Stage::new().await;
+    activate(&stage).await;
+    for (id, n) in [(1, 20), (2, 7), (3, 1), (1, 20)] {
+        publish(&stage, id, n).await;
+    }
+    let draft = stage.folder.path().join("draft.yaml");
+    std::fs::write(&draft, DRAFT).unwrap();
+    let same = stage.folder.path().join("same.yaml");
+    std::fs::write(&same, DRAFT.replace("> 5", "> 10")).unwrap();
+    let (draft, same) = (draft.display().to_string(), same.display().to_string());
+
+    let differs = stage.run(&["events", "replay", "--since", "1h", "--against", &draft, "--json"]);
+    let differs = differs.await;
+    let agrees = stage.run(&["events", "replay", "--against", &same]).await;
+    let later = stage.run(&["events", "replay", "--since", "0s", "--against", &draft]).await;
+
+    assert_eq!(differs.code, 1, "{}{}", differs.stdout, differs.stderr);
+    let told = &differs.json()[0];
+    assert_eq!((&told["events"], &told["repeats"]), (&3.into(), &1.into()), "{told}");
+    let large = &told["strategies"]["large"];
+    assert_eq!((&large["same"], &large["only_draft"]), (&1.into(), &1.into()), "{told}");
+    assert_eq!(large["samples"][0]["sequence"], 2);
+    assert_eq!(agrees.code, 0, "{}{}", agrees.stdout, agrees.stderr);
+    assert!(agrees.stdout.ends_with("no run would differ\n"), "{}", agrees.stdout);
+    assert!(later.stdout.starts_with("0 events"), "{}", later.stdout);
+}
