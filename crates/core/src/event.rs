@@ -26,6 +26,7 @@ use serde_json::value::RawValue;
 
 use crate::digest::hash_parts_128;
 
+pub(crate) use attribute::is_rfc3339;
 pub use message::decode_message;
 pub use rejection::{RejectReason, Rejected};
 pub use selection::LIST_VALUES_MAX;

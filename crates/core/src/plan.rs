@@ -18,6 +18,7 @@
 //! [`FailureClass::Expression`].
 
 pub mod analysis;
+mod delay;
 mod executable;
 pub mod input;
 mod retry;
@@ -30,6 +31,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::json::Json;
 
+pub use delay::Delay;
+pub(crate) use delay::point_of_time;
 pub use executable::{Executable, PlanProblem};
 pub use retry::{FailureClass, RetryPolicy};
 
@@ -135,16 +138,40 @@ pub enum Work {
         /// Whether the plugin recognises a repeated idempotency key.
         idempotent: bool,
     },
+    /// Waits as a timer of the run; holds no worker and no attempt.
+    Delay(Delay),
 }
 
 impl Work {
-    /// The CEL text whose value the node is made of: a transform's value, a call's body.
+    /// The CEL text whose value the node is made of: a transform's value, a
+    /// call's body, a delay's end.
     #[must_use]
     pub fn value(&self) -> Option<&str> {
         match self {
-            Self::Noop => None,
+            Self::Noop | Self::Delay(Delay::Milliseconds(_)) => None,
             Self::Transform { value } => Some(value),
             Self::Http { body, .. } => Some(body),
+            Self::Delay(Delay::Until(time)) => Some(time),
+        }
+    }
+
+    /// Where [`Self::value`] stands in a definition, below its task.
+    #[must_use]
+    pub fn value_field(&self) -> &'static str {
+        match self {
+            Self::Noop => "noop",
+            Self::Transform { .. } => "transform",
+            Self::Http { .. } => "http.body",
+            Self::Delay(_) => "delay.until",
+        }
+    }
+
+    /// Whether an attempt that nobody knows the outcome of may be made again.
+    #[must_use]
+    pub fn is_repeatable(&self) -> bool {
+        match self {
+            Self::Noop | Self::Transform { .. } | Self::Delay(_) => true,
+            Self::Http { idempotent, .. } => *idempotent,
         }
     }
 }

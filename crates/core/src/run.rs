@@ -6,6 +6,7 @@
 //!           │         │        ▼  │
 //!           │         │      Backoff
 //!           │         ├──► Succeeded (a value)  ·  Failed (a value that does not evaluate)
+//!           │         ├──► Delayed ─► Succeeded
 //!           └► Dead ──┴──► Skipped
 //!
 //! run:   Open ─► Closing(reason) ─► ended     (Open ─► ended when all nodes ended well)
@@ -100,6 +101,11 @@ pub enum Node {
     Failed,
     /// Nobody knows whether its effect happened.
     Unknown,
+    /// A delay that has begun.
+    Delayed {
+        /// When it ends, journal time.
+        due: JournalTime,
+    },
 }
 
 /// A record that cannot follow the ones before it.
@@ -289,6 +295,12 @@ impl Run {
                 Some(Node::Unknown)
             }
             (Body::NodeSkipped(_), Node::Ready | Node::Dead) if open => Some(Node::Skipped),
+            (Body::NodeDelayed(delayed), Node::Ready) if open && attempt.is_none() => {
+                Some(Node::Delayed { due: delayed.due })
+            }
+            (Body::NodeSucceeded(succeeded), Node::Delayed { .. }) if open && attempt.is_none() => {
+                Some(Node::succeeded(&succeeded.output))
+            }
             _ => None,
         }
     }

@@ -313,6 +313,7 @@ pub(crate) fn changes_run(header: &Header) -> bool {
             K::NodeSkipped,
             K::NodeUnknown,
             K::RunClosing,
+            K::NodeDelayed,
         ]
         .contains(&header.kind)
 }

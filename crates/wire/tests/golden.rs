@@ -181,3 +181,13 @@ fn plans_definitions_and_dead_letters_keep_their_bytes() {
     assert_eq!(decoded, definitions);
     assert_eq!(DeadLetter::decode(&dead_bytes).expect("a dead letter"), dead);
 }
+
+#[test]
+fn plans_of_every_kind_of_node_keep_their_bytes() {
+    for (name, expected) in fixtures::younger_plans() {
+        let (_, encoded) = plan::encode(&expected).expect("a plan");
+        let bytes = golden(name, &encoded);
+
+        assert_eq!(plan::decode(&bytes).expect("a plan"), expected);
+    }
+}

@@ -8,9 +8,10 @@ use crate::effect::{Attempt, AttemptWork, EffectKey, Outcome, bounded_detail, bo
 use crate::expression::{Expression, Scope};
 use crate::identity::{JournalTime, RunId};
 use crate::json::Json;
-use crate::plan::{FailureClass, NodeIndex, PlanNode, Work};
+use crate::plan::{Delay, FailureClass, NodeIndex, PlanNode, Work, point_of_time};
 use crate::record::{
-    Body, NodeDispatched, NodeFailed, NodeRetrying, NodeSkipped, NodeSucceeded, NodeUnknown, Record,
+    Body, NodeDelayed, NodeDispatched, NodeFailed, NodeRetrying, NodeSkipped, NodeSucceeded,
+    NodeUnknown, Record,
 };
 
 /// Largest output of a node and largest body of a call, bytes of JSON text.
@@ -29,17 +30,21 @@ pub struct Step {
 }
 
 impl Run {
-    /// Moves the node at `index` on, which is ready, or due again after a
-    /// failure or the loss of its owner.
+    /// Moves the node at `index` on, which is ready at `now`, or due after a
+    /// delay, a failure or the loss of its owner.
     #[must_use]
-    pub fn step(&self, id: RunId, index: NodeIndex) -> Option<Step> {
+    pub fn step(&self, id: RunId, index: NodeIndex, now: JournalTime) -> Option<Step> {
         let node = self.executable.node(index)?;
         match self.node(index)? {
             Node::Dead => Some(self.record_only(id, node, NodeSkipped {}.into())),
-            Node::Ready => Some(self.enter(id, index, node)),
+            Node::Ready => Some(self.enter(id, index, node, now)),
             Node::Backoff { attempt, input, .. } | Node::Running { attempt, input, .. } => {
                 let input = input.clone().unwrap_or_default();
                 Some(self.dispatch(id, node, attempt.saturating_add(1), input))
+            }
+            Node::Delayed { .. } => {
+                let output = Json::null();
+                Some(self.record_only(id, node, NodeSucceeded { output }.into()))
             }
             Node::Waiting { .. }
             | Node::Succeeded(_)
@@ -99,7 +104,7 @@ impl Run {
         matches!(self.phase, super::Phase::Open)
     }
 
-    fn enter(&self, id: RunId, index: NodeIndex, node: &PlanNode) -> Step {
+    fn enter(&self, id: RunId, index: NodeIndex, node: &PlanNode, now: JournalTime) -> Step {
         if let Some(guard) = self.executable.guard(index) {
             match self.evaluate(guard, Expression::evaluate_bool) {
                 Ok(true) => {}
@@ -122,6 +127,28 @@ impl Run {
                 Ok(body) => self.dispatch(id, node, 1, body),
                 Err(detail) => self.record_only(id, node, expression_failure("body", &detail)),
             },
+            Work::Delay(delay) => self.record_only(id, node, self.delay(index, delay, now)),
+        }
+    }
+
+    /// The record with which a delay begins, or fails: one that would outlast
+    /// its run does so at once rather than when the run's time is over.
+    fn delay(&self, index: NodeIndex, delay: &Delay, now: JournalTime) -> Body {
+        let due = match delay {
+            Delay::Milliseconds(milliseconds) => Ok(now.plus_ms(*milliseconds)),
+            Delay::Until(_) => self
+                .value(index)
+                .and_then(|value| point_of_time(&value.parse()))
+                .map(|time| JournalTime(time).max(now)),
+        };
+        match due {
+            Ok(due) if due < self.deadline => NodeDelayed { due }.into(),
+            Ok(due) => {
+                let late_ms = due.0.saturating_sub(self.deadline.0);
+                let detail = format!("the delay ends {late_ms} ms after the run must have ended");
+                NodeFailed { class: FailureClass::Timeout, detail }.into()
+            }
+            Err(detail) => expression_failure("until", &detail),
         }
     }
 
@@ -129,7 +156,7 @@ impl Run {
     /// since, and a repeated key with another body is no repeat.
     fn dispatch(&self, id: RunId, node: &PlanNode, attempt: u32, input: Json) -> Step {
         let work = match &node.work {
-            Work::Noop | Work::Transform { .. } => AttemptWork::Noop,
+            Work::Noop | Work::Transform { .. } | Work::Delay(_) => AttemptWork::Noop,
             Work::Http { plugin, path, .. } => {
                 let (plugin, path) = (plugin.as_str().into(), path.as_str().into());
                 AttemptWork::Http { plugin, path, body: input.clone() }
@@ -198,6 +225,7 @@ impl Run {
             | Node::Dead
             | Node::Running { .. }
             | Node::Backoff { .. }
+            | Node::Delayed { .. }
             | Node::Failed
             | Node::Unknown => Some(json!({ "status": "pending", "output": null })),
         }
@@ -214,7 +242,7 @@ fn may_have_acted(node: &PlanNode, class: FailureClass) -> bool {
             | FailureClass::Cancelled
             | FailureClass::Unknown
     );
-    lost && matches!(node.work, Work::Http { idempotent: false, .. })
+    lost && !node.work.is_repeatable()
 }
 
 fn expression_failure(field: &str, detail: &str) -> Body {

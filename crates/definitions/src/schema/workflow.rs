@@ -61,7 +61,7 @@ struct FaultTolerance {
     run_timeout: Option<DurationText>,
 }
 
-/// One task: exactly one of `http`, `transform`, `noop`.
+/// One task: exactly one of `http`, `transform`, `noop`, `delay`.
 #[derive(JsonSchema, Serialize)]
 #[schemars(deny_unknown_fields)]
 struct Task {
@@ -86,6 +86,26 @@ struct Task {
     transform: Option<Cel>,
     /// Does nothing: `noop: {}`.
     noop: Option<Noop>,
+    /// Waits: for a time such as `10s`, or until a point of time.
+    delay: Option<Delay>,
+}
+
+/// How long a delay waits; shorter than the run may take.
+#[derive(JsonSchema, Serialize)]
+#[serde(untagged)]
+enum Delay {
+    /// From when the task is ready.
+    For(DurationText),
+    /// Until a point of time.
+    Until(DelayUntil),
+}
+
+/// Until when a delay waits.
+#[derive(JsonSchema, Serialize)]
+#[schemars(deny_unknown_fields)]
+struct DelayUntil {
+    /// CEL: RFC 3339 text with a zone, or milliseconds since 1970.
+    until: Cel,
 }
 
 /// A number of seconds, or a text such as 200ms, 10s, 5m, 24h, 7d.

@@ -1,7 +1,7 @@
 //! A plan as people look at it.
 
 use fermata_core::plan::analysis::{Analysis, analyse};
-use fermata_core::plan::{Join, NodeIndex, Plan, PlanNode, Work};
+use fermata_core::plan::{Delay, Join, NodeIndex, Plan, PlanNode, Work};
 use serde_json::{Value, json};
 
 use crate::error::CliError;
@@ -66,6 +66,12 @@ fn does(work: &Work) -> String {
         Work::Transform { .. } => "transform".to_owned(),
         Work::Http { plugin, idempotent: true, .. } => format!("http {plugin}"),
         Work::Http { plugin, idempotent: false, .. } => format!("http {plugin}, once at most"),
+        Work::Delay(Delay::Milliseconds(milliseconds)) => {
+            format!("delay {}", span_text(*milliseconds))
+        }
+        Work::Delay(Delay::Until(time)) => {
+            format!("delay until {}", excerpt(time, CELL_CHARACTERS_MAX))
+        }
     }
 }
 
