@@ -3,6 +3,8 @@
 //! file of its own.
 
 mod delay;
+mod emit;
+mod nats;
 mod scene;
 
 use fermata_core::plan::FailureClass;

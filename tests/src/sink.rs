@@ -126,7 +126,8 @@ impl Sink {
 pub fn executors_for(url: &str) -> ExecutorsConfig {
     let target = PluginTarget { url: url.to_owned() };
     let plugins = [(PLUGIN.to_owned(), target)].into_iter().collect();
-    ExecutorsConfig { http: HttpConfig { plugins, ..HttpConfig::default() } }
+    let http = HttpConfig { plugins, ..HttpConfig::default() };
+    ExecutorsConfig { http, ..ExecutorsConfig::default() }
 }
 
 impl Shared {

@@ -6,7 +6,9 @@
 //! begun starts only while the lease of its owner holds, and is withdrawn when
 //! that owner goes: whoever owns the partition next orders it again.
 
+mod emit;
 mod execution;
+mod nats;
 mod running;
 
 use std::collections::{HashMap, HashSet};
@@ -27,7 +29,7 @@ use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 
-use self::execution::{carry_out, report_of};
+use self::execution::{Means, carry_out, report_of};
 use self::running::{Running, RunningAttempt, Start};
 use crate::coordinator::CoordinatorMessage;
 use crate::hop::{AGAIN_AFTER, publish};
@@ -200,7 +202,7 @@ impl NodeRunner {
                     let report = Report::Attempt(report_of(&attempt, outcome));
                     done.entry(partition).or_default().push(report);
                 }
-                AttemptWork::Http { .. } => {
+                AttemptWork::Http { .. } | AttemptWork::Emit { .. } | AttemptWork::Nats { .. } => {
                     let lease = lease.clone();
                     self.spawn(myself, attempt, lease, state);
                 }
@@ -218,8 +220,7 @@ impl NodeRunner {
         mut lease: LeaseView,
         state: &mut NodeRunnerState,
     ) {
-        let (executors, turns, myself) =
-            (self.executors.clone(), self.turns.clone(), myself.clone());
+        let (means, turns, myself) = (self.means(), self.turns.clone(), myself.clone());
         let (run, node, number) = (attempt.run, attempt.node.clone(), attempt.attempt);
         let tenant = attempt.tenant.clone();
         let start = Arc::<Start>::default();
@@ -230,12 +231,18 @@ impl NodeRunner {
             if !begins.begin() {
                 return;
             }
-            let outcome = carry_out(&executors, &attempt).await;
+            let outcome = carry_out(&means, &attempt).await;
             // A runner that is gone has nobody to tell; the next owner orders again.
             let _ = myself.cast(NodeRunnerMessage::Ended(report_of(&attempt, outcome)));
         });
         let task = task.abort_handle();
         state.running.add(run, RunningAttempt { tenant, node, attempt: number, start, task });
+    }
+
+    /// What attempts are carried out with.
+    fn means(&self) -> Means {
+        let (publisher, core) = (self.ports.publisher.clone(), self.ports.core.clone());
+        Means { executors: self.executors.clone(), publisher, core }
     }
 
     fn deliver(

@@ -61,6 +61,14 @@ pub struct EventReference {
     /// W3C trace context.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<Arc<str>>,
+    /// Events of runs that led to this one, each started by the one before it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub hops: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_zero(hops: &u32) -> bool {
+    *hops == 0
 }
 
 /// What matching decided about an event.

@@ -133,6 +133,25 @@ pub enum AttemptWork {
         /// The JSON body.
         body: Json,
     },
+    /// An event of the run's tenant, whose id is the effect key.
+    Emit {
+        /// CloudEvents `type`.
+        event_type: Arc<str>,
+        /// CloudEvents `source`: the workflow.
+        source: Arc<str>,
+        /// CloudEvents `data`.
+        data: Json,
+        /// Events of runs that led to this one, at most
+        /// [`HOPS_MAX`](crate::event::HOPS_MAX).
+        hops: u32,
+    },
+    /// A question over NATS.
+    Nats {
+        /// Where.
+        subject: Arc<str>,
+        /// The JSON body.
+        body: Json,
+    },
 }
 
 /// What an owner has done once the records that order it are durable.

@@ -50,6 +50,8 @@ pub const NAME_BYTES_MAX: usize = 128;
 pub const PLUGIN_BYTES_MAX: usize = 128;
 /// Longest path of an HTTP node in bytes.
 pub const PATH_BYTES_MAX: usize = 1_024;
+/// Longest subject of a NATS node in bytes.
+pub const SUBJECT_BYTES_MAX: usize = 256;
 /// Longest time limit of an attempt or of a run: 366 days, in milliseconds.
 pub const TIMEOUT_MS_MAX: u64 = 366 * 24 * 60 * 60 * 1_000;
 /// Time limit of an attempt when the definition names none, in milliseconds.
@@ -140,6 +142,33 @@ pub enum Work {
     },
     /// Waits as a timer of the run; holds no worker and no attempt.
     Delay(Delay),
+    /// Publishes an event of the run's own tenant; a repeated attempt publishes
+    /// the same event again.
+    Emit {
+        /// The event's type.
+        event_type: EventType,
+        /// CEL: the event's data.
+        data: String,
+    },
+    /// Asks over NATS and waits for the answer.
+    Nats {
+        /// Where; the engine's configuration says which subjects may be asked.
+        subject: String,
+        /// CEL: the body.
+        body: String,
+        /// Whether whoever answers recognises a repeated idempotency key.
+        idempotent: bool,
+    },
+}
+
+/// The type of an event that a run publishes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventType {
+    /// Always this one.
+    Constant(String),
+    /// CEL: the type.
+    Computed(String),
 }
 
 impl Work {
@@ -152,6 +181,8 @@ impl Work {
             Self::Transform { value } => Some(value),
             Self::Http { body, .. } => Some(body),
             Self::Delay(Delay::Until(time)) => Some(time),
+            Self::Emit { data, .. } => Some(data),
+            Self::Nats { body, .. } => Some(body),
         }
     }
 
@@ -163,6 +194,51 @@ impl Work {
             Self::Transform { .. } => "transform",
             Self::Http { .. } => "http.body",
             Self::Delay(_) => "delay.until",
+            Self::Emit { .. } => "emit.data",
+            Self::Nats { .. } => "nats.body",
+        }
+    }
+
+    /// A second CEL text, where the node needs one, and where it stands in a
+    /// definition, below its task.
+    #[must_use]
+    pub fn second_value(&self) -> Option<(&'static str, &str)> {
+        match self {
+            Self::Emit { event_type: EventType::Computed(text), .. } => {
+                Some(("emit.type_from", text))
+            }
+            Self::Emit { event_type: EventType::Constant(_), .. }
+            | Self::Noop
+            | Self::Transform { .. }
+            | Self::Http { .. }
+            | Self::Delay(_)
+            | Self::Nats { .. } => None,
+        }
+    }
+
+    /// The failures that `exponential_backoff` tries again, which a plan spells
+    /// out: those of old kinds of nodes never change, or the same definition
+    /// would make another plan.
+    #[must_use]
+    pub fn retryable_by_default(&self) -> Vec<FailureClass> {
+        let own = match self {
+            Self::Nats { .. } => Some(FailureClass::NoResponders),
+            Self::Noop
+            | Self::Transform { .. }
+            | Self::Http { .. }
+            | Self::Delay(_)
+            | Self::Emit { .. } => None,
+        };
+        RetryPolicy::exponential_backoff().on.into_iter().chain(own).collect()
+    }
+
+    /// The system outside that the node needs, if it needs one.
+    #[must_use]
+    pub fn system(&self) -> Option<&str> {
+        match self {
+            Self::Http { plugin, .. } => Some(plugin),
+            Self::Nats { subject, .. } => Some(subject),
+            Self::Noop | Self::Transform { .. } | Self::Delay(_) | Self::Emit { .. } => None,
         }
     }
 
@@ -170,8 +246,8 @@ impl Work {
     #[must_use]
     pub fn is_repeatable(&self) -> bool {
         match self {
-            Self::Noop | Self::Transform { .. } | Self::Delay(_) => true,
-            Self::Http { idempotent, .. } => *idempotent,
+            Self::Noop | Self::Transform { .. } | Self::Delay(_) | Self::Emit { .. } => true,
+            Self::Http { idempotent, .. } | Self::Nats { idempotent, .. } => *idempotent,
         }
     }
 }

@@ -15,6 +15,7 @@
 //! A run closes before it ends: in `Closing` nothing new is dispatched, and the
 //! terminal record comes only when every ordered effect has an outcome.
 
+mod emit;
 mod step;
 
 use std::collections::VecDeque;
@@ -41,6 +42,8 @@ pub struct Run {
     pub input: Json,
     /// W3C trace context of the event that started it.
     pub traceparent: Option<Arc<str>>,
+    /// Events of runs that led to the event that started it.
+    pub hops: u32,
     /// When it must have ended, journal time.
     pub deadline: JournalTime,
     phase: Phase,
@@ -144,6 +147,7 @@ impl Run {
             tenant: tenant.clone(),
             input: started.input.clone(),
             traceparent: started.event.traceparent.clone(),
+            hops: started.event.hops,
             deadline: started.deadline,
             phase: Phase::Open,
             ready: ready.map(|(index, _)| index).collect(),

@@ -5,12 +5,16 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::nats::NatsConfig;
+
 /// Settings of all executors.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ExecutorsConfig {
     /// HTTP calls to plugins.
     pub http: HttpConfig,
+    /// Questions over NATS.
+    pub nats: NatsConfig,
 }
 
 /// Settings of HTTP calls.
@@ -50,7 +54,7 @@ pub struct PluginTarget {
 }
 
 /// 1 MiB: the broker's default limit for a message, which a body travels in.
-const BODY_BYTES_MAX: usize = 1024 * 1024;
+pub(crate) const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// 5 s: a connection within one region takes milliseconds; one lost SYN costs 1 s, two 3 s.
 const CONNECT_TIMEOUT_MS: u64 = 5_000;
 /// 256: well below the usual 1,024 open files of a process, shared with the broker's.
@@ -90,10 +94,18 @@ pub enum ConfigError {
         problem: String,
     },
     /// A limit is zero, which would refuse every call.
-    #[error("`http.{field}` is 0, so that no call could ever succeed; give at least 1")]
+    #[error("`{field}` is 0, so that no call could ever succeed; give at least 1")]
     ZeroLimit {
         /// The field's name.
         field: &'static str,
+    },
+    /// A pattern of subjects can't be allowed.
+    #[error("`nats.subjects`: `{pattern}` {problem}")]
+    Subject {
+        /// The pattern.
+        pattern: String,
+        /// What is wrong with it.
+        problem: &'static str,
     },
     /// The HTTP client can't be set up, as a rule for want of trusted certificates.
     #[error(
@@ -109,10 +121,10 @@ impl HttpConfig {
     /// Returns [`ConfigError::ZeroLimit`] that names it.
     pub(crate) fn check_limits(&self) -> Result<(), ConfigError> {
         let limits = [
-            ("request_bytes_max", self.request_bytes_max == 0),
-            ("response_bytes_max", self.response_bytes_max == 0),
-            ("connect_timeout_ms", self.connect_timeout_ms == 0),
-            ("connections_per_plugin_max", self.connections_per_plugin_max == 0),
+            ("http.request_bytes_max", self.request_bytes_max == 0),
+            ("http.response_bytes_max", self.response_bytes_max == 0),
+            ("http.connect_timeout_ms", self.connect_timeout_ms == 0),
+            ("http.connections_per_plugin_max", self.connections_per_plugin_max == 0),
         ];
         match limits.into_iter().find(|(_, is_zero)| *is_zero) {
             Some((field, _)) => Err(ConfigError::ZeroLimit { field }),

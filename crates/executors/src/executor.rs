@@ -6,6 +6,7 @@ use tracing::Instrument as _;
 use crate::config::{ConfigError, ExecutorsConfig};
 use crate::effect::{EffectKind, EffectOutcome, EffectRequest};
 use crate::http::HttpExecutor;
+use crate::nats::NatsRules;
 
 /// Carries out effects, many at a time.
 ///
@@ -14,6 +15,7 @@ use crate::http::HttpExecutor;
 #[derive(Debug)]
 pub struct Executors {
     http: HttpExecutor,
+    nats: NatsRules,
 }
 
 impl Executors {
@@ -24,7 +26,14 @@ impl Executors {
     /// Returns a [`ConfigError`] if a plugin's address can't be used, a limit is
     /// zero, or the HTTP client can't be set up.
     pub fn new(config: &ExecutorsConfig) -> Result<Self, ConfigError> {
-        Ok(Self { http: HttpExecutor::new(&config.http)? })
+        Ok(Self { http: HttpExecutor::new(&config.http)?, nats: NatsRules::new(&config.nats)? })
+    }
+
+    /// What may be asked over NATS, and how answers are read; the connection is
+    /// the caller's.
+    #[must_use]
+    pub fn nats(&self) -> &NatsRules {
+        &self.nats
     }
 
     /// Makes one attempt at an effect and tells what became of it.

@@ -13,6 +13,7 @@ mod config;
 mod effect;
 mod executor;
 mod http;
+mod nats;
 #[cfg(test)]
 mod scripted_plugin;
 mod target;
@@ -21,4 +22,5 @@ mod traceparent;
 pub use config::{ConfigError, ExecutorsConfig, HttpConfig, PluginTarget};
 pub use effect::{EffectKind, EffectOutcome, EffectRequest, FailureClass, HttpCall};
 pub use executor::Executors;
+pub use nats::{NatsAnswer, NatsConfig, NatsQuestion, NatsRules};
 pub use target::{PATH_BYTES_MAX, PathRefused};

@@ -182,10 +182,31 @@ impl CoreMessages {
         payload: Bytes,
         limit: Duration,
     ) -> Result<CoreMessage, CoreMessageError> {
+        self.request_with_headers(subject, HeaderMap::new(), payload, limit).await
+    }
+
+    /// As [`CoreMessages::request`], with headers.
+    ///
+    /// # Errors
+    /// As [`CoreMessages::request`].
+    ///
+    /// # Cancel safety
+    /// When dropped, the other side may have acted.
+    pub async fn request_with_headers(
+        &self,
+        subject: &str,
+        headers: HeaderMap,
+        payload: Bytes,
+        limit: Duration,
+    ) -> Result<CoreMessage, CoreMessageError> {
         let client = &self.broker.publishing().client;
         // An inbox of its own, gone with the answer: the library's shared one keeps what is never answered.
         let question =
             Request::new().payload(payload).inbox(client.new_inbox()).timeout(Some(limit));
+        let question = match headers.is_empty() {
+            true => question,
+            false => question.headers(headers),
+        };
         let subject = subject.to_owned();
         client.send_request(subject.clone(), question).await.map(CoreMessage::from).map_err(
             |source| match source.kind() {

@@ -7,6 +7,8 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "a panic is how a test fails")]
 
 mod fixtures;
+#[path = "fixtures/plans.rs"]
+mod plans;
 
 use std::path::PathBuf;
 
@@ -183,8 +185,18 @@ fn plans_definitions_and_dead_letters_keep_their_bytes() {
 }
 
 #[test]
+fn a_run_that_an_event_of_a_run_started_keeps_its_bytes() {
+    let mut record = fixtures::record(Kind::RunStarted);
+    if let Body::RunStarted(started) = &mut record.body {
+        started.event.hops = 3;
+    }
+
+    keeps_its_bytes("record.run.started.hops", &record);
+}
+
+#[test]
 fn plans_of_every_kind_of_node_keep_their_bytes() {
-    for (name, expected) in fixtures::younger_plans() {
+    for (name, expected) in plans::younger_plans() {
         let (_, encoded) = plan::encode(&expected).expect("a plan");
         let bytes = golden(name, &encoded);
 

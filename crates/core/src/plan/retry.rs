@@ -121,11 +121,17 @@ pub enum FailureClass {
     Expression,
     /// Nobody knows what became of the attempt.
     Unknown,
+    /// The event would be one too many in a chain of events of runs.
+    TooManyHops,
+    /// Nobody listens on the subject.
+    NoResponders,
+    /// The service answered with an error (NATS micro services).
+    ServiceError,
 }
 
 impl FailureClass {
     /// Every class.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::Timeout,
         Self::Connect,
         Self::Http3xx,
@@ -137,10 +143,14 @@ impl FailureClass {
         Self::Cancelled,
         Self::Expression,
         Self::Unknown,
+        Self::TooManyHops,
+        Self::NoResponders,
+        Self::ServiceError,
     ];
 
-    /// Whether another attempt may well succeed: a time-out, no connection, a
-    /// failing plugin.
+    /// Whether `exponential_backoff` tries again whatever the kind of node: after
+    /// a time-out, no connection, a failing plugin. This never changes; what
+    /// single kinds add is [`Work::retryable_by_default`](super::Work)'s.
     #[must_use]
     pub fn retryable_by_default(self) -> bool {
         match self {
@@ -152,7 +162,10 @@ impl FailureClass {
             | Self::NotAllowed
             | Self::Cancelled
             | Self::Expression
-            | Self::Unknown => false,
+            | Self::Unknown
+            | Self::TooManyHops
+            | Self::NoResponders
+            | Self::ServiceError => false,
         }
     }
 
@@ -171,6 +184,9 @@ impl FailureClass {
             Self::Cancelled => "cancelled",
             Self::Expression => "expression",
             Self::Unknown => "unknown",
+            Self::TooManyHops => "too_many_hops",
+            Self::NoResponders => "no_responders",
+            Self::ServiceError => "service_error",
         }
     }
 }

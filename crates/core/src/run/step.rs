@@ -123,11 +123,22 @@ impl Run {
                 self.record_only(id, node, body)
             }
             Work::Noop => self.dispatch(id, node, 1, Json::null()),
-            Work::Http { .. } => match self.value(index) {
-                Ok(body) => self.dispatch(id, node, 1, body),
-                Err(detail) => self.record_only(id, node, expression_failure("body", &detail)),
-            },
+            Work::Http { .. } | Work::Nats { .. } => {
+                let body = self.value(index);
+                self.order(id, node, body.map_err(|detail| Refusal::expression("body", &detail)))
+            }
+            Work::Emit { event_type, .. } => self.order(id, node, self.event(index, event_type)),
             Work::Delay(delay) => self.record_only(id, node, self.delay(index, delay, now)),
+        }
+    }
+
+    /// Orders the first attempt with this input, or fails the node for want of it.
+    fn order(&self, id: RunId, node: &PlanNode, input: Result<Json, Refusal>) -> Step {
+        match input {
+            Ok(input) => self.dispatch(id, node, 1, input),
+            Err(Refusal { class, detail }) => {
+                self.record_only(id, node, NodeFailed { class, detail }.into())
+            }
         }
     }
 
@@ -161,6 +172,10 @@ impl Run {
                 let (plugin, path) = (plugin.as_str().into(), path.as_str().into());
                 AttemptWork::Http { plugin, path, body: input.clone() }
             }
+            Work::Emit { .. } => self.emitting(&input),
+            Work::Nats { subject, .. } => {
+                AttemptWork::Nats { subject: subject.as_str().into(), body: input.clone() }
+            }
         };
         let record = Record::of_node(&self.tenant, id, &node.id, NodeDispatched { input }.into());
         let attempt = Attempt {
@@ -180,16 +195,15 @@ impl Run {
         Step { record: Record::of_node(&self.tenant, id, &node.id, body), attempt: None }
     }
 
-    fn value(&self, index: NodeIndex) -> Result<Json, String> {
+    pub(super) fn value(&self, index: NodeIndex) -> Result<Json, String> {
         let Some(expression) = self.executable.value(index) else { return Ok(Json::null()) };
         let value = self.evaluate(expression, Expression::evaluate)?;
-        let text = Json::from_value(&value);
-        match text.as_str().len() {
-            0..=OUTPUT_BYTES_MAX => Ok(text),
-            bytes => {
-                Err(format!("the value has {bytes} bytes, at most {OUTPUT_BYTES_MAX} are kept"))
-            }
-        }
+        within_limit(Json::from_value(&value))
+    }
+
+    pub(super) fn second_value(&self, index: NodeIndex) -> Result<Value, String> {
+        let Some(expression) = self.executable.second_value(index) else { return Ok(Value::Null) };
+        self.evaluate(expression, Expression::evaluate)
     }
 
     fn evaluate<T, E: std::fmt::Display>(
@@ -245,9 +259,30 @@ fn may_have_acted(node: &PlanNode, class: FailureClass) -> bool {
     lost && !node.work.is_repeatable()
 }
 
+/// Why a node that was ready is not tried at all.
+pub(super) struct Refusal {
+    pub(super) class: FailureClass,
+    pub(super) detail: String,
+}
+
+impl Refusal {
+    pub(super) fn expression(field: &str, detail: &str) -> Self {
+        let detail = bounded_detail(&format!("`{field}` could not be evaluated: {detail}"));
+        Self { class: FailureClass::Expression, detail }
+    }
+}
+
 fn expression_failure(field: &str, detail: &str) -> Body {
-    let detail = bounded_detail(&format!("`{field}` could not be evaluated: {detail}"));
-    NodeFailed { class: FailureClass::Expression, detail }.into()
+    let Refusal { class, detail } = Refusal::expression(field, detail);
+    NodeFailed { class, detail }.into()
+}
+
+/// `value`, if it is small enough to be kept.
+pub(super) fn within_limit(value: Json) -> Result<Json, String> {
+    match value.as_str().len() {
+        0..=OUTPUT_BYTES_MAX => Ok(value),
+        bytes => Err(format!("the value has {bytes} bytes, at most {OUTPUT_BYTES_MAX} are kept")),
+    }
 }
 
 /// A number that is uniform over effects and attempts and the same each time.

@@ -61,7 +61,8 @@ struct FaultTolerance {
     run_timeout: Option<DurationText>,
 }
 
-/// One task: exactly one of `http`, `transform`, `noop`, `delay`.
+/// One task: exactly one of `http`, `transform`, `noop`, `delay`,
+/// `emit`, `nats`.
 #[derive(JsonSchema, Serialize)]
 #[schemars(deny_unknown_fields)]
 struct Task {
@@ -88,6 +89,40 @@ struct Task {
     noop: Option<Noop>,
     /// Waits: for a time such as `10s`, or until a point of time.
     delay: Option<Delay>,
+    /// Publishes an event of the run's own tenant, with the effect key as its id.
+    emit: Option<Emit>,
+    /// Asks over NATS and waits for the answer.
+    nats: Option<Nats>,
+}
+
+/// An event to publish; `type` or `type_from`.
+#[derive(JsonSchema, Serialize)]
+#[schemars(deny_unknown_fields)]
+struct Emit {
+    /// The event's type, as it is.
+    #[serde(rename = "type")]
+    #[schemars(
+        length(min = 1, max = 256),
+        regex(pattern = r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")
+    )]
+    event_type: Option<String>,
+    /// CEL: the event's type.
+    type_from: Option<Cel>,
+    /// CEL: the event's data; `input` when absent.
+    data: Option<Cel>,
+}
+
+/// A question over NATS.
+#[derive(JsonSchema, Serialize)]
+#[schemars(deny_unknown_fields)]
+struct Nats {
+    /// Where; the engine's configuration says which subjects may be asked.
+    #[schemars(length(min = 1, max = 256))]
+    subject: String,
+    /// CEL: the body; `input` when absent.
+    body: Option<Cel>,
+    /// Whether whoever answers recognises a repeated idempotency key; true when absent.
+    idempotent: Option<bool>,
 }
 
 /// How long a delay waits; shorter than the run may take.
@@ -178,6 +213,12 @@ enum FailureClass {
     Expression,
     #[serde(rename = "unknown")]
     Unknown,
+    #[serde(rename = "too_many_hops")]
+    TooManyHops,
+    #[serde(rename = "no_responders")]
+    NoResponders,
+    #[serde(rename = "service_error")]
+    ServiceError,
 }
 
 /// Short forms of `retry`.

@@ -21,10 +21,11 @@ pub(crate) const TASK: Keys = Keys {
         "transform",
         "noop",
         "delay",
+        "emit",
+        "nats",
     ],
     later: &[
         ("compensate", "undo by a task of its own with a `when`"),
-        ("emit", "publish through a plugin with `http`"),
         ("agent", "call the agent as a plugin with `http`"),
         ("parallel", "tasks that do not depend on each other run in parallel already"),
         ("approval", "ask through a plugin with `http`"),
@@ -33,7 +34,6 @@ pub(crate) const TASK: Keys = Keys {
         ("timer", "use `delay`"),
         ("wait_for", "wait in a plugin"),
         ("workflow", "start the other workflow by an event and a strategy"),
-        ("nats", "call a plugin with `http`"),
         ("llm", "call a plugin with `http`"),
         ("command", "call a plugin with `http`"),
         ("queue", "the engine's own workers run every task"),
@@ -100,14 +100,16 @@ pub(super) fn read(reader: &mut Reader, path: &str, located: &Located) -> TaskDo
     });
     let work = work::read(reader, &fields);
     let timeout_ms = fields.read(reader, "timeout", duration::milliseconds);
+    let work = work.unwrap_or(Work::Noop);
+    let retry = retry::read(reader, &fields, &work);
     TaskDocument {
         id,
         depends_on: depends_on.unwrap_or_default(),
         join: fields.read(reader, "join", join).unwrap_or_default(),
         when: fields.read(reader, "when", Reader::expression),
-        work: work.unwrap_or(Work::Noop),
+        work,
         timeout_ms: timeout_ms.unwrap_or(TIMEOUT_MS_DEFAULT),
-        retry: retry::read(reader, &fields),
+        retry,
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a task does: exactly one of the kinds of work.
 
-use fermata_core::plan::{Delay, Work};
+use fermata_core::plan::{Delay, EventType, Work};
 
 use super::task::TASK;
 use crate::duration;
@@ -17,7 +17,20 @@ pub(crate) const HTTP: Keys = Keys {
 };
 const NOOP: Keys = Keys { known: &[], later: &[] };
 const DELAY: Keys = Keys { known: &["until"], later: &[] };
-const WORKS: [&str; 4] = ["http", "transform", "noop", "delay"];
+const EMIT: Keys = Keys {
+    known: &["type", "type_from", "data"],
+    later: &[
+        ("id", "leave it out: it is the effect key"),
+        ("source", "leave it out: it is the workflow"),
+        ("tenant", "leave it out: a run publishes for its own tenant"),
+        ("subject", "put it into `data`"),
+    ],
+};
+const NATS: Keys = Keys {
+    known: &["subject", "body", "idempotent"],
+    later: &[("headers", "put it into the body")],
+};
+const WORKS: [&str; 6] = ["http", "transform", "noop", "delay", "emit", "nats"];
 
 pub(super) fn read(reader: &mut Reader, fields: &Fields<'_>) -> Option<Work> {
     let named: Vec<_> = WORKS.into_iter().filter(|name| fields.get(name).is_some()).collect();
@@ -34,7 +47,7 @@ pub(super) fn read(reader: &mut Reader, fields: &Fields<'_>) -> Option<Work> {
             fields.start,
             &fields.path,
             "the task does nothing",
-            "add one of `http`, `transform`, `delay` or `noop: {}`",
+            "add one of `http`, `nats`, `emit`, `transform`, `delay` or `noop: {}`",
         );
     }
     let transform = fields.read(reader, "transform", |reader, path, located| {
@@ -44,7 +57,9 @@ pub(super) fn read(reader: &mut Reader, fields: &Fields<'_>) -> Option<Work> {
         reader.mapping(path, located, &NOOP).map(|_| Work::Noop)
     });
     let delay = fields.read(reader, "delay", delay);
-    transform.or(noop).or(delay).or_else(|| fields.read(reader, "http", http))
+    let emit = fields.read(reader, "emit", emit);
+    let nats = fields.read(reader, "nats", nats);
+    transform.or(noop).or(delay).or(emit).or(nats).or_else(|| fields.read(reader, "http", http))
 }
 
 fn http(reader: &mut Reader, path: &str, located: &Located) -> Option<Work> {
@@ -70,4 +85,34 @@ fn delay(reader: &mut Reader, path: &str, located: &Located) -> Option<Work> {
     }
     let milliseconds = duration::milliseconds(reader, path, located)?;
     Some(Work::Delay(Delay::Milliseconds(milliseconds)))
+}
+
+fn emit(reader: &mut Reader, path: &str, located: &Located) -> Option<Work> {
+    let fields = reader.mapping(path, located, &EMIT)?;
+    let constant = fields.read(reader, "type", Reader::text).map(EventType::Constant);
+    let computed = fields.read(reader, "type_from", Reader::expression).map(EventType::Computed);
+    let data = fields.read(reader, "data", Reader::expression);
+    match (fields.entry("type"), fields.entry("type_from")) {
+        (Some(_), Some(entry)) => {
+            let message = "`type` and `type_from` say the same thing";
+            let path = fields.path_to("type_from");
+            reader.problems.add_with_hint(entry.key_start, &path, message, "keep one of them");
+        }
+        (None, None) => reader.problems.add(fields.start, path, "`type` is missing"),
+        (Some(_), None) | (None, Some(_)) => {}
+    }
+    let event_type = constant.or(computed)?;
+    Some(Work::Emit { event_type, data: data.unwrap_or_else(|| "input".to_owned()) })
+}
+
+fn nats(reader: &mut Reader, path: &str, located: &Located) -> Option<Work> {
+    let fields = reader.mapping(path, located, &NATS)?;
+    let subject = fields.require(reader, "subject", Reader::text);
+    let body = fields.read(reader, "body", Reader::expression);
+    let idempotent = fields.read(reader, "idempotent", Reader::truth);
+    Some(Work::Nats {
+        subject: subject?,
+        body: body.unwrap_or_else(|| "input".to_owned()),
+        idempotent: idempotent.unwrap_or(true),
+    })
 }

@@ -27,7 +27,7 @@ fn config(url: &str) -> HttpConfig {
 }
 
 fn executors(http: HttpConfig) -> Executors {
-    Executors::new(&ExecutorsConfig { http }).unwrap()
+    Executors::new(&ExecutorsConfig { http, ..ExecutorsConfig::default() }).unwrap()
 }
 
 fn call(path: &str) -> EffectRequest {
@@ -360,7 +360,10 @@ async fn a_dropped_attempt_closes_its_connection() {
 
 #[test]
 fn an_unusable_plugin_address_is_refused_with_the_plugin_s_name() {
-    let config = ExecutorsConfig { http: config("http://user:secret@127.0.0.1") };
+    let config = ExecutorsConfig {
+        http: config("http://user:secret@127.0.0.1"),
+        ..ExecutorsConfig::default()
+    };
 
     let error = Executors::new(&config).unwrap_err();
 

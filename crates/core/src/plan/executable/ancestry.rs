@@ -73,7 +73,11 @@ fn mentioning<'p>(
     let values = expressions.values.iter().zip(&plan.nodes).zip(0..);
     let values = values
         .filter_map(|((value, node), by)| Some((by, node.work.value_field(), value.as_ref()?)));
-    guards.chain(values)
+    let seconds = expressions.second_values.iter().zip(&plan.nodes).zip(0..);
+    let seconds = seconds.filter_map(|((second, node), by)| {
+        Some((by, node.work.second_value()?.0, second.as_ref()?))
+    });
+    guards.chain(values).chain(seconds)
 }
 
 fn is_predecessor(plan: &Plan, node: NodeIndex, candidate: NodeIndex) -> bool {

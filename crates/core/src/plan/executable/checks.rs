@@ -20,6 +20,7 @@ pub(in crate::plan) const ROOTS: [&str; 3] = ["input", "tasks", "event"];
 pub(super) struct Expressions {
     pub(super) guards: Vec<Option<Expression>>,
     pub(super) values: Vec<Option<Expression>>,
+    pub(super) second_values: Vec<Option<Expression>>,
 }
 
 pub(super) fn of_plan(plan: &Plan) -> Vec<PlanProblem> {
@@ -149,6 +150,7 @@ pub(super) fn of_expressions(plan: &Plan) -> (Expressions, Vec<PlanProblem>) {
     let mut expressions = Expressions {
         guards: Vec::with_capacity(plan.nodes.len()),
         values: Vec::with_capacity(plan.nodes.len()),
+        second_values: Vec::with_capacity(plan.nodes.len()),
     };
     for (node, index) in plan.nodes.iter().zip(0..) {
         let guard = node.when.as_deref().and_then(|when| compiler.compile(index, "when", when));
@@ -156,6 +158,9 @@ pub(super) fn of_expressions(plan: &Plan) -> (Expressions, Vec<PlanProblem>) {
         let field = node.work.value_field();
         let value = node.work.value().and_then(|value| compiler.compile(index, field, value));
         expressions.values.push(value);
+        let second = node.work.second_value();
+        let second = second.and_then(|(field, value)| compiler.compile(index, field, value));
+        expressions.second_values.push(second);
     }
     (expressions, compiler.problems)
 }

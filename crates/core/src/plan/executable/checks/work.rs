@@ -2,13 +2,29 @@
 
 use super::super::PlanProblem;
 use super::{is_name, shortened};
-use crate::plan::{Delay, NodeIndex, PATH_BYTES_MAX, PLUGIN_BYTES_MAX, Plan, Work};
+use crate::event::{is_plain_type, no_plain_type};
+use crate::plan::{
+    Delay, EventType, NodeIndex, PATH_BYTES_MAX, PLUGIN_BYTES_MAX, Plan, SUBJECT_BYTES_MAX, Work,
+};
 
 pub(super) fn check(work: &Work, plan: &Plan, index: NodeIndex, problems: &mut Vec<PlanProblem>) {
     let mut about =
         |field, message: String| problems.push(PlanProblem::new(Some(index), field, message));
     match work {
-        Work::Noop | Work::Transform { .. } | Work::Delay(Delay::Until(_)) => {}
+        Work::Noop
+        | Work::Transform { .. }
+        | Work::Delay(Delay::Until(_))
+        | Work::Emit { event_type: EventType::Computed(_), .. } => {}
+        Work::Emit { event_type: EventType::Constant(kind), .. } => {
+            if !is_plain_type(kind) {
+                about("emit.type", no_plain_type(kind));
+            }
+        }
+        Work::Nats { subject, .. } => {
+            if let Some(problem) = problem_of_subject(subject) {
+                about("nats.subject", format!("`{}` {problem}", shortened(subject)));
+            }
+        }
         Work::Http { plugin, path, .. } => {
             if plugin.len() > PLUGIN_BYTES_MAX || !is_name(plugin) {
                 about("http.plugin", format!("`{}` is no plugin name", shortened(plugin)));
@@ -37,6 +53,23 @@ pub(super) fn check(work: &Work, plan: &Plan, index: NodeIndex, problems: &mut V
             }
         }
     }
+}
+
+/// Why nothing may be asked under `subject`, whatever the configuration allows.
+fn problem_of_subject(subject: &str) -> Option<String> {
+    let plain = |token: &str| {
+        !token.is_empty()
+            && token.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'*' | b'>'))
+    };
+    if subject.len() > SUBJECT_BYTES_MAX || !subject.split('.').all(plain) {
+        return Some(format!(
+            "is no subject to ask; use tokens of visible ASCII parted by dots, without `*` and \
+             `>`, at most {SUBJECT_BYTES_MAX} bytes"
+        ));
+    }
+    let first = subject.split('.').next().unwrap_or_default();
+    let own = first.starts_with('$') || first.starts_with('_') || first == "fermata";
+    own.then(|| "is the broker's or the engine's own; ask a service's subject".to_owned())
 }
 
 fn is_path(text: &str) -> bool {
