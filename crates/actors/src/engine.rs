@@ -237,7 +237,8 @@ impl Engine {
         let leases = Leases::open(&broker).await.map_err(EngineError::open("the leases"))?;
         let checkpoints = CheckpointFolder::open(config.checkpoint_dir.clone())
             .map_err(|source| EngineError::Folder { path: config.checkpoint_dir, source })?;
-        let executors = Executors::new(&config.executors)?;
+        let executors =
+            Executors::beside(&config.executors, std::slice::from_ref(&config.nats_url))?;
         let facts = EngineFacts {
             engine: agreement.engine,
             partitions: agreement.partitions,

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::nats::NatsConfig;
+use crate::signing::SigningConfig;
 
 /// Settings of all executors.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,9 +20,10 @@ pub struct ExecutorsConfig {
 
 /// Settings of HTTP calls.
 ///
-/// A plugin that is not named here can't be called. Host names are resolved by
-/// the system's resolver at each new connection, and the addresses are not
-/// filtered or pinned: whoever writes this list vouches for its names.
+/// A plugin that is not named here can't be called. Host names are resolved at
+/// each new connection, every address is checked, and the connection goes to an
+/// address that was checked: only public ones are reached unless the plugin's
+/// entry says otherwise, and our own broker never.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HttpConfig {
@@ -49,8 +51,16 @@ pub struct HttpConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct PluginTarget {
     /// Base address, `http` or `https`, optionally with a path that all calls
-    /// share; no user, password, query or fragment. Required.
+    /// share; no user, password, query or fragment. Required. A loopback address
+    /// that stands here as it is, or `localhost`, is allowed by standing here.
     pub url: String,
+    /// Addresses that are not public and may be reached: blocks such as
+    /// `10.0.0.0/8`, or single ones. Empty by default.
+    pub allow_addresses: Vec<String>,
+    /// Whether a name may resolve to the loopback interface; no by default.
+    pub allow_loopback: bool,
+    /// How calls are signed; not at all when absent.
+    pub signing: Option<SigningConfig>,
 }
 
 /// 1 MiB: the broker's default limit for a message, which a body travels in.
@@ -91,6 +101,16 @@ pub enum ConfigError {
         /// The plugin's name.
         plugin: String,
         /// What is wrong with its address.
+        problem: String,
+    },
+    /// A plugin's allowed addresses or secrets can't be used.
+    #[error("`http.plugins.{plugin}.{field}` {problem}")]
+    Plugin {
+        /// The plugin's name.
+        plugin: String,
+        /// The field's name.
+        field: &'static str,
+        /// What is wrong with it; never a secret.
         problem: String,
     },
     /// A limit is zero, which would refuse every call.

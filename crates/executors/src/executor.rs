@@ -7,6 +7,7 @@ use crate::config::{ConfigError, ExecutorsConfig};
 use crate::effect::{EffectKind, EffectOutcome, EffectRequest};
 use crate::http::HttpExecutor;
 use crate::nats::NatsRules;
+use crate::resolver;
 
 /// Carries out effects, many at a time.
 ///
@@ -26,7 +27,19 @@ impl Executors {
     /// Returns a [`ConfigError`] if a plugin's address can't be used, a limit is
     /// zero, or the HTTP client can't be set up.
     pub fn new(config: &ExecutorsConfig) -> Result<Self, ConfigError> {
-        Ok(Self { http: HttpExecutor::new(&config.http)?, nats: NatsRules::new(&config.nats)? })
+        Self::beside(config, &[])
+    }
+
+    /// As [`Executors::new`], beside brokers of our own at these addresses, which no
+    /// call may reach.
+    ///
+    /// # Errors
+    /// As [`Executors::new`].
+    pub fn beside(config: &ExecutorsConfig, brokers: &[String]) -> Result<Self, ConfigError> {
+        Ok(Self {
+            http: HttpExecutor::new(&config.http, brokers, &resolver::system())?,
+            nats: NatsRules::new(&config.nats)?,
+        })
     }
 
     /// What may be asked over NATS, and how answers are read; the connection is
@@ -64,5 +77,7 @@ impl Executors {
     }
 }
 
+#[cfg(test)]
+mod hardening;
 #[cfg(test)]
 mod tests;

@@ -9,13 +9,16 @@
 //! **Architecture invariant:** an executor never retries by itself. One call of
 //! [`Executors::execute`] is one attempt, so that the journal counts them all.
 
+mod address;
 mod config;
 mod effect;
 mod executor;
 mod http;
 mod nats;
+mod resolver;
 #[cfg(test)]
 mod scripted_plugin;
+mod signing;
 mod target;
 mod traceparent;
 
@@ -23,4 +26,5 @@ pub use config::{ConfigError, ExecutorsConfig, HttpConfig, PluginTarget};
 pub use effect::{EffectKind, EffectOutcome, EffectRequest, FailureClass, HttpCall};
 pub use executor::Executors;
 pub use nats::{NatsAnswer, NatsConfig, NatsQuestion, NatsRules};
+pub use signing::{SecretSource, SigningConfig};
 pub use target::{PATH_BYTES_MAX, PathRefused};

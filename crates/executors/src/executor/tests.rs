@@ -18,8 +18,8 @@ const AMPLE: Duration = Duration::from_secs(30);
 /// For tests that mean to run into it.
 const SHORT: Duration = Duration::from_millis(50);
 
-fn config(url: &str) -> HttpConfig {
-    let target = PluginTarget { url: url.to_owned() };
+pub(super) fn config(url: &str) -> HttpConfig {
+    let target = PluginTarget { url: url.to_owned(), ..PluginTarget::default() };
     HttpConfig {
         plugins: BTreeMap::from([("reports".to_owned(), target)]),
         ..HttpConfig::default()
@@ -30,7 +30,7 @@ fn executors(http: HttpConfig) -> Executors {
     Executors::new(&ExecutorsConfig { http, ..ExecutorsConfig::default() }).unwrap()
 }
 
-fn call(path: &str) -> EffectRequest {
+pub(super) fn call(path: &str) -> EffectRequest {
     EffectRequest {
         key: "0198c0de/fetch/1".to_owned(),
         attempt: 2,
@@ -44,7 +44,7 @@ fn call(path: &str) -> EffectRequest {
     }
 }
 
-fn class(outcome: &EffectOutcome) -> Option<&'static str> {
+pub(super) fn class(outcome: &EffectOutcome) -> Option<&'static str> {
     match outcome {
         EffectOutcome::Succeeded { .. } => None,
         EffectOutcome::Failed { class, .. } => Some(class.as_str()),
@@ -316,7 +316,10 @@ async fn a_plugin_that_hangs_takes_no_more_connections_than_allowed_and_holds_up
     let hanging = ScriptedPlugin::start(Script::Hang(Vec::new())).await;
     let healthy = ScriptedPlugin::answering("200 OK", "{}").await;
     let mut config = HttpConfig { connections_per_plugin_max: 2, ..config(&healthy.url()) };
-    config.plugins.insert("hanging".to_owned(), PluginTarget { url: hanging.url() });
+    config.plugins.insert(
+        "hanging".to_owned(),
+        PluginTarget { url: hanging.url(), ..PluginTarget::default() },
+    );
     let executors = executors(config);
     let hang = |timeout: Duration| {
         let mut request = EffectRequest { timeout, ..call("/") };
