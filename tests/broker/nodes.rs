@@ -2,6 +2,8 @@
 //! branches and joins, cancelling, time limits; each further kind of node has a
 //! file of its own.
 
+mod callback;
+mod command;
 mod delay;
 mod emit;
 mod nats;

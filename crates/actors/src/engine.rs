@@ -19,7 +19,9 @@ use ractor::{Actor, ActorRef};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
+use crate::callbacks;
 use crate::checkpoint_folder::CheckpointFolder;
 use crate::clock::Clock;
 use crate::coordinator::PartitionStatus;
@@ -192,6 +194,8 @@ pub struct Engine {
     supervisor: ActorRef<SupervisorMessage>,
     ended: watch::Receiver<bool>,
     ports: Ports,
+    /// Takes completions of calls; ends with the engine.
+    _callbacks: JoinSet<()>,
 }
 
 impl Engine {
@@ -273,6 +277,10 @@ impl Engine {
             executors: Arc::new(executors),
             metrics: Metrics::new(),
         };
+        let mut callbacks = JoinSet::new();
+        if supervisor.roles.contains(&Role::Coordinator) {
+            callbacks.spawn(callbacks::listen(ports.clone()));
+        }
         let (supervisor, ended) = Actor::spawn(None, supervisor, ())
             .await
             .map_err(|error| EngineError::Start(Box::new(error)))?;
@@ -282,7 +290,7 @@ impl Engine {
             // Nobody may be waiting for it.
             let _ = sender.send(true);
         });
-        Ok(Self { supervisor, ended: receiver, ports })
+        Ok(Self { supervisor, ended: receiver, ports, _callbacks: callbacks })
     }
 
     /// How the partitions of this process stand.

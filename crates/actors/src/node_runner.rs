@@ -22,7 +22,7 @@ use fermata_core::json::Json;
 use fermata_core::partition::Report;
 use fermata_core::plan::FailureClass;
 use fermata_core::run::AttemptReport;
-use fermata_executors::Executors;
+use fermata_executors::{CallbackTokens, Executors};
 use fermata_wire::commands::CommandFrame;
 use fermata_wire::subjects;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort};
@@ -81,6 +81,7 @@ pub struct NodeRunner {
     ports: Ports,
     executors: Arc<Executors>,
     turns: Arc<Semaphore>,
+    tokens: CallbackTokens,
 }
 
 /// What runs, and who takes its outcome.
@@ -110,7 +111,8 @@ impl NodeRunner {
     #[must_use]
     pub fn new(ports: Ports, executors: Arc<Executors>) -> Self {
         let turns = Arc::new(Semaphore::new(ATTEMPTS_AT_ONCE_MAX));
-        Self { ports, executors, turns }
+        let tokens = ports.facts.callback_tokens();
+        Self { ports, executors, turns, tokens }
     }
 }
 
@@ -202,7 +204,10 @@ impl NodeRunner {
                     let report = Report::Attempt(report_of(&attempt, outcome));
                     done.entry(partition).or_default().push(report);
                 }
-                AttemptWork::Http { .. } | AttemptWork::Emit { .. } | AttemptWork::Nats { .. } => {
+                AttemptWork::Http { .. }
+                | AttemptWork::Emit { .. }
+                | AttemptWork::Nats { .. }
+                | AttemptWork::Command { .. } => {
                     let lease = lease.clone();
                     self.spawn(myself, attempt, lease, state);
                 }
@@ -242,7 +247,8 @@ impl NodeRunner {
     /// What attempts are carried out with.
     fn means(&self) -> Means {
         let (publisher, core) = (self.ports.publisher.clone(), self.ports.core.clone());
-        Means { executors: self.executors.clone(), publisher, core }
+        let tokens = self.tokens.clone();
+        Means { executors: self.executors.clone(), publisher, core, tokens }
     }
 
     fn deliver(

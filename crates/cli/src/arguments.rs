@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    audit, dead, demo, doctor, publish, runs, schema, strategy, up, worker, workflow,
+    audit, complete, dead, demo, doctor, publish, runs, schema, strategy, up, worker, workflow,
 };
 use crate::error::EXIT_CODES_HELP;
 use crate::telemetry::TelemetryOptions;
@@ -101,6 +101,8 @@ pub enum Command {
     Doctor(doctor::DoctorArguments),
     /// Write the JSON Schemas of workflows and strategies
     Schema(schema::SchemaArguments),
+    /// Complete a call that ends by callback
+    Complete(complete::CompleteArguments),
 }
 
 impl Arguments {

@@ -1,6 +1,7 @@
 //! One file per command: its arguments, what it does, what it prints.
 
 pub mod audit;
+pub mod complete;
 pub mod dead;
 pub mod definitions;
 pub mod demo;
@@ -42,5 +43,6 @@ pub async fn run(arguments: Arguments, output: &mut Output) -> Result<ExitCode, 
         Command::Audit(command) => audit::run(command, global, output).await,
         Command::Doctor(arguments) => doctor::run(arguments, global, output).await,
         Command::Schema(arguments) => schema::run(&arguments, output),
+        Command::Complete(arguments) => complete::run(arguments, global, output).await,
     }
 }

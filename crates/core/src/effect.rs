@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::identity::{RunId, Tenant};
 use crate::json::Json;
-use crate::plan::FailureClass;
+use crate::plan::{Completion, FailureClass};
 use crate::run::OUTPUT_BYTES_MAX;
 
 /// Names one effect for ever: `run/node/activation`.
@@ -109,6 +109,8 @@ pub struct Attempt {
     pub traceparent: Option<Arc<str>>,
     /// What to do.
     pub work: AttemptWork,
+    /// Whether the answer says only that the call was accepted.
+    pub completion: Completion,
 }
 
 impl Attempt {
@@ -151,6 +153,15 @@ pub enum AttemptWork {
         subject: Arc<str>,
         /// The JSON body.
         body: Json,
+    },
+    /// A program of the configuration.
+    Command {
+        /// Name in the configured allow-list.
+        name: Arc<str>,
+        /// Its arguments.
+        args: Vec<String>,
+        /// What it reads from its standard input.
+        stdin: Json,
     },
 }
 

@@ -139,6 +139,9 @@ pub enum Work {
         body: String,
         /// Whether the plugin recognises a repeated idempotency key.
         idempotent: bool,
+        /// What ends the node.
+        #[serde(default, skip_serializing_if = "Completion::is_answer")]
+        completion: Completion,
     },
     /// Waits as a timer of the run; holds no worker and no attempt.
     Delay(Delay),
@@ -158,7 +161,40 @@ pub enum Work {
         body: String,
         /// Whether whoever answers recognises a repeated idempotency key.
         idempotent: bool,
+        /// What ends the node.
+        #[serde(default, skip_serializing_if = "Completion::is_answer")]
+        completion: Completion,
     },
+    /// Runs a program of the engine's configuration.
+    Command {
+        /// Which one; the configuration says where it lies.
+        name: String,
+        /// CEL: its arguments, a list of texts; none when absent.
+        args: Option<String>,
+        /// CEL: what it reads from its standard input, as JSON.
+        stdin: String,
+        /// Whether it recognises a repeated idempotency key.
+        idempotent: bool,
+    },
+}
+
+/// What ends a node that calls somebody.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Completion {
+    /// The answer to the call.
+    #[default]
+    Answer,
+    /// A completion that names the call's token; the answer says only that the
+    /// call was accepted.
+    Callback,
+}
+
+impl Completion {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+    fn is_answer(&self) -> bool {
+        *self == Self::Answer
+    }
 }
 
 /// The type of an event that a run publishes.
@@ -183,6 +219,7 @@ impl Work {
             Self::Delay(Delay::Until(time)) => Some(time),
             Self::Emit { data, .. } => Some(data),
             Self::Nats { body, .. } => Some(body),
+            Self::Command { stdin, .. } => Some(stdin),
         }
     }
 
@@ -196,6 +233,7 @@ impl Work {
             Self::Delay(_) => "delay.until",
             Self::Emit { .. } => "emit.data",
             Self::Nats { .. } => "nats.body",
+            Self::Command { .. } => "command.stdin",
         }
     }
 
@@ -207,7 +245,9 @@ impl Work {
             Self::Emit { event_type: EventType::Computed(text), .. } => {
                 Some(("emit.type_from", text))
             }
+            Self::Command { args: Some(args), .. } => Some(("command.args", args)),
             Self::Emit { event_type: EventType::Constant(_), .. }
+            | Self::Command { args: None, .. }
             | Self::Noop
             | Self::Transform { .. }
             | Self::Http { .. }
@@ -223,6 +263,7 @@ impl Work {
     pub fn retryable_by_default(&self) -> Vec<FailureClass> {
         let own = match self {
             Self::Nats { .. } => Some(FailureClass::NoResponders),
+            Self::Command { .. } => Some(FailureClass::ExitTemporary),
             Self::Noop
             | Self::Transform { .. }
             | Self::Http { .. }
@@ -232,12 +273,26 @@ impl Work {
         RetryPolicy::exponential_backoff().on.into_iter().chain(own).collect()
     }
 
+    /// What ends the node, if it calls somebody.
+    #[must_use]
+    pub fn completion(&self) -> Completion {
+        match self {
+            Self::Http { completion, .. } | Self::Nats { completion, .. } => *completion,
+            Self::Noop
+            | Self::Transform { .. }
+            | Self::Delay(_)
+            | Self::Emit { .. }
+            | Self::Command { .. } => Completion::Answer,
+        }
+    }
+
     /// The system outside that the node needs, if it needs one.
     #[must_use]
     pub fn system(&self) -> Option<&str> {
         match self {
             Self::Http { plugin, .. } => Some(plugin),
             Self::Nats { subject, .. } => Some(subject),
+            Self::Command { name, .. } => Some(name),
             Self::Noop | Self::Transform { .. } | Self::Delay(_) | Self::Emit { .. } => None,
         }
     }
@@ -247,7 +302,9 @@ impl Work {
     pub fn is_repeatable(&self) -> bool {
         match self {
             Self::Noop | Self::Transform { .. } | Self::Delay(_) | Self::Emit { .. } => true,
-            Self::Http { idempotent, .. } | Self::Nats { idempotent, .. } => *idempotent,
+            Self::Http { idempotent, .. }
+            | Self::Nats { idempotent, .. }
+            | Self::Command { idempotent, .. } => *idempotent,
         }
     }
 }

@@ -342,6 +342,8 @@ kinds! {
     DefinitionsRefused "definitions.refused" { id: Uuid, by: String, problems: Vec<String> }
     /// A delay began; it ends well once this time has come.
     NodeDelayed "node.delayed" { due: JournalTime }
+    /// A call was accepted; its outcome comes by callback, or the attempt fails when this time has come.
+    NodeAccepted "node.accepted" { due: JournalTime }
 }
 
 impl Kind {

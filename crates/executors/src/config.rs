@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::command::CommandConfig;
 use crate::nats::NatsConfig;
 use crate::signing::SigningConfig;
 
@@ -16,6 +17,8 @@ pub struct ExecutorsConfig {
     pub http: HttpConfig,
     /// Questions over NATS.
     pub nats: NatsConfig,
+    /// Programs.
+    pub commands: CommandConfig,
 }
 
 /// Settings of HTTP calls.
@@ -118,6 +121,14 @@ pub enum ConfigError {
     ZeroLimit {
         /// The field's name.
         field: &'static str,
+    },
+    /// A program can't be allowed.
+    #[error("`commands.programs.{program}` {problem}")]
+    Program {
+        /// The program's name.
+        program: String,
+        /// What is wrong with it.
+        problem: &'static str,
     },
     /// A pattern of subjects can't be allowed.
     #[error("`nats.subjects`: `{pattern}` {problem}")]

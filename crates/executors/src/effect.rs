@@ -19,6 +19,9 @@ pub struct EffectRequest {
     /// Time allowed for the whole attempt: waiting for a free connection,
     /// connecting, sending, and reading the response to its end.
     pub timeout: Duration,
+    /// Token by which the effect is completed later; with it, an answer says only
+    /// that the call was accepted, and its body is not read.
+    pub callback: Option<String>,
     /// What to do.
     pub kind: EffectKind,
 }
@@ -30,6 +33,19 @@ pub enum EffectKind {
     Noop,
     /// Calls a plugin over HTTP.
     Http(HttpCall),
+    /// Runs a program.
+    Command(CommandCall),
+}
+
+/// A program on the allow-list.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CommandCall {
+    /// Name of the program in [`CommandConfig::programs`](crate::CommandConfig::programs).
+    pub name: String,
+    /// Its arguments, as they are: there is no shell.
+    pub args: Vec<String>,
+    /// What it reads from its standard input, as JSON.
+    pub stdin: Value,
 }
 
 /// A `POST` to a plugin on the allow-list.
@@ -92,11 +108,16 @@ pub enum FailureClass {
     NoResponders,
     /// The service answered with an error of its own (NATS micro services).
     ServiceError,
+    /// The program ended with a failure, or by a signal.
+    ExitStatus,
+    /// The program says that trying again may help (exit status 75, `EX_TEMPFAIL`
+    /// of `sysexits.h`), or could not be started for want of room.
+    ExitTemporary,
 }
 
 impl FailureClass {
     /// Every class, in the order of its declaration.
-    pub const ALL: [FailureClass; 11] = [
+    pub const ALL: [FailureClass; 13] = [
         FailureClass::Timeout,
         FailureClass::Connect,
         FailureClass::Http4xx,
@@ -108,6 +129,8 @@ impl FailureClass {
         FailureClass::Cancelled,
         FailureClass::NoResponders,
         FailureClass::ServiceError,
+        FailureClass::ExitStatus,
+        FailureClass::ExitTemporary,
     ];
 
     /// Returns the code that stands in journals and definitions; codes never change.
@@ -124,6 +147,8 @@ impl FailureClass {
             FailureClass::Cancelled => "cancelled",
             FailureClass::NoResponders => "no_responders",
             FailureClass::ServiceError => "service_error",
+            FailureClass::ExitStatus => "exit_status",
+            FailureClass::ExitTemporary => "exit_temporary",
         }
     }
 
@@ -135,8 +160,10 @@ impl FailureClass {
             FailureClass::Timeout
             | FailureClass::Connect
             | FailureClass::Http5xx
-            | FailureClass::NoResponders => true,
+            | FailureClass::NoResponders
+            | FailureClass::ExitTemporary => true,
             FailureClass::ServiceError
+            | FailureClass::ExitStatus
             | FailureClass::Http4xx
             | FailureClass::Http3xx
             | FailureClass::ResponseTooLarge
@@ -162,7 +189,9 @@ impl FailureClass {
             | FailureClass::Http3xx
             | FailureClass::NotAllowed
             | FailureClass::NoResponders
-            | FailureClass::ServiceError => false,
+            | FailureClass::ServiceError
+            | FailureClass::ExitStatus
+            | FailureClass::ExitTemporary => false,
         }
     }
 }
@@ -194,7 +223,9 @@ mod tests {
                 "not_allowed",
                 "cancelled",
                 "no_responders",
-                "service_error"
+                "service_error",
+                "exit_status",
+                "exit_temporary"
             ]
         );
     }
@@ -207,6 +238,6 @@ mod tests {
             .map(FailureClass::as_str)
             .collect();
 
-        assert_eq!(retried, ["timeout", "connect", "http_5xx", "no_responders"]);
+        assert_eq!(retried, ["timeout", "connect", "http_5xx", "no_responders", "exit_temporary"]);
     }
 }

@@ -3,6 +3,7 @@
 use serde_json::Value;
 use tracing::Instrument as _;
 
+use crate::command::CommandExecutor;
 use crate::config::{ConfigError, ExecutorsConfig};
 use crate::effect::{EffectKind, EffectOutcome, EffectRequest};
 use crate::http::HttpExecutor;
@@ -17,6 +18,7 @@ use crate::resolver;
 pub struct Executors {
     http: HttpExecutor,
     nats: NatsRules,
+    commands: CommandExecutor,
 }
 
 impl Executors {
@@ -39,6 +41,7 @@ impl Executors {
         Ok(Self {
             http: HttpExecutor::new(&config.http, brokers, &resolver::system())?,
             nats: NatsRules::new(&config.nats)?,
+            commands: CommandExecutor::new(&config.commands)?,
         })
     }
 
@@ -63,6 +66,15 @@ impl Executors {
     pub async fn execute(&self, request: EffectRequest) -> EffectOutcome {
         match &request.kind {
             EffectKind::Noop => EffectOutcome::Succeeded { output: Value::Null },
+            EffectKind::Command(call) => {
+                let span = tracing::debug_span!(
+                    "command_effect",
+                    key = request.key,
+                    attempt = request.attempt,
+                    program = call.name,
+                );
+                Box::pin(self.commands.execute(&request, call)).instrument(span).await
+            }
             EffectKind::Http(call) => {
                 let span = tracing::debug_span!(
                     "http_effect",

@@ -29,6 +29,8 @@ use crate::traceparent;
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const FERMATA_ATTEMPT: HeaderName = HeaderName::from_static("fermata-attempt");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// Token by which the effect is completed later.
+const CALLBACK_TOKEN: HeaderName = HeaderName::from_static("fermata-callback-token");
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
 const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
@@ -140,6 +142,9 @@ impl HttpExecutor {
             .await
             .map_err(|error| broken(&call.plugin, error))?;
         check_status(&call.plugin, response.status())?;
+        if request.callback.is_some() {
+            return Ok(Value::Null);
+        }
         self.output(&call.plugin, response).await
     }
 
@@ -237,16 +242,20 @@ impl Plugin {
         let (timestamp, signature) = signer.sign_now(key, body);
         let values = [
             (WEBHOOK_ID, key_header(key)?),
-            (WEBHOOK_TIMESTAMP, plain_header(&timestamp)?),
-            (WEBHOOK_SIGNATURE, plain_header(&signature)?),
+            (WEBHOOK_TIMESTAMP, secret_header(&timestamp)?),
+            (WEBHOOK_SIGNATURE, secret_header(&signature)?),
         ];
         headers.extend(values);
         Ok(())
     }
 }
 
-fn plain_header(value: &str) -> Result<HeaderValue, Failure> {
-    HeaderValue::from_str(value).map_err(|_| not_allowed("a signature is no header"))
+fn secret_header(value: &str) -> Result<HeaderValue, Failure> {
+    let mut header = HeaderValue::from_str(value)
+        .map_err(|_| not_allowed("a signature or token is no header"))?;
+    // Kept out of what the HTTP library may write down.
+    header.set_sensitive(true);
+    Ok(header)
 }
 
 /// Sets up a client that goes where it is told and nowhere else.
@@ -279,11 +288,14 @@ fn client(
 }
 
 fn headers(request: &EffectRequest) -> Result<HeaderMap, Failure> {
-    let mut headers = HeaderMap::with_capacity(5);
+    let mut headers = HeaderMap::with_capacity(9);
     headers.insert(CONTENT_TYPE, JSON);
     headers.insert(ACCEPT, JSON);
     headers.insert(IDEMPOTENCY_KEY, key_header(&request.key)?);
     headers.insert(FERMATA_ATTEMPT, HeaderValue::from(request.attempt));
+    if let Some(token) = &request.callback {
+        headers.insert(CALLBACK_TOKEN, secret_header(token)?);
+    }
     if let Some(text) = &request.traceparent
         && traceparent::is_well_formed(text)
         && let Ok(value) = HeaderValue::from_str(text)

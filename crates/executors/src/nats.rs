@@ -102,6 +102,7 @@ impl NatsRules {
         key: &str,
         attempt: u32,
         traceparent: Option<&str>,
+        callback: Option<&str>,
         body: &Value,
     ) -> Result<NatsQuestion, EffectOutcome> {
         let allowed = is_sayable(subject) && self.subjects.iter().any(|to| matches(to, subject));
@@ -127,12 +128,13 @@ impl NatsRules {
         ];
         let traceparent = traceparent.filter(|text| traceparent::is_well_formed(text));
         headers.extend(traceparent.map(|text| ("traceparent", text.to_owned())));
+        headers.extend(callback.map(|token| ("fermata-callback-token", token.to_owned())));
         Ok(NatsQuestion { headers, payload: payload.into() })
     }
 
-    /// What an answer means.
+    /// What an answer means; one that only accepts a call is not read.
     #[must_use]
-    pub fn outcome(&self, subject: &str, answer: &NatsAnswer) -> EffectOutcome {
+    pub fn outcome(&self, subject: &str, accepts: bool, answer: &NatsAnswer) -> EffectOutcome {
         let (bytes, max) = (answer.payload.len(), self.response_bytes_max);
         if let Some(error) = &answer.service_error {
             let error = error.escape_debug().to_string();
@@ -149,7 +151,7 @@ impl NatsRules {
                 ),
             );
         }
-        if answer.payload.is_empty() {
+        if accepts || answer.payload.is_empty() {
             return EffectOutcome::Succeeded { output: Value::Null };
         }
         match serde_json::from_slice(&answer.payload) {
@@ -225,7 +227,7 @@ mod tests {
     }
 
     fn may_ask(rules: &NatsRules, subject: &str) -> bool {
-        rules.question(subject, "run/node/1", 1, None, &json!({})).is_ok()
+        rules.question(subject, "run/node/1", 1, None, None, &json!({})).is_ok()
     }
 
     #[test]
@@ -280,12 +282,12 @@ mod tests {
             payload: payload.into(),
             service_error: service_error.map(str::to_owned),
         };
-        let class = |answer| match rules.outcome("a", &answer) {
+        let class = |answer| match rules.outcome("a", false, &answer) {
             EffectOutcome::Failed { class, .. } => Some(class),
             EffectOutcome::Succeeded { .. } => None,
         };
 
-        let empty = rules.outcome("a", &answer("", None));
+        let empty = rules.outcome("a", false, &answer("", None));
         assert_eq!(empty, EffectOutcome::Succeeded { output: Value::Null });
         assert_eq!(class(answer("[1,2]", None)), None);
         assert_eq!(class(answer("oops", None)), Some(FailureClass::ResponseNotJson));
@@ -301,7 +303,8 @@ mod tests {
         let rules = rules(&["a"]).unwrap();
         let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
-        let question = rules.question("a", "run/node/1", 3, Some(trace), &json!({"n": 1})).unwrap();
+        let question =
+            rules.question("a", "run/node/1", 3, Some(trace), None, &json!({"n": 1})).unwrap();
 
         assert_eq!(&question.payload[..], br#"{"n":1}"#);
         for header in
@@ -310,7 +313,7 @@ mod tests {
             let found = question.headers.iter().any(|(name, value)| (*name, &**value) == header);
             assert!(found, "{header:?}");
         }
-        let broken = rules.question("a", "k", 1, Some("00-\r\nx: y"), &json!({})).unwrap();
+        let broken = rules.question("a", "k", 1, Some("00-\r\nx: y"), None, &json!({})).unwrap();
         assert!(broken.headers.iter().all(|(name, _)| *name != "traceparent"));
     }
 }

@@ -150,9 +150,38 @@ impl CoreMessages {
     /// # Cancel safety
     /// Can be dropped.
     pub async fn subscribe(&self, subject: &str) -> Result<Subscription, CoreMessageError> {
+        self.subscribe_as(subject, None).await
+    }
+
+    /// As [`CoreMessages::subscribe`], where each message goes to one of those who listen under this group's name.
+    ///
+    /// # Errors
+    /// As [`CoreMessages::subscribe`].
+    ///
+    /// # Cancel safety
+    /// Can be dropped.
+    pub async fn subscribe_in_group(
+        &self,
+        subject: &str,
+        group: &str,
+    ) -> Result<Subscription, CoreMessageError> {
+        self.subscribe_as(subject, Some(group)).await
+    }
+
+    async fn subscribe_as(
+        &self,
+        subject: &str,
+        group: Option<&str>,
+    ) -> Result<Subscription, CoreMessageError> {
         let client = &self.broker.consuming().client;
         let failed = |source| CoreMessageError::Subscribe { subject: subject.to_owned(), source };
-        let subscriber = client.subscribe(subject.to_owned()).await.map_err(failed)?;
+        let subscriber = match group {
+            None => client.subscribe(subject.to_owned()).await.map_err(failed)?,
+            Some(group) => client
+                .queue_subscribe(subject.to_owned(), group.to_owned())
+                .await
+                .map_err(failed)?,
+        };
         // The library's flush waits for the socket alone, and a message over our other connection can overtake
         // what lies in it. The server reads a connection in order: what comes back was sent behind the subscription.
         let inbox = client.new_inbox();

@@ -314,6 +314,7 @@ pub(crate) fn changes_run(header: &Header) -> bool {
             K::NodeUnknown,
             K::RunClosing,
             K::NodeDelayed,
+            K::NodeAccepted,
         ]
         .contains(&header.kind)
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use fermata_core::digest::Digest;
 use fermata_core::plan::{
-    Delay, Executable, FailureClass, Join, NodeIndex, PLAN_VERSION, Plan, PlanNode, RetryPolicy,
-    Work,
+    Completion, Delay, Executable, FailureClass, Join, NodeIndex, PLAN_VERSION, Plan, PlanNode,
+    RetryPolicy, Work,
 };
 
 use crate::trace::Broken;
@@ -42,6 +42,7 @@ fn call(idempotent: bool, path: &str) -> Work {
         path: path.to_owned(),
         body: "{'n': input.n}".to_owned(),
         idempotent,
+        completion: Completion::Answer,
     }
 }
 
@@ -131,6 +132,12 @@ fn short_lived() -> Plan {
 /// Delays beside and behind calls: one with a length, one until a time that has
 /// passed, one that now and then outlasts the run.
 fn delayed() -> Plan {
+    let callback = Work::Nats {
+        subject: "approvals.ask".to_owned(),
+        body: "1".to_owned(),
+        idempotent: true,
+        completion: Completion::Callback,
+    };
     let delay = |milliseconds| Work::Delay(Delay::Milliseconds(milliseconds));
     let nodes = vec![
         node("pause", &[], delay(2_500)),
@@ -141,6 +148,8 @@ fn delayed() -> Plan {
         },
         node("after", &[0, 1, 2], delay(9_000)),
         node("last", &[3], Work::Noop),
+        // Nobody calls back: the wait ends with its time, in the run's or beyond it.
+        PlanNode { timeout_ms: 12_000, ..node("callback", &[], callback) },
     ];
     plan("delayed", nodes, 15_000)
 }

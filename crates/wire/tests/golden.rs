@@ -126,9 +126,11 @@ fn a_journal_frame_keeps_its_bytes() {
 
 #[test]
 fn a_command_frame_keeps_its_bytes_however_it_is_built() {
-    for (name, frame) in
-        [("commands", fixtures::commands()), ("commands.younger", fixtures::younger_commands())]
-    {
+    for (name, frame) in [
+        ("commands", fixtures::commands()),
+        ("commands.younger", fixtures::younger_commands()),
+        ("commands.complete", fixtures::completing_commands()),
+    ] {
         let bytes = golden(name, &frame.encode().expect("a frame"));
 
         assert_eq!(CommandFrame::decode(&bytes).expect("a frame"), frame);

@@ -72,8 +72,8 @@ workflow:
         });
     let dues = dues.collect::<Vec<_>>();
     assert_eq!(dues[0], 0, "what has passed is no wait");
-    let ended = records.iter().filter(|(header, _)| header.kind == Kind::NodeSucceeded);
-    assert!(ended.last().is_some_and(|(header, _)| header.time.0 >= soon), "{records:?}");
+    let mut ended = records.iter().filter(|(header, _)| header.kind == Kind::NodeSucceeded);
+    assert!(ended.next_back().is_some_and(|(header, _)| header.time.0 >= soon), "{records:?}");
     scene.engine.shut_down().await;
 }
 

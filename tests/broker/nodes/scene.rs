@@ -77,6 +77,15 @@ strategies:
         (records, run)
     }
 
+    /// Sends a message whose answer is to go to `reply`, and waits until the broker has it.
+    pub(super) async fn ask_with_reply(&self, subject: &str, reply: &str, message: &Value) {
+        let client = async_nats::connect(self.broker.url()).await.expect("a connection");
+        let (subject, reply) = (subject.to_owned(), reply.to_owned());
+        let payload = message.to_string().into();
+        client.publish_with_reply(subject, reply, payload).await.expect("sent");
+        client.flush().await.expect("flushed");
+    }
+
     pub(super) async fn cancel(&self, run: RunId, id: Uuid) -> String {
         let core = &self.engine.ports().core;
         let inbox = format!("_INBOX.test.{}", Uuid::from_bytes(rand::random()).simple());

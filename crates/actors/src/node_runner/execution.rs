@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use fermata_core::effect::{Attempt, AttemptWork, Outcome};
 use fermata_core::json::Json;
-use fermata_core::plan::FailureClass;
+use fermata_core::plan::{Completion, FailureClass};
 use fermata_core::run::AttemptReport;
-use fermata_executors::{EffectKind, EffectOutcome, EffectRequest, Executors, HttpCall};
+use fermata_executors::{
+    CallbackTokens, CommandCall, EffectKind, EffectOutcome, EffectRequest, Executors, HttpCall,
+};
 use fermata_jetstream::Publisher;
 use fermata_jetstream::core_messages::CoreMessages;
 use tracing::Instrument as _;
@@ -21,6 +23,16 @@ pub(super) struct Means {
     pub(super) executors: Arc<Executors>,
     pub(super) publisher: Publisher,
     pub(super) core: CoreMessages,
+    pub(super) tokens: CallbackTokens,
+}
+
+impl Means {
+    /// The token of an attempt whose outcome comes by callback.
+    pub(super) fn token(&self, attempt: &Attempt) -> Option<String> {
+        let key = attempt.key().to_string();
+        let by_callback = attempt.completion == Completion::Callback;
+        by_callback.then(|| self.tokens.mint(attempt.tenant.as_str(), &key))
+    }
 }
 
 /// Carries `attempt` out and says what came of it, with its span and its lines
@@ -67,6 +79,11 @@ async fn execute(means: &Means, attempt: &Attempt, traceparent: Option<String>) 
         AttemptWork::Nats { subject, body } => {
             return outcome_of(nats::ask(means, attempt, traceparent, subject, body).await);
         }
+        AttemptWork::Command { name, args, stdin } => EffectKind::Command(CommandCall {
+            name: name.to_string(),
+            args: args.clone(),
+            stdin: stdin.parse(),
+        }),
         AttemptWork::Http { plugin, path, body } => EffectKind::Http(HttpCall {
             plugin: plugin.to_string(),
             path: path.to_string(),
@@ -78,6 +95,7 @@ async fn execute(means: &Means, attempt: &Attempt, traceparent: Option<String>) 
         attempt: attempt.attempt,
         traceparent,
         timeout: Duration::from_millis(attempt.timeout_ms),
+        callback: means.token(attempt),
         kind,
     };
     outcome_of(means.executors.execute(request).await)
@@ -108,5 +126,7 @@ fn failure_class(class: fermata_executors::FailureClass) -> FailureClass {
         Class::Cancelled => FailureClass::Cancelled,
         Class::NoResponders => FailureClass::NoResponders,
         Class::ServiceError => FailureClass::ServiceError,
+        Class::ExitStatus => FailureClass::ExitStatus,
+        Class::ExitTemporary => FailureClass::ExitTemporary,
     }
 }

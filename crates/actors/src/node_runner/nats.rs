@@ -20,7 +20,10 @@ pub(super) async fn ask(
 ) -> EffectOutcome {
     let (rules, key) = (means.executors.nats(), attempt.key().to_string());
     let (trace, body) = (traceparent.as_deref(), body.parse());
-    let question = match rules.question(subject, &key, attempt.attempt, trace, &body) {
+    let token = means.token(attempt);
+    let number = attempt.attempt;
+    let question = rules.question(subject, &key, number, trace, token.as_deref(), &body);
+    let question = match question {
         Ok(question) => question,
         Err(refused) => return refused,
     };
@@ -30,7 +33,7 @@ pub(super) async fn ask(
     }
     let limit = Duration::from_millis(attempt.timeout_ms);
     match means.core.request_with_headers(subject, headers, question.payload, limit).await {
-        Ok(answer) => rules.outcome(subject, &answer_of(answer)),
+        Ok(answer) => rules.outcome(subject, token.is_some(), &answer_of(answer)),
         Err(error) => EffectOutcome::Failed { class: class_of(&error), detail: detail_of(&error) },
     }
 }

@@ -93,6 +93,8 @@ pub enum NodeStatus {
     Unknown,
     /// A delay that has begun.
     Delayed,
+    /// Accepted; its outcome comes by callback.
+    Accepted,
 }
 
 impl NodeStatus {
@@ -107,6 +109,7 @@ impl NodeStatus {
             Self::Failed => "failed",
             Self::Unknown => "unknown",
             Self::Delayed => "delayed",
+            Self::Accepted => "accepted",
         }
     }
 }

@@ -61,6 +61,7 @@ impl Partition {
             | Body::NodeSkipped(_)
             | Body::NodeUnknown(_)
             | Body::NodeDelayed(_)
+            | Body::NodeAccepted(_)
             | Body::RunClosing(_) => self.evolve_run(record)?,
             Body::RunSucceeded(_)
             | Body::RunFailed(_)

@@ -24,7 +24,7 @@ impl Partition {
     #[must_use]
     pub fn due_run(&self, time: JournalTime) -> Option<RunId> {
         let (due, timer) = self.timers.first(self.has_attempts_left())?;
-        let (Timer::Deadline(run) | Timer::Retry(run, _) | Timer::Delay(run, _)) = timer;
+        let (Timer::Deadline(run) | Timer::Retry(run, _) | Timer::Alarm(run, _)) = timer;
         (due <= time).then_some(run)
     }
 
@@ -37,13 +37,13 @@ impl Partition {
                 self.close(id, EndReason::TimedOut, out);
             }
             Timer::Deadline(_) => self.timers.remove(due, timer),
-            Timer::Retry(id, index) | Timer::Delay(id, index) => {
+            Timer::Retry(id, index) | Timer::Alarm(id, index) => {
                 match self.runs.get(&id).and_then(|run| run.step(id, index, self.time)) {
                     Some(step) => self.emit_step(step, out),
                     None => self.timers.remove(due, timer),
                 }
-                // The end of a delay makes others ready.
-                if matches!(timer, Timer::Delay(..)) {
+                // The end of a delay makes others ready, that of a wait may end the run.
+                if matches!(timer, Timer::Alarm(..)) {
                     self.advance_run(id, out);
                 }
             }

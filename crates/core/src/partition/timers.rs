@@ -6,14 +6,14 @@ use crate::identity::{JournalTime, RunId};
 use crate::plan::NodeIndex;
 use crate::run::{Node, Run};
 
-/// Deadlines of runs, ends of delays and retries of nodes, apart: all but
+/// Deadlines of runs, alarms and retries of nodes, apart: all but
 /// retries fire also while no further attempt can be ordered, and must be found
 /// without stepping over the retries that wait for that.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Timers {
     deadlines: BTreeSet<(JournalTime, RunId)>,
     retries: BTreeSet<(JournalTime, RunId, NodeIndex)>,
-    delays: BTreeSet<(JournalTime, RunId, NodeIndex)>,
+    alarms: BTreeSet<(JournalTime, RunId, NodeIndex)>,
 }
 
 /// Something that is due.
@@ -23,8 +23,8 @@ pub(super) enum Timer {
     Deadline(RunId),
     /// The next attempt of a node.
     Retry(RunId, NodeIndex),
-    /// The end of a delay.
-    Delay(RunId, NodeIndex),
+    /// The end of a delay, or of the wait for a callback.
+    Alarm(RunId, NodeIndex),
 }
 
 impl Timer {
@@ -32,7 +32,9 @@ impl Timer {
     pub(super) fn of_node(id: RunId, run: &Run, index: NodeIndex) -> Option<(JournalTime, Self)> {
         match run.node(index)? {
             Node::Backoff { due, .. } => Some((*due, Self::Retry(id, index))),
-            Node::Delayed { due } => Some((*due, Self::Delay(id, index))),
+            Node::Delayed { due } | Node::Accepted { due, .. } => {
+                Some((*due, Self::Alarm(id, index)))
+            }
             Node::Waiting { .. }
             | Node::Ready
             | Node::Dead
@@ -50,18 +52,18 @@ impl Timers {
     /// only if `retries` may fire.
     pub(super) fn first(&self, retries: bool) -> Option<(JournalTime, Timer)> {
         let deadline = self.deadlines.first().map(|(due, run)| (*due, Timer::Deadline(*run)));
-        let delay = self.delays.first();
-        let delay = delay.map(|(due, run, node)| (*due, Timer::Delay(*run, *node)));
+        let alarm = self.alarms.first();
+        let alarm = alarm.map(|(due, run, node)| (*due, Timer::Alarm(*run, *node)));
         let retry = self.retries.first().filter(|_| retries);
         let retry = retry.map(|(due, run, node)| (*due, Timer::Retry(*run, *node)));
-        [deadline, delay, retry].into_iter().flatten().min_by_key(|(due, _)| *due)
+        [deadline, alarm, retry].into_iter().flatten().min_by_key(|(due, _)| *due)
     }
 
     pub(super) fn insert(&mut self, due: JournalTime, timer: Timer) {
         match timer {
             Timer::Deadline(run) => self.deadlines.insert((due, run)),
             Timer::Retry(run, node) => self.retries.insert((due, run, node)),
-            Timer::Delay(run, node) => self.delays.insert((due, run, node)),
+            Timer::Alarm(run, node) => self.alarms.insert((due, run, node)),
         };
     }
 
@@ -69,14 +71,14 @@ impl Timers {
         match timer {
             Timer::Deadline(run) => self.deadlines.remove(&(due, run)),
             Timer::Retry(run, node) => self.retries.remove(&(due, run, node)),
-            Timer::Delay(run, node) => self.delays.remove(&(due, run, node)),
+            Timer::Alarm(run, node) => self.alarms.remove(&(due, run, node)),
         };
     }
 
     /// Drops every timer of `run`, which closes or ends.
     pub(super) fn forget(&mut self, id: RunId, run: &Run) {
         self.deadlines.remove(&(run.deadline, id));
-        if self.retries.is_empty() && self.delays.is_empty() {
+        if self.retries.is_empty() && self.alarms.is_empty() {
             return;
         }
         for (index, _) in run.nodes() {

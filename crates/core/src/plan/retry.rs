@@ -127,11 +127,17 @@ pub enum FailureClass {
     NoResponders,
     /// The service answered with an error (NATS micro services).
     ServiceError,
+    /// Whoever was called said by callback that it failed.
+    Reported,
+    /// The program ended with a failure, or by a signal.
+    ExitStatus,
+    /// The program says that trying again may help (exit status 75, `EX_TEMPFAIL`).
+    ExitTemporary,
 }
 
 impl FailureClass {
     /// Every class.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::Timeout,
         Self::Connect,
         Self::Http3xx,
@@ -146,6 +152,9 @@ impl FailureClass {
         Self::TooManyHops,
         Self::NoResponders,
         Self::ServiceError,
+        Self::Reported,
+        Self::ExitStatus,
+        Self::ExitTemporary,
     ];
 
     /// Whether `exponential_backoff` tries again whatever the kind of node: after
@@ -165,7 +174,10 @@ impl FailureClass {
             | Self::Unknown
             | Self::TooManyHops
             | Self::NoResponders
-            | Self::ServiceError => false,
+            | Self::ServiceError
+            | Self::Reported
+            | Self::ExitStatus
+            | Self::ExitTemporary => false,
         }
     }
 
@@ -187,6 +199,9 @@ impl FailureClass {
             Self::TooManyHops => "too_many_hops",
             Self::NoResponders => "no_responders",
             Self::ServiceError => "service_error",
+            Self::Reported => "reported",
+            Self::ExitStatus => "exit_status",
+            Self::ExitTemporary => "exit_temporary",
         }
     }
 }

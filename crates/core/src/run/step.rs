@@ -8,7 +8,9 @@ use crate::effect::{Attempt, AttemptWork, EffectKey, Outcome, bounded_detail, bo
 use crate::expression::{Expression, Scope};
 use crate::identity::{JournalTime, RunId};
 use crate::json::Json;
-use crate::plan::{Delay, FailureClass, NodeIndex, PlanNode, Work, point_of_time};
+use crate::plan::{
+    Completion, Delay, FailureClass, NodeIndex, PlanNode, TIMEOUT_MS_DEFAULT, Work, point_of_time,
+};
 use crate::record::{
     Body, NodeDelayed, NodeDispatched, NodeFailed, NodeRetrying, NodeSkipped, NodeSucceeded,
     NodeUnknown, Record,
@@ -46,6 +48,10 @@ impl Run {
                 let output = Json::null();
                 Some(self.record_only(id, node, NodeSucceeded { output }.into()))
             }
+            Node::Accepted { attempt, failures, .. } => {
+                let of = Try { attempt: *attempt, failures: *failures };
+                Some(Step { record: self.overdue(id, node, of, now), attempt: None })
+            }
             Node::Waiting { .. }
             | Node::Succeeded(_)
             | Node::Skipped
@@ -79,25 +85,39 @@ impl Run {
         if !counts {
             return None;
         }
+        let of = Try { attempt, failures: *failures };
+        let by_callback = node.work.completion() == Completion::Callback;
         let body = match bounded_outcome(outcome) {
+            Outcome::Succeeded { .. } if by_callback => self.accepted(id, node, of, now),
             Outcome::Succeeded { output } => NodeSucceeded { output }.into(),
-            // Nobody can tell whether the call did its work: never again by itself.
-            Outcome::Failed { class, detail } if may_have_acted(node, class) => {
-                NodeUnknown { detail }.into()
-            }
-            Outcome::Failed { class, detail } => {
-                let failures = failures.saturating_add(1);
-                let open = self.next_phase_is_open();
-                if open && node.retry.retries(failures, class) {
-                    let random = jitter(id, node, attempt);
-                    let due = now.plus_ms(node.retry.delay_ms(failures, random));
-                    NodeRetrying { class, detail, due }.into()
-                } else {
-                    NodeFailed { class, detail }.into()
-                }
-            }
+            Outcome::Failed { class, detail } => self.failed(id, node, of, class, detail, now),
         };
         Some(Record::of_node(&self.tenant, id, &node.id, body).attempt(attempt))
+    }
+
+    /// What follows the failure of an attempt.
+    pub(super) fn failed(
+        &self,
+        id: RunId,
+        node: &PlanNode,
+        of: Try,
+        class: FailureClass,
+        detail: String,
+        now: JournalTime,
+    ) -> Body {
+        // Nobody can tell whether the call did its work: never again by itself.
+        if may_have_acted(node, class) {
+            return NodeUnknown { detail }.into();
+        }
+        let failures = of.failures.saturating_add(1);
+        let open = self.next_phase_is_open();
+        if open && node.retry.retries(failures, class) {
+            let random = jitter(id, node, of.attempt);
+            let due = now.plus_ms(node.retry.delay_ms(failures, random));
+            NodeRetrying { class, detail, due }.into()
+        } else {
+            NodeFailed { class, detail }.into()
+        }
     }
 
     fn next_phase_is_open(&self) -> bool {
@@ -128,6 +148,7 @@ impl Run {
                 self.order(id, node, body.map_err(|detail| Refusal::expression("body", &detail)))
             }
             Work::Emit { event_type, .. } => self.order(id, node, self.event(index, event_type)),
+            Work::Command { .. } => self.order(id, node, self.invocation(index)),
             Work::Delay(delay) => self.record_only(id, node, self.delay(index, delay, now)),
         }
     }
@@ -173,6 +194,7 @@ impl Run {
                 AttemptWork::Http { plugin, path, body: input.clone() }
             }
             Work::Emit { .. } => self.emitting(&input),
+            Work::Command { name, .. } => Self::invoking(name, &input),
             Work::Nats { subject, .. } => {
                 AttemptWork::Nats { subject: subject.as_str().into(), body: input.clone() }
             }
@@ -184,9 +206,10 @@ impl Run {
             activation: 1,
             attempt,
             tenant: self.tenant.clone(),
-            timeout_ms: node.timeout_ms,
+            timeout_ms: call_timeout_ms(node),
             traceparent: self.traceparent.clone(),
             work,
+            completion: node.work.completion(),
         };
         Step { record: record.attempt(attempt.attempt), attempt: Some(attempt) }
     }
@@ -240,9 +263,26 @@ impl Run {
             | Node::Running { .. }
             | Node::Backoff { .. }
             | Node::Delayed { .. }
+            | Node::Accepted { .. }
             | Node::Failed
             | Node::Unknown => Some(json!({ "status": "pending", "output": null })),
         }
+    }
+}
+
+/// An attempt, and how many failed before it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Try {
+    pub(super) attempt: u32,
+    pub(super) failures: u32,
+}
+
+/// How long the call itself may take: where the outcome comes by callback, the
+/// node's time limit is for that, and the call has the usual one at the most.
+fn call_timeout_ms(node: &PlanNode) -> u64 {
+    match node.work.completion() {
+        Completion::Answer => node.timeout_ms,
+        Completion::Callback => node.timeout_ms.min(TIMEOUT_MS_DEFAULT),
     }
 }
 

@@ -62,7 +62,7 @@ struct FaultTolerance {
 }
 
 /// One task: exactly one of `http`, `transform`, `noop`, `delay`,
-/// `emit`, `nats`.
+/// `emit`, `nats`, `command`.
 #[derive(JsonSchema, Serialize)]
 #[schemars(deny_unknown_fields)]
 struct Task {
@@ -93,6 +93,23 @@ struct Task {
     emit: Option<Emit>,
     /// Asks over NATS and waits for the answer.
     nats: Option<Nats>,
+    /// Runs a program of the engine's configuration.
+    command: Option<Command>,
+}
+
+/// A program to run.
+#[derive(JsonSchema, Serialize)]
+#[schemars(deny_unknown_fields)]
+struct Command {
+    /// Which program; the engine's configuration says where it lies.
+    #[schemars(length(min = 1, max = 128))]
+    name: String,
+    /// CEL: its arguments, a list of texts; none when absent.
+    args: Option<Cel>,
+    /// CEL: what it reads from its standard input, as JSON; `input` when absent.
+    stdin: Option<Cel>,
+    /// Whether it recognises a repeated idempotency key; false when absent.
+    idempotent: Option<bool>,
 }
 
 /// An event to publish; `type` or `type_from`.
@@ -123,6 +140,8 @@ struct Nats {
     body: Option<Cel>,
     /// Whether whoever answers recognises a repeated idempotency key; true when absent.
     idempotent: Option<bool>,
+    /// What ends the task: the answer, when absent.
+    completion: Option<Completion>,
 }
 
 /// How long a delay waits; shorter than the run may take.
@@ -219,6 +238,12 @@ enum FailureClass {
     NoResponders,
     #[serde(rename = "service_error")]
     ServiceError,
+    #[serde(rename = "reported")]
+    Reported,
+    #[serde(rename = "exit_status")]
+    ExitStatus,
+    #[serde(rename = "exit_temporary")]
+    ExitTemporary,
 }
 
 /// Short forms of `retry`.
@@ -242,6 +267,18 @@ struct Http {
     body: Option<Cel>,
     /// Whether the plugin recognises a repeated idempotency key; true when absent.
     idempotent: Option<bool>,
+    /// What ends the task: the answer, when absent.
+    completion: Option<Completion>,
+}
+
+/// What ends a task that calls somebody.
+#[derive(JsonSchema, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Completion {
+    /// The answer to the call.
+    Answer,
+    /// A completion that names the call's token, within the task's `timeout`.
+    Callback,
 }
 
 /// Nothing.

@@ -1,6 +1,6 @@
 //! What a task does: exactly one of the kinds of work.
 
-use fermata_core::plan::{Delay, EventType, Work};
+use fermata_core::plan::{Completion, Delay, EventType, Work};
 
 use super::task::TASK;
 use crate::duration;
@@ -8,7 +8,7 @@ use crate::fields::{Fields, Keys, Reader};
 use crate::tree::{Located, Tree};
 
 pub(crate) const HTTP: Keys = Keys {
-    known: &["plugin", "path", "body", "idempotent"],
+    known: &["plugin", "path", "body", "idempotent", "completion"],
     later: &[
         ("headers", "put it into the body"),
         ("method", "every call is a POST"),
@@ -27,10 +27,18 @@ const EMIT: Keys = Keys {
     ],
 };
 const NATS: Keys = Keys {
-    known: &["subject", "body", "idempotent"],
+    known: &["subject", "body", "idempotent", "completion"],
     later: &[("headers", "put it into the body")],
 };
-const WORKS: [&str; 6] = ["http", "transform", "noop", "delay", "emit", "nats"];
+const COMMAND: Keys = Keys {
+    known: &["name", "args", "stdin", "idempotent"],
+    later: &[
+        ("path", "name the program; the engine's configuration says where it lies"),
+        ("shell", "there is none: name a program and give its arguments as a list"),
+        ("env", "the engine's configuration says what the program's environment holds"),
+    ],
+};
+const WORKS: [&str; 7] = ["http", "transform", "noop", "delay", "emit", "nats", "command"];
 
 pub(super) fn read(reader: &mut Reader, fields: &Fields<'_>) -> Option<Work> {
     let named: Vec<_> = WORKS.into_iter().filter(|name| fields.get(name).is_some()).collect();
@@ -47,7 +55,7 @@ pub(super) fn read(reader: &mut Reader, fields: &Fields<'_>) -> Option<Work> {
             fields.start,
             &fields.path,
             "the task does nothing",
-            "add one of `http`, `nats`, `emit`, `transform`, `delay` or `noop: {}`",
+            "add one of `http`, `nats`, `command`, `emit`, `transform`, `delay` or `noop: {}`",
         );
     }
     let transform = fields.read(reader, "transform", |reader, path, located| {
@@ -59,7 +67,9 @@ pub(super) fn read(reader: &mut Reader, fields: &Fields<'_>) -> Option<Work> {
     let delay = fields.read(reader, "delay", delay);
     let emit = fields.read(reader, "emit", emit);
     let nats = fields.read(reader, "nats", nats);
-    transform.or(noop).or(delay).or(emit).or(nats).or_else(|| fields.read(reader, "http", http))
+    let command = fields.read(reader, "command", command);
+    let local = transform.or(noop).or(delay).or(emit);
+    local.or(nats).or(command).or_else(|| fields.read(reader, "http", http))
 }
 
 fn http(reader: &mut Reader, path: &str, located: &Located) -> Option<Work> {
@@ -68,8 +78,10 @@ fn http(reader: &mut Reader, path: &str, located: &Located) -> Option<Work> {
     let at = fields.read(reader, "path", Reader::text);
     let body = fields.read(reader, "body", Reader::expression);
     let idempotent = fields.read(reader, "idempotent", Reader::truth);
+    let completion = fields.read(reader, "completion", completion).unwrap_or_default();
     let plugin = plugin?;
     Some(Work::Http {
+        completion,
         path: at.unwrap_or_else(|| format!("/plugin/runtime/{plugin}/execute")),
         plugin,
         body: body.unwrap_or_else(|| "input".to_owned()),
@@ -110,9 +122,45 @@ fn nats(reader: &mut Reader, path: &str, located: &Located) -> Option<Work> {
     let subject = fields.require(reader, "subject", Reader::text);
     let body = fields.read(reader, "body", Reader::expression);
     let idempotent = fields.read(reader, "idempotent", Reader::truth);
+    let completion = fields.read(reader, "completion", completion).unwrap_or_default();
     Some(Work::Nats {
+        completion,
         subject: subject?,
         body: body.unwrap_or_else(|| "input".to_owned()),
         idempotent: idempotent.unwrap_or(true),
     })
 }
+
+fn completion(reader: &mut Reader, path: &str, located: &Located) -> Option<Completion> {
+    match &located.value {
+        Tree::Text(text) if text == "answer" => Some(Completion::Answer),
+        Tree::Text(text) if text == "callback" => Some(Completion::Callback),
+        Tree::Null
+        | Tree::Bool(_)
+        | Tree::Number(_)
+        | Tree::Text(_)
+        | Tree::List(_)
+        | Tree::Map(_) => {
+            reader.problems.add(located.start, path, "expected `answer` or `callback`");
+            None
+        }
+    }
+}
+
+fn command(reader: &mut Reader, path: &str, located: &Located) -> Option<Work> {
+    let fields = reader.mapping(path, located, &COMMAND)?;
+    let name = fields.require(reader, "name", Reader::text);
+    let args = fields.read(reader, "args", Reader::expression);
+    let stdin = fields.read(reader, "stdin", Reader::expression);
+    let idempotent = fields.read(reader, "idempotent", Reader::truth);
+    Some(Work::Command {
+        name: name?,
+        args,
+        stdin: stdin.unwrap_or_else(|| "input".to_owned()),
+        // A program seldom looks for a key: whoever wrote one that does says so.
+        idempotent: idempotent.unwrap_or(false),
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -36,6 +36,7 @@ pub(super) fn call(path: &str) -> EffectRequest {
         attempt: 2,
         traceparent: Some(TRACEPARENT.to_owned()),
         timeout: AMPLE,
+        callback: None,
         kind: EffectKind::Http(HttpCall {
             plugin: "reports".to_owned(),
             path: path.to_owned(),
@@ -391,7 +392,7 @@ proptest! {
             let body = json!({ "path": path });
             let kind = EffectKind::Http(HttpCall { plugin, path, body });
             let timeout = Duration::from_millis(1);
-            let request = EffectRequest { key, attempt, traceparent, timeout, kind };
+            let request = EffectRequest { key, attempt, traceparent, timeout, callback: None, kind };
             executors(config(&url)).execute(request).await
         });
 

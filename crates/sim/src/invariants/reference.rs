@@ -172,6 +172,7 @@ impl Reference {
             | Body::NodeSkipped(_)
             | Body::NodeUnknown(_)
             | Body::NodeDelayed(_)
+            | Body::NodeAccepted(_)
             | Body::RunClosing(_)
             | Body::RunSucceeded(_)
             | Body::RunFailed(_)

@@ -73,6 +73,8 @@ fn does(work: &Work) -> String {
         Work::Emit { event_type: EventType::Computed(kind), .. } => {
             format!("emit {}", excerpt(kind, CELL_CHARACTERS_MAX))
         }
+        Work::Command { name, idempotent: true, .. } => format!("command {name}"),
+        Work::Command { name, idempotent: false, .. } => format!("command {name}, once at most"),
         Work::Nats { subject, idempotent: true, .. } => format!("nats {subject}"),
         Work::Nats { subject, idempotent: false, .. } => format!("nats {subject}, once at most"),
         Work::Delay(Delay::Until(time)) => {

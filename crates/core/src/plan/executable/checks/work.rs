@@ -40,6 +40,11 @@ pub(super) fn check(work: &Work, plan: &Plan, index: NodeIndex, problems: &mut V
                 );
             }
         }
+        Work::Command { name, .. } => {
+            if name.len() > PLUGIN_BYTES_MAX || !is_name(name) {
+                about("command.name", format!("`{}` is no name of a program", shortened(name)));
+            }
+        }
         Work::Delay(Delay::Milliseconds(milliseconds)) => {
             if *milliseconds >= plan.run_timeout_ms {
                 about(
