@@ -40,7 +40,10 @@ pub async fn run(arguments: EngineArguments) -> miette::Result<()> {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let mut executors = ExecutorsConfig::default();
     if let Some(url) = arguments.plugin_url {
-        executors.http.plugins.insert(PLUGIN.to_owned(), PluginTarget { url });
+        executors
+            .http
+            .plugins
+            .insert(PLUGIN.to_owned(), PluginTarget { url, ..PluginTarget::default() });
     }
     let engine = Engine::start(EngineConfig {
         nats_url: arguments.nats_url,

@@ -1,75 +1,21 @@
 //! What becomes of a run's nodes: calls that fail, hang and are refused,
-//! branches and joins, cancelling, time limits.
+//! branches and joins, cancelling, time limits; each further kind of node has a
+//! file of its own.
 
-use std::time::Duration;
+mod callback;
+mod command;
+mod delay;
+mod emit;
+mod nats;
+mod scene;
 
-use fermata_core::command::{CancelCommand, Command};
-use fermata_core::identity::RunId;
 use fermata_core::plan::FailureClass;
 use fermata_core::record::{Body, CancelAnswer, EndReason, Kind};
-use fermata_jetstream::Durability;
-use fermata_tests::journal::{Entry, count, kinds_of, of_run, records_until, run_of};
-use fermata_tests::{Sink, TestBroker, TestEngine, definitions, events};
+use fermata_tests::events;
+use fermata_tests::journal::{count, kinds_of, of_run};
 use uuid::Uuid;
 
-const LIMIT: Duration = Duration::from_secs(15);
-
-struct Scene {
-    // Ends last: the engine needs it to shut down.
-    engine: fermata_actors::Engine,
-    sink: Sink,
-    _broker: TestBroker,
-}
-
-impl Scene {
-    /// An engine with one workflow that every `demo.start` begins.
-    async fn with(workflow: &str) -> Self {
-        let broker = TestBroker::start(Durability::Process).await;
-        let sink = Sink::start().await;
-        let engine = TestEngine::at(broker.url()).with_executors(sink.executors());
-        let engine = engine.start(broker.folder()).await;
-        engine.ready().await;
-        let strategy = "
-strategies:
-  - name: start
-    version: 1
-    tenant: '*'
-    on: demo.start
-    workflow: { name: under-test, version: '1' }
-    variables: { n: event.data.n }
-";
-        definitions::apply_yaml(&engine, &[workflow], strategy).await;
-        Self { engine, sink, _broker: broker }
-    }
-
-    async fn publish(&self, id: u64) {
-        events::publish(&self.engine.ports().publisher, "demo.start", id).await;
-    }
-
-    async fn until(&self, enough: impl Fn(&[Entry]) -> bool) -> Vec<Entry> {
-        records_until(&self.engine.ports().reader, 2, LIMIT, enough).await
-    }
-
-    async fn until_kind(&self, kind: Kind) -> (Vec<Entry>, RunId) {
-        let records = self.until(|records| count(records, kind) > 0).await;
-        let run = run_of(&records, kind).expect("a run");
-        (records, run)
-    }
-
-    async fn cancel(&self, run: RunId, id: Uuid) -> String {
-        let core = &self.engine.ports().core;
-        let inbox = format!("_INBOX.test.{}", Uuid::from_bytes(rand::random()).simple());
-        let mut answers = core.subscribe(&inbox).await.expect("a subscription");
-        let (by, reason) = ("ada".to_owned(), "not needed any more".to_owned());
-        let command = CancelCommand { id, run, by, reason, reply_to: Some(inbox.into()) };
-        let partition = run.partition();
-        definitions::publish_command(&self.engine, partition, Command::Cancel(command)).await;
-        let answer = tokio::time::timeout(LIMIT, answers.next()).await.expect("an answer in time");
-        let answer: serde_json::Value =
-            serde_json::from_slice(&answer.expect("an answer").payload).expect("JSON");
-        answer["answer"].as_str().expect("an answer").to_owned()
-    }
-}
+use scene::{LIMIT, Scene};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_fails_once_is_tried_again_under_the_same_key() {

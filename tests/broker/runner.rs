@@ -18,6 +18,7 @@ use fermata_core::effect::{Attempt, AttemptWork, CaseNotice, Outcome};
 use fermata_core::identity::{PartitionId, RunId, SourcePosition};
 use fermata_core::json::Json;
 use fermata_core::partition::Report;
+use fermata_core::plan::Completion;
 use fermata_core::run::AttemptReport;
 use fermata_executors::Executors;
 use fermata_jetstream::Durability;
@@ -174,6 +175,7 @@ fn attempt(run: RunId, node: &str, path: &str) -> Attempt {
         tenant: events::TENANT.parse().expect("a tenant"),
         timeout_ms: FAR_MS,
         traceparent: None,
+        completion: Completion::Answer,
         work: AttemptWork::Http {
             plugin: fermata_tests::sink::PLUGIN.into(),
             path: path.into(),

@@ -124,9 +124,10 @@ impl Sink {
 /// Executors that may call the sink at `url`.
 #[must_use]
 pub fn executors_for(url: &str) -> ExecutorsConfig {
-    let target = PluginTarget { url: url.to_owned() };
+    let target = PluginTarget { url: url.to_owned(), ..PluginTarget::default() };
     let plugins = [(PLUGIN.to_owned(), target)].into_iter().collect();
-    ExecutorsConfig { http: HttpConfig { plugins, ..HttpConfig::default() } }
+    let http = HttpConfig { plugins, ..HttpConfig::default() };
+    ExecutorsConfig { http, ..ExecutorsConfig::default() }
 }
 
 impl Shared {

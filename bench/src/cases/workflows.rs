@@ -1,6 +1,6 @@
 //! The workflows that cases run.
 
-use fermata_core::plan::{Executable, Work};
+use fermata_core::plan::{Completion, Executable, Work};
 use fermata_definitions::{TaskDocument, WorkflowDocument, build};
 
 use crate::definitions::told;
@@ -50,6 +50,7 @@ pub fn held(name: &str) -> miette::Result<Executable> {
         path: "/hold".to_owned(),
         body: "{}".to_owned(),
         idempotent: true,
+        completion: Completion::Answer,
     };
     let task = TaskDocument { timeout_ms: HOLD_TIMEOUT_MS, ..TaskDocument::new("hold", work) };
     build(document(name, vec![task])).map_err(|problems| told(&problems))

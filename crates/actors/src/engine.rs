@@ -19,7 +19,9 @@ use ractor::{Actor, ActorRef};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
+use crate::callbacks;
 use crate::checkpoint_folder::CheckpointFolder;
 use crate::clock::Clock;
 use crate::coordinator::PartitionStatus;
@@ -198,6 +200,8 @@ pub struct Engine {
     supervisor: ActorRef<SupervisorMessage>,
     ended: watch::Receiver<bool>,
     ports: Ports,
+    /// Takes completions of calls; ends with the engine.
+    _callbacks: JoinSet<()>,
 }
 
 impl Engine {
@@ -244,7 +248,8 @@ impl Engine {
         let leases = Leases::open(&broker).await.map_err(EngineError::open("the leases"))?;
         let checkpoints = CheckpointFolder::open(config.checkpoint_dir.clone())
             .map_err(|source| EngineError::Folder { path: config.checkpoint_dir, source })?;
-        let executors = Executors::new(&config.executors)?;
+        let executors =
+            Executors::beside(&config.executors, std::slice::from_ref(&config.nats_url))?;
         let facts = EngineFacts {
             engine: agreement.engine,
             partitions: agreement.partitions,
@@ -281,6 +286,10 @@ impl Engine {
             metrics: Metrics::new(),
             read_model_dir,
         };
+        let mut callbacks = JoinSet::new();
+        if supervisor.roles.contains(&Role::Coordinator) {
+            callbacks.spawn(callbacks::listen(ports.clone()));
+        }
         let (supervisor, ended) = Actor::spawn(None, supervisor, ())
             .await
             .map_err(|error| EngineError::Start(Box::new(error)))?;
@@ -290,7 +299,7 @@ impl Engine {
             // Nobody may be waiting for it.
             let _ = sender.send(true);
         });
-        Ok(Self { supervisor, ended: receiver, ports })
+        Ok(Self { supervisor, ended: receiver, ports, _callbacks: callbacks })
     }
 
     /// How the partitions of this process stand.

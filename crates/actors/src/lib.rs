@@ -18,6 +18,7 @@
 
 pub mod auditor;
 pub mod builder;
+mod callbacks;
 pub mod checkpoint_folder;
 pub mod checkpoint_log;
 pub mod clock;

@@ -191,6 +191,7 @@ impl Shared {
                 source: self.text(&event.source),
                 kind: self.text(&event.kind),
                 traceparent: traceparent.map(Arc::from),
+                hops: event.hops(),
             },
             key: event.idempotency().to_be_bytes(),
             source: SourcePosition { sequence: message.sequence, index },
@@ -226,6 +227,7 @@ impl Shared {
             source: self.text(""),
             kind: self.text(kind),
             traceparent: None,
+            hops: 0,
         };
         let rejection = Rejection {
             reason: self.text(rejected.reason.as_str()),

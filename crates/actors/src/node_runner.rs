@@ -6,7 +6,9 @@
 //! begun starts only while the lease of its owner holds, and is withdrawn when
 //! that owner goes: whoever owns the partition next orders it again.
 
+mod emit;
 mod execution;
+mod nats;
 mod running;
 
 use std::collections::{HashMap, HashSet};
@@ -20,14 +22,14 @@ use fermata_core::json::Json;
 use fermata_core::partition::Report;
 use fermata_core::plan::FailureClass;
 use fermata_core::run::AttemptReport;
-use fermata_executors::Executors;
+use fermata_executors::{CallbackTokens, Executors};
 use fermata_wire::commands::CommandFrame;
 use fermata_wire::subjects;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 
-use self::execution::{carry_out, report_of};
+use self::execution::{Means, carry_out, report_of};
 use self::running::{Running, RunningAttempt, Start};
 use crate::coordinator::CoordinatorMessage;
 use crate::hop::{AGAIN_AFTER, publish};
@@ -79,6 +81,7 @@ pub struct NodeRunner {
     ports: Ports,
     executors: Arc<Executors>,
     turns: Arc<Semaphore>,
+    tokens: CallbackTokens,
 }
 
 /// What runs, and who takes its outcome.
@@ -108,7 +111,8 @@ impl NodeRunner {
     #[must_use]
     pub fn new(ports: Ports, executors: Arc<Executors>) -> Self {
         let turns = Arc::new(Semaphore::new(ATTEMPTS_AT_ONCE_MAX));
-        Self { ports, executors, turns }
+        let tokens = ports.facts.callback_tokens();
+        Self { ports, executors, turns, tokens }
     }
 }
 
@@ -200,7 +204,10 @@ impl NodeRunner {
                     let report = Report::Attempt(report_of(&attempt, outcome));
                     done.entry(partition).or_default().push(report);
                 }
-                AttemptWork::Http { .. } => {
+                AttemptWork::Http { .. }
+                | AttemptWork::Emit { .. }
+                | AttemptWork::Nats { .. }
+                | AttemptWork::Command { .. } => {
                     let lease = lease.clone();
                     self.spawn(myself, attempt, lease, state);
                 }
@@ -218,8 +225,7 @@ impl NodeRunner {
         mut lease: LeaseView,
         state: &mut NodeRunnerState,
     ) {
-        let (executors, turns, myself) =
-            (self.executors.clone(), self.turns.clone(), myself.clone());
+        let (means, turns, myself) = (self.means(), self.turns.clone(), myself.clone());
         let (run, node, number) = (attempt.run, attempt.node.clone(), attempt.attempt);
         let tenant = attempt.tenant.clone();
         let start = Arc::<Start>::default();
@@ -230,12 +236,19 @@ impl NodeRunner {
             if !begins.begin() {
                 return;
             }
-            let outcome = carry_out(&executors, &attempt).await;
+            let outcome = carry_out(&means, &attempt).await;
             // A runner that is gone has nobody to tell; the next owner orders again.
             let _ = myself.cast(NodeRunnerMessage::Ended(report_of(&attempt, outcome)));
         });
         let task = task.abort_handle();
         state.running.add(run, RunningAttempt { tenant, node, attempt: number, start, task });
+    }
+
+    /// What attempts are carried out with.
+    fn means(&self) -> Means {
+        let (publisher, core) = (self.ports.publisher.clone(), self.ports.core.clone());
+        let tokens = self.tokens.clone();
+        Means { executors: self.executors.clone(), publisher, core, tokens }
     }
 
     fn deliver(

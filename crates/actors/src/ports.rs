@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use fermata_audit::Signer;
 use fermata_core::identity::PartitionId;
+use fermata_executors::CallbackTokens;
 use fermata_jetstream::core_messages::CoreMessages;
 use fermata_jetstream::definitions_store::DefinitionsStore;
 use fermata_jetstream::leases::Leases;
@@ -61,6 +62,12 @@ impl EngineFacts {
     #[must_use]
     pub fn origin(&self, partition: PartitionId) -> String {
         format!("{}/{partition}", self.engine)
+    }
+
+    /// Tokens by which calls are completed: the same at every worker.
+    #[must_use]
+    pub fn callback_tokens(&self) -> CallbackTokens {
+        CallbackTokens::new(self.signer.derive("fermata callback token 1"))
     }
 
     /// The partition that owns an event key of a tenant.

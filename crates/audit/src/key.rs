@@ -5,6 +5,8 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
 use thiserror::Error;
 
 use crate::hash::Hash;
@@ -118,6 +120,17 @@ impl Signer {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Derives a key for another purpose: it tells nothing of this one, and is the
+    /// same for everyone who holds this one.
+    #[must_use]
+    pub fn derive(&self, purpose: &str) -> [u8; 32] {
+        // HMAC takes keys of every length, so there is always one.
+        Hmac::<Sha256>::new_from_slice(self.key.as_bytes()).map_or([0; 32], |mut mac| {
+            mac.update(purpose.as_bytes());
+            mac.finalize().into_bytes().into()
+        })
     }
 
     /// Returns the key id.

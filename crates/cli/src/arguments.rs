@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    audit, completion, dead, demo, doctor, events, publish, runs, schema, strategy, up, worker,
-    workflow,
+    audit, complete, completion, dead, demo, doctor, events, publish, runs, schema, strategy, up, worker, workflow,
 };
 use crate::error::EXIT_CODES_HELP;
 use crate::telemetry::TelemetryOptions;
@@ -107,6 +106,8 @@ pub enum Command {
     Events(events::EventsCommand),
     /// Write a script that completes this program's commands in a shell
     Completion(completion::CompletionArguments),
+    /// Complete a call that ends by callback
+    Complete(complete::CompleteArguments),
 }
 
 impl Arguments {

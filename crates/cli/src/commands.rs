@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod completion;
+pub mod complete;
 pub mod dead;
 pub mod definitions;
 pub mod demo;
@@ -46,5 +47,6 @@ pub async fn run(arguments: Arguments, output: &mut Output) -> Result<ExitCode, 
         Command::Schema(arguments) => schema::run(&arguments, output),
         Command::Events(command) => events::run(command, global, output).await,
         Command::Completion(arguments) => completion::run(&arguments, output),
+        Command::Complete(arguments) => complete::run(arguments, global, output).await,
     }
 }

@@ -267,7 +267,7 @@ fn executors(arguments: &EngineArguments) -> Result<ExecutorsConfig, CliError> {
         }
     };
     for plugin in &arguments.plugins {
-        let target = PluginTarget { url: plugin.url.clone() };
+        let target = PluginTarget { url: plugin.url.clone(), ..PluginTarget::default() };
         config.http.plugins.insert(plugin.name.clone(), target);
     }
     Ok(config)

@@ -24,6 +24,8 @@ pub enum Command {
     Case(CaseCommand),
     /// New definitions (control partition only).
     Define(DefineCommand),
+    /// The outcome of a call that was accepted earlier.
+    Complete(CompleteCommand),
 }
 
 /// The complete outcome of matching one event: matching may change between two
@@ -61,6 +63,14 @@ pub struct EventReference {
     /// W3C trace context.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<Arc<str>>,
+    /// Events of runs that led to this one, each started by the one before it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub hops: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_zero(hops: &u32) -> bool {
+    *hops == 0
 }
 
 /// What matching decided about an event.
@@ -154,6 +164,26 @@ pub struct CaseCommand {
     pub attempt: u32,
     /// What came of it.
     pub outcome: Outcome,
+}
+
+/// What came of a call that ends by callback. Only the first outcome of the
+/// effect counts, so it needs no id: a repeat is answered as late.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CompleteCommand {
+    /// Whose run it is.
+    pub tenant: Tenant,
+    /// The run.
+    pub run: RunId,
+    /// The node.
+    pub node: Arc<str>,
+    /// Activation of the node.
+    pub activation: u32,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// NATS subject for the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply_to: Option<Arc<str>>,
 }
 
 /// Makes definitions active, all or none.

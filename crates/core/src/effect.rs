@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::identity::{RunId, Tenant};
 use crate::json::Json;
-use crate::plan::FailureClass;
+use crate::plan::{Completion, FailureClass};
 use crate::run::OUTPUT_BYTES_MAX;
 
 /// Names one effect for ever: `run/node/activation`.
@@ -109,6 +109,8 @@ pub struct Attempt {
     pub traceparent: Option<Arc<str>>,
     /// What to do.
     pub work: AttemptWork,
+    /// Whether the answer says only that the call was accepted.
+    pub completion: Completion,
 }
 
 impl Attempt {
@@ -132,6 +134,34 @@ pub enum AttemptWork {
         path: Arc<str>,
         /// The JSON body.
         body: Json,
+    },
+    /// An event of the run's tenant, whose id is the effect key.
+    Emit {
+        /// CloudEvents `type`.
+        event_type: Arc<str>,
+        /// CloudEvents `source`: the workflow.
+        source: Arc<str>,
+        /// CloudEvents `data`.
+        data: Json,
+        /// Events of runs that led to this one, at most
+        /// [`HOPS_MAX`](crate::event::HOPS_MAX).
+        hops: u32,
+    },
+    /// A question over NATS.
+    Nats {
+        /// Where.
+        subject: Arc<str>,
+        /// The JSON body.
+        body: Json,
+    },
+    /// A program of the configuration.
+    Command {
+        /// Name in the configured allow-list.
+        name: Arc<str>,
+        /// Its arguments.
+        args: Vec<String>,
+        /// What it reads from its standard input.
+        stdin: Json,
     },
 }
 

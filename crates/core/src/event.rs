@@ -9,6 +9,7 @@
 mod attribute;
 mod batch;
 mod decode;
+mod hops;
 #[cfg(test)]
 mod laws;
 mod message;
@@ -26,10 +27,13 @@ use serde_json::value::RawValue;
 
 use crate::digest::hash_parts_128;
 
+pub(crate) use attribute::is_rfc3339;
+pub use hops::{HOPS_ATTRIBUTE, HOPS_MAX};
 pub use message::decode_message;
 pub use rejection::{RejectReason, Rejected};
 pub use selection::LIST_VALUES_MAX;
 pub use subject::{SUBJECT_PREFIX, Subject, SubjectError, parse_subject};
+pub(crate) use subject::{is_plain_type, no_plain_type};
 
 /// Longest JSON text of one event in bytes, unless configured otherwise:
 /// larger payloads belong in an object store with a reference in the event.

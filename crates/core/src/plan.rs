@@ -18,6 +18,7 @@
 //! [`FailureClass::Expression`].
 
 pub mod analysis;
+mod delay;
 mod executable;
 pub mod input;
 mod retry;
@@ -30,6 +31,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::json::Json;
 
+pub use delay::Delay;
+pub(crate) use delay::point_of_time;
 pub use executable::{Executable, PlanProblem};
 pub use retry::{FailureClass, RetryPolicy};
 
@@ -47,6 +50,8 @@ pub const NAME_BYTES_MAX: usize = 128;
 pub const PLUGIN_BYTES_MAX: usize = 128;
 /// Longest path of an HTTP node in bytes.
 pub const PATH_BYTES_MAX: usize = 1_024;
+/// Longest subject of a NATS node in bytes.
+pub const SUBJECT_BYTES_MAX: usize = 256;
 /// Longest time limit of an attempt or of a run: 366 days, in milliseconds.
 pub const TIMEOUT_MS_MAX: u64 = 366 * 24 * 60 * 60 * 1_000;
 /// Time limit of an attempt when the definition names none, in milliseconds.
@@ -134,17 +139,172 @@ pub enum Work {
         body: String,
         /// Whether the plugin recognises a repeated idempotency key.
         idempotent: bool,
+        /// What ends the node.
+        #[serde(default, skip_serializing_if = "Completion::is_answer")]
+        completion: Completion,
+    },
+    /// Waits as a timer of the run; holds no worker and no attempt.
+    Delay(Delay),
+    /// Publishes an event of the run's own tenant; a repeated attempt publishes
+    /// the same event again.
+    Emit {
+        /// The event's type.
+        event_type: EventType,
+        /// CEL: the event's data.
+        data: String,
+    },
+    /// Asks over NATS and waits for the answer.
+    Nats {
+        /// Where; the engine's configuration says which subjects may be asked.
+        subject: String,
+        /// CEL: the body.
+        body: String,
+        /// Whether whoever answers recognises a repeated idempotency key.
+        idempotent: bool,
+        /// What ends the node.
+        #[serde(default, skip_serializing_if = "Completion::is_answer")]
+        completion: Completion,
+    },
+    /// Runs a program of the engine's configuration.
+    Command {
+        /// Which one; the configuration says where it lies.
+        name: String,
+        /// CEL: its arguments, a list of texts; none when absent.
+        args: Option<String>,
+        /// CEL: what it reads from its standard input, as JSON.
+        stdin: String,
+        /// Whether it recognises a repeated idempotency key.
+        idempotent: bool,
     },
 }
 
+/// What ends a node that calls somebody.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Completion {
+    /// The answer to the call.
+    #[default]
+    Answer,
+    /// A completion that names the call's token; the answer says only that the
+    /// call was accepted.
+    Callback,
+}
+
+impl Completion {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+    fn is_answer(&self) -> bool {
+        *self == Self::Answer
+    }
+}
+
+/// The type of an event that a run publishes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventType {
+    /// Always this one.
+    Constant(String),
+    /// CEL: the type.
+    Computed(String),
+}
+
 impl Work {
-    /// The CEL text whose value the node is made of: a transform's value, a call's body.
+    /// The CEL text whose value the node is made of: a transform's value, a
+    /// call's body, a delay's end.
     #[must_use]
     pub fn value(&self) -> Option<&str> {
         match self {
-            Self::Noop => None,
+            Self::Noop | Self::Delay(Delay::Milliseconds(_)) => None,
             Self::Transform { value } => Some(value),
             Self::Http { body, .. } => Some(body),
+            Self::Delay(Delay::Until(time)) => Some(time),
+            Self::Emit { data, .. } => Some(data),
+            Self::Nats { body, .. } => Some(body),
+            Self::Command { stdin, .. } => Some(stdin),
+        }
+    }
+
+    /// Where [`Self::value`] stands in a definition, below its task.
+    #[must_use]
+    pub fn value_field(&self) -> &'static str {
+        match self {
+            Self::Noop => "noop",
+            Self::Transform { .. } => "transform",
+            Self::Http { .. } => "http.body",
+            Self::Delay(_) => "delay.until",
+            Self::Emit { .. } => "emit.data",
+            Self::Nats { .. } => "nats.body",
+            Self::Command { .. } => "command.stdin",
+        }
+    }
+
+    /// A second CEL text, where the node needs one, and where it stands in a
+    /// definition, below its task.
+    #[must_use]
+    pub fn second_value(&self) -> Option<(&'static str, &str)> {
+        match self {
+            Self::Emit { event_type: EventType::Computed(text), .. } => {
+                Some(("emit.type_from", text))
+            }
+            Self::Command { args: Some(args), .. } => Some(("command.args", args)),
+            Self::Emit { event_type: EventType::Constant(_), .. }
+            | Self::Command { args: None, .. }
+            | Self::Noop
+            | Self::Transform { .. }
+            | Self::Http { .. }
+            | Self::Delay(_)
+            | Self::Nats { .. } => None,
+        }
+    }
+
+    /// The failures that `exponential_backoff` tries again, which a plan spells
+    /// out: those of old kinds of nodes never change, or the same definition
+    /// would make another plan.
+    #[must_use]
+    pub fn retryable_by_default(&self) -> Vec<FailureClass> {
+        let own = match self {
+            Self::Nats { .. } => Some(FailureClass::NoResponders),
+            Self::Command { .. } => Some(FailureClass::ExitTemporary),
+            Self::Noop
+            | Self::Transform { .. }
+            | Self::Http { .. }
+            | Self::Delay(_)
+            | Self::Emit { .. } => None,
+        };
+        RetryPolicy::exponential_backoff().on.into_iter().chain(own).collect()
+    }
+
+    /// What ends the node, if it calls somebody.
+    #[must_use]
+    pub fn completion(&self) -> Completion {
+        match self {
+            Self::Http { completion, .. } | Self::Nats { completion, .. } => *completion,
+            Self::Noop
+            | Self::Transform { .. }
+            | Self::Delay(_)
+            | Self::Emit { .. }
+            | Self::Command { .. } => Completion::Answer,
+        }
+    }
+
+    /// The system outside that the node needs, if it needs one.
+    #[must_use]
+    pub fn system(&self) -> Option<&str> {
+        match self {
+            Self::Http { plugin, .. } => Some(plugin),
+            Self::Nats { subject, .. } => Some(subject),
+            Self::Command { name, .. } => Some(name),
+            Self::Noop | Self::Transform { .. } | Self::Delay(_) | Self::Emit { .. } => None,
+        }
+    }
+
+    /// Whether an attempt that nobody knows the outcome of may be made again.
+    #[must_use]
+    pub fn is_repeatable(&self) -> bool {
+        match self {
+            Self::Noop | Self::Transform { .. } | Self::Delay(_) | Self::Emit { .. } => true,
+            Self::Http { idempotent, .. }
+            | Self::Nats { idempotent, .. }
+            | Self::Command { idempotent, .. } => *idempotent,
         }
     }
 }

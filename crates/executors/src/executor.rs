@@ -3,9 +3,12 @@
 use serde_json::Value;
 use tracing::Instrument as _;
 
+use crate::command::CommandExecutor;
 use crate::config::{ConfigError, ExecutorsConfig};
 use crate::effect::{EffectKind, EffectOutcome, EffectRequest};
 use crate::http::HttpExecutor;
+use crate::nats::NatsRules;
+use crate::resolver;
 
 /// Carries out effects, many at a time.
 ///
@@ -14,6 +17,8 @@ use crate::http::HttpExecutor;
 #[derive(Debug)]
 pub struct Executors {
     http: HttpExecutor,
+    nats: NatsRules,
+    commands: CommandExecutor,
 }
 
 impl Executors {
@@ -24,7 +29,27 @@ impl Executors {
     /// Returns a [`ConfigError`] if a plugin's address can't be used, a limit is
     /// zero, or the HTTP client can't be set up.
     pub fn new(config: &ExecutorsConfig) -> Result<Self, ConfigError> {
-        Ok(Self { http: HttpExecutor::new(&config.http)? })
+        Self::beside(config, &[])
+    }
+
+    /// As [`Executors::new`], beside brokers of our own at these addresses, which no
+    /// call may reach.
+    ///
+    /// # Errors
+    /// As [`Executors::new`].
+    pub fn beside(config: &ExecutorsConfig, brokers: &[String]) -> Result<Self, ConfigError> {
+        Ok(Self {
+            http: HttpExecutor::new(&config.http, brokers, &resolver::system())?,
+            nats: NatsRules::new(&config.nats)?,
+            commands: CommandExecutor::new(&config.commands)?,
+        })
+    }
+
+    /// What may be asked over NATS, and how answers are read; the connection is
+    /// the caller's.
+    #[must_use]
+    pub fn nats(&self) -> &NatsRules {
+        &self.nats
     }
 
     /// Makes one attempt at an effect and tells what became of it.
@@ -41,6 +66,15 @@ impl Executors {
     pub async fn execute(&self, request: EffectRequest) -> EffectOutcome {
         match &request.kind {
             EffectKind::Noop => EffectOutcome::Succeeded { output: Value::Null },
+            EffectKind::Command(call) => {
+                let span = tracing::debug_span!(
+                    "command_effect",
+                    key = request.key,
+                    attempt = request.attempt,
+                    program = call.name,
+                );
+                Box::pin(self.commands.execute(&request, call)).instrument(span).await
+            }
             EffectKind::Http(call) => {
                 let span = tracing::debug_span!(
                     "http_effect",
@@ -55,5 +89,7 @@ impl Executors {
     }
 }
 
+#[cfg(test)]
+mod hardening;
 #[cfg(test)]
 mod tests;

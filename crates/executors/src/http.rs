@@ -1,12 +1,15 @@
 //! `POST` to a plugin of the allow-list.
 //!
 //! A request goes to one address and nowhere else: no redirect is followed, no
-//! proxy of the environment is used, and nothing is sent again by itself. It
-//! carries no credentials. The `idempotency-key` header holds the effect key as it
+//! proxy of the environment is used, and nothing is sent again by itself. What a
+//! name resolves to is checked when a connection is made. It carries no
+//! credentials; where the configuration names secrets it is signed. The `idempotency-key` header holds the effect key as it
 //! is, not as the quoted string of draft-ietf-httpapi-idempotency-key-header.
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -15,14 +18,22 @@ use reqwest::{Client, Response, StatusCode, Url};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
-use crate::config::{ConfigError, HttpConfig};
+use crate::address::AddressRefused;
+use crate::config::{ConfigError, HttpConfig, PluginTarget};
 use crate::effect::{EffectOutcome, EffectRequest, FailureClass, HttpCall};
+use crate::resolver::{CheckedResolver, Lookup, broker_of};
+use crate::signing::CallSigner;
 use crate::target::Target;
 use crate::traceparent;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const FERMATA_ATTEMPT: HeaderName = HeaderName::from_static("fermata-attempt");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// Token by which the effect is completed later.
+const CALLBACK_TOKEN: HeaderName = HeaderName::from_static("fermata-callback-token");
+const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
+const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
+const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const USER_AGENT: &str = concat!("fermata/", env!("CARGO_PKG_VERSION"));
@@ -44,7 +55,6 @@ struct Failure {
 /// Calls plugins.
 #[derive(Debug)]
 pub(crate) struct HttpExecutor {
-    client: Client,
     plugins: BTreeMap<String, Plugin>,
     request_bytes_max: usize,
     response_bytes_max: usize,
@@ -53,26 +63,34 @@ pub(crate) struct HttpExecutor {
 #[derive(Debug)]
 struct Plugin {
     target: Target,
+    /// Each plugin has its own, as each has its own rules about addresses.
+    client: Client,
+    signer: Option<CallSigner>,
+    /// Why no call can be made at all, if the address is our own broker's.
+    refused: Option<AddressRefused>,
     /// One permit per connection that may be in use.
     connections: Semaphore,
 }
 
 impl HttpExecutor {
-    /// Checks the configuration and sets up the client.
+    /// Checks the configuration and sets up a client per plugin; `brokers` are the
+    /// addresses of our own broker, which no call may reach.
     ///
     /// # Errors
     /// Returns the first [`ConfigError`].
-    pub(crate) fn new(config: &HttpConfig) -> Result<Self, ConfigError> {
+    pub(crate) fn new(
+        config: &HttpConfig,
+        brokers: &[String],
+        lookup: &Lookup,
+    ) -> Result<Self, ConfigError> {
         config.check_limits()?;
+        let brokers = brokers.iter().filter_map(|url| broker_of(url)).collect::<Vec<_>>();
         let mut plugins = BTreeMap::new();
-        for (name, target) in &config.plugins {
-            let target = Target::new(name, target)?;
-            let permits = config.connections_per_plugin_max.min(Semaphore::MAX_PERMITS);
-            plugins.insert(name.clone(), Plugin { target, connections: Semaphore::new(permits) });
+        for (name, settings) in &config.plugins {
+            let plugin = Plugin::new(name, settings, config, &brokers, lookup)?;
+            plugins.insert(name.clone(), plugin);
         }
-        let is_encrypted = plugins.values().any(|plugin| plugin.target.is_https());
         Ok(Self {
-            client: client(config, is_encrypted)?,
             plugins,
             request_bytes_max: config.request_bytes_max,
             response_bytes_max: config.response_bytes_max,
@@ -106,11 +124,16 @@ impl HttpExecutor {
 
     async fn attempt(&self, request: &EffectRequest, call: &HttpCall) -> Result<Value, Failure> {
         let (plugin, address) = self.destination(call)?;
-        let headers = headers(request)?;
+        let mut headers = headers(request)?;
         let body = self.body(call)?;
+        if let Some(refused) = &plugin.refused {
+            return Err(not_allowed(format!("plugin `{}`: {refused}", call.plugin)));
+        }
         let _connection =
             plugin.connections.acquire().await.map_err(|_| not_allowed("executor is closed"))?;
-        let response = self
+        // Signed when it is sent: receivers refuse what was signed minutes ago.
+        plugin.sign(&request.key, &body, &mut headers)?;
+        let response = plugin
             .client
             .post(address)
             .headers(headers)
@@ -119,6 +142,9 @@ impl HttpExecutor {
             .await
             .map_err(|error| broken(&call.plugin, error))?;
         check_status(&call.plugin, response.status())?;
+        if request.callback.is_some() {
+            return Ok(Value::Null);
+        }
         self.output(&call.plugin, response).await
     }
 
@@ -182,8 +208,62 @@ impl HttpExecutor {
     }
 }
 
+impl Plugin {
+    fn new(
+        name: &str,
+        settings: &PluginTarget,
+        config: &HttpConfig,
+        brokers: &[(String, u16)],
+        lookup: &Lookup,
+    ) -> Result<Self, ConfigError> {
+        let target = Target::new(name, settings)?;
+        let signer = settings.signing.as_ref().map(CallSigner::new).transpose();
+        let signer = signer.map_err(|problem| ConfigError::Plugin {
+            plugin: name.to_owned(),
+            field: "signing",
+            problem,
+        })?;
+        let rules = target.rules().clone();
+        // An address needs no resolver, so it is held against the broker's here.
+        let literal_brokers = brokers
+            .iter()
+            .filter_map(|(host, port)| Some(SocketAddr::new(host.parse().ok()?, *port)))
+            .collect::<Vec<_>>();
+        let refused =
+            target.literal().and_then(|address| rules.check(address, &literal_brokers).err());
+        let resolver = CheckedResolver { rules, brokers: brokers.to_vec(), lookup: lookup.clone() };
+        let client = client(config, target.is_https(), resolver)?;
+        let permits = config.connections_per_plugin_max.min(Semaphore::MAX_PERMITS);
+        Ok(Self { target, client, signer, refused, connections: Semaphore::new(permits) })
+    }
+
+    fn sign(&self, key: &str, body: &[u8], headers: &mut HeaderMap) -> Result<(), Failure> {
+        let Some(signer) = &self.signer else { return Ok(()) };
+        let (timestamp, signature) = signer.sign_now(key, body);
+        let values = [
+            (WEBHOOK_ID, key_header(key)?),
+            (WEBHOOK_TIMESTAMP, secret_header(&timestamp)?),
+            (WEBHOOK_SIGNATURE, secret_header(&signature)?),
+        ];
+        headers.extend(values);
+        Ok(())
+    }
+}
+
+fn secret_header(value: &str) -> Result<HeaderValue, Failure> {
+    let mut header = HeaderValue::from_str(value)
+        .map_err(|_| not_allowed("a signature or token is no header"))?;
+    // Kept out of what the HTTP library may write down.
+    header.set_sensitive(true);
+    Ok(header)
+}
+
 /// Sets up a client that goes where it is told and nowhere else.
-fn client(config: &HttpConfig, is_encrypted: bool) -> Result<Client, ConfigError> {
+fn client(
+    config: &HttpConfig,
+    is_encrypted: bool,
+    resolver: CheckedResolver,
+) -> Result<Client, ConfigError> {
     // The first provider stays for the life of the process; whoever came first
     // chose, and an error here says only that.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -192,6 +272,7 @@ fn client(config: &HttpConfig, is_encrypted: bool) -> Result<Client, ConfigError
         .retry(reqwest::retry::never())
         .referer(false)
         .no_proxy()
+        .dns_resolver(Arc::new(resolver))
         .http1_only()
         .tcp_nodelay(true)
         .user_agent(USER_AGENT)
@@ -207,11 +288,14 @@ fn client(config: &HttpConfig, is_encrypted: bool) -> Result<Client, ConfigError
 }
 
 fn headers(request: &EffectRequest) -> Result<HeaderMap, Failure> {
-    let mut headers = HeaderMap::with_capacity(5);
+    let mut headers = HeaderMap::with_capacity(9);
     headers.insert(CONTENT_TYPE, JSON);
     headers.insert(ACCEPT, JSON);
     headers.insert(IDEMPOTENCY_KEY, key_header(&request.key)?);
     headers.insert(FERMATA_ATTEMPT, HeaderValue::from(request.attempt));
+    if let Some(token) = &request.callback {
+        headers.insert(CALLBACK_TOKEN, secret_header(token)?);
+    }
     if let Some(text) = &request.traceparent
         && traceparent::is_well_formed(text)
         && let Ok(value) = HeaderValue::from_str(text)
@@ -245,6 +329,9 @@ fn check_status(plugin: &str, status: StatusCode) -> Result<(), Failure> {
 
 /// Tells a failed request or a response that broke off.
 fn broken(plugin: &str, error: reqwest::Error) -> Failure {
+    if let Some(refused) = refused_address(&error) {
+        return not_allowed(format!("plugin `{plugin}`: {refused}"));
+    }
     let (class, what) = if error.is_connect() {
         (FailureClass::Connect, "can't be reached")
     } else if error.is_timeout() {
@@ -255,6 +342,18 @@ fn broken(plugin: &str, error: reqwest::Error) -> Failure {
         (FailureClass::Connect, "broke the connection before its response was complete")
     };
     Failure { class, detail: format!("plugin `{plugin}` {what}: {}", causes(&error)) }
+}
+
+/// The address that was refused, if that is why nothing was sent.
+fn refused_address<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e AddressRefused> {
+    let mut layer = Some(error);
+    while let Some(error) = layer {
+        if let Some(refused) = error.downcast_ref() {
+            return Some(refused);
+        }
+        layer = error.source();
+    }
+    None
 }
 
 /// The innermost cause says what happened; the layers above it only where.

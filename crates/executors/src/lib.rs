@@ -9,16 +9,26 @@
 //! **Architecture invariant:** an executor never retries by itself. One call of
 //! [`Executors::execute`] is one attempt, so that the journal counts them all.
 
+mod address;
+mod callback;
+mod command;
 mod config;
 mod effect;
 mod executor;
 mod http;
+mod nats;
+mod resolver;
 #[cfg(test)]
 mod scripted_plugin;
+mod signing;
 mod target;
 mod traceparent;
 
+pub use callback::{CallbackClaim, CallbackTokens, TOKEN_BYTES_MAX, unverified_claim};
+pub use command::{CommandConfig, CommandOutput, Program};
 pub use config::{ConfigError, ExecutorsConfig, HttpConfig, PluginTarget};
-pub use effect::{EffectKind, EffectOutcome, EffectRequest, FailureClass, HttpCall};
+pub use effect::{CommandCall, EffectKind, EffectOutcome, EffectRequest, FailureClass, HttpCall};
 pub use executor::Executors;
+pub use nats::{NatsAnswer, NatsConfig, NatsQuestion, NatsRules};
+pub use signing::{SecretSource, SigningConfig};
 pub use target::{PATH_BYTES_MAX, PathRefused};

@@ -16,6 +16,8 @@ pub(crate) enum Script {
     Answer(Vec<u8>),
     /// Sends these bytes, then neither sends nor closes anything.
     Hang(Vec<u8>),
+    /// Sends the first bytes, then the second ones for as long as anybody takes them.
+    Endless(Vec<u8>, Vec<u8>),
 }
 
 /// A request as it arrived.
@@ -97,6 +99,11 @@ async fn serve(
             match script {
                 // The client may hang up in the middle of what it does not want.
                 Script::Answer(bytes) => drop(stream.write_all(&bytes).await),
+                Script::Endless(bytes, again) => {
+                    stream.write_all(&bytes).await.unwrap();
+                    while stream.write_all(&again).await.is_ok() {}
+                    closed.notify_one();
+                }
                 Script::Hang(bytes) => {
                     stream.write_all(&bytes).await.unwrap();
                     let _ = stream.read(&mut [0; 1]).await;

@@ -3,9 +3,12 @@
 //! The host comes from configuration alone. A path comes from a workflow, so it is
 //! taken only if no reader, ours or the plugin's, could make another place of it.
 
+use std::net::IpAddr;
+
 use reqwest::Url;
 use thiserror::Error;
 
+use crate::address::{AddressRules, Block};
 use crate::config::{ConfigError, PluginTarget};
 
 /// Longest path of a call, in bytes. Common servers refuse request lines above
@@ -43,6 +46,7 @@ pub enum PathRefused {
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
     base: Url,
+    rules: AddressRules,
 }
 
 impl Target {
@@ -59,10 +63,26 @@ impl Target {
         }
         let base = Url::parse(&target.url)
             .map_err(|error| refuse(format!("can't be read as an address ({error})")))?;
-        match problem_of(&base) {
-            Some(problem) => Err(refuse(problem.to_owned())),
-            None => Ok(Self { base }),
+        if let Some(problem) = problem_of(&base) {
+            return Err(refuse(problem.to_owned()));
         }
+        let rules = rules_of(plugin, target, &base)?;
+        if let Some(address) = literal(&base) {
+            rules
+                .check(address, &[])
+                .map_err(|refused| refuse(format!("is refused: {refused}")))?;
+        }
+        Ok(Self { base, rules })
+    }
+
+    /// What calls may reach.
+    pub(crate) fn rules(&self) -> &AddressRules {
+        &self.rules
+    }
+
+    /// The address that stands in the plugin's address as it is; names have none.
+    pub(crate) fn literal(&self) -> Option<IpAddr> {
+        literal(&self.base)
     }
 
     /// Says whether calls are encrypted.
@@ -86,6 +106,30 @@ impl Target {
             && problem_of(&address).is_none();
         if unchanged { Ok(address) } else { Err(PathRefused::AddressChanged) }
     }
+}
+
+fn rules_of(plugin: &str, target: &PluginTarget, base: &Url) -> Result<AddressRules, ConfigError> {
+    let allowed = target.allow_addresses.iter().map(|block| {
+        block.parse::<Block>().map_err(|problem| ConfigError::Plugin {
+            plugin: plugin.to_owned(),
+            field: "allow_addresses",
+            problem: format!("`{}` {problem}", block.escape_default()),
+        })
+    });
+    // Whoever writes a loopback address down means it; a name may come to mean it.
+    let named = base.domain().is_some_and(|name| name == "localhost")
+        || literal(base).is_some_and(|address| address.to_canonical().is_loopback());
+    Ok(AddressRules {
+        allowed: allowed.collect::<Result<_, _>>()?,
+        loopback: target.allow_loopback || named,
+        port: base.port_or_known_default().unwrap_or_default(),
+    })
+}
+
+fn literal(address: &Url) -> Option<IpAddr> {
+    // An IPv6 address stands in brackets.
+    let host = address.host_str()?;
+    host.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
 
 fn problem_of(address: &Url) -> Option<&'static str> {
@@ -158,11 +202,14 @@ mod tests {
     use crate::config::PluginTarget;
 
     fn target(url: &str) -> Target {
-        Target::new("reports", &PluginTarget { url: url.to_owned() }).unwrap()
+        Target::new("reports", &PluginTarget { url: url.to_owned(), ..PluginTarget::default() })
+            .unwrap()
     }
 
     fn refusal(url: &str) -> String {
-        Target::new("reports", &PluginTarget { url: url.to_owned() }).unwrap_err().to_string()
+        Target::new("reports", &PluginTarget { url: url.to_owned(), ..PluginTarget::default() })
+            .unwrap_err()
+            .to_string()
     }
 
     #[test]
@@ -242,6 +289,38 @@ mod tests {
             assert!(text.contains(expected), "`{url}`: {text}");
             assert!(!text.contains("secret"), "{text}");
         }
+    }
+
+    #[test]
+    fn a_literal_address_that_is_not_public_must_be_allowed_unless_it_is_loopback() {
+        for taken in [
+            "http://127.0.0.1:1",
+            "http://[::1]:1",
+            "http://localhost:1",
+            "http://1.1.1.1",
+            "http://name",
+        ] {
+            target(taken);
+        }
+        for url in
+            ["http://10.0.0.1", "http://169.254.169.254", "http://[fd00::1]", "http://0x7f.1.2"]
+        {
+            let refused = Target::new(
+                "reports",
+                &PluginTarget { url: url.to_owned(), ..PluginTarget::default() },
+            );
+            // The address parser has made a plain loopback address of the last one.
+            assert_eq!(refused.is_err(), !url.contains("0x7f"), "{url}");
+        }
+        let allow_addresses = vec!["10.0.0.0/8".to_owned()];
+        let url = "http://10.0.0.1".to_owned();
+        assert!(
+            Target::new(
+                "reports",
+                &PluginTarget { url, allow_addresses, ..PluginTarget::default() }
+            )
+            .is_ok()
+        );
     }
 
     proptest! {

@@ -150,9 +150,38 @@ impl CoreMessages {
     /// # Cancel safety
     /// Can be dropped.
     pub async fn subscribe(&self, subject: &str) -> Result<Subscription, CoreMessageError> {
+        self.subscribe_as(subject, None).await
+    }
+
+    /// As [`CoreMessages::subscribe`], where each message goes to one of those who listen under this group's name.
+    ///
+    /// # Errors
+    /// As [`CoreMessages::subscribe`].
+    ///
+    /// # Cancel safety
+    /// Can be dropped.
+    pub async fn subscribe_in_group(
+        &self,
+        subject: &str,
+        group: &str,
+    ) -> Result<Subscription, CoreMessageError> {
+        self.subscribe_as(subject, Some(group)).await
+    }
+
+    async fn subscribe_as(
+        &self,
+        subject: &str,
+        group: Option<&str>,
+    ) -> Result<Subscription, CoreMessageError> {
         let client = &self.broker.consuming().client;
         let failed = |source| CoreMessageError::Subscribe { subject: subject.to_owned(), source };
-        let subscriber = client.subscribe(subject.to_owned()).await.map_err(failed)?;
+        let subscriber = match group {
+            None => client.subscribe(subject.to_owned()).await.map_err(failed)?,
+            Some(group) => client
+                .queue_subscribe(subject.to_owned(), group.to_owned())
+                .await
+                .map_err(failed)?,
+        };
         // The library's flush waits for the socket alone, and a message over our other connection can overtake
         // what lies in it. The server reads a connection in order: what comes back was sent behind the subscription.
         let inbox = client.new_inbox();
@@ -182,10 +211,31 @@ impl CoreMessages {
         payload: Bytes,
         limit: Duration,
     ) -> Result<CoreMessage, CoreMessageError> {
+        self.request_with_headers(subject, HeaderMap::new(), payload, limit).await
+    }
+
+    /// As [`CoreMessages::request`], with headers.
+    ///
+    /// # Errors
+    /// As [`CoreMessages::request`].
+    ///
+    /// # Cancel safety
+    /// When dropped, the other side may have acted.
+    pub async fn request_with_headers(
+        &self,
+        subject: &str,
+        headers: HeaderMap,
+        payload: Bytes,
+        limit: Duration,
+    ) -> Result<CoreMessage, CoreMessageError> {
         let client = &self.broker.publishing().client;
         // An inbox of its own, gone with the answer: the library's shared one keeps what is never answered.
         let question =
             Request::new().payload(payload).inbox(client.new_inbox()).timeout(Some(limit));
+        let question = match headers.is_empty() {
+            true => question,
+            false => question.headers(headers),
+        };
         let subject = subject.to_owned();
         client.send_request(subject.clone(), question).await.map(CoreMessage::from).map_err(
             |source| match source.kind() {

@@ -313,6 +313,8 @@ pub(crate) fn changes_run(header: &Header) -> bool {
             K::NodeSkipped,
             K::NodeUnknown,
             K::RunClosing,
+            K::NodeDelayed,
+            K::NodeAccepted,
         ]
         .contains(&header.kind)
 }

@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use fermata_core::digest::Digest;
 use fermata_core::plan::{
-    Executable, FailureClass, Join, NodeIndex, PLAN_VERSION, Plan, PlanNode, RetryPolicy, Work,
+    Completion, Delay, Executable, FailureClass, Join, NodeIndex, PLAN_VERSION, Plan, PlanNode,
+    RetryPolicy, Work,
 };
 
 use crate::trace::Broken;
 
 /// The plans by number, each under the digest of its stored bytes.
 pub(crate) fn all() -> Result<Vec<(Digest, Arc<Executable>)>, Broken> {
-    [sequence(), branch(), calls(), short_lived()].into_iter().map(executable).collect()
+    [sequence(), branch(), calls(), short_lived(), delayed()].into_iter().map(executable).collect()
 }
 
 fn executable(plan: Plan) -> Result<(Digest, Arc<Executable>), Broken> {
@@ -41,6 +42,7 @@ fn call(idempotent: bool, path: &str) -> Work {
         path: path.to_owned(),
         body: "{'n': input.n}".to_owned(),
         idempotent,
+        completion: Completion::Answer,
     }
 }
 
@@ -125,4 +127,29 @@ fn short_lived() -> Plan {
         node("beside", &[], Work::Noop),
     ];
     plan("short-lived", nodes, 8_000)
+}
+
+/// Delays beside and behind calls: one with a length, one until a time that has
+/// passed, one that now and then outlasts the run.
+fn delayed() -> Plan {
+    let callback = Work::Nats {
+        subject: "approvals.ask".to_owned(),
+        body: "1".to_owned(),
+        idempotent: true,
+        completion: Completion::Callback,
+    };
+    let delay = |milliseconds| Work::Delay(Delay::Milliseconds(milliseconds));
+    let nodes = vec![
+        node("pause", &[], delay(2_500)),
+        node("past", &[], Work::Delay(Delay::Until("input.n * 1000".to_owned()))),
+        PlanNode {
+            retry: RetryPolicy::exponential_backoff(),
+            ..node("call", &[], call(true, "/slow"))
+        },
+        node("after", &[0, 1, 2], delay(9_000)),
+        node("last", &[3], Work::Noop),
+        // Nobody calls back: the wait ends with its time, in the run's or beyond it.
+        PlanNode { timeout_ms: 12_000, ..node("callback", &[], callback) },
+    ];
+    plan("delayed", nodes, 15_000)
 }

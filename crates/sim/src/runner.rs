@@ -116,7 +116,10 @@ impl Sink {
     pub(crate) fn commits(&mut self, attempt: &Attempt) -> bool {
         match &attempt.work {
             AttemptWork::Http { path, .. } if &**path == "/pay" => true,
-            AttemptWork::Http { .. } => self.keys.insert(attempt.key().to_string()),
+            AttemptWork::Http { .. }
+            | AttemptWork::Emit { .. }
+            | AttemptWork::Nats { .. }
+            | AttemptWork::Command { .. } => self.keys.insert(attempt.key().to_string()),
             AttemptWork::Noop => false,
         }
     }

@@ -45,6 +45,12 @@ pub fn escalation(tenant: &Tenant, tier: u8) -> String {
     format!("fermata.escalation.{tenant}.{tier}")
 }
 
+/// Where calls of `tenant` are completed by their tokens; `*` for every tenant.
+#[must_use]
+pub fn callbacks(tenant: &str) -> String {
+    format!("fermata.callbacks.{tenant}")
+}
+
 /// Dead letters of `tenant` from `stage`.
 #[must_use]
 pub fn dead(tenant: &str, stage: &str) -> String {

@@ -7,6 +7,8 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "a panic is how a test fails")]
 
 mod fixtures;
+#[path = "fixtures/plans.rs"]
+mod plans;
 
 use std::path::PathBuf;
 
@@ -124,9 +126,11 @@ fn a_journal_frame_keeps_its_bytes() {
 
 #[test]
 fn a_command_frame_keeps_its_bytes_however_it_is_built() {
-    for (name, frame) in
-        [("commands", fixtures::commands()), ("commands.younger", fixtures::younger_commands())]
-    {
+    for (name, frame) in [
+        ("commands", fixtures::commands()),
+        ("commands.younger", fixtures::younger_commands()),
+        ("commands.complete", fixtures::completing_commands()),
+    ] {
         let bytes = golden(name, &frame.encode().expect("a frame"));
 
         assert_eq!(CommandFrame::decode(&bytes).expect("a frame"), frame);
@@ -180,4 +184,24 @@ fn plans_definitions_and_dead_letters_keep_their_bytes() {
             .expect("definitions");
     assert_eq!(decoded, definitions);
     assert_eq!(DeadLetter::decode(&dead_bytes).expect("a dead letter"), dead);
+}
+
+#[test]
+fn a_run_that_an_event_of_a_run_started_keeps_its_bytes() {
+    let mut record = fixtures::record(Kind::RunStarted);
+    if let Body::RunStarted(started) = &mut record.body {
+        started.event.hops = 3;
+    }
+
+    keeps_its_bytes("record.run.started.hops", &record);
+}
+
+#[test]
+fn plans_of_every_kind_of_node_keep_their_bytes() {
+    for (name, expected) in plans::younger_plans() {
+        let (_, encoded) = plan::encode(&expected).expect("a plan");
+        let bytes = golden(name, &encoded);
+
+        assert_eq!(plan::decode(&bytes).expect("a plan"), expected);
+    }
 }

@@ -54,6 +54,7 @@ fn sound(kind: MessageKind) -> Vec<u8> {
         MessageKind::Commands => {
             let mut frame = fixtures::commands();
             frame.commands.extend(fixtures::younger_commands().commands);
+            frame.commands.extend(fixtures::completing_commands().commands);
             frame.encode()
         }
         MessageKind::Journal => {

@@ -1,19 +1,43 @@
 //! Carries one attempt out.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use fermata_core::effect::{Attempt, AttemptWork, Outcome};
 use fermata_core::json::Json;
-use fermata_core::plan::FailureClass;
+use fermata_core::plan::{Completion, FailureClass};
 use fermata_core::run::AttemptReport;
-use fermata_executors::{EffectKind, EffectOutcome, EffectRequest, Executors, HttpCall};
+use fermata_executors::{
+    CallbackTokens, CommandCall, EffectKind, EffectOutcome, EffectRequest, Executors, HttpCall,
+};
+use fermata_jetstream::Publisher;
+use fermata_jetstream::core_messages::CoreMessages;
 use tracing::Instrument as _;
 
+use super::{emit, nats};
 use crate::trace;
+
+/// What attempts are carried out with.
+#[derive(Debug, Clone)]
+pub(super) struct Means {
+    pub(super) executors: Arc<Executors>,
+    pub(super) publisher: Publisher,
+    pub(super) core: CoreMessages,
+    pub(super) tokens: CallbackTokens,
+}
+
+impl Means {
+    /// The token of an attempt whose outcome comes by callback.
+    pub(super) fn token(&self, attempt: &Attempt) -> Option<String> {
+        let key = attempt.key().to_string();
+        let by_callback = attempt.completion == Completion::Callback;
+        by_callback.then(|| self.tokens.mint(attempt.tenant.as_str(), &key))
+    }
+}
 
 /// Carries `attempt` out and says what came of it, with its span and its lines
 /// in the log.
-pub(super) async fn carry_out(executors: &Executors, attempt: &Attempt) -> Outcome {
+pub(super) async fn carry_out(means: &Means, attempt: &Attempt) -> Outcome {
     let (run, node, number) = (attempt.run, &*attempt.node, attempt.attempt);
     let trace = trace::id(run, attempt.traceparent.as_deref());
     let partition = run.partition();
@@ -21,7 +45,7 @@ pub(super) async fn carry_out(executors: &Executors, attempt: &Attempt) -> Outco
     // What the executor logs carries these too.
     let span = tracing::debug_span!("attempt", %partition, %run, node, attempt = number, %trace);
     tracing::debug!(%partition, %run, node, attempt = number, %trace, "an attempt starts");
-    let outcome = execute(executors, attempt, traceparent).instrument(span).await;
+    let outcome = execute(means, attempt, traceparent).instrument(span).await;
     match &outcome {
         Outcome::Succeeded { .. } => {
             own.end(None);
@@ -48,9 +72,18 @@ pub(super) fn report_of(attempt: &Attempt, outcome: Outcome) -> AttemptReport {
     }
 }
 
-async fn execute(executors: &Executors, attempt: &Attempt, traceparent: Option<String>) -> Outcome {
+async fn execute(means: &Means, attempt: &Attempt, traceparent: Option<String>) -> Outcome {
     let kind = match &attempt.work {
         AttemptWork::Noop => EffectKind::Noop,
+        AttemptWork::Emit { .. } => return emit::publish(means, attempt, traceparent).await,
+        AttemptWork::Nats { subject, body } => {
+            return outcome_of(nats::ask(means, attempt, traceparent, subject, body).await);
+        }
+        AttemptWork::Command { name, args, stdin } => EffectKind::Command(CommandCall {
+            name: name.to_string(),
+            args: args.clone(),
+            stdin: stdin.parse(),
+        }),
         AttemptWork::Http { plugin, path, body } => EffectKind::Http(HttpCall {
             plugin: plugin.to_string(),
             path: path.to_string(),
@@ -62,9 +95,14 @@ async fn execute(executors: &Executors, attempt: &Attempt, traceparent: Option<S
         attempt: attempt.attempt,
         traceparent,
         timeout: Duration::from_millis(attempt.timeout_ms),
+        callback: means.token(attempt),
         kind,
     };
-    match executors.execute(request).await {
+    outcome_of(means.executors.execute(request).await)
+}
+
+fn outcome_of(outcome: EffectOutcome) -> Outcome {
+    match outcome {
         EffectOutcome::Succeeded { output } => {
             Outcome::Succeeded { output: Json::from_value(&output) }
         }
@@ -86,5 +124,9 @@ fn failure_class(class: fermata_executors::FailureClass) -> FailureClass {
         Class::ResponseNotJson => FailureClass::ResponseNotJson,
         Class::NotAllowed => FailureClass::NotAllowed,
         Class::Cancelled => FailureClass::Cancelled,
+        Class::NoResponders => FailureClass::NoResponders,
+        Class::ServiceError => FailureClass::ServiceError,
+        Class::ExitStatus => FailureClass::ExitStatus,
+        Class::ExitTemporary => FailureClass::ExitTemporary,
     }
 }

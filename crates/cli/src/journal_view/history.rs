@@ -230,6 +230,8 @@ fn node_status(kind: Kind) -> Option<NodeStatus> {
         (Kind::NodeSkipped, NodeStatus::Skipped),
         (Kind::NodeFailed, NodeStatus::Failed),
         (Kind::NodeUnknown, NodeStatus::Unknown),
+        (Kind::NodeDelayed, NodeStatus::Delayed),
+        (Kind::NodeAccepted, NodeStatus::Accepted),
     ]
     .into_iter()
     .find_map(|(of, status)| (of == kind).then_some(status))
@@ -251,6 +253,14 @@ fn what_happened(body: &Body, now: JournalTime) -> What {
         }
         Body::NodeFailed(failed) => What::failure("failed for good", failed.class, &failed.detail),
         Body::NodeSkipped(_) => What::plain("skipped"),
+        Body::NodeAccepted(accepted) => {
+            let wait_ms = accepted.due.0.saturating_sub(now.0);
+            What::plain(format!("accepted, its callback is awaited for {wait_ms} ms"))
+        }
+        Body::NodeDelayed(delayed) => {
+            let wait_ms = delayed.due.0.saturating_sub(now.0);
+            What::plain(format!("delay began, ends in {wait_ms} ms"))
+        }
         Body::NodeUnknown(unknown) => {
             What::detailed("outcome unknown, a person decides", unknown.detail.as_str())
         }

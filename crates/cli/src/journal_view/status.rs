@@ -20,6 +20,10 @@ pub enum NodeStatus {
     Failed,
     /// Nobody knows whether its effect happened.
     Unknown,
+    /// A delay that has begun.
+    Delayed,
+    /// Accepted; its outcome comes by callback.
+    Accepted,
 }
 
 impl NodeStatus {
@@ -33,6 +37,8 @@ impl NodeStatus {
             Self::Skipped => "skipped",
             Self::Failed => "failed",
             Self::Unknown => "unknown",
+            Self::Delayed => "delayed",
+            Self::Accepted => "accepted",
         }
     }
 }

@@ -79,6 +79,7 @@ impl Script {
             source: "/test".into(),
             kind: "plugin.job.completed".into(),
             traceparent: None,
+            hops: 0,
         };
         let started = RunStarted {
             event,

@@ -34,6 +34,7 @@ pub fn started(run: RunId) -> Record {
         source: "/test".into(),
         kind: "a.b".into(),
         traceparent: None,
+        hops: 0,
     };
     let started = RunStarted {
         event,

@@ -65,7 +65,7 @@ pub(super) fn check_time(time: &str) -> Result<(), Problem> {
     )))
 }
 
-fn is_rfc3339(text: &str) -> bool {
+pub(crate) fn is_rfc3339(text: &str) -> bool {
     let Some((date_time, rest)) = text.split_at_checked(19) else { return false };
     let number = |range: std::ops::Range<usize>| {
         let digits = date_time.get(range).filter(|part| all_digits(part))?;

@@ -52,3 +52,20 @@ fn is_concrete(kind: &str) -> bool {
         && kind.split('.').all(concrete)
         && !kind.bytes().any(|byte| byte <= b' ' || byte == 0x7f)
 }
+
+/// Whether `kind` is a type that runs may publish: tokens of ASCII letters,
+/// digits, `-` and `_`, parted by dots, of [`TYPE_BYTES_MAX`] bytes at most.
+pub(crate) fn is_plain_type(kind: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    let plain = |token: &str| !token.is_empty() && token.bytes().all(allowed);
+    kind.len() <= TYPE_BYTES_MAX && kind.split('.').all(plain)
+}
+
+/// Says what is wrong with a type that is not plain.
+pub(crate) fn no_plain_type(kind: &str) -> String {
+    format!(
+        "`{}` is no type of an event; use tokens of ASCII letters, digits, `-` and `_` parted by \
+         dots, at most {TYPE_BYTES_MAX} bytes",
+        super::rejection::excerpt(kind)
+    )
+}

@@ -43,6 +43,7 @@ impl Partition {
                 self.conclude_case(case.case, case.attempt, &case.outcome, out);
             }
             Command::Define(define) => self.decide_define(define, out),
+            Command::Complete(complete) => self.decide_complete(complete, out),
         }
     }
 
@@ -91,7 +92,8 @@ impl Partition {
             | Command::Cancel(_)
             | Command::Outcome(_)
             | Command::Case(_)
-            | Command::Define(_) => &[],
+            | Command::Define(_)
+            | Command::Complete(_) => &[],
         };
         runs.iter().map(|run| run.plan).filter(|plan| !self.has_plan(plan))
     }

@@ -4,11 +4,11 @@ use uuid::Uuid;
 
 use super::Partition;
 use super::decide::WINDOW_FULL;
+use super::timers::Timer;
 use crate::effect::DeadCommand;
-use crate::identity::{JournalTime, RunId, SourcePosition, Tenant};
-use crate::plan::NodeIndex;
+use crate::identity::{RunId, SourcePosition, Tenant};
 use crate::record::{Body, Record, RunStarted};
-use crate::run::{CorruptHistory, Node, Run};
+use crate::run::{CorruptHistory, Run};
 
 impl Partition {
     /// Folds `record`, which [`Self::begin_frame`] has put in its time.
@@ -60,6 +60,8 @@ impl Partition {
             | Body::NodeFailed(_)
             | Body::NodeSkipped(_)
             | Body::NodeUnknown(_)
+            | Body::NodeDelayed(_)
+            | Body::NodeAccepted(_)
             | Body::RunClosing(_) => self.evolve_run(record)?,
             Body::RunSucceeded(_)
             | Body::RunFailed(_)
@@ -112,7 +114,7 @@ impl Partition {
             let detail = format!("plan {} is not at hand", started.plan);
             return Err(CorruptHistory::new(record, detail));
         };
-        self.timers.insert_deadline(started.deadline, id);
+        self.timers.insert(started.deadline, Timer::Deadline(id));
         self.runs.insert(id, Run::start(tenant, started, plan.clone()));
         Ok(())
     }
@@ -123,17 +125,17 @@ impl Partition {
             return Err(CorruptHistory::new(record, format!("run {id} is not open")));
         };
         let index = record.node.as_deref().and_then(|node| run.executable.find(node));
-        let due_before = index.and_then(|index| due(run, index));
+        let before = index.and_then(|index| Timer::of_node(id, run, index));
         let running_before = run.running();
         run.evolve(record)?;
         self.running = self.running + run.running() - running_before;
-        let due_after = index.and_then(|index| due(run, index));
-        if let (Some(index), true) = (index, due_before != due_after) {
-            if let Some(due) = due_before {
-                self.timers.remove_retry(due, id, index);
+        let after = index.and_then(|index| Timer::of_node(id, run, index));
+        if before != after {
+            if let Some((due, timer)) = before {
+                self.timers.remove(due, timer);
             }
-            if let Some(due) = due_after {
-                self.timers.insert_retry(due, id, index);
+            if let Some((due, timer)) = after {
+                self.timers.insert(due, timer);
             }
         }
         if matches!(record.body, Body::RunClosing(_)) {
@@ -155,13 +157,6 @@ impl Partition {
         self.timers.forget(id, run);
         self.runs.remove(&id);
         Ok(())
-    }
-}
-
-fn due(run: &Run, index: NodeIndex) -> Option<JournalTime> {
-    match run.node(index) {
-        Some(Node::Backoff { due, .. }) => Some(*due),
-        _ => None,
     }
 }
 

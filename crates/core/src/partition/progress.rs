@@ -13,7 +13,7 @@ use crate::run::{Phase, Step};
 
 impl Partition {
     /// When the next timer is due that can fire now: retries wait while every
-    /// attempt is taken, deadlines do not.
+    /// attempt is taken, deadlines and delays do not.
     #[must_use]
     pub fn next_due(&self) -> Option<JournalTime> {
         self.timers.first(self.has_attempts_left()).map(|(due, _)| due)
@@ -24,7 +24,7 @@ impl Partition {
     #[must_use]
     pub fn due_run(&self, time: JournalTime) -> Option<RunId> {
         let (due, timer) = self.timers.first(self.has_attempts_left())?;
-        let (Timer::Deadline(run) | Timer::Retry(run, _)) = timer;
+        let (Timer::Deadline(run) | Timer::Retry(run, _) | Timer::Alarm(run, _)) = timer;
         (due <= time).then_some(run)
     }
 
@@ -36,11 +36,15 @@ impl Partition {
             Timer::Deadline(id) if self.runs.contains_key(&id) => {
                 self.close(id, EndReason::TimedOut, out);
             }
-            Timer::Deadline(id) => self.timers.remove_deadline(due, id),
-            Timer::Retry(id, index) => {
-                match self.runs.get(&id).and_then(|run| run.step(id, index)) {
+            Timer::Deadline(_) => self.timers.remove(due, timer),
+            Timer::Retry(id, index) | Timer::Alarm(id, index) => {
+                match self.runs.get(&id).and_then(|run| run.step(id, index, self.time)) {
                     Some(step) => self.emit_step(step, out),
-                    None => self.timers.remove_retry(due, id, index),
+                    None => self.timers.remove(due, timer),
+                }
+                // The end of a delay makes others ready, that of a wait may end the run.
+                if matches!(timer, Timer::Alarm(..)) {
+                    self.advance_run(id, out);
                 }
             }
         }
@@ -113,7 +117,7 @@ impl Partition {
                 self.held_back.push(id);
                 return;
             }
-            let Some(step) = run.step(id, index) else { return };
+            let Some(step) = run.step(id, index, self.time) else { return };
             self.emit_step(step, out);
         }
     }

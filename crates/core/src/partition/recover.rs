@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::{Decision, Partition};
 use crate::effect::{Effect, EffectKey};
 use crate::identity::{PartitionId, RunId};
-use crate::plan::{NodeIndex, Work};
+use crate::plan::NodeIndex;
 use crate::record::{NodeUnknown, Record};
 use crate::run::{Node, Phase};
 
@@ -58,12 +58,9 @@ impl Partition {
         if !still {
             return;
         }
-        let repeatable = match &node.work {
-            Work::Noop | Work::Transform { .. } => true,
-            Work::Http { idempotent, .. } => *idempotent,
-        };
+        let repeatable = node.work.is_repeatable();
         if repeatable && *run.phase() == Phase::Open {
-            if let Some(step) = run.step(lost.run, lost.index) {
+            if let Some(step) = run.step(lost.run, lost.index, self.time) {
                 self.emit_step(step, out);
             }
             return;

@@ -28,6 +28,7 @@ fn event(sequence: u64, replay: Option<Uuid>, verdict: Verdict) -> Command {
         source: "test".into(),
         kind: "test".into(),
         traceparent: None,
+        hops: 0,
     };
     let source = SourcePosition { sequence, index: 0 };
     Command::Event(EventCommand { event, key: u128::from(sequence), source, replay, verdict })

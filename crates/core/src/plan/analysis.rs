@@ -3,7 +3,7 @@
 use petgraph::graph::{DiGraph, NodeIndex as GraphIndex};
 use petgraph::visit::EdgeRef as _;
 
-use super::{NodeIndex, Plan, Work};
+use super::{NodeIndex, Plan};
 
 /// Version of [`Complexity`]'s features, weights and half-values.
 pub const COMPLEXITY_WEIGHTS_VERSION: u16 = 1;
@@ -149,10 +149,8 @@ fn complexity(
     let mut irreversible = 0_usize;
     for node in &plan.nodes {
         guards += usize::from(node.when.is_some());
-        if let Work::Http { plugin, idempotent, .. } = &node.work {
-            plugins.push(plugin);
-            irreversible += usize::from(!idempotent);
-        }
+        irreversible += usize::from(!node.work.is_repeatable());
+        plugins.extend(node.work.system());
     }
     plugins.sort_unstable();
     plugins.dedup();

@@ -18,6 +18,7 @@ pub struct Executable {
     plan: Plan,
     guards: Vec<Option<Expression>>,
     values: Vec<Option<Expression>>,
+    second_values: Vec<Option<Expression>>,
     places: HashMap<Arc<str>, NodeIndex>,
     roots: Vec<NodeIndex>,
 }
@@ -80,8 +81,8 @@ impl Executable {
             .filter(|(node, _)| node.predecessors.is_empty())
             .map(|(_, index)| index)
             .collect();
-        let checks::Expressions { guards, values } = expressions;
-        Ok(Self { plan, guards, values, places, roots })
+        let checks::Expressions { guards, values, second_values } = expressions;
+        Ok(Self { plan, guards, values, second_values, places, roots })
     }
 
     /// The plan.
@@ -112,6 +113,12 @@ impl Executable {
     #[must_use]
     pub fn value(&self, index: NodeIndex) -> Option<&Expression> {
         self.values.get(index as usize)?.as_ref()
+    }
+
+    /// The compiled second expression at `index`, see [`Work::second_value`](super::Work::second_value).
+    #[must_use]
+    pub fn second_value(&self, index: NodeIndex) -> Option<&Expression> {
+        self.second_values.get(index as usize)?.as_ref()
     }
 
     /// The nodes without predecessors, ascending.

@@ -121,11 +121,23 @@ pub enum FailureClass {
     Expression,
     /// Nobody knows what became of the attempt.
     Unknown,
+    /// The event would be one too many in a chain of events of runs.
+    TooManyHops,
+    /// Nobody listens on the subject.
+    NoResponders,
+    /// The service answered with an error (NATS micro services).
+    ServiceError,
+    /// Whoever was called said by callback that it failed.
+    Reported,
+    /// The program ended with a failure, or by a signal.
+    ExitStatus,
+    /// The program says that trying again may help (exit status 75, `EX_TEMPFAIL`).
+    ExitTemporary,
 }
 
 impl FailureClass {
     /// Every class.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 17] = [
         Self::Timeout,
         Self::Connect,
         Self::Http3xx,
@@ -137,10 +149,17 @@ impl FailureClass {
         Self::Cancelled,
         Self::Expression,
         Self::Unknown,
+        Self::TooManyHops,
+        Self::NoResponders,
+        Self::ServiceError,
+        Self::Reported,
+        Self::ExitStatus,
+        Self::ExitTemporary,
     ];
 
-    /// Whether another attempt may well succeed: a time-out, no connection, a
-    /// failing plugin.
+    /// Whether `exponential_backoff` tries again whatever the kind of node: after
+    /// a time-out, no connection, a failing plugin. This never changes; what
+    /// single kinds add is [`Work::retryable_by_default`](super::Work)'s.
     #[must_use]
     pub fn retryable_by_default(self) -> bool {
         match self {
@@ -152,7 +171,13 @@ impl FailureClass {
             | Self::NotAllowed
             | Self::Cancelled
             | Self::Expression
-            | Self::Unknown => false,
+            | Self::Unknown
+            | Self::TooManyHops
+            | Self::NoResponders
+            | Self::ServiceError
+            | Self::Reported
+            | Self::ExitStatus
+            | Self::ExitTemporary => false,
         }
     }
 
@@ -171,6 +196,12 @@ impl FailureClass {
             Self::Cancelled => "cancelled",
             Self::Expression => "expression",
             Self::Unknown => "unknown",
+            Self::TooManyHops => "too_many_hops",
+            Self::NoResponders => "no_responders",
+            Self::ServiceError => "service_error",
+            Self::Reported => "reported",
+            Self::ExitStatus => "exit_status",
+            Self::ExitTemporary => "exit_temporary",
         }
     }
 }

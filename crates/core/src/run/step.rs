@@ -8,9 +8,12 @@ use crate::effect::{Attempt, AttemptWork, EffectKey, Outcome, bounded_detail, bo
 use crate::expression::{Expression, Scope};
 use crate::identity::{JournalTime, RunId};
 use crate::json::Json;
-use crate::plan::{FailureClass, NodeIndex, PlanNode, Work};
+use crate::plan::{
+    Completion, Delay, FailureClass, NodeIndex, PlanNode, TIMEOUT_MS_DEFAULT, Work, point_of_time,
+};
 use crate::record::{
-    Body, NodeDispatched, NodeFailed, NodeRetrying, NodeSkipped, NodeSucceeded, NodeUnknown, Record,
+    Body, NodeDelayed, NodeDispatched, NodeFailed, NodeRetrying, NodeSkipped, NodeSucceeded,
+    NodeUnknown, Record,
 };
 
 /// Largest output of a node and largest body of a call, bytes of JSON text.
@@ -29,17 +32,25 @@ pub struct Step {
 }
 
 impl Run {
-    /// Moves the node at `index` on, which is ready, or due again after a
-    /// failure or the loss of its owner.
+    /// Moves the node at `index` on, which is ready at `now`, or due after a
+    /// delay, a failure or the loss of its owner.
     #[must_use]
-    pub fn step(&self, id: RunId, index: NodeIndex) -> Option<Step> {
+    pub fn step(&self, id: RunId, index: NodeIndex, now: JournalTime) -> Option<Step> {
         let node = self.executable.node(index)?;
         match self.node(index)? {
             Node::Dead => Some(self.record_only(id, node, NodeSkipped {}.into())),
-            Node::Ready => Some(self.enter(id, index, node)),
+            Node::Ready => Some(self.enter(id, index, node, now)),
             Node::Backoff { attempt, input, .. } | Node::Running { attempt, input, .. } => {
                 let input = input.clone().unwrap_or_default();
                 Some(self.dispatch(id, node, attempt.saturating_add(1), input))
+            }
+            Node::Delayed { .. } => {
+                let output = Json::null();
+                Some(self.record_only(id, node, NodeSucceeded { output }.into()))
+            }
+            Node::Accepted { attempt, failures, .. } => {
+                let of = Try { attempt: *attempt, failures: *failures };
+                Some(Step { record: self.overdue(id, node, of, now), attempt: None })
             }
             Node::Waiting { .. }
             | Node::Succeeded(_)
@@ -74,32 +85,46 @@ impl Run {
         if !counts {
             return None;
         }
+        let of = Try { attempt, failures: *failures };
+        let by_callback = node.work.completion() == Completion::Callback;
         let body = match bounded_outcome(outcome) {
+            Outcome::Succeeded { .. } if by_callback => self.accepted(id, node, of, now),
             Outcome::Succeeded { output } => NodeSucceeded { output }.into(),
-            // Nobody can tell whether the call did its work: never again by itself.
-            Outcome::Failed { class, detail } if may_have_acted(node, class) => {
-                NodeUnknown { detail }.into()
-            }
-            Outcome::Failed { class, detail } => {
-                let failures = failures.saturating_add(1);
-                let open = self.next_phase_is_open();
-                if open && node.retry.retries(failures, class) {
-                    let random = jitter(id, node, attempt);
-                    let due = now.plus_ms(node.retry.delay_ms(failures, random));
-                    NodeRetrying { class, detail, due }.into()
-                } else {
-                    NodeFailed { class, detail }.into()
-                }
-            }
+            Outcome::Failed { class, detail } => self.failed(id, node, of, class, detail, now),
         };
         Some(Record::of_node(&self.tenant, id, &node.id, body).attempt(attempt))
+    }
+
+    /// What follows the failure of an attempt.
+    pub(super) fn failed(
+        &self,
+        id: RunId,
+        node: &PlanNode,
+        of: Try,
+        class: FailureClass,
+        detail: String,
+        now: JournalTime,
+    ) -> Body {
+        // Nobody can tell whether the call did its work: never again by itself.
+        if may_have_acted(node, class) {
+            return NodeUnknown { detail }.into();
+        }
+        let failures = of.failures.saturating_add(1);
+        let open = self.next_phase_is_open();
+        if open && node.retry.retries(failures, class) {
+            let random = jitter(id, node, of.attempt);
+            let due = now.plus_ms(node.retry.delay_ms(failures, random));
+            NodeRetrying { class, detail, due }.into()
+        } else {
+            NodeFailed { class, detail }.into()
+        }
     }
 
     fn next_phase_is_open(&self) -> bool {
         matches!(self.phase, super::Phase::Open)
     }
 
-    fn enter(&self, id: RunId, index: NodeIndex, node: &PlanNode) -> Step {
+    fn enter(&self, id: RunId, index: NodeIndex, node: &PlanNode, now: JournalTime) -> Step {
         if let Some(guard) = self.executable.guard(index) {
             match self.evaluate(guard, Expression::evaluate_bool) {
                 Ok(true) => {}
@@ -118,10 +143,44 @@ impl Run {
                 self.record_only(id, node, body)
             }
             Work::Noop => self.dispatch(id, node, 1, Json::null()),
-            Work::Http { .. } => match self.value(index) {
-                Ok(body) => self.dispatch(id, node, 1, body),
-                Err(detail) => self.record_only(id, node, expression_failure("body", &detail)),
-            },
+            Work::Http { .. } | Work::Nats { .. } => {
+                let body = self.value(index);
+                self.order(id, node, body.map_err(|detail| Refusal::expression("body", &detail)))
+            }
+            Work::Emit { event_type, .. } => self.order(id, node, self.event(index, event_type)),
+            Work::Command { .. } => self.order(id, node, self.invocation(index)),
+            Work::Delay(delay) => self.record_only(id, node, self.delay(index, delay, now)),
+        }
+    }
+
+    /// Orders the first attempt with this input, or fails the node for want of it.
+    fn order(&self, id: RunId, node: &PlanNode, input: Result<Json, Refusal>) -> Step {
+        match input {
+            Ok(input) => self.dispatch(id, node, 1, input),
+            Err(Refusal { class, detail }) => {
+                self.record_only(id, node, NodeFailed { class, detail }.into())
+            }
+        }
+    }
+
+    /// The record with which a delay begins, or fails: one that would outlast
+    /// its run does so at once rather than when the run's time is over.
+    fn delay(&self, index: NodeIndex, delay: &Delay, now: JournalTime) -> Body {
+        let due = match delay {
+            Delay::Milliseconds(milliseconds) => Ok(now.plus_ms(*milliseconds)),
+            Delay::Until(_) => self
+                .value(index)
+                .and_then(|value| point_of_time(&value.parse()))
+                .map(|time| JournalTime(time).max(now)),
+        };
+        match due {
+            Ok(due) if due < self.deadline => NodeDelayed { due }.into(),
+            Ok(due) => {
+                let late_ms = due.0.saturating_sub(self.deadline.0);
+                let detail = format!("the delay ends {late_ms} ms after the run must have ended");
+                NodeFailed { class: FailureClass::Timeout, detail }.into()
+            }
+            Err(detail) => expression_failure("until", &detail),
         }
     }
 
@@ -129,10 +188,15 @@ impl Run {
     /// since, and a repeated key with another body is no repeat.
     fn dispatch(&self, id: RunId, node: &PlanNode, attempt: u32, input: Json) -> Step {
         let work = match &node.work {
-            Work::Noop | Work::Transform { .. } => AttemptWork::Noop,
+            Work::Noop | Work::Transform { .. } | Work::Delay(_) => AttemptWork::Noop,
             Work::Http { plugin, path, .. } => {
                 let (plugin, path) = (plugin.as_str().into(), path.as_str().into());
                 AttemptWork::Http { plugin, path, body: input.clone() }
+            }
+            Work::Emit { .. } => self.emitting(&input),
+            Work::Command { name, .. } => Self::invoking(name, &input),
+            Work::Nats { subject, .. } => {
+                AttemptWork::Nats { subject: subject.as_str().into(), body: input.clone() }
             }
         };
         let record = Record::of_node(&self.tenant, id, &node.id, NodeDispatched { input }.into());
@@ -142,9 +206,10 @@ impl Run {
             activation: 1,
             attempt,
             tenant: self.tenant.clone(),
-            timeout_ms: node.timeout_ms,
+            timeout_ms: call_timeout_ms(node),
             traceparent: self.traceparent.clone(),
             work,
+            completion: node.work.completion(),
         };
         Step { record: record.attempt(attempt.attempt), attempt: Some(attempt) }
     }
@@ -153,16 +218,15 @@ impl Run {
         Step { record: Record::of_node(&self.tenant, id, &node.id, body), attempt: None }
     }
 
-    fn value(&self, index: NodeIndex) -> Result<Json, String> {
+    pub(super) fn value(&self, index: NodeIndex) -> Result<Json, String> {
         let Some(expression) = self.executable.value(index) else { return Ok(Json::null()) };
         let value = self.evaluate(expression, Expression::evaluate)?;
-        let text = Json::from_value(&value);
-        match text.as_str().len() {
-            0..=OUTPUT_BYTES_MAX => Ok(text),
-            bytes => {
-                Err(format!("the value has {bytes} bytes, at most {OUTPUT_BYTES_MAX} are kept"))
-            }
-        }
+        within_limit(Json::from_value(&value))
+    }
+
+    pub(super) fn second_value(&self, index: NodeIndex) -> Result<Value, String> {
+        let Some(expression) = self.executable.second_value(index) else { return Ok(Value::Null) };
+        self.evaluate(expression, Expression::evaluate)
     }
 
     fn evaluate<T, E: std::fmt::Display>(
@@ -198,9 +262,27 @@ impl Run {
             | Node::Dead
             | Node::Running { .. }
             | Node::Backoff { .. }
+            | Node::Delayed { .. }
+            | Node::Accepted { .. }
             | Node::Failed
             | Node::Unknown => Some(json!({ "status": "pending", "output": null })),
         }
+    }
+}
+
+/// An attempt, and how many failed before it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Try {
+    pub(super) attempt: u32,
+    pub(super) failures: u32,
+}
+
+/// How long the call itself may take: where the outcome comes by callback, the
+/// node's time limit is for that, and the call has the usual one at the most.
+fn call_timeout_ms(node: &PlanNode) -> u64 {
+    match node.work.completion() {
+        Completion::Answer => node.timeout_ms,
+        Completion::Callback => node.timeout_ms.min(TIMEOUT_MS_DEFAULT),
     }
 }
 
@@ -214,12 +296,33 @@ fn may_have_acted(node: &PlanNode, class: FailureClass) -> bool {
             | FailureClass::Cancelled
             | FailureClass::Unknown
     );
-    lost && matches!(node.work, Work::Http { idempotent: false, .. })
+    lost && !node.work.is_repeatable()
+}
+
+/// Why a node that was ready is not tried at all.
+pub(super) struct Refusal {
+    pub(super) class: FailureClass,
+    pub(super) detail: String,
+}
+
+impl Refusal {
+    pub(super) fn expression(field: &str, detail: &str) -> Self {
+        let detail = bounded_detail(&format!("`{field}` could not be evaluated: {detail}"));
+        Self { class: FailureClass::Expression, detail }
+    }
 }
 
 fn expression_failure(field: &str, detail: &str) -> Body {
-    let detail = bounded_detail(&format!("`{field}` could not be evaluated: {detail}"));
-    NodeFailed { class: FailureClass::Expression, detail }.into()
+    let Refusal { class, detail } = Refusal::expression(field, detail);
+    NodeFailed { class, detail }.into()
+}
+
+/// `value`, if it is small enough to be kept.
+pub(super) fn within_limit(value: Json) -> Result<Json, String> {
+    match value.as_str().len() {
+        0..=OUTPUT_BYTES_MAX => Ok(value),
+        bytes => Err(format!("the value has {bytes} bytes, at most {OUTPUT_BYTES_MAX} are kept")),
+    }
 }
 
 /// A number that is uniform over effects and attempts and the same each time.

@@ -61,7 +61,8 @@ struct FaultTolerance {
     run_timeout: Option<DurationText>,
 }
 
-/// One task: exactly one of `http`, `transform`, `noop`.
+/// One task: exactly one of `http`, `transform`, `noop`, `delay`,
+/// `emit`, `nats`, `command`.
 #[derive(JsonSchema, Serialize)]
 #[schemars(deny_unknown_fields)]
 struct Task {
@@ -86,6 +87,79 @@ struct Task {
     transform: Option<Cel>,
     /// Does nothing: `noop: {}`.
     noop: Option<Noop>,
+    /// Waits: for a time such as `10s`, or until a point of time.
+    delay: Option<Delay>,
+    /// Publishes an event of the run's own tenant, with the effect key as its id.
+    emit: Option<Emit>,
+    /// Asks over NATS and waits for the answer.
+    nats: Option<Nats>,
+    /// Runs a program of the engine's configuration.
+    command: Option<Command>,
+}
+
+/// A program to run.
+#[derive(JsonSchema, Serialize)]
+#[schemars(deny_unknown_fields)]
+struct Command {
+    /// Which program; the engine's configuration says where it lies.
+    #[schemars(length(min = 1, max = 128))]
+    name: String,
+    /// CEL: its arguments, a list of texts; none when absent.
+    args: Option<Cel>,
+    /// CEL: what it reads from its standard input, as JSON; `input` when absent.
+    stdin: Option<Cel>,
+    /// Whether it recognises a repeated idempotency key; false when absent.
+    idempotent: Option<bool>,
+}
+
+/// An event to publish; `type` or `type_from`.
+#[derive(JsonSchema, Serialize)]
+#[schemars(deny_unknown_fields)]
+struct Emit {
+    /// The event's type, as it is.
+    #[serde(rename = "type")]
+    #[schemars(
+        length(min = 1, max = 256),
+        regex(pattern = r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")
+    )]
+    event_type: Option<String>,
+    /// CEL: the event's type.
+    type_from: Option<Cel>,
+    /// CEL: the event's data; `input` when absent.
+    data: Option<Cel>,
+}
+
+/// A question over NATS.
+#[derive(JsonSchema, Serialize)]
+#[schemars(deny_unknown_fields)]
+struct Nats {
+    /// Where; the engine's configuration says which subjects may be asked.
+    #[schemars(length(min = 1, max = 256))]
+    subject: String,
+    /// CEL: the body; `input` when absent.
+    body: Option<Cel>,
+    /// Whether whoever answers recognises a repeated idempotency key; true when absent.
+    idempotent: Option<bool>,
+    /// What ends the task: the answer, when absent.
+    completion: Option<Completion>,
+}
+
+/// How long a delay waits; shorter than the run may take.
+#[derive(JsonSchema, Serialize)]
+#[serde(untagged)]
+enum Delay {
+    /// From when the task is ready.
+    For(DurationText),
+    /// Until a point of time.
+    Until(DelayUntil),
+}
+
+/// Until when a delay waits.
+#[derive(JsonSchema, Serialize)]
+#[schemars(deny_unknown_fields)]
+struct DelayUntil {
+    /// CEL: RFC 3339 text with a zone, or milliseconds since 1970.
+    until: Cel,
 }
 
 /// A number of seconds, or a text such as 200ms, 10s, 5m, 24h, 7d.
@@ -158,6 +232,18 @@ enum FailureClass {
     Expression,
     #[serde(rename = "unknown")]
     Unknown,
+    #[serde(rename = "too_many_hops")]
+    TooManyHops,
+    #[serde(rename = "no_responders")]
+    NoResponders,
+    #[serde(rename = "service_error")]
+    ServiceError,
+    #[serde(rename = "reported")]
+    Reported,
+    #[serde(rename = "exit_status")]
+    ExitStatus,
+    #[serde(rename = "exit_temporary")]
+    ExitTemporary,
 }
 
 /// Short forms of `retry`.
@@ -181,6 +267,18 @@ struct Http {
     body: Option<Cel>,
     /// Whether the plugin recognises a repeated idempotency key; true when absent.
     idempotent: Option<bool>,
+    /// What ends the task: the answer, when absent.
+    completion: Option<Completion>,
+}
+
+/// What ends a task that calls somebody.
+#[derive(JsonSchema, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Completion {
+    /// The answer to the call.
+    Answer,
+    /// A completion that names the call's token, within the task's `timeout`.
+    Callback,
 }
 
 /// Nothing.

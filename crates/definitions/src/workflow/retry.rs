@@ -1,6 +1,6 @@
 //! `retry` and its short form `retry_policy`.
 
-use fermata_core::plan::{FailureClass, RetryPolicy};
+use fermata_core::plan::{FailureClass, RetryPolicy, Work};
 
 use crate::duration;
 use crate::fields::{Fields, Keys, Reader};
@@ -12,9 +12,14 @@ pub(crate) const RETRY: Keys =
 /// The short forms.
 const POLICIES: [&str; 2] = ["exponential_backoff", "none"];
 
-pub(super) fn read(reader: &mut Reader, fields: &Fields<'_>) -> RetryPolicy {
-    let short = fields.read(reader, "retry_policy", policy);
-    let long = fields.read(reader, "retry", retry);
+pub(super) fn read(reader: &mut Reader, fields: &Fields<'_>, work: &Work) -> RetryPolicy {
+    let usual =
+        RetryPolicy { on: work.retryable_by_default(), ..RetryPolicy::exponential_backoff() };
+    let short = fields.read(reader, "retry_policy", |reader, path, located| {
+        policy(reader, path, located, &usual)
+    });
+    let long =
+        fields.read(reader, "retry", |reader, path, located| retry(reader, path, located, &usual));
     if let (Some(entry), Some(_)) = (fields.entry("retry_policy"), fields.entry("retry")) {
         let message = "`retry` and `retry_policy` say the same thing";
         let path = fields.path_to("retry_policy");
@@ -23,10 +28,15 @@ pub(super) fn read(reader: &mut Reader, fields: &Fields<'_>) -> RetryPolicy {
     long.or(short).unwrap_or_default()
 }
 
-fn policy(reader: &mut Reader, path: &str, located: &Located) -> Option<RetryPolicy> {
+fn policy(
+    reader: &mut Reader,
+    path: &str,
+    located: &Located,
+    usual: &RetryPolicy,
+) -> Option<RetryPolicy> {
     let name = reader.text(path, located)?;
     match name.as_str() {
-        "exponential_backoff" => Some(RetryPolicy::exponential_backoff()),
+        "exponential_backoff" => Some(usual.clone()),
         "none" => Some(RetryPolicy::none()),
         _ => {
             let shown: String = name.chars().take(80).collect();
@@ -39,9 +49,13 @@ fn policy(reader: &mut Reader, path: &str, located: &Located) -> Option<RetryPol
     }
 }
 
-fn retry(reader: &mut Reader, path: &str, located: &Located) -> Option<RetryPolicy> {
+fn retry(
+    reader: &mut Reader,
+    path: &str,
+    located: &Located,
+    usual: &RetryPolicy,
+) -> Option<RetryPolicy> {
     let fields = reader.mapping(path, located, &RETRY)?;
-    let usual = RetryPolicy::exponential_backoff();
     let jitter = fields.read(reader, "jitter", Reader::text);
     if let (Some(jitter), Some(located)) = (jitter, fields.get("jitter"))
         && jitter != "full"
@@ -56,7 +70,7 @@ fn retry(reader: &mut Reader, path: &str, located: &Located) -> Option<RetryPoli
             .unwrap_or(usual.initial_ms),
         factor_permille: fields.read(reader, "factor", factor).unwrap_or(usual.factor_permille),
         max_ms: fields.read(reader, "max", duration::milliseconds).unwrap_or(usual.max_ms),
-        on: fields.read(reader, "on", classes).unwrap_or(usual.on),
+        on: fields.read(reader, "on", classes).unwrap_or_else(|| usual.on.clone()),
     })
 }
 

@@ -3,10 +3,10 @@
 use fermata_core::plan::{Join, RetryPolicy, TIMEOUT_MS_DEFAULT, Work};
 
 use crate::duration;
-use crate::fields::{Fields, Keys, Reader};
+use crate::fields::{Keys, Reader};
 use crate::tree::{Located, Tree};
 
-use super::retry;
+use super::{retry, work};
 
 pub(crate) const TASK: Keys = Keys {
     known: &[
@@ -20,21 +20,22 @@ pub(crate) const TASK: Keys = Keys {
         "http",
         "transform",
         "noop",
+        "delay",
+        "emit",
+        "nats",
+        "command",
     ],
     later: &[
         ("compensate", "undo by a task of its own with a `when`"),
-        ("emit", "publish through a plugin with `http`"),
         ("agent", "call the agent as a plugin with `http`"),
         ("parallel", "tasks that do not depend on each other run in parallel already"),
-        ("approval", "ask through a plugin with `http`"),
+        ("approval", "ask through a plugin with `http` and `completion: callback`"),
         ("map", "make a task per item"),
         ("loop", "make a task per round"),
-        ("timer", "wait in a plugin"),
+        ("timer", "use `delay`"),
         ("wait_for", "wait in a plugin"),
         ("workflow", "start the other workflow by an event and a strategy"),
-        ("nats", "call a plugin with `http`"),
         ("llm", "call a plugin with `http`"),
-        ("command", "call a plugin with `http`"),
         ("queue", "the engine's own workers run every task"),
         ("capabilities", "name the plugin in `http`"),
         ("resources", "leave it out"),
@@ -43,17 +44,6 @@ pub(crate) const TASK: Keys = Keys {
         ("loop_until", "make a task per round"),
     ],
 };
-pub(crate) const HTTP: Keys = Keys {
-    known: &["plugin", "path", "body", "idempotent"],
-    later: &[
-        ("headers", "put it into the body"),
-        ("method", "every call is a POST"),
-        ("url", "name the plugin; the engine's configuration says where it lives"),
-    ],
-};
-const NOOP: Keys = Keys { known: &[], later: &[] };
-const WORKS: [&str; 3] = ["http", "transform", "noop"];
-
 /// One task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaskDocument {
@@ -108,16 +98,18 @@ pub(super) fn read(reader: &mut Reader, path: &str, located: &Located) -> TaskDo
         let ids = items.filter_map(|(at, item)| reader.text(&format!("{path}[{at}]"), item));
         Some(ids.collect())
     });
-    let work = work(reader, &fields);
+    let work = work::read(reader, &fields);
     let timeout_ms = fields.read(reader, "timeout", duration::milliseconds);
+    let work = work.unwrap_or(Work::Noop);
+    let retry = retry::read(reader, &fields, &work);
     TaskDocument {
         id,
         depends_on: depends_on.unwrap_or_default(),
         join: fields.read(reader, "join", join).unwrap_or_default(),
         when: fields.read(reader, "when", Reader::expression),
-        work: work.unwrap_or(Work::Noop),
+        work,
         timeout_ms: timeout_ms.unwrap_or(TIMEOUT_MS_DEFAULT),
-        retry: retry::read(reader, &fields),
+        retry,
     }
 }
 
@@ -140,46 +132,4 @@ fn join(reader: &mut Reader, path: &str, located: &Located) -> Option<Join> {
             None
         }
     }
-}
-
-fn work(reader: &mut Reader, fields: &Fields<'_>) -> Option<Work> {
-    let named: Vec<_> = WORKS.into_iter().filter(|name| fields.get(name).is_some()).collect();
-    if let [_, second, ..] = named.as_slice()
-        && let Some(entry) = fields.entry(second)
-    {
-        let message = format!("a task does one thing, this one has `{}`", named.join("` and `"));
-        reader.problems.add(entry.key_start, &fields.path_to(second), message);
-        return None;
-    }
-    let later = TASK.later.iter().any(|(name, _)| fields.get(name).is_some());
-    if named.is_empty() && !later {
-        reader.problems.add_with_hint(
-            fields.start,
-            &fields.path,
-            "the task does nothing",
-            "add `http`, `transform` or `noop: {}`",
-        );
-    }
-    let transform = fields.read(reader, "transform", |reader, path, located| {
-        Some(Work::Transform { value: reader.expression(path, located)? })
-    });
-    let noop = fields.read(reader, "noop", |reader, path, located| {
-        reader.mapping(path, located, &NOOP).map(|_| Work::Noop)
-    });
-    transform.or(noop).or_else(|| fields.read(reader, "http", http))
-}
-
-fn http(reader: &mut Reader, path: &str, located: &Located) -> Option<Work> {
-    let fields = reader.mapping(path, located, &HTTP)?;
-    let plugin = fields.require(reader, "plugin", Reader::text);
-    let at = fields.read(reader, "path", Reader::text);
-    let body = fields.read(reader, "body", Reader::expression);
-    let idempotent = fields.read(reader, "idempotent", Reader::truth);
-    let plugin = plugin?;
-    Some(Work::Http {
-        path: at.unwrap_or_else(|| format!("/plugin/runtime/{plugin}/execute")),
-        plugin,
-        body: body.unwrap_or_else(|| "input".to_owned()),
-        idempotent: idempotent.unwrap_or(true),
-    })
 }

@@ -18,8 +18,8 @@ const AMPLE: Duration = Duration::from_secs(30);
 /// For tests that mean to run into it.
 const SHORT: Duration = Duration::from_millis(50);
 
-fn config(url: &str) -> HttpConfig {
-    let target = PluginTarget { url: url.to_owned() };
+pub(super) fn config(url: &str) -> HttpConfig {
+    let target = PluginTarget { url: url.to_owned(), ..PluginTarget::default() };
     HttpConfig {
         plugins: BTreeMap::from([("reports".to_owned(), target)]),
         ..HttpConfig::default()
@@ -27,15 +27,16 @@ fn config(url: &str) -> HttpConfig {
 }
 
 fn executors(http: HttpConfig) -> Executors {
-    Executors::new(&ExecutorsConfig { http }).unwrap()
+    Executors::new(&ExecutorsConfig { http, ..ExecutorsConfig::default() }).unwrap()
 }
 
-fn call(path: &str) -> EffectRequest {
+pub(super) fn call(path: &str) -> EffectRequest {
     EffectRequest {
         key: "0198c0de/fetch/1".to_owned(),
         attempt: 2,
         traceparent: Some(TRACEPARENT.to_owned()),
         timeout: AMPLE,
+        callback: None,
         kind: EffectKind::Http(HttpCall {
             plugin: "reports".to_owned(),
             path: path.to_owned(),
@@ -44,7 +45,7 @@ fn call(path: &str) -> EffectRequest {
     }
 }
 
-fn class(outcome: &EffectOutcome) -> Option<&'static str> {
+pub(super) fn class(outcome: &EffectOutcome) -> Option<&'static str> {
     match outcome {
         EffectOutcome::Succeeded { .. } => None,
         EffectOutcome::Failed { class, .. } => Some(class.as_str()),
@@ -316,7 +317,10 @@ async fn a_plugin_that_hangs_takes_no_more_connections_than_allowed_and_holds_up
     let hanging = ScriptedPlugin::start(Script::Hang(Vec::new())).await;
     let healthy = ScriptedPlugin::answering("200 OK", "{}").await;
     let mut config = HttpConfig { connections_per_plugin_max: 2, ..config(&healthy.url()) };
-    config.plugins.insert("hanging".to_owned(), PluginTarget { url: hanging.url() });
+    config.plugins.insert(
+        "hanging".to_owned(),
+        PluginTarget { url: hanging.url(), ..PluginTarget::default() },
+    );
     let executors = executors(config);
     let hang = |timeout: Duration| {
         let mut request = EffectRequest { timeout, ..call("/") };
@@ -360,7 +364,10 @@ async fn a_dropped_attempt_closes_its_connection() {
 
 #[test]
 fn an_unusable_plugin_address_is_refused_with_the_plugin_s_name() {
-    let config = ExecutorsConfig { http: config("http://user:secret@127.0.0.1") };
+    let config = ExecutorsConfig {
+        http: config("http://user:secret@127.0.0.1"),
+        ..ExecutorsConfig::default()
+    };
 
     let error = Executors::new(&config).unwrap_err();
 
@@ -385,7 +392,7 @@ proptest! {
             let body = json!({ "path": path });
             let kind = EffectKind::Http(HttpCall { plugin, path, body });
             let timeout = Duration::from_millis(1);
-            let request = EffectRequest { key, attempt, traceparent, timeout, kind };
+            let request = EffectRequest { key, attempt, traceparent, timeout, callback: None, kind };
             executors(config(&url)).execute(request).await
         });
 

@@ -56,7 +56,10 @@ impl Expected {
                 Command::Cancel(cancel) => {
                     self.cancels_at.entry(cancel.id).or_default().insert(place);
                 }
-                Command::Outcome(_) | Command::Case(_) | Command::Define(_) => {}
+                Command::Outcome(_)
+                | Command::Case(_)
+                | Command::Define(_)
+                | Command::Complete(_) => {}
             }
         }
     }

@@ -41,6 +41,7 @@ pub(crate) struct Reference {
     /// Nodes with an attempt that has no outcome.
     under_way: BTreeSet<(RunId, Arc<str>)>,
     outcomes: BTreeMap<(RunId, Arc<str>), Kind>,
+    delays: BTreeMap<(RunId, Arc<str>), JournalTime>,
     cases: BTreeMap<Uuid, bool>,
     poisoned: BTreeMap<(u64, Option<u32>), bool>,
     cancels: BTreeSet<Uuid>,
@@ -64,6 +65,7 @@ impl Reference {
             dispatched: BTreeMap::new(),
             under_way: BTreeSet::new(),
             outcomes: BTreeMap::new(),
+            delays: BTreeMap::new(),
             cases: BTreeMap::new(),
             poisoned: BTreeMap::new(),
             cancels: BTreeSet::new(),
@@ -117,6 +119,7 @@ impl Reference {
         self.invariant_nothing_follows_the_end_of_a_run(header)?;
         self.invariant_one_outcome_per_effect(header, record)?;
         self.invariant_a_run_closes_before_it_ends(header)?;
+        self.invariant_no_delay_ends_before_its_time(header, record)?;
         match &record.body {
             Body::EventStarted(event) => {
                 if event.replay.is_none() && !self.keys.insert(event.key) {
@@ -168,6 +171,8 @@ impl Reference {
             | Body::NodeFailed(_)
             | Body::NodeSkipped(_)
             | Body::NodeUnknown(_)
+            | Body::NodeDelayed(_)
+            | Body::NodeAccepted(_)
             | Body::RunClosing(_)
             | Body::RunSucceeded(_)
             | Body::RunFailed(_)
@@ -291,6 +296,26 @@ impl Reference {
         }
         let detail = format!("record {} `{}` is a second one", header.index, header.kind.as_str());
         Err(Broken::new("invariant_one_outcome_per_effect", detail))
+    }
+
+    /// A delay ends when its time has come, whoever owns the partition by then.
+    fn invariant_no_delay_ends_before_its_time(
+        &mut self,
+        header: &Header,
+        record: &Record,
+    ) -> Result<(), Broken> {
+        let Some(node) = header.run.zip(header.node.clone()) else { return Ok(()) };
+        if let Body::NodeDelayed(delayed) = &record.body {
+            self.delays.insert(node, delayed.due);
+            return Ok(());
+        }
+        match self.delays.get(&node).filter(|due| header.time < **due) {
+            None => Ok(()),
+            Some(due) => {
+                let detail = format!("record {} ends a delay to {due:?}", header.index);
+                Err(Broken::new("invariant_no_delay_ends_before_its_time", detail))
+            }
+        }
     }
 
     pub(super) fn push_leaf(&mut self, sealed: &SealedRecord<'_>, journal_sequence: u64) {

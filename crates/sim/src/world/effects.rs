@@ -1,11 +1,11 @@
 //! The shell around effects: the runner, case handlers, dead letters.
 
 use bytes::Bytes;
-use fermata_core::command::{Command, OutcomeCommand};
+use fermata_core::command::{Command, CompleteCommand, OutcomeCommand};
 use fermata_core::effect::{Attempt, Effect, Outcome};
 use fermata_core::json::Json;
 use fermata_core::partition::Report;
-use fermata_core::plan::FailureClass;
+use fermata_core::plan::{Completion, FailureClass};
 use fermata_core::run::AttemptReport;
 use fermata_partition::message::AppendOutcome;
 use fermata_partition::owner::Input;
@@ -90,6 +90,11 @@ impl World {
     ) -> Result<(), Broken> {
         let Some(known) = self.workers.get_mut(worker) else { return Ok(()) };
         let Some(attempt) = known.runner.running.remove(&token) else { return Ok(()) };
+        let accepted = matches!(outcome, Outcome::Succeeded { .. });
+        if accepted && attempt.completion == Completion::Callback {
+            self.call_back(worker, &attempt);
+        }
+        let Some(known) = self.workers.get_mut(worker) else { return Ok(()) };
         let report = report_of(&attempt, outcome);
         match known.seat.as_ref().map(|seat| seat.id) {
             Some(seat) => self.tell_owner(worker, seat, [Input::Report(Report::Attempt(report))]),
@@ -98,6 +103,33 @@ impl World {
                 Ok(())
             }
         }
+    }
+
+    /// Whoever accepted the call completes it now and then, at once or too late.
+    fn call_back(&mut self, worker: usize, attempt: &Attempt) {
+        if self.dice.below(4) == 0 {
+            return;
+        }
+        let failed = self.dice.below(4) == 0;
+        let (id, after) = (self.id(), self.dice.between(1, 15_000));
+        let class = FailureClass::Reported;
+        let outcome = match failed {
+            true => Outcome::Failed { class, detail: "declined".to_owned() },
+            false => Outcome::Succeeded { output: Json::null() },
+        };
+        let command = Command::Complete(CompleteCommand {
+            tenant: attempt.tenant.clone(),
+            run: attempt.run,
+            node: attempt.node.clone(),
+            activation: attempt.activation,
+            outcome,
+            reply_to: Some("reply".into()),
+        });
+        let Ok(frame) = CommandFrame { floor: 0, commands: vec![command] }.encode() else { return };
+        if let Some(known) = self.workers.get_mut(worker) {
+            known.runner.outbox.insert(id, frame.into());
+        }
+        self.reach_worker(worker, after, Work::PublishOutcome(id));
     }
 
     pub(super) fn report(&mut self, worker: usize, report: Report) -> Result<(), Broken> {

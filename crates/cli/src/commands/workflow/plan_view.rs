@@ -1,7 +1,7 @@
 //! A plan as people look at it.
 
 use fermata_core::plan::analysis::{Analysis, analyse};
-use fermata_core::plan::{Join, NodeIndex, Plan, PlanNode, Work};
+use fermata_core::plan::{Delay, EventType, Join, NodeIndex, Plan, PlanNode, Work};
 use serde_json::{Value, json};
 
 use crate::error::CliError;
@@ -66,6 +66,20 @@ pub(super) fn does(work: &Work) -> String {
         Work::Transform { .. } => "transform".to_owned(),
         Work::Http { plugin, idempotent: true, .. } => format!("http {plugin}"),
         Work::Http { plugin, idempotent: false, .. } => format!("http {plugin}, once at most"),
+        Work::Delay(Delay::Milliseconds(milliseconds)) => {
+            format!("delay {}", span_text(*milliseconds))
+        }
+        Work::Emit { event_type: EventType::Constant(kind), .. } => format!("emit {kind}"),
+        Work::Emit { event_type: EventType::Computed(kind), .. } => {
+            format!("emit {}", excerpt(kind, CELL_CHARACTERS_MAX))
+        }
+        Work::Command { name, idempotent: true, .. } => format!("command {name}"),
+        Work::Command { name, idempotent: false, .. } => format!("command {name}, once at most"),
+        Work::Nats { subject, idempotent: true, .. } => format!("nats {subject}"),
+        Work::Nats { subject, idempotent: false, .. } => format!("nats {subject}, once at most"),
+        Work::Delay(Delay::Until(time)) => {
+            format!("delay until {}", excerpt(time, CELL_CHARACTERS_MAX))
+        }
     }
 }
 

@@ -71,15 +71,13 @@ fn mentioning<'p>(
     let guards = expressions.guards.iter().zip(0..);
     let guards = guards.filter_map(|(guard, by)| Some((by, "when", guard.as_ref()?)));
     let values = expressions.values.iter().zip(&plan.nodes).zip(0..);
-    let values = values.filter_map(|((value, node), by)| {
-        let field = if matches!(node.work, crate::plan::Work::Http { .. }) {
-            "http.body"
-        } else {
-            "transform"
-        };
-        Some((by, field, value.as_ref()?))
+    let values = values
+        .filter_map(|((value, node), by)| Some((by, node.work.value_field(), value.as_ref()?)));
+    let seconds = expressions.second_values.iter().zip(&plan.nodes).zip(0..);
+    let seconds = seconds.filter_map(|((second, node), by)| {
+        Some((by, node.work.second_value()?.0, second.as_ref()?))
     });
-    guards.chain(values)
+    guards.chain(values).chain(seconds)
 }
 
 fn is_predecessor(plan: &Plan, node: NodeIndex, candidate: NodeIndex) -> bool {

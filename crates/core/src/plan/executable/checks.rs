@@ -1,5 +1,7 @@
 //! What can be said about a plan without following its edges, and its edges.
 
+mod work;
+
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
@@ -8,7 +10,7 @@ use crate::expression::{Expression, ExpressionError};
 use crate::plan::retry::{ATTEMPTS_MAX, RETRY_DELAY_MS_MAX, RETRY_FACTOR_PERMILLE_MAX};
 use crate::plan::{
     EDGES_MAX, INPUT_SCHEMA_BYTES_MAX, NAME_BYTES_MAX, NODE_ID_BYTES_MAX, NODES_MAX, NodeIndex,
-    PATH_BYTES_MAX, PLAN_VERSION, PLUGIN_BYTES_MAX, Plan, PlanNode, TIMEOUT_MS_MAX, Work, input,
+    PLAN_VERSION, Plan, PlanNode, TIMEOUT_MS_MAX, input,
 };
 
 /// The values from outside that a workflow's expressions may mention.
@@ -18,6 +20,7 @@ pub(in crate::plan) const ROOTS: [&str; 3] = ["input", "tasks", "event"];
 pub(super) struct Expressions {
     pub(super) guards: Vec<Option<Expression>>,
     pub(super) values: Vec<Option<Expression>>,
+    pub(super) second_values: Vec<Option<Expression>>,
 }
 
 pub(super) fn of_plan(plan: &Plan) -> Vec<PlanProblem> {
@@ -62,6 +65,7 @@ pub(super) fn of_plan(plan: &Plan) -> Vec<PlanProblem> {
     let mut seen: HashMap<&str, NodeIndex> = HashMap::with_capacity(plan.nodes.len());
     for (node, index) in plan.nodes.iter().zip(0..) {
         of_node(node, index, &mut problems);
+        work::check(&node.work, plan, index, &mut problems);
         if seen.insert(&node.id, index).is_some() {
             let message = format!("there is another task `{}`", shortened(&node.id));
             problems.push(PlanProblem::new(Some(index), "id", message));
@@ -96,21 +100,6 @@ fn of_node(node: &PlanNode, index: NodeIndex, problems: &mut Vec<PlanProblem>) {
     }
     if !(1_000..=RETRY_FACTOR_PERMILLE_MAX).contains(&retry.factor_permille) {
         about("retry", "`factor` is 1 to 100".to_owned());
-    }
-    if let Work::Http { plugin, path, .. } = &node.work {
-        if plugin.len() > PLUGIN_BYTES_MAX || !is_name(plugin) {
-            about("http.plugin", format!("`{}` is no plugin name", shortened(plugin)));
-        }
-        if !is_path(path) {
-            about(
-                "http.path",
-                format!(
-                    "`{}` is no path; start with `/`, use visible ASCII without `\\`, `#` or `..`, \
-                     at most {PATH_BYTES_MAX} bytes",
-                    shortened(path)
-                ),
-            );
-        }
     }
 }
 
@@ -161,17 +150,17 @@ pub(super) fn of_expressions(plan: &Plan) -> (Expressions, Vec<PlanProblem>) {
     let mut expressions = Expressions {
         guards: Vec::with_capacity(plan.nodes.len()),
         values: Vec::with_capacity(plan.nodes.len()),
+        second_values: Vec::with_capacity(plan.nodes.len()),
     };
     for (node, index) in plan.nodes.iter().zip(0..) {
         let guard = node.when.as_deref().and_then(|when| compiler.compile(index, "when", when));
         expressions.guards.push(guard);
-        let field = match &node.work {
-            Work::Noop => "noop",
-            Work::Transform { .. } => "transform",
-            Work::Http { .. } => "http.body",
-        };
+        let field = node.work.value_field();
         let value = node.work.value().and_then(|value| compiler.compile(index, field, value));
         expressions.values.push(value);
+        let second = node.work.second_value();
+        let second = second.and_then(|(field, value)| compiler.compile(index, field, value));
+        expressions.second_values.push(second);
     }
     (expressions, compiler.problems)
 }
@@ -226,15 +215,6 @@ fn is_node_id(text: &str) -> bool {
 fn is_name(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     !text.is_empty() && text.len() <= NAME_BYTES_MAX && text.bytes().all(allowed)
-}
-
-fn is_path(text: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'\\' | b'#');
-    text.len() <= PATH_BYTES_MAX
-        && text.starts_with('/')
-        && !text.starts_with("//")
-        && text.bytes().all(allowed)
-        && text.split(['/', '?']).all(|segment| segment != "..")
 }
 
 /// Foreign text for a message, of bounded length.

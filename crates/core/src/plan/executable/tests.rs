@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::json::Json;
 use crate::plan::testing::{noop_plan, noop_plan_of};
-use crate::plan::{FailureClass, RetryPolicy, Work};
+use crate::plan::{Completion, FailureClass, RetryPolicy, Work};
 
 fn transform(value: &str) -> Work {
     Work::Transform { value: value.to_owned() }
@@ -49,6 +49,7 @@ fn a_plan_survives_being_stored() {
         path: "/run".to_owned(),
         body: "input".to_owned(),
         idempotent: true,
+        completion: Completion::Answer,
     };
     plan.nodes[3].retry = RetryPolicy::exponential_backoff();
 
@@ -77,6 +78,7 @@ fn everything_that_is_wrong_is_named_at_once() {
         path: "//evil/../x".to_owned(),
         body: "input.".to_owned(),
         idempotent: true,
+        completion: Completion::Answer,
     };
 
     let problems = problems(plan).join("\n");
