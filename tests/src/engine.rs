@@ -8,6 +8,7 @@ use fermata_actors::{Engine, EngineConfig, Role};
 use fermata_audit::Signer;
 use fermata_executors::ExecutorsConfig;
 use fermata_jetstream::Topology;
+use fermata_partition::snapshot::SnapshotPolicy;
 
 use crate::TestBroker;
 
@@ -30,6 +31,8 @@ pub struct TestEngine {
     pub partitions: u16,
     /// Plugins.
     pub executors: ExecutorsConfig,
+    /// When partitions take snapshots.
+    pub snapshots: SnapshotPolicy,
 }
 
 impl TestEngine {
@@ -42,6 +45,7 @@ impl TestEngine {
             roles: Role::ALL.into_iter().collect(),
             partitions: 2,
             executors: ExecutorsConfig::default(),
+            snapshots: SnapshotPolicy::default(),
         }
     }
 
@@ -63,6 +67,12 @@ impl TestEngine {
         Self { executors, ..self }
     }
 
+    /// The same with snapshots by this policy.
+    #[must_use]
+    pub fn with_snapshots(self, snapshots: SnapshotPolicy) -> Self {
+        Self { snapshots, ..self }
+    }
+
     /// Starts it; checkpoints go below `folder`.
     ///
     /// # Panics
@@ -80,6 +90,7 @@ impl TestEngine {
             signer: signer(),
             engine: ENGINE_NAME.to_owned(),
             checkpoint_dir,
+            snapshots: self.snapshots,
         };
         Engine::start(config).await.expect("the engine starts")
     }

@@ -15,6 +15,7 @@ use fermata_jetstream::leases::{Leases, WORKER_NAME_BYTES_MAX, is_worker_name};
 use fermata_jetstream::{
     Broker, ConnectOptions, Publisher, PublisherOptions, StreamReader, Topology,
 };
+use fermata_partition::snapshot::SnapshotPolicy;
 use ractor::{Actor, ActorRef};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -92,6 +93,8 @@ pub struct EngineConfig {
     pub engine: String,
     /// Folder for synced checkpoint files.
     pub checkpoint_dir: PathBuf,
+    /// When partitions take snapshots.
+    pub snapshots: SnapshotPolicy,
 }
 
 /// What all workers of an engine agree on, as it stands in CONFIG.
@@ -238,12 +241,14 @@ impl Engine {
         let checkpoints = CheckpointFolder::open(config.checkpoint_dir.clone())
             .map_err(|source| EngineError::Folder { path: config.checkpoint_dir, source })?;
         let executors = Executors::new(&config.executors)?;
+        let journal_bytes = u64::try_from(topology.limits.journal_bytes).unwrap_or(0);
         let facts = EngineFacts {
             engine: agreement.engine,
             partitions: agreement.partitions,
             worker: config.worker.into(),
             signer: config.signer,
             checkpoints,
+            snapshots: config.snapshots.within(journal_bytes),
         };
         let plans = Plans::new(store.clone());
         let ports = Ports {

@@ -21,6 +21,7 @@ use fermata_audit::Signer;
 use fermata_executors::{ExecutorsConfig, PluginTarget};
 use fermata_jetstream::leases::is_worker_name;
 use fermata_jetstream::{Durability, ManagedServer, ServerOptions, Topology};
+use fermata_partition::snapshot::SnapshotPolicy;
 
 use crate::arguments::{GlobalArguments, URL_FILE};
 use crate::commands::doctor::MONITOR_FILE;
@@ -217,6 +218,7 @@ fn engine_config(start: &Start<'_>) -> Result<EngineConfig, CliError> {
         signer: signer(&key_file)?,
         engine: format!("fermata-{}", short_random()),
         checkpoint_dir: data_dir.join("checkpoints"),
+        snapshots: SnapshotPolicy::default(),
     })
 }
 

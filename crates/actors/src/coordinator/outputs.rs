@@ -117,6 +117,7 @@ impl Coordinator {
                 let permit = state.audit_permits.clone().acquire_owned().await?;
                 state.auditor.cast(AuditorMessage::Journal { sequence, frame, permit })?;
             }
+            Output::Snapshot(frozen) => Self::take_snapshot(frozen, state)?,
             Output::StandDown(reason) => self.stand_down(myself, reason, state)?,
             Output::Halt(reason) => self.doubt(myself, &reason, state)?,
         }
@@ -150,6 +151,23 @@ impl Coordinator {
         };
         self.halt(text, state);
         Ok(())
+    }
+
+    /// Halts, unless what a read lacks may have been purged by an owner that came
+    /// after this one: then everything is begun anew, a few times.
+    pub(super) fn doubt_read(
+        &self,
+        myself: &ActorRef<CoordinatorMessage>,
+        doubts: u32,
+        reason: String,
+        state: &mut CoordinatorState,
+    ) -> Result<(), ActorProcessingErr> {
+        if doubts > DOUBTS_MAX {
+            self.halt(reason, state);
+            return Ok(());
+        }
+        tracing::warn!(partition = %self.partition, reason, doubts, "what is to be read is not there; everything is begun anew");
+        self.stand_down(myself, StandDown::Truncated { last_sequence: 0 }, state)
     }
 
     fn append(
