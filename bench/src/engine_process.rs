@@ -12,6 +12,7 @@ use fermata_audit::Signer;
 use fermata_core::identity::PartitionId;
 use fermata_executors::{ExecutorsConfig, PluginTarget};
 use fermata_jetstream::Topology;
+use fermata_partition::snapshot::SnapshotPolicy;
 use miette::{IntoDiagnostic as _, WrapErr as _, miette};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines, Stdin};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
@@ -59,6 +60,7 @@ pub async fn run(arguments: EngineArguments) -> miette::Result<()> {
         engine: "bench".to_owned(),
         read_model_dir: arguments.data_dir.join("read-model"),
         checkpoint_dir: arguments.data_dir,
+        snapshots: SnapshotPolicy::default(),
     })
     .await
     .into_diagnostic()

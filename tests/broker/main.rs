@@ -10,5 +10,6 @@ mod nodes;
 mod plans;
 mod python;
 mod runner;
+mod snapshots;
 mod spine;
 mod workers;

@@ -8,6 +8,7 @@ use fermata_actors::{Engine, EngineConfig, Role};
 use fermata_audit::Signer;
 use fermata_executors::ExecutorsConfig;
 use fermata_jetstream::Topology;
+use fermata_partition::snapshot::SnapshotPolicy;
 
 use crate::TestBroker;
 
@@ -32,6 +33,8 @@ pub struct TestEngine {
     pub replicas: usize,
     /// Plugins.
     pub executors: ExecutorsConfig,
+    /// When partitions take snapshots.
+    pub snapshots: SnapshotPolicy,
 }
 
 impl TestEngine {
@@ -45,6 +48,7 @@ impl TestEngine {
             partitions: 2,
             replicas: 1,
             executors: ExecutorsConfig::default(),
+            snapshots: SnapshotPolicy::default(),
         }
     }
 
@@ -64,6 +68,12 @@ impl TestEngine {
     #[must_use]
     pub fn with_executors(self, executors: ExecutorsConfig) -> Self {
         Self { executors, ..self }
+    }
+
+    /// The same with snapshots by this policy.
+    #[must_use]
+    pub fn with_snapshots(self, snapshots: SnapshotPolicy) -> Self {
+        Self { snapshots, ..self }
     }
 
     /// Starts it; checkpoints go below `folder`.
@@ -86,6 +96,7 @@ impl TestEngine {
             engine: ENGINE_NAME.to_owned(),
             checkpoint_dir,
             read_model_dir,
+            snapshots: self.snapshots,
         };
         Engine::start(config).await.expect("the engine starts")
     }

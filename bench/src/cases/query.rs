@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use fermata_core::command::EventReference;
 use fermata_core::digest::Digest;
@@ -201,6 +201,7 @@ fn started(number: u64) -> miette::Result<(u64, Record)> {
             source: "/bench/source".into(),
             kind: "plugin.job.completed".into(),
             traceparent: None,
+            hops: 0,
         },
         strategy: "strategy".into(),
         strategy_version: 1,

@@ -13,7 +13,7 @@ use fermata_jetstream::StoredMessage;
 use fermata_jetstream::reader::ReadError;
 use fermata_partition::append::{ReadAnswer, Send};
 use fermata_partition::auditor::{
-    Auditor as Machine, AuditorConfig, BACKLOG_BYTES_MAX, Input, Output,
+    AuditMark, Auditor as Machine, AuditorConfig, BACKLOG_BYTES_MAX, Input, Output,
 };
 use fermata_partition::message::{AppendOutcome, Message};
 use fermata_wire::subjects;
@@ -34,13 +34,16 @@ const AGAIN_AFTER: Duration = Duration::from_millis(200);
 /// What an auditor is told.
 #[derive(Debug)]
 pub enum AuditorMessage {
-    /// A new owner replays from the first message on: begin anew.
+    /// A new owner replays from the first message on, or from behind its
+    /// snapshot: begin anew.
     Begin {
         /// Number of the owner among those of its coordinator; told back with
         /// whatever ends the owner.
         generation: u64,
         /// Tag of the owner, unique to its attempt.
         writer: String,
+        /// What the owner's snapshot says of the entries before it.
+        behind: Option<AuditMark>,
         /// Told how many records are signed, or why nothing can be trusted.
         signed: RpcReplyPort<Result<u64, String>>,
     },
@@ -55,6 +58,8 @@ pub enum AuditorMessage {
     },
     /// The owner has taken over: append from here on.
     Live,
+    /// A snapshot ends where there are so many records: say when they are audited.
+    Mark(u64),
     /// Something asked for came back; the number tells old answers from new.
     Answer(u64, Input),
     /// Time has passed.
@@ -127,16 +132,17 @@ impl Actor for Auditor {
         state: &mut AuditorState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            AuditorMessage::Begin { generation, writer, signed } => {
+            AuditorMessage::Begin { generation, writer, behind, signed } => {
                 state.owner_generation = generation;
                 // A coordinator that has gone on needs no answer.
-                let _ = signed.send(self.begin(writer, state).await);
+                let _ = signed.send(self.begin(writer, behind, state).await);
             }
             AuditorMessage::Journal { sequence, frame, permit } => {
                 state.permits.push_back((sequence, permit));
                 self.feed(&myself, Input::Journal { sequence, frame }, state).await;
             }
             AuditorMessage::Live => self.feed(&myself, Input::Live, state).await,
+            AuditorMessage::Mark(size) => self.feed(&myself, Input::Mark(size), state).await,
             AuditorMessage::Answer(generation, input) if generation == state.generation => {
                 self.feed(&myself, input, state).await;
             }
@@ -163,7 +169,12 @@ impl Actor for Auditor {
 }
 
 impl Auditor {
-    async fn begin(&self, writer: String, state: &mut AuditorState) -> Result<u64, String> {
+    async fn begin(
+        &self,
+        writer: String,
+        behind: Option<AuditMark>,
+        state: &mut AuditorState,
+    ) -> Result<u64, String> {
         let checkpoint = loop {
             match self.newest_checkpoint().await {
                 Ok(checkpoint) => break checkpoint,
@@ -174,6 +185,11 @@ impl Auditor {
                 Err(CheckpointError::Untrusted(reason)) => return Err(reason),
             }
         };
+        // The snapshot's own note vouches for it where the others are behind.
+        let verifier = [self.ports.facts.signer.verifier()];
+        let brought =
+            behind.as_ref().and_then(|mark| Checkpoint::open(mark.note.as_bytes(), &verifier).ok());
+        let checkpoint = checkpoint.into_iter().chain(brought).max_by_key(Checkpoint::size);
         let signed = checkpoint.as_ref().map_or(0, Checkpoint::size);
         let config = AuditorConfig {
             origin: self.ports.facts.origin(self.partition),
@@ -181,6 +197,7 @@ impl Auditor {
             writer,
             checkpoint,
             backlog_bytes_max: BACKLOG_BYTES_MAX,
+            behind,
         };
         state.machine = Some(Machine::new(config));
         state.generation += 1;
@@ -263,6 +280,9 @@ impl Auditor {
             Output::Checkpoint { note, size, .. } => {
                 self.checkpoints.offer(note, size);
             }
+            Output::Marked(mark) => {
+                let _ = self.owner.cast(CoordinatorMessage::Marked(owner_generation, mark));
+            }
             Output::Halt(reason) => {
                 tracing::error!(partition = %self.partition, %reason, "the audit log cannot be trusted");
                 let _ = self
@@ -312,8 +332,11 @@ pub(crate) async fn read_answer(ports: &Ports, stream: &str, sequence: u64) -> R
         if let Some(message) = ports.reader.read_one(stream, sequence).await? {
             return Ok::<_, ReadError>(ReadAnswer::Found(message_of(message)));
         }
-        let last_sequence = ports.reader.stream_state(stream).await?.last_sequence;
-        Ok(ReadAnswer::Absent { last_sequence })
+        let state = ports.reader.stream_state(stream).await?;
+        match state.first_sequence > sequence && state.last_sequence >= sequence {
+            true => Ok(ReadAnswer::Purged),
+            false => Ok(ReadAnswer::Absent { last_sequence: state.last_sequence }),
+        }
     };
     answer.await.unwrap_or_else(|error| {
         tracing::warn!(stream, sequence, %error, "a read failed and is tried again");

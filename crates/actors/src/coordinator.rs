@@ -13,17 +13,21 @@
 //! | `ownership` | beginning to own, standing down, halting |
 //! | `outputs`, `effects` | what the owner wants done, here and in the world |
 //! | `readers` | tasks that read the journal and the commands |
+//! | `janitor` | purges what snapshots stand for |
+//! | `snapshots` | where a takeover begins, and what it may begin from |
 //! | `cases` | notices that wait for their handlers |
 //! | `projection` | what every process sees of the definitions |
 //! | `status` | how it stands |
 
 mod cases;
 mod effects;
+mod janitor;
 mod message;
 mod outputs;
 mod ownership;
 mod projection;
 mod readers;
+mod snapshots;
 mod standstill;
 mod state;
 mod status;
@@ -47,6 +51,7 @@ use crate::uncommitted_reports::UncommittedReports;
 pub use cases::{CASE_HANDLERS_MAX, PendingCase};
 pub use message::{Answer, CoordinatorMessage};
 pub use projection::CHECK_INTERVAL as PROJECTION_CHECK_INTERVAL;
+pub use snapshots::KnownSnapshot;
 pub use state::CoordinatorState;
 pub use status::PartitionStatus;
 
@@ -128,6 +133,7 @@ impl Actor for Coordinator {
                 state.journal_waiting.push(more);
             }
             CoordinatorMessage::Commands(generation, messages, more) => {
+                state.commands_missed = 0;
                 let inputs =
                     messages.into_iter().map(|message| Input::Commands(message_of(message)));
                 self.feed(&myself, generation, inputs, state).await?;
@@ -161,6 +167,11 @@ impl Actor for Coordinator {
                 if generation == state.generation {
                     let by = "another auditor".to_owned();
                     self.stand_down(&myself, StandDown::Fenced { by }, state)?;
+                }
+            }
+            CoordinatorMessage::Marked(generation, mark) => {
+                if generation == state.generation {
+                    self.store_snapshot(&myself, mark, state);
                 }
             }
             CoordinatorMessage::Tick => {
@@ -278,7 +289,7 @@ impl Coordinator {
         state: &mut CoordinatorState,
     ) -> Result<(), ActorProcessingErr> {
         let input = match answer {
-            Answer::AuditBegun(signed) => return self.begin(myself, signed, state).await,
+            Answer::AuditBegun(begun) => return self.begin(myself, begun, state).await,
             Answer::JournalEnd(last_sequence) => Input::JournalEnd { last_sequence },
             Answer::Appended(outcome) => Input::Appended(outcome),
             Answer::Read(answer) => Input::Read(answer),
@@ -292,6 +303,18 @@ impl Coordinator {
             Answer::CommandsEnd(last_sequence) => Input::CommandsEnd { last_sequence },
             Answer::BrokerTime(Some(broker_time_ns)) => Input::BrokerTime(broker_time_ns),
             Answer::BrokerTime(None) => return Ok(()),
+            Answer::SnapshotEnded(stored) => {
+                self.snapshot_ended(stored, state);
+                Input::SnapshotEnded
+            }
+            Answer::JournalMissing(reason) => {
+                state.doubts += 1;
+                return self.doubt_read(myself, state.doubts, reason, state);
+            }
+            Answer::CommandsMissing(reason) => {
+                state.commands_missed += 1;
+                return self.doubt_read(myself, state.commands_missed, reason, state);
+            }
             Answer::CommandsHalted(reason) => {
                 self.halt(reason, state);
                 return Ok(());

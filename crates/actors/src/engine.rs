@@ -15,6 +15,7 @@ use fermata_jetstream::leases::{Leases, WORKER_NAME_BYTES_MAX, is_worker_name};
 use fermata_jetstream::{
     Broker, ConnectOptions, Publisher, PublisherOptions, StreamReader, Topology,
 };
+use fermata_partition::snapshot::SnapshotPolicy;
 use ractor::{Actor, ActorRef};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -100,6 +101,8 @@ pub struct EngineConfig {
     pub checkpoint_dir: PathBuf,
     /// Folder for the read model; one process at a time uses it.
     pub read_model_dir: PathBuf,
+    /// When partitions take snapshots.
+    pub snapshots: SnapshotPolicy,
 }
 
 /// What all workers of an engine agree on, as it stands in CONFIG.
@@ -250,12 +253,14 @@ impl Engine {
             .map_err(|source| EngineError::Folder { path: config.checkpoint_dir, source })?;
         let executors =
             Executors::beside(&config.executors, std::slice::from_ref(&config.nats_url))?;
+        let journal_bytes = u64::try_from(topology.limits.journal_bytes).unwrap_or(0);
         let facts = EngineFacts {
             engine: agreement.engine,
             partitions: agreement.partitions,
             worker: config.worker.into(),
             signer: config.signer,
             checkpoints,
+            snapshots: config.snapshots.within(journal_bytes),
         };
         let plans = Plans::new(store.clone());
         let ports = Ports {

@@ -10,6 +10,7 @@ use fermata_jetstream::definitions_store::DefinitionsStore;
 use fermata_jetstream::leases::Leases;
 use fermata_jetstream::{Broker, PublishOutcome, Publisher, Refusal, StreamReader};
 use fermata_partition::message::AppendOutcome;
+use fermata_partition::snapshot::SnapshotPolicy;
 
 use tokio::sync::watch;
 
@@ -55,6 +56,8 @@ pub struct EngineFacts {
     pub signer: Signer,
     /// This worker's synced checkpoint files.
     pub checkpoints: CheckpointFolder,
+    /// When partitions take snapshots.
+    pub snapshots: SnapshotPolicy,
 }
 
 impl EngineFacts {

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    audit, complete, completion, dead, demo, doctor, events, publish, runs, schema, strategy, up, worker, workflow,
+    audit, complete, completion, dead, demo, doctor, events, publish, runs, schema, strategy, up,
+    worker, workflow,
 };
 use crate::error::EXIT_CODES_HELP;
 use crate::telemetry::TelemetryOptions;

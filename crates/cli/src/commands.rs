@@ -1,8 +1,8 @@
 //! One file per command: its arguments, what it does, what it prints.
 
 pub mod audit;
-pub mod completion;
 pub mod complete;
+pub mod completion;
 pub mod dead;
 pub mod definitions;
 pub mod demo;

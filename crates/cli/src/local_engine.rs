@@ -22,6 +22,7 @@ use fermata_audit::Signer;
 use fermata_executors::{ExecutorsConfig, PluginTarget};
 use fermata_jetstream::leases::is_worker_name;
 use fermata_jetstream::{Durability, ManagedServer, ServerOptions, Topology};
+use fermata_partition::snapshot::SnapshotPolicy;
 
 use crate::arguments::{GlobalArguments, URL_FILE};
 use crate::commands::doctor::MONITOR_FILE;
@@ -220,6 +221,7 @@ fn engine_config(start: &Start<'_>) -> Result<EngineConfig, CliError> {
         engine: format!("fermata-{}", short_random()),
         checkpoint_dir: data_dir.join("checkpoints"),
         read_model_dir: data_dir.join("read-model"),
+        snapshots: SnapshotPolicy::default(),
     })
 }
 

@@ -230,11 +230,13 @@ pub struct CaseNotice {
 }
 
 /// A command frame or a command in it that was consumed without a decision.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct DeadCommand {
     /// Sequence in the partition's COMMANDS stream.
     pub sequence: u64,
     /// Place of the command in its frame; absent when the frame is unreadable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub index: Option<u32>,
     /// Stable reason code.
     pub reason: Arc<str>,

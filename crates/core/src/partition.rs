@@ -22,11 +22,12 @@ mod limits;
 mod progress;
 mod recover;
 mod seen;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 mod timers;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -44,6 +45,7 @@ pub use keys::KeyWindow;
 pub use limits::Limits;
 pub use recover::{Outstanding, Untold};
 pub use seen::SeenPositions;
+pub use snapshot::{FrozenPartition, PartitionImage, RestoreError};
 
 use held_back::HeldBack;
 use timers::Timers;
@@ -60,10 +62,10 @@ pub struct Partition {
     seen: SeenPositions,
     keys: KeyWindow<SourcePosition>,
     commands: KeyWindow<()>,
-    runs: HashMap<RunId, Run>,
+    runs: HashMap<RunId, Arc<Run>>,
     timers: Timers,
     cases: BTreeMap<Uuid, Case>,
-    case_expiry: VecDeque<(JournalTime, Uuid)>,
+    case_expiry: BTreeSet<(JournalTime, Uuid)>,
     unfiled: BTreeMap<(u64, Option<u32>), DeadCommand>,
     definitions: Definitions,
     running: u32,
@@ -169,7 +171,7 @@ impl Partition {
             runs: HashMap::new(),
             timers: Timers::default(),
             cases: BTreeMap::new(),
-            case_expiry: VecDeque::new(),
+            case_expiry: BTreeSet::new(),
             unfiled: BTreeMap::new(),
             definitions: Definitions::default(),
             running: 0,
@@ -218,12 +220,12 @@ impl Partition {
     /// The open run `id`.
     #[must_use]
     pub fn run(&self, id: RunId) -> Option<&Run> {
-        self.runs.get(&id)
+        self.runs.get(&id).map(|run| &**run)
     }
 
     /// Every open run, in no particular order.
     pub fn runs(&self) -> impl Iterator<Item = (&RunId, &Run)> {
-        self.runs.iter()
+        self.runs.iter().map(|(id, run)| (id, &**run))
     }
 
     /// The active definitions (control partition).
@@ -267,35 +269,28 @@ impl Partition {
         }
     }
 
-    /// A digest-like summary of the fold for comparisons in tests and
-    /// simulation: equal folds give equal text.
+    /// Whether both folds are the same: as [`Self::summary`], without the text.
+    #[must_use]
+    pub fn is_like(&self, other: &Self) -> bool {
+        let running = |(id, run): (&RunId, &Arc<Run>)| {
+            other.runs.get(id).is_some_and(|other| other.running() == run.running())
+        };
+        self.freeze().image() == other.freeze().image()
+            && (&self.seen, &self.timers, self.running)
+                == (&other.seen, &other.timers, other.running)
+            && self.runs.iter().all(running)
+    }
+
+    /// The fold as text, for comparisons in tests and simulation: equal folds
+    /// give equal text. It is all that a snapshot holds, and what follows from
+    /// it in a restored state.
     #[must_use]
     pub fn summary(&self) -> String {
-        let mut runs = self
-            .runs
-            .iter()
-            .map(|(id, run)| {
-                let nodes = run.nodes().map(|(_, node)| format!("{node:?}")).collect::<Vec<_>>();
-                format!("{id} {:?} {} {}", run.phase(), run.running(), nodes.join(","))
-            })
-            .collect::<Vec<_>>();
-        runs.sort();
-        format!(
-            "time {:?} epoch {} position {:?} floor {} seen {:?} keys {:?} commands {:?} timers {:?} \
-             cases {:?} unfiled {:?} definitions {:?} running {}\n{}",
-            self.time,
-            self.epoch,
-            self.position,
-            self.floor,
-            self.seen,
-            self.keys.sorted(),
-            self.commands.sorted(),
-            self.timers,
-            self.cases,
-            self.unfiled,
-            self.definitions,
-            self.running,
-            runs.join("\n")
-        )
+        let image = self.freeze().image();
+        let seen = &self.seen;
+        let (timers, running) = (&self.timers, self.running);
+        let mut runs = self.runs.iter().map(|(id, run)| (*id, run.running())).collect::<Vec<_>>();
+        runs.sort_unstable();
+        format!("{image:?}\nseen {seen:?} timers {timers:?} running {running} of {runs:?}")
     }
 }

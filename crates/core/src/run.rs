@@ -19,13 +19,16 @@
 mod callback;
 mod command;
 mod emit;
+mod image;
 mod step;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::digest::Digest;
 use crate::effect::{Outcome, RunEnded};
 use crate::identity::{JournalTime, RunId, Tenant};
 use crate::json::Json;
@@ -33,6 +36,7 @@ use crate::plan::{Executable, Join, NodeIndex};
 use crate::record::{Body, EndReason, Record, RunStarted};
 
 pub use command::ARGUMENTS_MAX;
+pub use image::{NotThePlan, RunImage};
 pub use step::{OUTPUT_BYTES_MAX, Step};
 
 /// A run that has begun and not ended.
@@ -40,7 +44,9 @@ pub use step::{OUTPUT_BYTES_MAX, Step};
 pub struct Run {
     /// Whose run it is.
     pub tenant: Tenant,
-    /// The plan it began with and keeps.
+    /// Digest of the plan it began with and keeps.
+    pub plan: Digest,
+    /// That plan.
     pub executable: Arc<Executable>,
     /// What the workflow sees as `input`.
     pub input: Json,
@@ -66,8 +72,10 @@ pub enum Phase {
     Closing(Box<EndReason>),
 }
 
-/// Where a node stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Where a node stands. Snapshots hold it as it is written here: add states and
+/// optional fields, never change one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Node {
     /// For its predecessors; how many ended, how many of those completed.
     Waiting {
@@ -87,6 +95,7 @@ pub enum Node {
         /// Attempts that failed before it; crashes of the owner do not count.
         failures: u32,
         /// What the first attempt sent and all others send; `None` for `null`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         input: Option<Json>,
     },
     /// Waits to try again.
@@ -98,6 +107,7 @@ pub enum Node {
         /// When the next is due, journal time.
         due: JournalTime,
         /// What the first attempt sent and all others send; `None` for `null`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         input: Option<Json>,
     },
     /// Ended well; `None` stands for the output `null`.
@@ -161,6 +171,7 @@ impl Run {
         let ready = (0..).zip(nodes.iter()).filter(|(_, node)| **node == Node::Ready);
         Self {
             tenant: tenant.clone(),
+            plan: started.plan,
             input: started.input.clone(),
             traceparent: started.event.traceparent.clone(),
             hops: started.event.hops,

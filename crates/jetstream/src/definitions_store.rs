@@ -58,7 +58,7 @@ pub enum StoreError {
 
 impl StoreError {
     /// Of reading a blob: what was answered and makes no sense is damage.
-    fn blob<E>(action: &'static str, digest_hex: &str) -> impl FnOnce(E) -> Self
+    pub(crate) fn blob<E>(action: &'static str, digest_hex: &str) -> impl FnOnce(E) -> Self
     where
         E: std::error::Error + Send + Sync + 'static,
     {
@@ -69,7 +69,7 @@ impl StoreError {
         }
     }
 
-    fn broker<E>(action: &'static str, key: &str) -> impl FnOnce(E) -> Self
+    pub(crate) fn broker<E>(action: &'static str, key: &str) -> impl FnOnce(E) -> Self
     where
         E: std::error::Error + Send + Sync + 'static,
     {

@@ -9,6 +9,7 @@
 //! - [`reader`] replays a stream by sequence; [`epoch_consumer`] follows the commands of a partition;
 //!   [`shared_consumer`] shares a stream between workers and acknowledges one by one.
 //! - [`topology`] is the list of streams as data; [`leases`] and [`definitions_store`] keep small things.
+//! - [`object_folder`] holds snapshots and archived journals; [`purge`] removes what they stand for.
 //! - [`progress`] tells how far a shared consumer has come.
 //! - [`core_messages`] are messages that nobody stores.
 
@@ -23,10 +24,12 @@ pub mod epoch_consumer;
 mod follower;
 pub mod leases;
 pub mod monitoring;
+pub mod object_folder;
 pub mod outcome;
 pub mod progress;
 pub mod publisher;
 mod pull;
+pub mod purge;
 pub mod reader;
 mod reply_tokens;
 pub mod server;

@@ -100,6 +100,8 @@ pub enum ReadAnswer {
     },
     /// The read failed.
     Failed,
+    /// Something stood there and was purged.
+    Purged,
 }
 
 impl FencedAppend {
@@ -164,6 +166,9 @@ impl FencedAppend {
                 Some(send) => Step::SendLater(send),
                 None => Step::Ignore,
             },
+            // Whoever purged it took snapshots behind it, and has long owned what
+            // this writer believes to own.
+            ReadAnswer::Purged => Step::Lost { by: "an owner that has purged it".to_owned() },
             ReadAnswer::Found(message) if message.sequence != self.last + 1 => Step::Ignore,
             ReadAnswer::Found(message) => match message.writer {
                 Some(writer)

@@ -16,6 +16,7 @@ mod comparing;
 mod derive;
 mod feed;
 mod halt;
+mod mark;
 mod signing;
 mod storing;
 
@@ -31,6 +32,7 @@ use backlog::Backlog;
 
 pub use backlog::{BACKLOG_BYTES_MAX, READ_AGAIN_MESSAGES_MAX};
 pub use halt::AuditHalt;
+pub use mark::AuditMark;
 
 /// Bytes of entries in one stored audit frame. Entries that are ready are put
 /// together up to it, whichever journal messages they are of.
@@ -66,13 +68,16 @@ pub struct AuditorConfig {
     /// Bytes of entries that are kept until they are stored;
     /// [`BACKLOG_BYTES_MAX`] but in tests.
     pub backlog_bytes_max: usize,
+    /// What the owner's snapshot says of the entries before it, if it begins
+    /// from one. The checkpoint covers them, or the snapshot's own note does.
+    pub behind: Option<AuditMark>,
 }
 
 /// What an auditor is told.
 #[derive(Debug)]
 pub enum Input {
-    /// The next message of the journal, from the first on; `None` for a
-    /// foreign message.
+    /// The next message of the journal, from the first on that is not in the
+    /// snapshot; `None` for a foreign message.
     Journal {
         /// Its sequence.
         sequence: u64,
@@ -99,6 +104,9 @@ pub enum Input {
     Read(ReadAnswer),
     /// Time has passed.
     Tick,
+    /// A snapshot ends where there are so many records; they were told before.
+    /// Answered by [`Output::Marked`]; the newest one counts.
+    Mark(u64),
 }
 
 /// What an auditor wants done.
@@ -157,6 +165,8 @@ pub enum Output {
         /// The other one's tag.
         by: String,
     },
+    /// The entries that [`Input::Mark`] asked for are stored and signed.
+    Marked(Box<AuditMark>),
 }
 
 /// Where to begin reading the audit log.
@@ -191,6 +201,9 @@ pub struct Auditor {
     signed_at_ms: u64,
     rests_until_ms: u64,
     stored_since_ms: Option<u64>,
+    /// Leaf of the last entry that is stored.
+    last_leaf: Option<Hash>,
+    pending_mark: Option<mark::Pending>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -218,9 +231,10 @@ impl std::fmt::Debug for Auditor {
 impl Auditor {
     /// An auditor that has derived nothing yet.
     #[must_use]
-    pub fn new(config: AuditorConfig) -> Self {
+    pub fn new(mut config: AuditorConfig) -> Self {
         let signed_size = config.checkpoint.as_ref().map_or(0, Checkpoint::size);
-        Self {
+        let behind = config.behind.take();
+        let mut auditor = Self {
             backlog: Backlog::new(config.backlog_bytes_max),
             config,
             phase: Phase::Replaying,
@@ -236,7 +250,13 @@ impl Auditor {
             signed_at_ms: 0,
             rests_until_ms: 0,
             stored_since_ms: None,
+            last_leaf: None,
+            pending_mark: None,
+        };
+        if let Some(mark) = behind {
+            auditor.begin_behind(mark);
         }
+        auditor
     }
 
     /// Entries that are stored.
@@ -315,6 +335,7 @@ impl Auditor {
                 self.follow(step, now, outputs);
             }
             Input::Tick => {}
+            Input::Mark(size) => self.mark(size),
         }
         if self.phase == Phase::Comparing {
             self.hold_against_stored(now, outputs);
@@ -336,9 +357,8 @@ impl Auditor {
         while self.tree.size() < self.signed_size {
             let Some(front) = self.backlog.front() else { return };
             let Some(entry) = front.entries.get(front.taken) else { return };
-            let leaf = Hash(*entry.leaf);
-            self.tree.push(leaf);
-            self.tree_journal_sequence = front.journal_sequence;
+            let (leaf, journal_sequence) = (Hash(*entry.leaf), front.journal_sequence);
+            self.push_leaf(leaf, journal_sequence);
             self.backlog.store(1);
             if self.tree.size() == self.signed_size {
                 self.anchor = Some(leaf);

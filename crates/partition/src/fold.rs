@@ -1,19 +1,20 @@
 //! Replay: the frames of a journal into the state of a partition.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use fermata_core::digest::Digest;
 use fermata_core::identity::{JournalTime, PartitionId};
-use fermata_core::partition::{Limits, Partition};
+use fermata_core::partition::{Limits, Partition, RestoreError};
 use fermata_core::plan::Executable;
 use fermata_core::record::{Body, Header, Record};
 use fermata_core::run::CorruptHistory;
 use fermata_wire::WireError;
 use fermata_wire::journal::JournalFrame;
 use thiserror::Error;
-use uuid::Uuid;
 
 use crate::message::Message;
+use crate::snapshot::{FrameMark, FrozenFold, Snapshot};
 
 /// Why a journal cannot be folded. The partition halts: there is no state to
 /// go on from, and nothing may be decided on a guess.
@@ -63,15 +64,7 @@ pub struct JournalFold {
     partition: Partition,
     last_sequence: u64,
     next_index: u64,
-    last: Option<LastFrame>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct LastFrame {
-    epoch: u64,
-    incarnation: Uuid,
-    number: u64,
-    time: JournalTime,
+    last: Option<FrameMark>,
 }
 
 /// A decoded message of a journal.
@@ -104,6 +97,28 @@ impl JournalFold {
     #[must_use]
     pub fn new(id: PartitionId, limits: Limits) -> Self {
         Self { partition: Partition::new(id, limits), last_sequence: 0, next_index: 0, last: None }
+    }
+
+    /// The state that a snapshot holds, with the `plans` that it needs.
+    pub(crate) fn restore(
+        snapshot: Snapshot,
+        limits: Limits,
+        plans: HashMap<Digest, Arc<Executable>>,
+    ) -> Result<Self, RestoreError> {
+        let Snapshot { image, sequence, next_index, last, .. } = snapshot;
+        let partition = Partition::restore(image, limits, plans)?;
+        Ok(Self { partition, last_sequence: sequence, next_index, last })
+    }
+
+    /// A copy of the fold, cheap to take.
+    #[must_use]
+    pub fn freeze(&self) -> FrozenFold {
+        FrozenFold {
+            partition: self.partition.freeze(),
+            sequence: self.last_sequence,
+            next_index: self.next_index,
+            last: self.last,
+        }
     }
 
     /// The state folded so far.
@@ -179,7 +194,7 @@ impl JournalFold {
             let head = &frame.head;
             let (epoch, incarnation) = (head.epoch, head.incarnation);
             self.last =
-                Some(LastFrame { epoch, incarnation, number: head.number, time: head.time });
+                Some(FrameMark { epoch, incarnation, number: head.number, time: head.time });
         }
         self.last_sequence = sequence;
         Ok(())

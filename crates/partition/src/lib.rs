@@ -13,6 +13,7 @@
 //! | [`fold`] | replay: frames of a journal into the state of a partition |
 //! | [`owner`] | takeover, decisions, group commit, effects after commit |
 //! | [`auditor`] | leaves, the stored audit log, checkpoints |
+//! | [`snapshot`] | the fold, and how far its records are audited, as a file |
 
 pub mod append;
 pub mod auditor;
@@ -20,3 +21,4 @@ pub mod clock;
 pub mod fold;
 pub mod message;
 pub mod owner;
+pub mod snapshot;

@@ -17,6 +17,7 @@ mod commit;
 mod intake;
 mod io;
 mod plans;
+mod snapshots;
 mod turn;
 mod unit;
 
@@ -33,6 +34,7 @@ use crate::append::{FencedAppend, ReadAnswer};
 use crate::clock::JournalClock;
 use crate::fold::JournalFold;
 use crate::message::{Message, Now};
+use crate::snapshot::{FrozenFold, Snapshot, SnapshotPolicy};
 
 pub use io::{Cause, HaltReason, Input, Output, StandDown, Undecidable};
 pub use plans::{PLAN_AGAIN_MS, PLAN_ASKED_MAX, PLAN_MISSING_MS};
@@ -77,6 +79,10 @@ pub struct OwnerConfig {
     pub set_aside: HashMap<Undecidable, Cause>,
     /// Records that are signed: a journal with fewer has lost some.
     pub signed_records: u64,
+    /// Where to begin instead of at the journal's beginning.
+    pub snapshot: Option<Box<Snapshot>>,
+    /// When snapshots are due.
+    pub snapshots: SnapshotPolicy,
 }
 
 /// One attempt to own a partition.
@@ -116,6 +122,7 @@ pub struct Owner {
     lost: VecDeque<Outstanding>,
     /// What people were not told of.
     untold: VecDeque<Untold>,
+    snapshots: snapshots::Snapshots,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,6 +148,8 @@ struct ClosedFrame {
     bytes: bytes::Bytes,
     effects: Vec<Effect>,
     reports: Vec<Report>,
+    /// The state at its end, if a snapshot is due there.
+    frozen: Option<Box<FrozenFold>>,
 }
 
 impl std::fmt::Debug for Owner {
@@ -155,11 +164,12 @@ impl std::fmt::Debug for Owner {
 }
 
 impl Owner {
-    /// An owner that has read nothing yet; its first output asks for a replay.
+    /// An owner that has read nothing yet; its first output asks for a replay,
+    /// or for a plan that its snapshot needs.
     #[must_use]
-    pub fn new(config: OwnerConfig, outputs: &mut Vec<Output>) -> Self {
-        outputs.push(Output::Replay { from: 1 });
-        Self {
+    pub fn new(mut config: OwnerConfig, outputs: &mut Vec<Output>) -> Self {
+        let restoring = config.snapshot.take();
+        let mut owner = Self {
             fold: JournalFold::new(config.partition, config.limits),
             config,
             phase: Phase::Replaying,
@@ -186,7 +196,12 @@ impl Owner {
             plans: plans::WantedPlans::default(),
             lost: VecDeque::new(),
             untold: VecDeque::new(),
+            snapshots: snapshots::Snapshots::begin_from(restoring),
+        };
+        if owner.restore(outputs) {
+            outputs.push(Output::Replay { from: 1 });
         }
+        owner
     }
 
     /// The state, speculative while an append is in flight.
@@ -284,6 +299,8 @@ impl Owner {
             Input::LeaseUntil(until_ms) => self.lease_until_ms = self.lease_until_ms.max(until_ms),
             Input::BrokerTime(broker_time_ns) => self.clock.see(broker_time_ns, now),
             Input::Tick => {}
+            Input::Snapshot => self.ask_for_snapshot(),
+            Input::SnapshotEnded => self.snapshot_ended(),
         }
         self.ask_for_plan_again(now, outputs);
         self.work(now, outputs);

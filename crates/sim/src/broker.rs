@@ -64,11 +64,23 @@ impl Fate {
     }
 }
 
-/// A stream: messages from sequence 1 on, none ever removed.
+/// A stream: messages from sequence 1 on. Those that were purged are kept for
+/// who looks at everything that ever was, and read by nobody.
 #[derive(Debug, Default)]
 pub(crate) struct Stream {
     messages: Vec<Message>,
+    purged_to: u64,
     full_until_ms: u64,
+}
+
+/// A snapshot in the object store.
+#[derive(Debug, Clone)]
+pub(crate) struct StoredSnapshot {
+    pub(crate) sequence: u64,
+    /// The position of commands that it stands for.
+    pub(crate) position: u64,
+    pub(crate) bytes: Bytes,
+    pub(crate) damaged: bool,
 }
 
 impl Stream {
@@ -80,13 +92,29 @@ impl Stream {
         &self.messages
     }
 
+    /// The message, unless it was purged.
     pub(crate) fn get(&self, sequence: u64) -> Option<&Message> {
+        self.ever(sequence).filter(|_| sequence > self.purged_to)
+    }
+
+    /// The message, also if it was purged.
+    pub(crate) fn ever(&self, sequence: u64) -> Option<&Message> {
         self.messages.get(usize::try_from(sequence.checked_sub(1)?).ok()?)
     }
 
     pub(crate) fn from(&self, sequence: u64) -> &[Message] {
         let start = usize::try_from(sequence.saturating_sub(1)).unwrap_or(usize::MAX);
         self.messages.get(start..).unwrap_or_default()
+    }
+
+    /// Up to where messages were purged.
+    pub(crate) fn purged_to(&self) -> u64 {
+        self.purged_to
+    }
+
+    /// Removes the messages up to `sequence`, but the last.
+    pub(crate) fn purge_to(&mut self, sequence: u64) {
+        self.purged_to = self.purged_to.max(sequence.min(self.last().saturating_sub(1)));
     }
 
     /// Stores the message if the fence allows it.
@@ -119,6 +147,9 @@ impl Stream {
         if dice.chance(faults.read_failed) {
             return ReadAnswer::Failed;
         }
+        if sequence <= self.purged_to {
+            return ReadAnswer::Purged;
+        }
         let last_sequence = self.seen_by_read(faults, dice);
         match self.get(sequence).filter(|message| message.sequence <= last_sequence) {
             Some(message) => ReadAnswer::Found(message.clone()),
@@ -134,6 +165,8 @@ pub(crate) struct Broker {
     journal: Stream,
     audit: Stream,
     checkpoints: Stream,
+    /// The newest last.
+    snapshots: Vec<StoredSnapshot>,
     /// Whether it is three servers.
     replicated: bool,
 }
@@ -178,6 +211,35 @@ impl Broker {
             stream.full_until_ms = now_ms + dice.between(500, 8_000);
         }
         stream.append(publish, now_ms)
+    }
+
+    /// The snapshots, the newest first.
+    pub(crate) fn snapshots(&self) -> impl Iterator<Item = &StoredSnapshot> {
+        self.snapshots.iter().rev()
+    }
+
+    /// Stores a snapshot, and removes those before `older`.
+    pub(crate) fn store_snapshot(&mut self, snapshot: StoredSnapshot, older: u64) {
+        self.snapshots.push(snapshot);
+        self.snapshots.sort_by_key(|snapshot| snapshot.sequence);
+        self.snapshots.retain(|snapshot| snapshot.sequence >= older);
+    }
+
+    /// Changes a byte of the newest snapshot, if there is another one to begin from.
+    pub(crate) fn damage_newest_of_two(&mut self, purged_to: u64, dice: &mut Dice) {
+        let good = |stored: &StoredSnapshot| !stored.damaged && stored.sequence >= purged_to;
+        let good = self.snapshots.iter().filter(|stored| good(stored)).count();
+        let Some(newest) = self.snapshots.last_mut().filter(|_| good >= 2) else { return };
+        let mut bytes = newest.bytes.to_vec();
+        let place = usize::try_from(dice.below(bytes.len() as u64)).unwrap_or(0);
+        if let Some(byte) = bytes.get_mut(place) {
+            *byte ^= 0x20;
+        }
+        (newest.bytes, newest.damaged) = (bytes.into(), true);
+    }
+
+    pub(crate) fn purge(&mut self, name: StreamName, to: u64) {
+        self.stream_mut(name).purge_to(to);
     }
 
     /// Makes room in every stream.

@@ -22,6 +22,7 @@ use fermata_core::record::{Header, Kind};
 use fermata_partition::fold::{Decoded, JournalFold, decode};
 use fermata_partition::message::Message;
 use fermata_partition::owner::Undecidable;
+use fermata_partition::snapshot::FrozenFold;
 use fermata_wire::audit::AuditFrame;
 use uuid::Uuid;
 
@@ -193,7 +194,7 @@ impl Invariants {
         frame: Option<&Bytes>,
         journal: &Stream,
     ) -> Result<(), Broken> {
-        let stored = journal.get(sequence);
+        let stored = journal.ever(sequence);
         let same = stored.is_some_and(|stored| match frame {
             Some(frame) => stored.writer.is_some() && stored.payload == *frame,
             None => stored.writer.is_none(),
@@ -268,6 +269,22 @@ impl Invariants {
         Err(Broken::new("invariant_live_state_is_the_fold", detail))
     }
 
+    /// A snapshot is what the journal folds to at its end: read and folded on, it
+    /// must come to the same. That of the newest message is held against it here;
+    /// what follows, by `invariant_a_snapshot_and_its_tail_are_the_fold`.
+    pub(crate) fn invariant_a_snapshot_is_the_fold(
+        &self,
+        frozen: &FrozenFold,
+    ) -> Result<(), Broken> {
+        let fold = self.reference.fold();
+        if frozen.sequence() != fold.last_sequence() || frozen.state() == fold.freeze().state() {
+            return Ok(());
+        }
+        let (taken, folded) = (frozen.state(), fold.freeze().state());
+        let detail = format!("\n  taken  {taken:?}\n  folded {folded:?}");
+        Err(Broken::new("invariant_a_snapshot_is_the_fold", detail))
+    }
+
     /// How often the effect of `node` was committed.
     pub(crate) fn commits(&self, run: RunId, node: &Arc<str>) -> u32 {
         self.commits.get(&(run, node.clone())).copied().unwrap_or(0)
@@ -292,7 +309,7 @@ fn invariant_positions_are_those_of_the_stream(
     position: StreamPosition,
     commands: &Stream,
 ) -> Result<(), Broken> {
-    let stored = commands.get(position.sequence).map_or(0, |message| message.broker_time_ns);
+    let stored = commands.ever(position.sequence).map_or(0, |message| message.broker_time_ns);
     if stored == position.broker_time_ns && position.sequence <= commands.last() {
         return Ok(());
     }

@@ -49,6 +49,8 @@ pub struct Faults {
     pub plan_not_found: u32,
     /// A panic while a record is decided and encoded.
     pub panic: u32,
+    /// A snapshot that is not what was written, at some time after it was stored.
+    pub snapshot_damaged: u32,
 }
 
 /// A simulation to be run from a seed.
@@ -102,6 +104,7 @@ impl Scenario {
                 redelivery: 250,
                 plan_not_found: 300,
                 panic: 2,
+                snapshot_damaged: 100,
             },
             swarm: true,
             heal_at_ms: 90_000,
@@ -166,7 +169,7 @@ impl Scenario {
 }
 
 impl Faults {
-    fn each_mut(&mut self) -> [&mut u32; 21] {
+    fn each_mut(&mut self) -> [&mut u32; 22] {
         [
             &mut self.request_lost,
             &mut self.ack_lost,
@@ -189,6 +192,7 @@ impl Faults {
             &mut self.redelivery,
             &mut self.plan_not_found,
             &mut self.panic,
+            &mut self.snapshot_damaged,
         ]
     }
 }

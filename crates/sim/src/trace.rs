@@ -33,6 +33,10 @@ pub struct Trace {
     pub folds_compared: u64,
     /// Commands, messages and runs that an owner could not decide.
     pub undecidable: u64,
+    /// Snapshots that reached the store.
+    pub snapshots_stored: u64,
+    /// Attempts to own that began from one.
+    pub begun_from_snapshots: u64,
 }
 
 /// An invariant that does not hold.

@@ -9,12 +9,14 @@ use fermata_audit::{Checkpoint, Signer, Verifier};
 use fermata_core::effect::Outcome;
 use fermata_core::identity::{PartitionId, RunId};
 use fermata_core::partition::{Limits, Report};
-use fermata_partition::auditor::{self, Auditor, AuditorConfig};
+use fermata_partition::auditor::{self, AuditMark, Auditor, AuditorConfig};
 use fermata_partition::message::{AppendOutcome, Message, Now};
 use fermata_partition::owner::{self, Cause, Owner, OwnerConfig, SaltSource, Undecidable};
+use fermata_partition::snapshot::{FrozenFold, Snapshot, SnapshotPolicy};
 use fermata_wire::journal::Salt;
 use uuid::Uuid;
 
+use crate::broker::StoredSnapshot;
 use crate::dice::Dice;
 use crate::runner::Runner;
 use crate::world::EPOCH_MS;
@@ -62,6 +64,23 @@ pub(crate) enum Work {
     },
     PublishOutcome(u64),
     PublishCheckpoint(u64),
+    /// A snapshot reaches the object store.
+    StoreSnapshot(u64, StoredSnapshot),
+    /// Everything that the snapshots stand for is purged.
+    Purge(u64),
+}
+
+impl Work {
+    /// Whether the worker may crash or be paused before it.
+    pub(crate) fn is_crash_point(&self) -> bool {
+        matches!(
+            self,
+            Self::OwnerOutput(..)
+                | Self::AuditorOutput(..)
+                | Self::StoreSnapshot(..)
+                | Self::Purge(_)
+        )
+    }
 }
 
 /// A worker process.
@@ -138,6 +157,11 @@ pub(crate) struct Seat {
     pub(crate) aborted: BTreeSet<RunId>,
     /// How often in a row a plan was not found although it is there.
     pub(crate) plan_not_found: u32,
+    /// A snapshot that waits for its entries to be audited.
+    pub(crate) frozen: Option<Box<FrozenFold>>,
+    /// Snapshots that are known to be good, the newest last: sequence in the
+    /// journal, position in the commands.
+    pub(crate) snapshots: Vec<(u64, u64)>,
 }
 
 /// The consumer of COMMANDS that belongs to an epoch.
@@ -208,6 +232,7 @@ pub(crate) struct SeatConfig<'a> {
     pub(crate) verifier: &'a Verifier,
     pub(crate) checkpoints: &'a [Message],
     pub(crate) panics: Arc<AtomicU32>,
+    pub(crate) snapshots: SnapshotPolicy,
 }
 
 impl Seat {
@@ -217,11 +242,16 @@ impl Seat {
         worker: usize,
         process: &Worker,
         config: SeatConfig<'_>,
+        snapshot: Option<Box<Snapshot>>,
         dice: &mut Dice,
         outputs: &mut Vec<owner::Output>,
     ) -> Self {
         let incarnation = Uuid::from_bytes(dice.bytes16());
-        let checkpoint = newest_checkpoint(&config);
+        let behind = snapshot.as_ref().map(|snapshot| snapshot.audit().clone());
+        let checkpoint = newest_checkpoint(&config, behind.as_ref());
+        let known = snapshot.iter().map(|snapshot| (snapshot.sequence(), snapshot.position()));
+        let known = known.map(|(sequence, position)| (sequence, position.sequence)).collect();
+        let begins_behind = snapshot.as_ref().map_or(0, |snapshot| snapshot.sequence());
         let owner = OwnerConfig {
             partition: config.partition,
             limits: config.limits,
@@ -234,43 +264,63 @@ impl Seat {
             live: process.runner.live(),
             set_aside: process.set_aside.clone(),
             signed_records: checkpoint.as_ref().map_or(0, Checkpoint::size),
+            snapshot,
+            snapshots: config.snapshots,
         };
         let (id, auditor_id) = ids;
         let expected = config.checkpoints.len() as u64;
         Self {
             id,
             owner: Owner::new(owner, outputs),
-            auditor: auditor_of(auditor_id, config, dice),
+            auditor: auditor_of(auditor_id, config, behind, dice),
             auditor_id,
-            committed: 0,
+            committed: begins_behind,
             consumer: None,
             compared: 0,
             checkpoints: CheckpointWriter { expected, ..CheckpointWriter::default() },
             aborted: BTreeSet::new(),
             plan_not_found: 0,
+            frozen: None,
+            snapshots: known,
         }
+    }
+
+    /// The older of the two newest snapshots that are known to be good.
+    pub(crate) fn older_snapshot(&self) -> Option<(u64, u64)> {
+        self.snapshots.iter().rev().nth(1).copied()
     }
 }
 
 /// An auditor that begins from the newest stored checkpoint, with room for a
 /// few entries, for some more, or for all that there can be.
-fn auditor_of(id: u64, config: SeatConfig<'_>, dice: &mut Dice) -> Auditor {
+fn auditor_of(
+    id: u64,
+    config: SeatConfig<'_>,
+    behind: Option<AuditMark>,
+    dice: &mut Dice,
+) -> Auditor {
     let backlog_bytes_max = match dice.below(3) {
         0 => 500,
         1 => 4_000,
         _ => auditor::BACKLOG_BYTES_MAX,
     };
-    let checkpoint = newest_checkpoint(&config);
+    let checkpoint = newest_checkpoint(&config, behind.as_ref());
     Auditor::new(AuditorConfig {
         origin: crate::world::ORIGIN.to_owned(),
         signer: config.signer,
         writer: format!("auditor-{id}"),
         checkpoint,
         backlog_bytes_max,
+        behind,
     })
 }
 
-fn newest_checkpoint(config: &SeatConfig<'_>) -> Option<Checkpoint> {
-    let message = config.checkpoints.last()?;
-    Checkpoint::open(&message.payload, std::slice::from_ref(config.verifier)).ok()
+/// The larger one of what the stream holds and what the snapshot brought.
+fn newest_checkpoint(config: &SeatConfig<'_>, behind: Option<&AuditMark>) -> Option<Checkpoint> {
+    let stored = config.checkpoints.last().map(|message| &*message.payload);
+    let brought = behind.map(|mark| mark.note.as_bytes());
+    let verifiers = std::slice::from_ref(config.verifier);
+    let notes = stored.into_iter().chain(brought);
+    let read = notes.filter_map(|note| Checkpoint::open(note, verifiers).ok());
+    read.max_by_key(Checkpoint::size)
 }

@@ -4,6 +4,7 @@ mod auditing;
 mod effects;
 mod owning;
 mod publishing;
+mod snapshots;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use fermata_core::identity::PartitionId;
 use fermata_core::plan::Executable;
 use fermata_partition::fold::JournalFold;
 use fermata_partition::message::AppendOutcome;
+use fermata_partition::snapshot::SnapshotPolicy;
 
 use crate::broker::{Broker, Publish, StreamName};
 use crate::dice::Dice;
@@ -91,6 +93,9 @@ pub(crate) struct World {
     crashes: u64,
     crash_points: BTreeSet<u64>,
     limits: fermata_core::partition::Limits,
+    snapshots: SnapshotPolicy,
+    snapshots_stored: u64,
+    begun_from_snapshots: u64,
     agenda: BTreeMap<(u64, u64), Happening>,
     arrivals_pending: u64,
     last_id: u64,
@@ -132,6 +137,9 @@ impl World {
             crashes: 0,
             crash_points: scenario.crashes.iter().copied().collect(),
             limits,
+            snapshots: snapshots::drawn_policy(scenario.swarm, &mut dice),
+            snapshots_stored: 0,
+            begun_from_snapshots: 0,
             agenda: BTreeMap::new(),
             arrivals_pending: 0,
             last_id: 0,
@@ -216,6 +224,8 @@ impl World {
             attempts: self.invariants.attempts_started(),
             folds_compared: self.invariants.folds_compared,
             undecidable: self.invariants.undecidable(),
+            snapshots_stored: self.snapshots_stored,
+            begun_from_snapshots: self.begun_from_snapshots,
         }
     }
 
@@ -261,7 +271,7 @@ impl World {
                 return Ok(());
             }
             let Some(work) = known.queue.pop_front() else { break };
-            if matches!(work, Work::OwnerOutput(..) | Work::AuditorOutput(..)) {
+            if work.is_crash_point() {
                 self.outputs += 1;
                 if self.crash_points.contains(&self.outputs) || self.throws(self.faults.crash) {
                     self.crash(worker);
@@ -386,6 +396,7 @@ impl World {
             verifier: &self.verifier,
             checkpoints: self.broker.stream(StreamName::Checkpoints).messages(),
             panics: self.panics.clone(),
+            snapshots: self.snapshots,
         })
     }
 }

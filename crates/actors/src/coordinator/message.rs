@@ -7,11 +7,13 @@ use fermata_core::partition::Report;
 use fermata_core::plan::Executable;
 use fermata_jetstream::StoredMessage;
 use fermata_partition::append::ReadAnswer;
+use fermata_partition::auditor::AuditMark;
 use fermata_partition::message::AppendOutcome;
+use fermata_partition::snapshot::Snapshot;
 use ractor::RpcReplyPort;
 use tokio::sync::oneshot;
 
-use super::{PartitionStatus, PendingCase};
+use super::{KnownSnapshot, PartitionStatus, PendingCase};
 use crate::uncommitted_reports::UncommittedReports;
 
 /// What a coordinator is told.
@@ -41,6 +43,9 @@ pub enum CoordinatorMessage {
     /// Another auditor goes on with the log: so does another owner. The number
     /// is that of the attempt to own that the auditor worked for.
     AuditLost(u64),
+    /// The entries before a snapshot's end are stored and signed. The number is
+    /// that of the attempt to own that the auditor worked for.
+    Marked(u64, Box<AuditMark>),
     /// Time has passed, or something is due.
     Tick,
     /// Give the partition back: answers when nothing is in flight any more.
@@ -52,9 +57,9 @@ pub enum CoordinatorMessage {
 /// What a coordinator asked for.
 #[derive(Debug)]
 pub enum Answer {
-    /// The auditor has begun anew: how many records are signed, or why nothing
-    /// can be trusted.
-    AuditBegun(Result<u64, String>),
+    /// The auditor has begun anew: how many records are signed and what the owner
+    /// begins from, or why nothing can be trusted.
+    AuditBegun(Result<(u64, Option<Box<Snapshot>>), String>),
     /// The journal was read to its end.
     JournalEnd(u64),
     /// What became of the append.
@@ -69,4 +74,11 @@ pub enum Answer {
     BrokerTime(Option<i64>),
     /// The commands cannot be trusted: the partition stops.
     CommandsHalted(String),
+    /// A snapshot is stored, or came to nothing.
+    SnapshotEnded(Option<KnownSnapshot>),
+    /// The journal lacks what is to be replayed: it is lost, or was purged by an
+    /// owner that came later.
+    JournalMissing(String),
+    /// The same of the commands.
+    CommandsMissing(String),
 }

@@ -121,6 +121,7 @@ impl Coordinator {
                 let permit = state.audit_permits.clone().acquire_owned().await?;
                 state.auditor.cast(AuditorMessage::Journal { sequence, frame, permit })?;
             }
+            Output::Snapshot(frozen) => Self::take_snapshot(frozen, state)?,
             Output::StandDown(reason) => {
                 self.end_standstill(state);
                 self.stand_down(myself, reason, state)?;
@@ -157,6 +158,23 @@ impl Coordinator {
         };
         self.halt(text, state);
         Ok(())
+    }
+
+    /// Halts, unless what a read lacks may have been purged by an owner that came
+    /// after this one: then everything is begun anew, a few times.
+    pub(super) fn doubt_read(
+        &self,
+        myself: &ActorRef<CoordinatorMessage>,
+        doubts: u32,
+        reason: String,
+        state: &mut CoordinatorState,
+    ) -> Result<(), ActorProcessingErr> {
+        if doubts > DOUBTS_MAX {
+            self.halt(reason, state);
+            return Ok(());
+        }
+        tracing::warn!(partition = %self.partition, reason, doubts, "what is to be read is not there; everything is begun anew");
+        self.stand_down(myself, StandDown::Truncated { last_sequence: 0 }, state)
     }
 
     fn append(

@@ -7,11 +7,13 @@ use std::time::Duration;
 use fermata_core::effect::EffectKey;
 use fermata_core::partition::{Limits, Report};
 use fermata_partition::owner::{Input, Owner, OwnerConfig, SaltSource, StandDown};
+use fermata_partition::snapshot::Snapshot;
 use ractor::{ActorProcessingErr, ActorRef};
 use rand::RngExt as _;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
+use super::snapshots::newest_snapshot;
 use super::{AUDIT_LAG_FRAMES_MAX, Answer, Coordinator, CoordinatorMessage, CoordinatorState};
 use crate::auditor::AuditorMessage;
 use crate::node_runner::NodeRunnerMessage;
@@ -36,8 +38,8 @@ impl SaltSource for RandomSalts {
 }
 
 impl Coordinator {
-    /// Begins another attempt to own the partition: first its auditor begins
-    /// anew, which takes as long as the broker does.
+    /// Begins another attempt to own the partition: first the newest snapshot is
+    /// read and its auditor begins anew, which takes as long as the broker does.
     pub(super) fn take(
         &self,
         myself: &ActorRef<CoordinatorMessage>,
@@ -55,13 +57,23 @@ impl Coordinator {
         state.audit_permits = Arc::new(Semaphore::new(AUDIT_LAG_FRAMES_MAX));
         let incarnation = Uuid::from_bytes(rand::rng().random());
         state.beginning = Some(incarnation);
-        let (signed, answer) = ractor::concurrency::oneshot();
         let (generation, writer) = (state.generation, incarnation.simple().to_string());
-        let signed = signed.into();
-        state.auditor.cast(AuditorMessage::Begin { generation, writer, signed })?;
+        let (ports, partition, stream) =
+            (self.ports.clone(), self.partition, self.journal_stream.clone());
+        let (auditor, unusable) = (state.auditor.clone(), state.snapshots.unusable());
         self.ask(myself, state, async move {
-            let gone = || Err("the auditor has ended".to_owned());
-            Answer::AuditBegun(answer.await.unwrap_or_else(|_| gone()))
+            let begin = async {
+                let snapshot = newest_snapshot(&ports, partition, &stream, &unusable).await?;
+                let behind = snapshot.as_ref().map(|snapshot| snapshot.audit().clone());
+                let (signed, answer) = ractor::concurrency::oneshot();
+                let signed = signed.into();
+                let message = AuditorMessage::Begin { generation, writer, behind, signed };
+                let gone = |_| "the auditor has ended".to_owned();
+                auditor.cast(message).map_err(|_| "the auditor has ended".to_owned())?;
+                let signed = answer.await.map_err(gone)??;
+                Ok((signed, snapshot))
+            };
+            Answer::AuditBegun(begin.await)
         });
         Ok(())
     }
@@ -76,12 +88,12 @@ impl Coordinator {
     pub(super) async fn begin(
         &self,
         myself: &ActorRef<CoordinatorMessage>,
-        signed: Result<u64, String>,
+        begun: Result<(u64, Option<Box<Snapshot>>), String>,
         state: &mut CoordinatorState,
     ) -> Result<(), ActorProcessingErr> {
         let Some(incarnation) = state.beginning.take() else { return Ok(()) };
-        let signed_records = match signed {
-            Ok(signed_records) => signed_records,
+        let (signed_records, snapshot) = match begun {
+            Ok(begun) => begun,
             Err(reason) => {
                 self.halt(reason, state);
                 return Ok(());
@@ -92,6 +104,7 @@ impl Coordinator {
             drop(myself.send_after(LEASE_AGAIN_AFTER, || CoordinatorMessage::Take));
             return Ok(());
         }
+        state.snapshots.begin(snapshot.as_deref());
         let config = OwnerConfig {
             partition: self.partition,
             limits: Limits::default(),
@@ -101,6 +114,8 @@ impl Coordinator {
             live: self.attach(myself, state).await?,
             set_aside: state.set_aside.clone(),
             signed_records,
+            snapshot,
+            snapshots: self.ports.facts.snapshots,
         };
         let mut outputs = Vec::new();
         let mut owner = Owner::new(config, &mut outputs);
@@ -151,6 +166,7 @@ impl Coordinator {
                 self.runner.cast(NodeRunnerMessage::Withdraw(self.partition, myself.get_id()))?;
             }
             StandDown::Truncated { .. } => {}
+            StandDown::SnapshotUnusable { sequence, .. } => state.snapshots.set_aside(sequence),
         }
         state.end_owner();
         let pause = AGAIN_AFTER_FIRST.saturating_mul(1 << state.attempts_to_own.min(10));

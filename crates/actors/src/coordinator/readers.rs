@@ -81,7 +81,7 @@ pub(super) async fn replay(
         let mut replay = match reader.ports.reader.replay(stream, from, Holes::Refused).await {
             Ok(replay) => replay,
             Err(error) => {
-                if give_up(&coordinator, generation, stream, &error) {
+                if give_up(&coordinator, generation, stream, &error, Answer::JournalMissing) {
                     return;
                 }
                 tokio::time::sleep(AGAIN_AFTER).await;
@@ -104,7 +104,7 @@ pub(super) async fn replay(
                     }
                 }
                 Err(error) => {
-                    if give_up(&coordinator, generation, stream, &error) {
+                    if give_up(&coordinator, generation, stream, &error, Answer::JournalMissing) {
                         return;
                     }
                     tokio::time::sleep(AGAIN_AFTER).await;
@@ -143,7 +143,7 @@ pub(super) async fn consume(
         let mut consumer = match EpochConsumer::open(&reader.ports.broker, options).await {
             Ok(consumer) => consumer,
             Err(error) => {
-                if give_up(&coordinator, generation, &stream, &error) {
+                if give_up(&coordinator, generation, &stream, &error, Answer::CommandsMissing) {
                     return;
                 }
                 tokio::time::sleep(AGAIN_AFTER).await;
@@ -161,7 +161,7 @@ pub(super) async fn consume(
                     }
                 }
                 Err(error) => {
-                    if give_up(&coordinator, generation, &stream, &error) {
+                    if give_up(&coordinator, generation, &stream, &error, Answer::CommandsMissing) {
                         return;
                     }
                     tokio::time::sleep(AGAIN_AFTER).await;
@@ -205,18 +205,20 @@ async fn position_holds(
     }
 }
 
-/// Whether an error of following a stream is final: then the partition halts.
+/// Whether an error of following a stream does not pass: then the coordinator is
+/// told what is missing.
 fn give_up(
     coordinator: &ActorRef<CoordinatorMessage>,
     generation: u64,
     stream: &str,
     error: &fermata_jetstream::epoch_consumer::EpochConsumerError,
+    missing: impl FnOnce(String) -> Answer,
 ) -> bool {
     use fermata_jetstream::epoch_consumer::EpochConsumerError as Error;
     match error {
         Error::Gap { .. } | Error::EndsBefore { .. } => {
-            let halt = Answer::CommandsHalted(describe(error));
-            let _ = coordinator.cast(CoordinatorMessage::Answer(generation, halt));
+            let missing = missing(describe(error));
+            let _ = coordinator.cast(CoordinatorMessage::Answer(generation, missing));
             true
         }
         Error::Read { .. } => {

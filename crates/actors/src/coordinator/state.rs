@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::cases::Cases;
 use super::projection::Projection;
+use super::snapshots::Snapshots;
 use super::standstill::Standstill;
 use crate::auditor::AuditorMessage;
 use crate::lease_term::LeaseTerm;
@@ -44,6 +45,11 @@ pub struct CoordinatorState {
     pub(super) attempts_to_own: u32,
     /// Reads in a row that found less than was signed, read or started.
     pub(super) doubts: u32,
+    /// Times in a row that the commands lacked what is to be consumed.
+    pub(super) commands_missed: u32,
+    pub(super) snapshots: Snapshots,
+    /// Purges what snapshots stand for.
+    pub(super) janitor: Option<Task>,
     pub(super) auditor: ActorRef<AuditorMessage>,
     pub(super) audit_permits: Arc<Semaphore>,
     pub(super) carried: UncommittedReports,
@@ -104,6 +110,9 @@ impl CoordinatorState {
             generation: 0,
             attempts_to_own: 0,
             doubts: 0,
+            commands_missed: 0,
+            snapshots: Snapshots::default(),
+            janitor: None,
             auditor,
             audit_permits: Arc::new(Semaphore::new(super::AUDIT_LAG_FRAMES_MAX)),
             carried: UncommittedReports::new(partition, runner.clone(), Vec::new()),
@@ -135,6 +144,7 @@ impl CoordinatorState {
         self.generation += 1;
         self.journal_reader = None;
         self.commands_reader = None;
+        self.janitor = None;
         self.journal_waiting.clear();
         self.commands_waiting.clear();
         self.wakes_at = None;

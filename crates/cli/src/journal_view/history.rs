@@ -171,13 +171,10 @@ impl RunHistory {
         node.status = status;
         node.last_ms = header.time.0;
         node.attempts = node.attempts.max(header.attempt.unwrap_or(0));
-        node.due_ms = None;
         if let Body::NodeSucceeded(succeeded) = &record.body {
             node.output = Some(succeeded.output.parse());
         }
-        if let Body::NodeRetrying(retrying) = &record.body {
-            node.due_ms = Some(retrying.due.0);
-        }
+        node.due_ms = due(&record.body);
         node.failure = failure(header, &record.body).or(node.failure.take());
     }
 
@@ -204,6 +201,20 @@ impl RunHistory {
         #[expect(clippy::indexing_slicing, reason = "the index was found or pushed just above")]
         &mut self.nodes[at]
     }
+}
+
+/// When what the node waits for is due.
+fn due(body: &Body) -> Option<u64> {
+    let due = if let Body::NodeRetrying(retrying) = body {
+        retrying.due
+    } else if let Body::NodeDelayed(delayed) = body {
+        delayed.due
+    } else if let Body::NodeAccepted(accepted) = body {
+        accepted.due
+    } else {
+        return None;
+    };
+    Some(due.0)
 }
 
 fn failure(header: &Header, body: &Body) -> Option<Failure> {

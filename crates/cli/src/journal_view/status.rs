@@ -27,6 +27,15 @@ pub enum NodeStatus {
 }
 
 impl NodeStatus {
+    /// Whether the node has begun and not ended.
+    #[must_use]
+    pub fn is_under_way(self) -> bool {
+        match self {
+            Self::Running | Self::Backoff | Self::Delayed | Self::Accepted => true,
+            Self::Succeeded | Self::Skipped | Self::Failed | Self::Unknown => false,
+        }
+    }
+
     /// The status as shown.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -18,7 +19,8 @@ pub const TIER_PERSON: u8 = 3;
 const MINUTE_MS: u64 = 60_000;
 
 /// A case that was opened and may still be told of, or added to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Case {
     /// Whose case it is.
     pub tenant: Tenant,
@@ -27,6 +29,7 @@ pub struct Case {
     /// Stable reason code.
     pub reason: Arc<str>,
     /// The run concerned, if one is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<RunId>,
     /// For people.
     pub detail: Json,
@@ -161,14 +164,14 @@ impl Partition {
     /// only: the owner begins frames that it does not write, and a replay, which
     /// does not know of them, must forget the same cases.
     pub(super) fn expire_cases(&mut self) {
-        while let Some((expires, case)) = self.case_expiry.front().copied() {
+        while let Some((expires, case)) = self.case_expiry.first().copied() {
             if expires > self.time {
                 return;
             }
-            self.case_expiry.pop_front();
+            self.case_expiry.pop_first();
             match self.cases.get(&case) {
                 Some(known) if !known.notified => {
-                    self.case_expiry.push_back((next_minute(self.time), case));
+                    self.case_expiry.insert((next_minute(self.time), case));
                 }
                 Some(_) | None => {
                     self.cases.remove(&case);
@@ -193,7 +196,7 @@ impl Partition {
             notified: false,
         };
         self.cases.insert(opened.case, known);
-        self.case_expiry.push_back((next_minute(self.time), opened.case));
+        self.case_expiry.insert((next_minute(self.time), opened.case));
     }
 }
 

@@ -4,6 +4,10 @@ use std::collections::BTreeMap;
 
 use crate::identity::SourcePosition;
 
+/// Words of one message's positions at the most: more than a batch can have, so
+/// that no copy makes us take any amount of memory.
+const WORDS_MAX: usize = 1 << 16;
+
 /// The decided positions above a floor. The commands of everything at or below
 /// the floor were stored before those of who tells it, so it alone answers for
 /// them.
@@ -49,6 +53,31 @@ impl SeenPositions {
     pub fn forget_to(&mut self, floor: u64) {
         self.floor = self.floor.max(floor);
         self.above = self.above.split_off(&self.floor.saturating_add(1));
+    }
+
+    /// A copy: for each word of 64 places that has a decided one its sequence,
+    /// its number, and its bits, the least place first.
+    pub(super) fn freeze(&self) -> Vec<(u64, u32, u64)> {
+        let words = self.above.iter().flat_map(|(sequence, words)| {
+            (0..).zip(words).map(move |(number, bits)| (*sequence, number, *bits))
+        });
+        words.filter(|(_, _, bits)| *bits != 0).collect()
+    }
+
+    /// What a copy says above `floor`.
+    pub(super) fn restore(floor: u64, words: &[(u64, u32, u64)]) -> Self {
+        let mut above: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+        for (sequence, number, bits) in words {
+            let words = above.entry(*sequence).or_default();
+            let number = *number as usize;
+            if words.len() <= number && number < WORDS_MAX {
+                words.resize(number + 1, 0);
+            }
+            if let Some(word) = words.get_mut(number) {
+                *word = *bits;
+            }
+        }
+        Self { floor, above }
     }
 
     /// Messages with decided positions above the floor.

@@ -30,8 +30,12 @@ pub const CONFIG_SUBJECT: &str = "fermata.config";
 pub const LEASES_BUCKET: &str = "fermata-leases";
 /// Bucket of definitions, a projection of the control partition's journal.
 pub const DEFINITIONS_BUCKET: &str = "fermata-definitions";
-/// Object store of compiled plans and snapshots, by digest.
+/// Object store of compiled plans, by digest.
 pub const PLANS_BUCKET: &str = "fermata-plans";
+/// Object store of snapshots, by partition and journal sequence.
+pub const SNAPSHOTS_BUCKET: &str = "fermata-snapshots";
+/// Object store of archived journals, by partition and first journal sequence.
+pub const ARCHIVE_BUCKET: &str = "fermata-archive";
 
 /// Stream of the commands of a partition.
 pub fn commands_stream(partition: impl Display) -> String {

@@ -5,11 +5,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ADMITTED_STREAM, ADMITTED_SUBJECT, CHECKPOINTS_STREAM, CHECKPOINTS_SUBJECTS, CONFIG_STREAM,
-    CONFIG_SUBJECT, DEAD_STREAM, DEAD_SUBJECTS, DEFINITIONS_BUCKET, EVENTS_STREAM, EVENTS_SUBJECTS,
-    LEASE_TTL, LEASES_BUCKET, MATCHED_STREAM, MATCHED_SUBJECT, PLANS_BUCKET, Topology,
-    audit_stream, audit_subject, commands_stream, commands_subject, journal_stream,
-    journal_subject,
+    ADMITTED_STREAM, ADMITTED_SUBJECT, ARCHIVE_BUCKET, CHECKPOINTS_STREAM, CHECKPOINTS_SUBJECTS,
+    CONFIG_STREAM, CONFIG_SUBJECT, DEAD_STREAM, DEAD_SUBJECTS, DEFINITIONS_BUCKET, EVENTS_STREAM,
+    EVENTS_SUBJECTS, LEASE_TTL, LEASES_BUCKET, MATCHED_STREAM, MATCHED_SUBJECT, PLANS_BUCKET,
+    SNAPSHOTS_BUCKET, Topology, audit_stream, audit_subject, commands_stream, commands_subject,
+    journal_stream, journal_subject,
 };
 use crate::pull::nanoseconds;
 
@@ -27,7 +27,7 @@ const EXPIRY_MARKER_TTL: Duration = Duration::from_secs(1);
 /// How many versions of a definition the bucket keeps; all of them are in the control partition's journal.
 const DEFINITION_HISTORY: i64 = 8;
 
-/// How large each stream may grow, in bytes. The broker reserves the sum, about 23 GiB with 8 partitions.
+/// How large each stream may grow, in bytes. The broker reserves the sum, about 32 GiB with 8 partitions.
 ///
 /// A full stream refuses new messages, DEAD alone drops its oldest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,8 +48,12 @@ pub struct Limits {
     pub dead_bytes: i64,
     /// The bucket of definitions.
     pub definitions_bytes: i64,
-    /// The object store of plans and snapshots.
+    /// The object store of plans.
     pub plans_bytes: i64,
+    /// The object store of snapshots: up to three of each partition for a moment.
+    pub snapshots_bytes: i64,
+    /// The object store of archived journals. When it is full journals are not purged, and fill.
+    pub archive_bytes: i64,
 }
 
 impl Default for Limits {
@@ -64,6 +68,8 @@ impl Default for Limits {
             dead_bytes: 512 * MIB,
             definitions_bytes: 128 * MIB,
             plans_bytes: 1024 * MIB,
+            snapshots_bytes: 1024 * MIB,
+            archive_bytes: 8 * 1024 * MIB,
         }
     }
 }
@@ -85,6 +91,8 @@ impl Limits {
             dead_bytes: scaled(self.dead_bytes),
             definitions_bytes: scaled(self.definitions_bytes),
             plans_bytes: scaled(self.plans_bytes),
+            snapshots_bytes: scaled(self.snapshots_bytes),
+            archive_bytes: scaled(self.archive_bytes),
         }
     }
 }
@@ -242,8 +250,28 @@ pub(super) fn streams(topology: &Topology) -> Vec<StreamSpec> {
                 "compiled plans and snapshots, by digest",
             )
         },
+        // The leader alone answers: a takeover must not begin from what a replica still has.
+        objects(
+            SNAPSHOTS_BUCKET,
+            base("", "", limits.snapshots_bytes, "snapshots of partitions, two of each"),
+        ),
+        objects(
+            ARCHIVE_BUCKET,
+            base("", "", limits.archive_bytes, "journals that were purged, in segments"),
+        ),
     ]);
     specs
+}
+
+/// An object store below a bucket.
+fn objects(bucket: &str, base: StreamSpec) -> StreamSpec {
+    StreamSpec {
+        name: format!("OBJ_{bucket}"),
+        subjects: vec![format!("$O.{bucket}.C.>"), format!("$O.{bucket}.M.>")],
+        allow_rollup_hdrs: true,
+        deny_delete: false,
+        ..base
+    }
 }
 
 /// A bucket whose keys expire and tell it: the marker lets a watcher see that a worker is gone.

@@ -41,6 +41,11 @@ impl Backlog {
         Self { frames, bytes: 0, bytes_max, next_index: 0, unread: None, reading: false }
     }
 
+    /// The first record to be derived has this index: those before are stored.
+    pub(super) fn begin_at(&mut self, index: u64) {
+        self.next_index = index;
+    }
+
     /// Derives the next message of the journal, or leaves it to be read again
     /// when there is no room. `None` is a message that holds no record.
     pub(super) fn take(&mut self, sequence: u64, frame: Option<&Bytes>) -> Result<(), AuditHalt> {

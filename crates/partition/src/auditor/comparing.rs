@@ -30,6 +30,9 @@ impl Auditor {
             let (signed, found) = (self.signed_size, self.tree.size());
             return self.halt(AuditHalt::JournalBehindCheckpoint { signed, found }, outputs);
         }
+        if let Err(halt) = self.check_beginning() {
+            return self.halt(halt, outputs);
+        }
         self.phase = Phase::Comparing;
         self.stored_end = None;
         let from = StoredFrom::Entry(self.tree.size().saturating_sub(1));

@@ -30,6 +30,7 @@ impl Auditor {
         self.signed_size = size;
         self.signed_at_ms = now.monotonic_ms.max(1);
         self.stored_since_ms = None;
+        self.signed_mark(&note, outputs);
         outputs.push(Output::Checkpoint { note, size, journal_sequence });
     }
 }

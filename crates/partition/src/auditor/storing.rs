@@ -91,11 +91,13 @@ impl Auditor {
         while count > 0 {
             let Some(front) = self.backlog.front() else { break };
             let places = front.taken..(front.taken + count).min(front.entries.len());
-            for entry in places.clone().filter_map(|place| front.entries.get(place)) {
-                self.tree.push(Hash(*entry.leaf));
+            let journal_sequence = front.journal_sequence;
+            feed.add(journal_sequence, &front.entries, places.clone());
+            let leaves = places.clone().filter_map(|place| front.entries.get(place));
+            let leaves = leaves.map(|entry| Hash(*entry.leaf)).collect::<Vec<_>>();
+            for leaf in leaves {
+                self.push_leaf(leaf, journal_sequence);
             }
-            feed.add(front.journal_sequence, &front.entries, places.clone());
-            self.tree_journal_sequence = front.journal_sequence;
             count -= places.len();
             self.backlog.store(places.len());
         }

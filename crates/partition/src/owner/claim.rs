@@ -15,6 +15,9 @@ impl Owner {
         if self.phase != Phase::Replaying || self.plans.is_awaited() {
             return;
         }
+        if !self.restore(outputs) {
+            return;
+        }
         while let Some(message) = self.journal_waiting.pop_front() {
             if message.sequence <= self.fold.last_sequence() {
                 continue;
@@ -38,6 +41,7 @@ impl Owner {
                 Err(cause) => return self.fail_replay(cause, outputs),
             }
             let is_frame = matches!(decoded, Decoded::Frame(..));
+            self.count_journal(message.payload.len());
             self.clock.see(message.broker_time_ns, now);
             let (sequence, frame) = (message.sequence, is_frame.then_some(message.payload));
             outputs.push(Output::Committed { sequence, frame });
@@ -104,6 +108,7 @@ impl Owner {
             return self.halt(HaltReason::Failed { during: "the takeover", cause }, outputs);
         }
         self.phase = Phase::Owning;
+        self.begin_snapshots(now);
         let position = self.fold.partition().position();
         self.commands_last = position.sequence;
         outputs.push(Output::Consume { position, epoch });

@@ -8,6 +8,7 @@ use super::unit::Mark;
 use super::{ClosedFrame, HaltReason, LEASE_MARGIN_MS, OpenFrame, Output, Owner, Phase, StandDown};
 use crate::append::Step;
 use crate::message::Now;
+use crate::snapshot::FrameMark;
 
 impl Owner {
     /// Opens a frame at the time that it will carry, unless one is open.
@@ -35,11 +36,20 @@ impl Owner {
         let says_something = !self.builder.is_empty() || self.open.is_some_and(|open| open.moved);
         // A takeover orders some effects again that are recorded already.
         let awaited = !self.gated.is_empty() || !self.decision.effects.is_empty();
-        if !says_something && !awaited {
+        let due = self.is_snapshot_due(now);
+        if !says_something && !awaited && !due {
             return self.open.take().is_some();
         }
         self.begin_frame(now);
-        self.close_frame(self.fold.partition().epoch(), outputs);
+        let epoch = self.fold.partition().epoch();
+        let Some(mut frame) = self.close(epoch, outputs) else { return true };
+        if due {
+            let incarnation = self.config.incarnation;
+            let (number, time) = (self.frames_written - 1, self.fold.partition().time());
+            let mark = FrameMark { epoch, incarnation, number, time };
+            frame.frozen = Some(Box::new(self.freeze(mark, now)));
+        }
+        self.send(frame, outputs);
         true
     }
 
@@ -95,7 +105,7 @@ impl Owner {
         self.fold.appended(self.fold.last_sequence(), next_index);
         let effects = std::mem::take(&mut self.decision.effects);
         let reports = std::mem::take(&mut self.open_reports);
-        Some(ClosedFrame { writer, bytes, effects, reports })
+        Some(ClosedFrame { writer, bytes, effects, reports, frozen: None })
     }
 
     fn send(&mut self, frame: ClosedFrame, outputs: &mut Vec<Output>) {
@@ -134,9 +144,14 @@ impl Owner {
     fn committed(&mut self, sequence: u64, now: Now, outputs: &mut Vec<Output>) {
         let Some(frame) = self.in_flight.take() else { return };
         self.fold.appended(sequence, self.fold.next_index());
+        self.count_journal(frame.bytes.len());
         outputs.push(Output::Committed { sequence, frame: Some(frame.bytes) });
         if self.phase == Phase::Claiming {
             return self.own(now, outputs);
+        }
+        if let Some(mut frozen) = frame.frozen {
+            frozen.sequence = sequence;
+            outputs.push(Output::Snapshot(frozen));
         }
         // These waited for one more acknowledged append, and here it is.
         outputs.extend(self.in_flight_gated.drain(..).map(Output::Effect));

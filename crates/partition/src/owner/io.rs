@@ -13,6 +13,7 @@ use fermata_wire::WireError;
 use crate::append::{ReadAnswer, Send};
 use crate::fold::FoldError;
 use crate::message::{AppendOutcome, Message};
+use crate::snapshot::FrozenFold;
 
 /// What an owner is told.
 #[derive(Debug)]
@@ -47,6 +48,10 @@ pub enum Input {
     LeaseUntil(u64),
     /// Time has passed.
     Tick,
+    /// Take a snapshot with the next frame, whether one is due or not.
+    Snapshot,
+    /// The snapshot of [`Output::Snapshot`] is stored, or came to nothing.
+    SnapshotEnded,
 }
 
 /// What an owner wants done, in order. Nothing follows [`Self::StandDown`] or
@@ -101,6 +106,9 @@ pub enum Output {
         /// The message's bytes; `None` for a foreign message.
         frame: Option<Bytes>,
     },
+    /// Write this snapshot when its entries are audited, store it, and answer
+    /// with [`Input::SnapshotEnded`], also when it came to nothing.
+    Snapshot(Box<FrozenFold>),
     /// Another owner has taken over, or this one cannot go on: drop it, and
     /// take over again if the lease still says so.
     StandDown(StandDown),
@@ -128,6 +136,13 @@ pub enum StandDown {
     Truncated {
         /// Where it ends.
         last_sequence: u64,
+    },
+    /// The snapshot is no state: begin from another one.
+    SnapshotUnusable {
+        /// Sequence of the last journal message in it.
+        sequence: u64,
+        /// Why.
+        detail: String,
     },
 }
 

@@ -345,7 +345,8 @@ fn signer() -> Signer {
 
 fn auditor(number: u64, checkpoint: Option<Checkpoint>, backlog_bytes_max: usize) -> Auditor {
     let (origin, writer) = ("test/0".to_owned(), format!("auditor-{number}"));
-    Auditor::new(AuditorConfig { origin, signer: signer(), writer, checkpoint, backlog_bytes_max })
+    let (signer, behind) = (signer(), None);
+    Auditor::new(AuditorConfig { origin, signer, writer, checkpoint, backlog_bytes_max, behind })
 }
 
 fn frame_of(payload: &[u8]) -> AuditFrame<'_> {

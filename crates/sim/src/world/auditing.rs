@@ -90,6 +90,7 @@ impl World {
                 }
                 self.next_checkpoint(worker, seat);
             }
+            Output::Marked(mark) => return self.marked(worker, auditor, &mark),
             Output::Halt(reason) => {
                 return Err(Broken::new("invariant_nothing_halts", reason.to_string()));
             }
@@ -119,6 +120,10 @@ impl World {
     /// Reads journal messages again, of which a read may see only the first, or none yet.
     pub(super) fn read_journal_again(&mut self, worker: usize, auditor: u64, from: u64, to: u64) {
         let journal = self.broker.stream(StreamName::Journal);
+        if from <= journal.purged_to() {
+            self.say(worker, "finds the journal purged");
+            return self.give_up(worker);
+        }
         let seen = journal.seen_by_read(&self.faults, &mut self.dice).min(to);
         let failed = self.throws(self.faults.read_failed);
         if seen < from || failed {

@@ -53,6 +53,8 @@ impl World {
             }
             Work::PublishCheckpoint(seat) => self.publish_checkpoint(worker, seat),
             Work::ReplayAgain { seat, from } => self.replay(worker, seat, from),
+            Work::StoreSnapshot(seat, stored) => return self.store_snapshot(worker, seat, stored),
+            Work::Purge(seat) => self.purge(worker, seat),
         }
         Ok(())
     }
@@ -152,6 +154,7 @@ impl World {
                 Invariants::invariant_committed_is_stored(sequence, frame.as_ref(), journal)?;
                 self.committed(worker, seat, sequence, frame);
             }
+            Output::Snapshot(frozen) => return self.frozen(worker, seat, frozen),
             Output::StandDown(reason) => return self.stand_down(worker, reason),
             // A read that was too old, not records that are gone: the shell
             // must read again before it believes this.
@@ -192,6 +195,11 @@ impl World {
             return self.reach_worker(worker, 500, Work::ReplayAgain { seat, from });
         }
         let journal = self.broker.stream(StreamName::Journal);
+        if from <= journal.purged_to() {
+            // Another owner has taken snapshots since this one began.
+            self.say(worker, "finds the journal purged");
+            return self.give_up(worker);
+        }
         // One reader never reads less than it has read before.
         let last_sequence = journal.seen_by_read(&self.faults, &mut self.dice).max(from - 1);
         let twice = self.dice.chance(self.faults.delivery_duplicated);
@@ -244,6 +252,11 @@ impl World {
         };
         let mut delivered = Vec::new();
         let commands = self.broker.stream(StreamName::Commands);
+        if seat.consumer.as_ref().is_some_and(|consumer| consumer.next <= commands.purged_to()) {
+            self.say(worker, "finds commands purged");
+            self.give_up(worker);
+            return true;
+        }
         if let Some(consumer) = seat.consumer.as_mut().filter(|_| seat.owner.wants_commands()) {
             for message in commands.from(consumer.next).iter().take(4) {
                 consumer.next = message.sequence + 1;
@@ -317,11 +330,13 @@ impl World {
         if self.workers.get(worker).is_none_or(|known| known.seat.is_some()) {
             return Ok(());
         }
+        let snapshot = self.newest_snapshot()?;
         let ids = (self.id(), self.id());
         let mut dice = crate::dice::Dice::new(self.dice.next());
         let mut outputs = Vec::new();
         let Some(process) = self.workers.get(worker) else { return Ok(()) };
-        let seat = Seat::new(ids, worker, process, self.seat_config()?, &mut dice, &mut outputs);
+        let seat =
+            Seat::new(ids, worker, process, self.seat_config()?, snapshot, &mut dice, &mut outputs);
         self.say(worker, "takes over");
         let now_ms = self.now_ms;
         let Some(known) = self.workers.get_mut(worker) else { return Ok(()) };
@@ -343,6 +358,9 @@ impl World {
         self.say(worker, format_args!("stands down: {reason:?}"));
         match reason {
             StandDown::Fenced { .. } | StandDown::Truncated { .. } => {}
+            StandDown::SnapshotUnusable { detail, .. } => {
+                return Err(Broken::new("invariant_a_snapshot_is_written", detail));
+            }
             StandDown::Undecidable { what, cause } => {
                 let known = self.workers.get_mut(worker);
                 let seat = known.as_ref().and_then(|known| known.seat.as_ref());
@@ -397,5 +415,6 @@ fn short(answer: &fermata_partition::append::ReadAnswer) -> String {
         Answer::Found(message) => format!("found {:?}", message.writer),
         Answer::Absent { last_sequence } => format!("absent, ends at {last_sequence}"),
         Answer::Failed => "failed".to_owned(),
+        Answer::Purged => "purged".to_owned(),
     }
 }

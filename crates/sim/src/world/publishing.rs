@@ -103,7 +103,7 @@ impl World {
 
     fn stored(&mut self, stream: StreamName, sequence: u64) -> Result<(), Broken> {
         let commands = self.broker.stream(StreamName::Commands);
-        let Some(message) = self.broker.stream(stream).get(sequence) else { return Ok(()) };
+        let Some(message) = self.broker.stream(stream).ever(sequence) else { return Ok(()) };
         if stream == StreamName::Commands {
             self.invariants.expected.command_stored(sequence, &message.payload);
         }

@@ -43,7 +43,8 @@ fn audited(
     let origin = "test/0".to_owned();
     let backlog_bytes_max = BACKLOG_BYTES_MAX;
     let signer = signer();
-    let config = AuditorConfig { origin, signer, writer, checkpoint, backlog_bytes_max };
+    let behind = None;
+    let config = AuditorConfig { origin, signer, writer, checkpoint, backlog_bytes_max, behind };
     let verifiers = [config.signer.verifier()];
     let mut auditor = Auditor::new(config);
     let mut outputs = Vec::new();
@@ -79,7 +80,8 @@ fn audited(
             other @ (Output::AppendLater(_)
             | Output::ReadAudit { .. }
             | Output::ReadJournal { .. }
-            | Output::StandDown { .. }) => {
+            | Output::StandDown { .. }
+            | Output::Marked(_)) => {
                 panic!("{other:?}")
             }
         }

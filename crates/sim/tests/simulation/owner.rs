@@ -23,6 +23,7 @@ use fermata_partition::owner::{
     Cause, HaltReason, Input, Output, Owner, OwnerConfig, PLAN_AGAIN_MS, PLAN_ASKED_MAX,
     SaltSource, StandDown, Undecidable,
 };
+use fermata_partition::snapshot::{FrozenFold, SnapshotPolicy};
 use fermata_wire::commands::CommandFrame;
 use fermata_wire::journal::JournalFrame;
 use uuid::Uuid;
@@ -106,6 +107,7 @@ struct Bench {
     /// The append that has no answer yet.
     in_flight: Option<Send>,
     effects: Vec<Effect>,
+    frozen: Vec<FrozenFold>,
     faulty: Zeros,
     halted: Option<HaltReason>,
     stood_down: Option<StandDown>,
@@ -137,6 +139,8 @@ impl Bench {
             live: HashSet::new(),
             set_aside,
             signed_records: 0,
+            snapshot: None,
+            snapshots: SnapshotPolicy::default(),
         };
         let mut outputs = Vec::new();
         let owner = Owner::new(config, &mut outputs);
@@ -148,6 +152,7 @@ impl Bench {
             effects: Vec::new(),
             faulty,
             halted: None,
+            frozen: Vec::new(),
             stood_down: None,
             plans_asked: 0,
             commands: 0,
@@ -195,6 +200,7 @@ impl Bench {
                     self.tell(Input::BrokerTime(broker_time_ns(self.now_ms)));
                 }
                 Output::Committed { .. } => {}
+                Output::Snapshot(frozen) => self.frozen.push(*frozen),
                 Output::Halt(reason) => self.halted = Some(reason),
                 Output::StandDown(reason) => self.stood_down = Some(reason),
                 other @ (Output::AppendLater(_)

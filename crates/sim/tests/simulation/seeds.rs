@@ -77,6 +77,7 @@ fn another_seed_gives_another_trace() {
 #[test]
 fn the_seeds_bring_takeovers_crashes_and_comparisons() {
     let traces = (1..=50).filter_map(|seed| run(seed, &Scenario::chaos()).ok());
+    let (mut stored, mut begun) = (0, 0);
     let (mut epochs, mut crashes, mut compared, mut attempts, mut undecidable) = (0, 0, 0, 0, 0);
     for trace in traces {
         epochs += trace.epochs;
@@ -84,6 +85,8 @@ fn the_seeds_bring_takeovers_crashes_and_comparisons() {
         compared += trace.folds_compared;
         attempts += trace.attempts;
         undecidable += trace.undecidable;
+        stored += trace.snapshots_stored;
+        begun += trace.begun_from_snapshots;
     }
 
     assert!(epochs > 150, "{epochs} takeovers");
@@ -91,4 +94,6 @@ fn the_seeds_bring_takeovers_crashes_and_comparisons() {
     assert!(compared > 1_000, "{compared} comparisons");
     assert!(attempts > 500, "{attempts} attempts");
     assert!(undecidable > 20, "{undecidable} commands, messages and runs set aside");
+    assert!(stored > 200, "{stored} snapshots stored");
+    assert!(begun > 100, "{begun} takeovers from a snapshot");
 }

@@ -66,6 +66,7 @@ fn body(word: Word, tenant: &Tenant) -> Body {
                 source: "/test".into(),
                 kind: "job.done".into(),
                 traceparent: None,
+                hops: 0,
             },
             strategy: "report".into(),
             strategy_version: 1,

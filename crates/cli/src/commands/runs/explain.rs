@@ -169,17 +169,13 @@ impl Told<'_> {
                 ))
             }
             NodeStatus::Backoff => {
-                let due = node.due_ms.unwrap_or_default();
-                let when = match due.checked_sub(self.now_ms) {
-                    Some(left) => format!("in {}", span_text(left)),
-                    None => "which has passed: is its partition owned?".to_owned(),
-                };
+                let when = self.until(node);
                 let failure = node.failure.as_ref().map(|failure| format!(": {}", said(failure)));
                 Some(format!(
                     "`{id}` waits to be tried again: attempt {}{most} is due at {}, {when}. The \
                      attempt before failed{}.",
                     node.attempts.saturating_add(1),
-                    time_text(due),
+                    time_text(node.due_ms.unwrap_or_default()),
                     failure.unwrap_or_default(),
                 ))
             }
@@ -191,7 +187,26 @@ impl Told<'_> {
                 let failure = node.failure.as_ref().map(said).unwrap_or_default();
                 Some(format!("`{id}` failed for good: {failure}."))
             }
+            NodeStatus::Delayed => Some(format!(
+                "`{id}` is a delay; it ends at {}, {}.",
+                time_text(node.due_ms.unwrap_or_default()),
+                self.until(node)
+            )),
+            NodeStatus::Accepted => Some(format!(
+                "`{id}` was accepted at {} and waits for its callback until {}, {}.",
+                time_text(node.last_ms),
+                time_text(node.due_ms.unwrap_or_default()),
+                self.until(node)
+            )),
             NodeStatus::Succeeded | NodeStatus::Skipped => None,
+        }
+    }
+
+    /// How long it is until something of `node` is due.
+    fn until(&self, node: &NodeView) -> String {
+        match node.due_ms.unwrap_or_default().checked_sub(self.now_ms) {
+            Some(left) => format!("in {}", span_text(left)),
+            None => "which has passed: is its partition owned?".to_owned(),
         }
     }
 
@@ -223,8 +238,7 @@ impl Told<'_> {
 
     fn next(&self) -> Vec<String> {
         let under_way = self.history.nodes.iter();
-        let under_way = under_way
-            .filter(|node| matches!(node.status, NodeStatus::Running | NodeStatus::Backoff));
+        let under_way = under_way.filter(|node| node.status.is_under_way());
         let mut sentences = Vec::new();
         if self.history.summary.status == RunStatus::Running {
             for node in under_way.take(NAMED_MAX) {

@@ -1,0 +1,275 @@
+//! The state of a partition as a snapshot holds it.
+//!
+//! [`Partition::freeze`] takes a copy that is mostly pointers, so that the owner
+//! goes on at once; [`FrozenPartition::image`] makes of it what is written, in
+//! its own time and on any thread; [`Partition::restore`] makes a state of that.
+//! The law is that a restored state is the state, and goes on like it.
+//!
+//! # Adding to the state
+//!
+//! `freeze` and [`Run::image`] take their values apart without `..`: a new field
+//! does not compile until somebody says here what a snapshot holds of it. Three
+//! answers are right:
+//!
+//! - nothing, because it follows from the rest, as timers do: `restore` makes it
+//!   again, and [`Partition::summary`] holds it against what was;
+//! - nothing, because it is not part of the fold, as plans are;
+//! - a field of [`PartitionImage`] (or of `RunImage`, or a state of `Node`) with
+//!   `#[serde(default, skip_serializing_if = …)]`, absent when there is nothing.
+//!
+//! The version is not raised by that. A program that does not know the field
+//! refuses a snapshot that has it, rather than to lose what it says; one that
+//! has nothing to say in it is read by all. Only a field that changes its
+//! meaning or goes raises the version.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use uuid::Uuid;
+
+use super::keys::{FrozenKeys, KeyHour};
+use super::timers::{Timer, Timers};
+use super::{Case, Definitions, KeyWindow, Limits, Partition, SeenPositions};
+use crate::digest::Digest;
+use crate::effect::DeadCommand;
+use crate::identity::{JournalTime, PartitionId, RunId, SourcePosition, StreamPosition};
+use crate::plan::Executable;
+use crate::run::{NotThePlan, Phase, Run, RunImage};
+
+/// A copy of a partition's state, taken without making it wait: runs and full
+/// chunks of keys are shared with it.
+#[derive(Debug, Clone)]
+pub struct FrozenPartition {
+    id: PartitionId,
+    time: JournalTime,
+    epoch: u64,
+    position: StreamPosition,
+    floor: u64,
+    seen: Vec<(u64, u32, u64)>,
+    keys: FrozenKeys<SourcePosition>,
+    commands: FrozenKeys<()>,
+    runs: Vec<(RunId, Arc<Run>)>,
+    cases: Vec<(Uuid, Case)>,
+    case_expiry: BTreeSet<(JournalTime, Uuid)>,
+    unfiled: Vec<DeadCommand>,
+    definitions: Definitions,
+}
+
+/// The state of a partition as a snapshot holds it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PartitionImage {
+    /// The partition.
+    pub partition: PartitionId,
+    time: JournalTime,
+    epoch: u64,
+    position: StreamPosition,
+    floor: u64,
+    /// Sequence, number of the word of 64 places, bits.
+    seen: Vec<(u64, u32, u64)>,
+    keys: Vec<KeyHour<SourcePosition>>,
+    commands: Vec<KeyHour<()>>,
+    runs: Vec<RunImage>,
+    cases: Vec<CaseImage>,
+    unfiled: Vec<DeadCommand>,
+    definitions: Definitions,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CaseImage {
+    id: Uuid,
+    case: Case,
+    /// When it is looked at next.
+    expires: Vec<JournalTime>,
+}
+
+/// Why an image is no state.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum RestoreError {
+    /// A run names a plan that is not at hand.
+    #[error("plan {0}, which a run of the snapshot needs, is not at hand")]
+    PlanMissing(Digest),
+    /// A run is none of its plan.
+    #[error(transparent)]
+    NotThePlan(#[from] NotThePlan),
+}
+
+impl FrozenPartition {
+    /// The partition.
+    #[must_use]
+    pub fn id(&self) -> PartitionId {
+        self.id
+    }
+
+    /// The command position consumed so far.
+    #[must_use]
+    pub fn position(&self) -> StreamPosition {
+        self.position
+    }
+
+    /// What is written of it. Takes as long as there is state: not for the
+    /// thread that decides.
+    #[must_use]
+    pub fn image(&self) -> PartitionImage {
+        let mut runs = self.runs.iter().map(|(id, run)| run.image(*id)).collect::<Vec<_>>();
+        runs.sort_unstable_by_key(|run| run.id);
+        let mut expires: HashMap<Uuid, Vec<JournalTime>> = HashMap::new();
+        for (at, case) in &self.case_expiry {
+            expires.entry(*case).or_default().push(*at);
+        }
+        let cases = self.cases.iter().map(|(id, case)| CaseImage {
+            id: *id,
+            case: case.clone(),
+            expires: expires.remove(id).unwrap_or_default(),
+        });
+        PartitionImage {
+            partition: self.id,
+            time: self.time,
+            epoch: self.epoch,
+            position: self.position,
+            floor: self.floor,
+            seen: self.seen.clone(),
+            keys: self.keys.hours(),
+            commands: self.commands.hours(),
+            runs,
+            cases: cases.collect(),
+            unfiled: self.unfiled.clone(),
+            definitions: self.definitions.clone(),
+        }
+    }
+}
+
+impl PartitionImage {
+    /// The plans that its runs need, each once.
+    #[must_use]
+    pub fn plans(&self) -> BTreeSet<Digest> {
+        self.runs.iter().map(|run| run.plan).collect()
+    }
+
+    /// The command position consumed so far.
+    #[must_use]
+    pub fn position(&self) -> StreamPosition {
+        self.position
+    }
+
+    /// Open runs.
+    #[must_use]
+    pub fn runs(&self) -> usize {
+        self.runs.len()
+    }
+}
+
+impl Partition {
+    /// A copy of the state, see [`FrozenPartition`]. Takes a pointer per run and
+    /// per chunk of keys: about 10 ms with 100,000 runs.
+    #[must_use]
+    pub fn freeze(&self) -> FrozenPartition {
+        // Without `..`: see the head of this file.
+        let Self {
+            id,
+            limits: _,
+            time,
+            epoch,
+            position,
+            floor,
+            seen,
+            keys,
+            commands,
+            runs,
+            timers: _,
+            cases,
+            case_expiry,
+            unfiled,
+            definitions,
+            running: _,
+            plans: _,
+            held_back: _,
+        } = self;
+        FrozenPartition {
+            id: *id,
+            time: *time,
+            epoch: *epoch,
+            position: *position,
+            floor: *floor,
+            seen: seen.freeze(),
+            keys: keys.freeze(),
+            commands: commands.freeze(),
+            runs: runs.iter().map(|(id, run)| (*id, run.clone())).collect(),
+            cases: cases.iter().map(|(id, case)| (*id, case.clone())).collect(),
+            case_expiry: case_expiry.clone(),
+            unfiled: unfiled.values().cloned().collect(),
+            definitions: definitions.clone(),
+        }
+    }
+
+    /// The state of which `image` was made, under `limits`, with the `plans`
+    /// that its runs need.
+    ///
+    /// # Errors
+    ///
+    /// [`RestoreError`] if a plan is not at hand, or not that of its run.
+    pub fn restore(
+        image: PartitionImage,
+        limits: Limits,
+        plans: HashMap<Digest, Arc<Executable>>,
+    ) -> Result<Self, RestoreError> {
+        let mut keys = KeyWindow::new(limits.key_window_ms, limits.keys_max);
+        keys.restore(image.keys);
+        let mut commands = KeyWindow::new(limits.key_window_ms, limits.keys_max);
+        commands.restore(image.commands);
+        let mut state = Self {
+            time: image.time,
+            epoch: image.epoch,
+            position: image.position,
+            floor: image.floor,
+            seen: SeenPositions::restore(image.floor, &image.seen),
+            keys,
+            commands,
+            unfiled: image
+                .unfiled
+                .into_iter()
+                .map(|dead| ((dead.sequence, dead.index), dead))
+                .collect(),
+            definitions: image.definitions,
+            plans,
+            ..Self::new(image.partition, limits)
+        };
+        for CaseImage { id, case, expires } in image.cases {
+            state.case_expiry.extend(expires.into_iter().map(|at| (at, id)));
+            state.cases.insert(id, case);
+        }
+        for run in image.runs {
+            let plan = state.plans.get(&run.plan).cloned();
+            let plan = plan.ok_or(RestoreError::PlanMissing(run.plan))?;
+            let (id, run) = (run.id, Run::restore(run, plan)?);
+            state.running = state.running.saturating_add(run.running());
+            state.timers.remember(id, &run);
+            state.runs.insert(id, Arc::new(run));
+        }
+        Ok(state)
+    }
+
+    /// The plans that are at hand.
+    #[must_use]
+    pub fn plans(&self) -> &HashMap<Digest, Arc<Executable>> {
+        &self.plans
+    }
+}
+
+impl Timers {
+    /// The timers of a run that is open.
+    fn remember(&mut self, id: RunId, run: &Run) {
+        if *run.phase() != Phase::Open {
+            return;
+        }
+        self.insert(run.deadline, Timer::Deadline(id));
+        for (index, _) in run.nodes() {
+            if let Some((due, timer)) = Timer::of_node(id, run, index) {
+                self.insert(due, timer);
+            }
+        }
+    }
+}

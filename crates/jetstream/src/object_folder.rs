@@ -1,0 +1,320 @@
+//! Objects of one owner in a bucket that others share: snapshots, archived journals.
+//!
+//! The layout is that of the object store (ADR 20 of NATS), so any client reads what is here. It is written by
+//! hand for three things that a client does not do: chunks are named by whom they belong to, so that what an
+//! upload left that never ended can be found and removed; a removed object leaves no marker behind, of which
+//! there would be one for ever for each; and an object whose chunks are not all there is told to be damaged
+//! instead of waited for.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use async_nats::{
+    HeaderMap,
+    jetstream::object_store::{GetErrorKind, InfoErrorKind, ObjectStore},
+};
+use base64::{Engine as _, prelude::BASE64_URL_SAFE};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use tokio::{io::AsyncReadExt, time::timeout};
+
+use crate::{
+    api::{ApiError, ask},
+    connection::Broker,
+    definitions_store::{BLOB_BYTES_MAX, StoreError},
+};
+
+/// Size of a chunk in bytes: half of the largest message, so that no answer waits long behind one.
+const CHUNK_BYTES: usize = 512 * 1024;
+
+/// How long reading an object may take whose chunks are all there: 256 MiB from a slow disk.
+const READ_LIMIT: Duration = Duration::from_secs(120);
+
+/// The objects of one owner in a bucket. Names are told without the owner's.
+#[derive(Clone)]
+pub struct ObjectFolder {
+    broker: Broker,
+    store: ObjectStore,
+    bucket: String,
+    folder: String,
+}
+
+impl std::fmt::Debug for ObjectFolder {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("ObjectFolder")
+            .field("bucket", &self.bucket)
+            .field("folder", &self.folder)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What an object says about itself, in the words of the object store.
+#[derive(Serialize)]
+struct ObjectInfo<'a> {
+    name: &'a str,
+    bucket: &'a str,
+    nuid: &'a str,
+    size: usize,
+    chunks: usize,
+    digest: String,
+    options: Options,
+}
+
+#[derive(Serialize)]
+struct Options {
+    max_chunk_size: usize,
+}
+
+#[derive(Serialize)]
+struct SubjectsRequest<'a> {
+    subjects_filter: &'a str,
+    offset: u64,
+}
+
+#[derive(Deserialize)]
+struct SubjectsAnswer {
+    #[serde(default)]
+    total: u64,
+    state: SubjectsState,
+}
+
+#[derive(Deserialize)]
+struct SubjectsState {
+    #[serde(default)]
+    subjects: BTreeMap<String, u64>,
+}
+
+#[derive(Serialize)]
+struct PurgeRequest<'a> {
+    filter: &'a str,
+}
+
+#[derive(Deserialize)]
+struct PurgeAnswer {}
+
+impl ObjectFolder {
+    /// Opens the folder of `owner`, a name without `.`, in a bucket that the topology made.
+    ///
+    /// # Errors
+    /// When the bucket is not there or the broker does not answer.
+    ///
+    /// # Cancel safety
+    /// Can be dropped.
+    pub async fn open(broker: &Broker, bucket: &str, owner: &str) -> Result<Self, StoreError> {
+        let store = broker.context().get_object_store(bucket).await;
+        let store = store.map_err(StoreError::broker("open the object store", bucket))?;
+        let (bucket, folder) = (bucket.to_owned(), owner.to_owned());
+        Ok(Self { broker: broker.clone(), store, bucket, folder })
+    }
+
+    /// Stores an object in place of the one that had the name. It is there when this returns, all of it.
+    ///
+    /// # Errors
+    /// When it is too large, or the broker refuses or does not answer.
+    ///
+    /// # Cancel safety
+    /// A part may be stored; it is seen by nobody, and [`Self::sweep`] removes it.
+    pub async fn put(&self, name: &str, bytes: &Bytes) -> Result<(), StoreError> {
+        let name = self.full(name);
+        if bytes.len() > BLOB_BYTES_MAX {
+            return Err(StoreError::TooLarge { digest_hex: name, bytes: bytes.len() });
+        }
+        let inbox = self.broker.consuming().client.new_inbox();
+        let unique = inbox.rsplit('.').next().unwrap_or_default();
+        let nuid = format!("{}-{unique}", self.folder);
+        let subject = self.chunks(&nuid);
+        let mut chunks = 0;
+        for begin in (0..bytes.len()).step_by(CHUNK_BYTES) {
+            let chunk = bytes.slice(begin..bytes.len().min(begin + CHUNK_BYTES));
+            self.publish(subject.clone(), HeaderMap::new(), chunk, &name).await?;
+            chunks += 1;
+        }
+        let digest = format!("SHA-256={}", BASE64_URL_SAFE.encode(Sha256::digest(bytes)));
+        let (size, options) = (bytes.len(), Options { max_chunk_size: CHUNK_BYTES });
+        let (bucket, nuid) = (&self.bucket, &nuid);
+        let info = ObjectInfo { name: &name, bucket, nuid, size, chunks, digest, options };
+        let info = serde_json::to_vec(&info);
+        let info = info.map_err(StoreError::broker("describe the object", &name))?;
+        let mut headers = HeaderMap::new();
+        headers.insert("Nats-Rollup", "sub");
+        self.publish(self.meta(&name), headers, info.into(), &name).await
+    }
+
+    /// Reads an object; nothing when there is none.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] when it is not what was stored; else when the broker refuses or does not answer.
+    ///
+    /// # Cancel safety
+    /// Can be dropped.
+    pub async fn get(&self, name: &str) -> Result<Option<Bytes>, StoreError> {
+        let name = self.full(name);
+        let mut object = match self.store.get(&name).await {
+            Ok(object) => object,
+            Err(error) if error.kind() == GetErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(StoreError::blob("open the object", &name)(error)),
+        };
+        let damaged = |detail: String| StoreError::Damaged {
+            digest_hex: name.clone(),
+            source: detail.into(),
+        };
+        let (size, expected) = (object.info().size, object.info().chunks as u64);
+        if size > BLOB_BYTES_MAX {
+            return Err(StoreError::TooLarge { digest_hex: name, bytes: size });
+        }
+        let chunks = self.chunks(&object.info().nuid);
+        let found = self.subjects(&chunks).await.map_err(StoreError::broker("look at", &name))?;
+        let found = found.values().sum::<u64>();
+        if found != expected {
+            return Err(damaged(format!("it has {found} of {expected} chunks")));
+        }
+        let mut bytes = Vec::with_capacity(size);
+        match timeout(READ_LIMIT, object.read_to_end(&mut bytes)).await {
+            Ok(Ok(_)) if bytes.len() == size => Ok(Some(bytes.into())),
+            Ok(Ok(_)) => Err(damaged(format!("it has {} of {size} bytes", bytes.len()))),
+            Ok(Err(error)) => Err(StoreError::blob("read the object", &name)(error)),
+            Err(late) => Err(StoreError::broker("read in time the object", &name)(late)),
+        }
+    }
+
+    /// Whether an object is there with all of its chunks; whether they are the right ones says [`Self::get`].
+    ///
+    /// # Errors
+    /// When the broker refuses or does not answer.
+    ///
+    /// # Cancel safety
+    /// Can be dropped.
+    pub async fn is_whole(&self, name: &str) -> Result<bool, StoreError> {
+        let name = self.full(name);
+        let info = match self.store.info(&name).await {
+            Ok(info) => info,
+            Err(error) if error.kind() == InfoErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(StoreError::broker("look for the object", &name)(error)),
+        };
+        let found = self.subjects(&self.chunks(&info.nuid)).await;
+        let found = found.map_err(StoreError::broker("look at", &name))?;
+        Ok(found.values().sum::<u64>() == info.chunks as u64)
+    }
+
+    /// Names of the objects, in order.
+    ///
+    /// # Errors
+    /// When the broker refuses or does not answer.
+    ///
+    /// # Cancel safety
+    /// Can be dropped.
+    pub async fn list(&self) -> Result<Vec<String>, StoreError> {
+        let filter = format!("$O.{}.M.>", self.bucket);
+        let subjects = self.subjects(&filter).await;
+        let subjects = subjects.map_err(StoreError::broker("list the objects of", &self.folder))?;
+        let names = subjects.keys().filter_map(|subject| {
+            let name = BASE64_URL_SAFE.decode(subject.rsplit('.').next()?).ok()?;
+            let name = String::from_utf8(name).ok()?;
+            let (folder, name) = name.split_once('.')?;
+            (folder == self.folder).then(|| name.to_owned())
+        });
+        let mut names = names.collect::<Vec<_>>();
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Removes an object without a trace; nothing happens when there is none.
+    ///
+    /// # Errors
+    /// When the broker refuses or does not answer.
+    ///
+    /// # Cancel safety
+    /// It may be gone, and [`Self::sweep`] removes what is left of it.
+    pub async fn remove(&self, name: &str) -> Result<(), StoreError> {
+        let name = self.full(name);
+        let nuid = match self.store.info(&name).await {
+            Ok(info) => info.nuid,
+            Err(error) if error.kind() == InfoErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(StoreError::broker("look for the object", &name)(error)),
+        };
+        let removed = StoreError::broker("remove the object", &name);
+        let purge = async {
+            // The name first: an object without chunks looks like a damaged one.
+            self.purge(&self.meta(&name)).await?;
+            self.purge(&self.chunks(&nuid)).await
+        };
+        purge.await.map_err(removed)
+    }
+
+    /// Removes chunks of this folder that no object of it names: what uploads left that never ended. Nobody
+    /// else must be storing into the folder; an upload that is, comes to nothing and its object is damaged.
+    ///
+    /// # Errors
+    /// When the broker refuses or does not answer.
+    ///
+    /// # Cancel safety
+    /// Some may be gone.
+    pub async fn sweep(&self) -> Result<usize, StoreError> {
+        let failed = |error| StoreError::broker("sweep", &self.folder)(error);
+        let filter = format!("$O.{}.C.>", self.bucket);
+        let prefix = self.chunks(&format!("{}-", self.folder));
+        let chunks = self.subjects(&filter).await.map_err(failed)?;
+        let mut orphans = chunks.into_keys().collect::<Vec<_>>();
+        orphans.retain(|subject| subject.starts_with(&prefix));
+        for name in self.list().await? {
+            let name = self.full(&name);
+            let info = self.store.info(&name).await;
+            let info = info.map_err(StoreError::broker("look for the object", &name))?;
+            let named = self.chunks(&info.nuid);
+            orphans.retain(|subject| *subject != named);
+        }
+        for subject in &orphans {
+            self.purge(subject).await.map_err(failed)?;
+        }
+        Ok(orphans.len())
+    }
+
+    fn full(&self, name: &str) -> String {
+        format!("{}.{name}", self.folder)
+    }
+
+    fn meta(&self, full_name: &str) -> String {
+        format!("$O.{}.M.{}", self.bucket, BASE64_URL_SAFE.encode(full_name))
+    }
+
+    fn chunks(&self, nuid: &str) -> String {
+        format!("$O.{}.C.{nuid}", self.bucket)
+    }
+
+    async fn publish(
+        &self,
+        subject: String,
+        headers: HeaderMap,
+        payload: Bytes,
+        name: &str,
+    ) -> Result<(), StoreError> {
+        let failed = |error| StoreError::broker("store the object", name)(error);
+        let context = self.broker.context();
+        let answer = context.publish_with_headers(subject, headers, payload).await;
+        answer.map_err(failed)?.await.map(|_| ()).map_err(failed)
+    }
+
+    /// How many messages each subject that `filter` covers has.
+    async fn subjects(&self, filter: &str) -> Result<BTreeMap<String, u64>, ApiError> {
+        let client = &self.broker.consuming().client;
+        let operation = format!("STREAM.INFO.OBJ_{}", self.bucket);
+        let mut all = BTreeMap::new();
+        loop {
+            let request = SubjectsRequest { subjects_filter: filter, offset: all.len() as u64 };
+            let answer: SubjectsAnswer = ask(client, &operation, &request).await?;
+            let before = all.len();
+            all.extend(answer.state.subjects);
+            if all.len() as u64 >= answer.total || all.len() == before {
+                return Ok(all);
+            }
+        }
+    }
+
+    async fn purge(&self, filter: &str) -> Result<(), ApiError> {
+        let client = &self.broker.publishing().client;
+        let operation = format!("STREAM.PURGE.OBJ_{}", self.bucket);
+        let _: PurgeAnswer = ask(client, &operation, &PurgeRequest { filter }).await?;
+        Ok(())
+    }
+}
