@@ -151,6 +151,43 @@ mod tests {
         check(&Arguments::command(), "fermata");
     }
 
+    /// The words of a line as a shell takes them; what is after a pipe or a comment is not ours.
+    fn words(line: &str) -> Vec<String> {
+        let mut words = vec![String::new()];
+        let mut quote = None;
+        for character in line.chars() {
+            match (quote, character) {
+                (Some(open), _) if open == character => quote = None,
+                (None, '\'' | '"') => quote = Some(character),
+                (None, '|' | '#' | '>' | ')') => break,
+                (None, ' ') => words.push(String::new()),
+                (Some(_) | None, _) => words.last_mut().unwrap().push(character),
+            }
+        }
+        words.retain(|word| !word.is_empty());
+        words
+    }
+
+    #[test]
+    fn the_page_of_commands_has_every_command_and_each_of_its_lines_can_be_typed() {
+        let page = include_str!("../../../docs/cli.md");
+        let blocks = page.split("```sh\n").skip(1).filter_map(|rest| rest.split_once("```"));
+        let lines = blocks.flat_map(|(block, _)| block.lines());
+        let lines: Vec<_> = lines.map(|line| line.trim_start_matches("source <(")).collect();
+        for line in &lines {
+            let parsed = Arguments::try_parse_from(words(line));
+            assert!(parsed.is_ok(), "`{line}`: {}", parsed.unwrap_err());
+        }
+        fn check(command: &clap::Command, path: &str, lines: &[&str]) {
+            for inner in command.get_subcommands().filter(|inner| inner.get_name() != "help") {
+                check(inner, &format!("{path} {}", inner.get_name()), lines);
+            }
+            let is_shown = lines.iter().any(|line| line.starts_with(path));
+            assert!(command.has_subcommands() || is_shown, "docs/cli.md does not have `{path}`");
+        }
+        check(&Arguments::command(), "fermata", &lines);
+    }
+
     #[test]
     fn what_every_command_takes_can_stand_behind_the_command() {
         let arguments = Arguments::try_parse_from([

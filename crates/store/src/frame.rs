@@ -80,10 +80,11 @@ impl FrameChanges {
 }
 
 impl RunChange {
-    /// The run after this change; nothing when nobody knows how it began.
+    /// The run after this change; nothing when nobody knows how it began. A run begins once:
+    /// the first beginning counts.
     #[must_use]
     pub fn after(&self, before: Option<RunSummary>) -> Option<RunSummary> {
-        let mut run = self.began.clone().or(before)?;
+        let mut run = before.or_else(|| self.began.clone())?;
         self.later.iter().for_each(|header| run.fold(header));
         Some(run)
     }

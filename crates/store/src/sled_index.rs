@@ -174,10 +174,8 @@ impl SledIndex {
         batch: &mut Batch,
     ) -> Result<(), StoreError> {
         let sum = &mut self.header.sum;
-        let moved = match (before, after) {
-            (Some((before, _)), Some(after)) => !stands_with(before, after),
-            (None, _) | (_, None) => true,
-        };
+        // Nothing else in the keys of its places ever changes.
+        let moved = before.map(|(run, _)| run.status) != after.map(|run| run.status);
         if let Some((run, row)) = before {
             let key = run_key(run.id);
             sum.take(&key, row);
@@ -330,13 +328,6 @@ impl RunIndex for SledIndex {
     fn left_out_until_ms(&self) -> Option<u64> {
         self.header.left_out_until_ms
     }
-}
-
-/// Whether the same rows lead to both.
-fn stands_with(run: &RunSummary, other: &RunSummary) -> bool {
-    (run.status, run.started_ms, run.id) == (other.status, other.started_ms, other.id)
-        && run.tenant == other.tenant
-        && run.workflow == other.workflow
 }
 
 fn next_place(places: &mut sled::Iter) -> sled::Result<Option<Cursor>> {

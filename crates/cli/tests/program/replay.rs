@@ -61,8 +61,8 @@ async fn a_draft_is_compared_with_what_is_active_and_a_difference_ends_with_1() 
     std::fs::write(&same, DRAFT.replace("> 5", "> 10")).unwrap();
     let (draft, same) = (draft.display().to_string(), same.display().to_string());
 
-    let differs = stage.run(&["events", "replay", "--since", "1h", "--against", &draft, "--json"]);
-    let differs = differs.await;
+    let question = ["events", "replay", "--since", "1h", "--against", &draft, "--json"];
+    let differs = stage.run(&question).await;
     let agrees = stage.run(&["events", "replay", "--against", &same]).await;
     let later = stage.run(&["events", "replay", "--since", "0s", "--against", &draft]).await;
 
