@@ -67,7 +67,7 @@ fn plan() -> (Digest, Arc<Executable>) {
 fn event(sequence: u64, verdict: Verdict) -> Command {
     let event = EventReference {
         tenant: tenant(),
-        id: format!("e-{sequence}").into(),
+        id: format!("e-{sequence hops: 0, }").into(),
         source: "test".into(),
         kind: "test".into(),
         traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
