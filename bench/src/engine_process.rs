@@ -10,6 +10,7 @@ use fermata_actors::{Engine, EngineConfig, Role};
 use fermata_audit::Signer;
 use fermata_executors::{ExecutorsConfig, PluginTarget};
 use fermata_jetstream::Topology;
+use fermata_wire::replay::ReplayKeys;
 use miette::{IntoDiagnostic as _, WrapErr as _, miette};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines, Stdin};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
@@ -49,6 +50,7 @@ pub async fn run(arguments: EngineArguments) -> miette::Result<()> {
         signer: signer()?,
         engine: "bench".to_owned(),
         checkpoint_dir: arguments.data_dir,
+        replay_keys: ReplayKeys::default(),
     })
     .await
     .into_diagnostic()

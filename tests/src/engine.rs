@@ -8,6 +8,7 @@ use fermata_actors::{Engine, EngineConfig, Role};
 use fermata_audit::Signer;
 use fermata_executors::ExecutorsConfig;
 use fermata_jetstream::Topology;
+use fermata_wire::replay::ReplayKeys;
 
 use crate::TestBroker;
 
@@ -30,6 +31,8 @@ pub struct TestEngine {
     pub partitions: u16,
     /// Plugins.
     pub executors: ExecutorsConfig,
+    /// Secrets of replays.
+    pub replay_keys: ReplayKeys,
 }
 
 impl TestEngine {
@@ -42,6 +45,7 @@ impl TestEngine {
             roles: Role::ALL.into_iter().collect(),
             partitions: 2,
             executors: ExecutorsConfig::default(),
+            replay_keys: ReplayKeys::default(),
         }
     }
 
@@ -63,6 +67,12 @@ impl TestEngine {
         Self { executors, ..self }
     }
 
+    /// The same with these secrets of replays.
+    #[must_use]
+    pub fn with_replay_keys(self, replay_keys: ReplayKeys) -> Self {
+        Self { replay_keys, ..self }
+    }
+
     /// Starts it; checkpoints go below `folder`.
     ///
     /// # Panics
@@ -80,6 +90,7 @@ impl TestEngine {
             signer: signer(),
             engine: ENGINE_NAME.to_owned(),
             checkpoint_dir,
+            replay_keys: self.replay_keys,
         };
         Engine::start(config).await.expect("the engine starts")
     }

@@ -15,6 +15,7 @@ use fermata_jetstream::leases::{Leases, WORKER_NAME_BYTES_MAX, is_worker_name};
 use fermata_jetstream::{
     Broker, ConnectOptions, Publisher, PublisherOptions, StreamReader, Topology,
 };
+use fermata_wire::replay::ReplayKeys;
 use ractor::{Actor, ActorRef};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -92,6 +93,8 @@ pub struct EngineConfig {
     pub engine: String,
     /// Folder for synced checkpoint files.
     pub checkpoint_dir: PathBuf,
+    /// Secrets that requests to replay are verified with; none refuses them all.
+    pub replay_keys: ReplayKeys,
 }
 
 /// What all workers of an engine agree on, as it stands in CONFIG.
@@ -244,6 +247,7 @@ impl Engine {
             worker: config.worker.into(),
             signer: config.signer,
             checkpoints,
+            replay_keys: config.replay_keys,
         };
         let plans = Plans::new(store.clone());
         let ports = Ports {

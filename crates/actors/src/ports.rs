@@ -9,6 +9,7 @@ use fermata_jetstream::definitions_store::DefinitionsStore;
 use fermata_jetstream::leases::Leases;
 use fermata_jetstream::{Broker, PublishOutcome, Publisher, Refusal, StreamReader};
 use fermata_partition::message::AppendOutcome;
+use fermata_wire::replay::ReplayKeys;
 
 use tokio::sync::watch;
 
@@ -54,6 +55,8 @@ pub struct EngineFacts {
     pub signer: Signer,
     /// This worker's synced checkpoint files.
     pub checkpoints: CheckpointFolder,
+    /// Secrets that requests to replay are verified with.
+    pub replay_keys: ReplayKeys,
 }
 
 impl EngineFacts {
