@@ -13,6 +13,7 @@ use fermata_core::identity::PartitionId;
 use fermata_executors::{ExecutorsConfig, PluginTarget};
 use fermata_jetstream::Topology;
 use fermata_partition::snapshot::SnapshotPolicy;
+use fermata_wire::replay::ReplayKeys;
 use miette::{IntoDiagnostic as _, WrapErr as _, miette};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines, Stdin};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
@@ -61,6 +62,7 @@ pub async fn run(arguments: EngineArguments) -> miette::Result<()> {
         read_model_dir: arguments.data_dir.join("read-model"),
         checkpoint_dir: arguments.data_dir,
         snapshots: SnapshotPolicy::default(),
+        replay_keys: ReplayKeys::default(),
     })
     .await
     .into_diagnostic()

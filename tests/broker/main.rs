@@ -3,6 +3,7 @@
 
 mod acknowledgement;
 mod audit;
+mod events;
 mod floor;
 mod garbage;
 mod matching;

@@ -9,6 +9,7 @@ use fermata_audit::Signer;
 use fermata_executors::ExecutorsConfig;
 use fermata_jetstream::Topology;
 use fermata_partition::snapshot::SnapshotPolicy;
+use fermata_wire::replay::ReplayKeys;
 
 use crate::TestBroker;
 
@@ -35,6 +36,8 @@ pub struct TestEngine {
     pub executors: ExecutorsConfig,
     /// When partitions take snapshots.
     pub snapshots: SnapshotPolicy,
+    /// Secrets of replays.
+    pub replay_keys: ReplayKeys,
 }
 
 impl TestEngine {
@@ -49,6 +52,7 @@ impl TestEngine {
             replicas: 1,
             executors: ExecutorsConfig::default(),
             snapshots: SnapshotPolicy::default(),
+            replay_keys: ReplayKeys::default(),
         }
     }
 
@@ -76,6 +80,12 @@ impl TestEngine {
         Self { snapshots, ..self }
     }
 
+    /// The same with these secrets of replays.
+    #[must_use]
+    pub fn with_replay_keys(self, replay_keys: ReplayKeys) -> Self {
+        Self { replay_keys, ..self }
+    }
+
     /// Starts it; checkpoints go below `folder`.
     ///
     /// # Panics
@@ -97,6 +107,7 @@ impl TestEngine {
             checkpoint_dir,
             read_model_dir,
             snapshots: self.snapshots,
+            replay_keys: self.replay_keys,
         };
         Engine::start(config).await.expect("the engine starts")
     }

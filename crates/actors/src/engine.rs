@@ -16,6 +16,7 @@ use fermata_jetstream::{
     Broker, ConnectOptions, Publisher, PublisherOptions, StreamReader, Topology,
 };
 use fermata_partition::snapshot::SnapshotPolicy;
+use fermata_wire::replay::ReplayKeys;
 use ractor::{Actor, ActorRef};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -103,6 +104,8 @@ pub struct EngineConfig {
     pub read_model_dir: PathBuf,
     /// When partitions take snapshots.
     pub snapshots: SnapshotPolicy,
+    /// Secrets that requests to replay are verified with; none refuses them all.
+    pub replay_keys: ReplayKeys,
 }
 
 /// What all workers of an engine agree on, as it stands in CONFIG.
@@ -261,6 +264,7 @@ impl Engine {
             signer: config.signer,
             checkpoints,
             snapshots: config.snapshots.within(journal_bytes),
+            replay_keys: config.replay_keys,
         };
         let plans = Plans::new(store.clone());
         let ports = Ports {

@@ -4,29 +4,24 @@
 //! passes both on: a rejection is journaled like everything else. A message is
 //! acknowledged only after everything that came of it is durable.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+mod admission;
+mod replaying;
 
 use bytes::Bytes;
-use fermata_core::command::EventReference;
-use fermata_core::digest::Digest;
-use fermata_core::event::{
-    Event, EventLimits, RejectReason, Rejected, decode_message, parse_subject,
-};
-use fermata_core::identity::{SourcePosition, Tenant};
+use fermata_core::event::EventLimits;
 use fermata_jetstream::topology::EVENTS_STREAM;
-use fermata_jetstream::{Acker, Delivery, SharedConsumerOptions, Subject};
+use fermata_jetstream::{Acker, Delivery, Headers, SharedConsumerOptions, Subject};
 use fermata_wire::dead::DeadLetter;
-use fermata_wire::stages::{Admission, AdmittedEvent, AdmittedFrame, NO_KEY, Rejection};
+use fermata_wire::stages::AdmittedFrame;
 use fermata_wire::subjects;
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt as _, stream};
 
+use self::admission::{Outcomes, Shared};
 use crate::hop::{Hop, publish};
 use crate::ports::Ports;
 use crate::source::Input;
 use crate::stage::Stage;
-use crate::trace;
 
 /// Name of the durable consumer of EVENTS that all listeners share.
 pub const LISTENER_CONSUMER: &str = "listener";
@@ -42,18 +37,11 @@ pub const BATCH_MESSAGES_MAX: usize = 1_000;
 /// Dead letters of one batch that are published at the same time.
 const DEAD_LETTERS_AT_ONCE: usize = 256;
 
-/// Texts that are kept to be shared between events, at the most. Types, sources
-/// and tenants are few; an id is never kept.
-const SHARED_TEXTS_MAX: usize = 10_000;
-
-/// Tenant under which what names no valid tenant is filed.
-const NO_TENANT: &str = "unknown";
-
 /// A message of EVENTS.
 #[derive(Debug)]
 pub struct Arrived {
     subject: Subject,
-    content_type: Option<String>,
+    headers: Option<Headers>,
     payload: Bytes,
     sequence: u64,
     time_ms: u64,
@@ -78,14 +66,9 @@ impl Input for Batch {
 }
 
 fn arrived(delivery: Delivery) -> (Arrived, Acker) {
-    let content_type = delivery
-        .headers
-        .as_ref()
-        .and_then(|headers| headers.get("Content-Type"))
-        .map(|value| value.as_str().to_owned());
     let arrived = Arrived {
         subject: delivery.subject,
-        content_type,
+        headers: delivery.headers,
         payload: delivery.payload,
         sequence: delivery.stream_sequence,
         time_ms: u64::try_from(delivery.broker_time_ns / 1_000_000).unwrap_or(0),
@@ -100,13 +83,6 @@ pub struct Listener {
     next: Hop<AdmittedFrame>,
     limits: EventLimits,
     shared: Shared,
-}
-
-/// Texts shared between events.
-#[derive(Debug, Default)]
-struct Shared {
-    texts: HashMap<String, Arc<str>>,
-    tenants: HashMap<String, Tenant>,
 }
 
 impl Listener {
@@ -127,139 +103,16 @@ impl Stage for Listener {
     type Input = Batch;
 
     fn take(&mut self, Batch(messages): Batch) -> BoxFuture<'static, bool> {
-        let mut events = Vec::with_capacity(messages.len());
-        let mut dead = Vec::new();
+        let mut out = Outcomes { events: Vec::with_capacity(messages.len()), dead: Vec::new() };
         for message in &messages {
-            self.shared.admit(message, &self.limits, &mut events, &mut dead);
+            self.shared.admit(message, &self.limits, &self.ports.facts.replay_keys, &mut out);
         }
+        let Outcomes { events, dead } = out;
         let (ports, next) = (self.ports.clone(), self.next.clone());
         Box::pin(async move {
             file(&ports, dead).await
                 && (events.is_empty() || next.pass(AdmittedFrame { events }).await)
         })
-    }
-}
-
-impl Shared {
-    fn admit(
-        &mut self,
-        message: &Arrived,
-        limits: &EventLimits,
-        admitted: &mut Vec<AdmittedEvent>,
-        dead: &mut Vec<DeadLetter>,
-    ) {
-        let payload = &message.payload;
-        let subject = match parse_subject(&message.subject) {
-            Ok(subject) => subject,
-            Err(error) => {
-                let (reason, detail) = (RejectReason::BadSubject, error.to_string());
-                let rejected = Rejected { index: 0, reason, detail, original: payload };
-                return self.reject(&rejected, NO_TENANT, message, admitted, dead);
-            }
-        };
-        let content_type = message.content_type.as_deref();
-        for (index, outcome) in (0..).zip(decode_message(content_type, payload, subject, limits)) {
-            match outcome {
-                Ok(event) => match self.tenant(event.tenant) {
-                    Some(tenant) => admitted.push(self.admitted(&event, tenant, message, index)),
-                    None => {
-                        let detail = format!("`{}` is not a tenant name", event.tenant);
-                        let reason = RejectReason::BadSubject;
-                        let original = event.raw.as_bytes();
-                        let rejected = Rejected { index, reason, detail, original };
-                        self.reject(&rejected, NO_TENANT, message, admitted, dead);
-                    }
-                },
-                Err(rejected) => self.reject(&rejected, subject.tenant, message, admitted, dead),
-            }
-        }
-    }
-
-    fn admitted(
-        &mut self,
-        event: &Event<'_>,
-        tenant: Tenant,
-        message: &Arrived,
-        index: u32,
-    ) -> AdmittedEvent {
-        let traceparent =
-            trace::event(event.tenant, &event.kind, &event.id, event.traceparent.as_deref());
-        AdmittedEvent {
-            event: EventReference {
-                tenant,
-                id: Arc::from(&*event.id),
-                source: self.text(&event.source),
-                kind: self.text(&event.kind),
-                traceparent: traceparent.map(Arc::from),
-                hops: event.hops(),
-            },
-            key: event.idempotency().to_be_bytes(),
-            source: SourcePosition { sequence: message.sequence, index },
-            replay: None,
-            admission: Admission::Admitted { raw: message.payload.slice_ref(event.raw.as_bytes()) },
-        }
-    }
-
-    fn reject(
-        &mut self,
-        rejected: &Rejected<'_>,
-        tenant: &str,
-        message: &Arrived,
-        admitted: &mut Vec<AdmittedEvent>,
-        dead: &mut Vec<DeadLetter>,
-    ) {
-        let source = SourcePosition { sequence: message.sequence, index: rejected.index };
-        let Some(tenant) = self.tenant(tenant).or_else(|| self.tenant(NO_TENANT)) else { return };
-        dead.push(DeadLetter {
-            id: source.to_string(),
-            tenant: tenant.to_string(),
-            stage: "listener".to_owned(),
-            reason: rejected.reason.as_str().to_owned(),
-            detail: rejected.detail.clone(),
-            subject: message.subject.to_string(),
-            original: message.payload.slice_ref(rejected.original),
-            time_ms: message.time_ms,
-        });
-        let kind = parse_subject(&message.subject).map_or("", |subject| subject.kind);
-        let event = EventReference {
-            tenant,
-            id: Arc::from(""),
-            source: self.text(""),
-            kind: self.text(kind),
-            traceparent: None,
-            hops: 0,
-        };
-        let rejection = Rejection {
-            reason: self.text(rejected.reason.as_str()),
-            detail: rejected.detail.clone(),
-            original: Digest::of(rejected.original),
-        };
-        let admission = Admission::Rejected(rejection);
-        admitted.push(AdmittedEvent { event, key: NO_KEY, source, replay: None, admission });
-    }
-
-    fn tenant(&mut self, name: &str) -> Option<Tenant> {
-        if let Some(tenant) = self.tenants.get(name) {
-            return Some(tenant.clone());
-        }
-        let tenant = name.parse::<Tenant>().ok()?;
-        if self.tenants.len() >= SHARED_TEXTS_MAX {
-            self.tenants.clear();
-        }
-        self.tenants.insert(name.to_owned(), tenant.clone());
-        Some(tenant)
-    }
-
-    fn text(&mut self, text: &str) -> Arc<str> {
-        if let Some(shared) = self.texts.get(text) {
-            return shared.clone();
-        }
-        if self.texts.len() >= SHARED_TEXTS_MAX {
-            self.texts.clear();
-        }
-        let shared = Arc::<str>::from(text);
-        self.texts.insert(text.to_owned(), shared.clone());
-        shared
     }
 }
 

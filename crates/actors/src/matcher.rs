@@ -157,6 +157,7 @@ pub(crate) fn dead_letter(
         subject: format!("fermata.events.{}.{}", event.tenant, event.kind),
         original,
         time_ms: wall_ms(),
+        headers: Vec::new(),
     }
 }
 

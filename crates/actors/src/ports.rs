@@ -11,6 +11,7 @@ use fermata_jetstream::leases::Leases;
 use fermata_jetstream::{Broker, PublishOutcome, Publisher, Refusal, StreamReader};
 use fermata_partition::message::AppendOutcome;
 use fermata_partition::snapshot::SnapshotPolicy;
+use fermata_wire::replay::ReplayKeys;
 
 use tokio::sync::watch;
 
@@ -58,6 +59,8 @@ pub struct EngineFacts {
     pub checkpoints: CheckpointFolder,
     /// When partitions take snapshots.
     pub snapshots: SnapshotPolicy,
+    /// Secrets that requests to replay are verified with.
+    pub replay_keys: ReplayKeys,
 }
 
 impl EngineFacts {

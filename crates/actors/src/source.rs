@@ -256,6 +256,7 @@ async fn give_up_or_wait(
         subject: delivery.subject.to_string(),
         original: delivery.payload.clone(),
         time_ms: wall_ms(),
+        headers: Vec::new(),
     };
     let filed = file(ports, vec![letter]).await;
     settle(vec![delivery.acker], filed).await;

@@ -23,6 +23,7 @@ use fermata_executors::{ExecutorsConfig, PluginTarget};
 use fermata_jetstream::leases::is_worker_name;
 use fermata_jetstream::{Durability, ManagedServer, ServerOptions, Topology};
 use fermata_partition::snapshot::SnapshotPolicy;
+use fermata_wire::replay::ReplayKeys;
 
 use crate::arguments::{GlobalArguments, URL_FILE};
 use crate::commands::doctor::MONITOR_FILE;
@@ -222,7 +223,33 @@ fn engine_config(start: &Start<'_>) -> Result<EngineConfig, CliError> {
         checkpoint_dir: data_dir.join("checkpoints"),
         read_model_dir: data_dir.join("read-model"),
         snapshots: SnapshotPolicy::default(),
+        replay_keys: replay_keys(start.engine.replay_secrets.as_deref())?,
     })
+}
+
+/// The variable that holds secrets of replays, where no file does.
+const REPLAY_SECRETS_VARIABLE: &str = "FERMATA_REPLAY_SECRETS";
+
+/// The secrets that requests to replay are signed and verified with; none when
+/// neither the file nor the variable is there.
+///
+/// # Errors
+///
+/// When the file cannot be read, or what is there are no secrets.
+pub fn replay_keys(file: Option<&Path>) -> Result<ReplayKeys, CliError> {
+    let (name, text) = match file {
+        Some(file) => {
+            let name = format!("`{}`", file.display());
+            let text =
+                std::fs::read_to_string(file).map_err(CliError::io(format!("read {name}")))?;
+            (name, text)
+        }
+        None => {
+            let text = std::env::var(REPLAY_SECRETS_VARIABLE).unwrap_or_default();
+            (REPLAY_SECRETS_VARIABLE.to_owned(), text)
+        }
+    };
+    ReplayKeys::parse(&text).map_err(|error| CliError::Usage(format!("{name}: {error}")))
 }
 
 fn short_random() -> String {

@@ -164,6 +164,19 @@ impl Output {
         let _ = writeln!(io::stderr(), "{line}");
     }
 
+    /// A count of what is done where nobody knows how much there is, drawn as
+    /// [`Self::progress`] is.
+    #[must_use]
+    pub fn counter(&self, what: &'static str) -> ProgressBar {
+        if self.json || !self.terminal {
+            return ProgressBar::hidden();
+        }
+        let style =
+            ProgressStyle::with_template("{spinner} {human_pos} {msg}, {per_sec}, {elapsed}")
+                .unwrap_or_else(|_| ProgressStyle::default_spinner());
+        ProgressBar::no_length().with_style(style).with_message(what)
+    }
+
     /// Tells on standard error what went wrong, with all that lies behind it.
     pub fn error(&mut self, error: &CliError) {
         let mut reasons = Vec::new();

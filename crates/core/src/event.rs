@@ -1,7 +1,8 @@
 //! CloudEvents 1.0 in: decoding, limits, the idempotency key.
 //!
 //! A message holds one event in structured JSON mode or a JSON batch of them
-//! (CloudEvents 1.0.2, "JSON Event Format"). [`decode_message`] borrows from
+//! (CloudEvents 1.0.2, "JSON Event Format"), or is in another of the forms that
+//! [`read_form`] knows and writes anew as the first. [`decode_message`] borrows from
 //! the payload: an event without escapes in its attributes costs no allocation.
 //! What is no event becomes a [`Rejected`] with a stable [`RejectReason`] and
 //! its original bytes, and never spoils its neighbours in the batch.
@@ -9,10 +10,17 @@
 mod attribute;
 mod batch;
 mod decode;
+mod form;
+#[cfg(test)]
+mod form_laws;
+#[cfg(test)]
+mod form_tests;
+mod headers;
 mod hops;
 #[cfg(test)]
 mod laws;
 mod message;
+mod msgpack;
 pub(crate) mod number;
 mod rejection;
 pub(crate) mod selection;
@@ -28,8 +36,11 @@ use serde_json::value::RawValue;
 use crate::digest::hash_parts_128;
 
 pub(crate) use attribute::is_rfc3339;
+pub use form::{BinaryMessage, Converted, Form, read_form};
+pub use headers::{ATTRIBUTE_HEADER_PREFIX, MessageHeaders, REPLAY_HEADER, header_value};
 pub use hops::{HOPS_ATTRIBUTE, HOPS_MAX};
 pub use message::decode_message;
+pub use msgpack::msgpack_of_json;
 pub use rejection::{RejectReason, Rejected};
 pub use selection::LIST_VALUES_MAX;
 pub use subject::{SUBJECT_PREFIX, Subject, SubjectError, parse_subject};

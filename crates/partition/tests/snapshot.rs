@@ -67,10 +67,11 @@ fn plan() -> (Digest, Arc<Executable>) {
 fn event(sequence: u64, verdict: Verdict) -> Command {
     let event = EventReference {
         tenant: tenant(),
-        id: format!("e-{sequence hops: 0, }").into(),
+        id: format!("e-{sequence}").into(),
         source: "test".into(),
         kind: "test".into(),
         traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
+        hops: 0,
     };
     let source = SourcePosition { sequence, index: 2 };
     let key = u128::from(sequence) * 0x1_0001_0001_0001_0001_0001;

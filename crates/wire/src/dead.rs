@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! envelope{kind: "dead", version: 1, body}
-//! body{id, tenant, stage, reason, detail, subject, original: bin, time_ms}
+//! body{id, tenant, stage, reason, detail, subject, original: bin, time_ms, headers?}
 //! ```
 //!
 //! A redelivery of the same input is filed again under the same id; readers
@@ -35,6 +35,11 @@ pub struct DeadLetter {
     pub original: Bytes,
     /// When it was refused, milliseconds since 1970 by the refusing program's clock.
     pub time_ms: u64,
+    /// Headers that the bytes are read with, names and values: those of the
+    /// message, or for an event of a batch the `Content-Type` of one event.
+    /// Absent for structured JSON without headers, and from older programs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<(String, String)>,
 }
 
 impl DeadLetter {
@@ -73,6 +78,7 @@ mod tests {
             subject: "fermata.events.acme.a".to_owned(),
             original: Bytes::from_static(b"{\xff"),
             time_ms: 1,
+            headers: Vec::new(),
         }
     }
 
@@ -81,6 +87,16 @@ mod tests {
         let bytes = letter().encode().unwrap();
 
         assert_eq!(DeadLetter::decode(&bytes).unwrap(), letter());
+    }
+
+    #[test]
+    fn a_letter_without_headers_is_written_as_before_there_were_any() {
+        let without = letter().encode().unwrap();
+        let headers = vec![("ce-id".to_owned(), "1".to_owned())];
+        let with = DeadLetter { headers, ..letter() };
+
+        assert!(!without.windows(7).any(|window| window == b"headers"));
+        assert_eq!(DeadLetter::decode(&with.encode().unwrap()).unwrap(), with);
     }
 
     #[test]

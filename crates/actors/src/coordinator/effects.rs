@@ -117,6 +117,7 @@ async fn file_dead(reader: Reader, coordinator: ActorRef<CoordinatorMessage>, de
         subject: stream.clone(),
         original,
         time_ms: wall_ms(),
+        headers: Vec::new(),
     };
     while !file(&reader.ports, vec![letter.clone()]).await {
         tokio::time::sleep(AGAIN_AFTER).await;

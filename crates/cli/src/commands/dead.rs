@@ -1,4 +1,8 @@
-//! `fermata dead`: input that could not be used, and why.
+//! `fermata dead`: input that could not be used, why, and once more after repair.
+
+mod list;
+mod replay;
+mod show;
 
 use std::collections::BTreeMap;
 
@@ -9,45 +13,38 @@ use fermata_jetstream::topology::DEAD_STREAM;
 use fermata_wire::dead::DeadLetter;
 use serde_json::{Value, json};
 
+use self::list::ListArguments;
+use self::replay::ReplayArguments;
+
 use crate::arguments::GlobalArguments;
 use crate::broker_session::BrokerSession;
 use crate::error::{CliError, ExitCode};
-use crate::output::{Output, excerpt, hex, time_text};
+use crate::output::{Output, hex, time_text};
 
 /// How many messages are taken from the stream at a time.
 const BATCH_MESSAGES: usize = 256;
-
-/// How many dead letters are listed when nothing else is said: a screenful.
-const LIMIT_DEFAULT: usize = 50;
-
-/// Widest detail in the table, in characters; `show` shows all of it.
-const DETAIL_CHARACTERS_MAX: usize = 70;
 
 /// What to do with dead letters.
 #[derive(Debug, Subcommand)]
 pub enum DeadCommand {
     /// List dead letters, the newest first
     #[command(
-        after_help = "Examples:\n  fermata dead list\n  fermata dead list --tenant acme --reason not_json"
+        after_help = "Examples:\n  fermata dead list\n  fermata dead list --tenant acme --reason not_json\n  fermata dead list --stage builder --since 2h"
     )]
     List(ListArguments),
     /// Show a dead letter with its original bytes
     #[command(after_help = "Examples:\n  fermata dead show 17.0")]
     Show(ShowArguments),
-}
+    /// Have events decided once more, after repair
+    #[command(after_help = "\
+The request is signed with the first secret of FERMATA_REPLAY_SECRETS or `--replay-secrets`, which
+the engine's listeners must know. Typed twice it is one replay; `--id` names another one.
 
-/// Arguments of `fermata dead list`.
-#[derive(Debug, Clone, Args)]
-pub struct ListArguments {
-    /// Only those of this tenant
-    #[arg(long)]
-    pub tenant: Option<String>,
-    /// Only those with this reason code
-    #[arg(long, value_name = "CODE")]
-    pub reason: Option<String>,
-    /// At most so many
-    #[arg(long, default_value_t = LIMIT_DEFAULT, value_name = "N")]
-    pub limit: usize,
+Examples:
+  fermata dead replay 17.0 18.3
+  fermata dead replay 17.0 --edit '{\"data\":{\"amount\":12}}' --reason 'amount was missing'
+  fermata dead replay 17.0 --data repaired.json")]
+    Replay(ReplayArguments),
 }
 
 /// Arguments of `fermata dead show`.
@@ -99,6 +96,11 @@ impl DeadLetters {
             }
         }
     }
+
+    /// What was filed under an id, by whichever stages.
+    fn of_id<'a>(&'a self, id: &'a str) -> impl Iterator<Item = &'a FiledLetter> {
+        self.letters.iter().filter(move |filed| filed.letter.id == id)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -144,66 +146,21 @@ pub async fn run(
     session.engine_config().await?;
     let dead = DeadLetters::read(&StreamReader::new(session.broker())).await?;
     match command {
-        DeadCommand::List(arguments) => list(&arguments, &dead, output),
+        DeadCommand::List(arguments) => list::list(&arguments, &dead, output),
         DeadCommand::Show(arguments) => {
-            let mut found =
-                dead.letters.iter().filter(|filed| filed.letter.id == arguments.id).peekable();
+            let mut found = dead.of_id(&arguments.id).peekable();
             if found.peek().is_none() {
-                let text = format!(
-                    "there is no dead letter `{}`; `fermata dead list` lists them",
-                    arguments.id
-                );
-                return Err(CliError::NotFound(text));
+                return Err(not_there(&arguments.id));
             }
-            found.try_for_each(|filed| show(filed, output))?;
+            found.try_for_each(|filed| show::show(filed, output))?;
             Ok(ExitCode::Success)
         }
+        DeadCommand::Replay(arguments) => replay::replay(&arguments, &session, &dead, output).await,
     }
 }
 
-fn list(
-    arguments: &ListArguments,
-    dead: &DeadLetters,
-    output: &mut Output,
-) -> Result<ExitCode, CliError> {
-    let takes = |filed: &&FiledLetter| {
-        arguments.tenant.as_ref().is_none_or(|tenant| filed.letter.tenant == *tenant)
-            && arguments.reason.as_ref().is_none_or(|reason| filed.letter.reason == *reason)
-    };
-    let found: Vec<_> = dead.letters.iter().rev().filter(takes).collect();
-    let shown = found.iter().take(arguments.limit);
-    if output.is_json() {
-        for filed in shown {
-            output.json_line(&to_json(filed))?;
-        }
-    } else {
-        let row = |filed: &&FiledLetter| {
-            let letter = &filed.letter;
-            vec![
-                letter.id.clone(),
-                time_text(letter.time_ms),
-                letter.tenant.clone(),
-                letter.stage.clone(),
-                letter.reason.clone(),
-                letter.original.len().to_string(),
-                excerpt(&letter.detail, DETAIL_CHARACTERS_MAX),
-            ]
-        };
-        let columns = ["ID", "TIME", "TENANT", "STAGE", "REASON", "BYTES", "DETAIL"];
-        output.table(&columns, shown.map(row).collect(), "no dead letters")?;
-        if found.len() > arguments.limit {
-            let (shown, all) = (arguments.limit, found.len());
-            output.line(&format!("{shown} of {all} dead letters; `--limit` shows more"))?;
-        }
-    }
-    if !dead.unreadable.is_empty() && !output.is_json() {
-        let count = dead.unreadable.len();
-        output.line(&format!(
-            "{count} message(s) of stream {DEAD_STREAM} are no dead letters: {:?}",
-            dead.unreadable
-        ))?;
-    }
-    Ok(ExitCode::Success)
+fn not_there(id: &str) -> CliError {
+    CliError::NotFound(format!("there is no dead letter `{id}`; `fermata dead list` lists them"))
 }
 
 fn to_json(filed: &FiledLetter) -> Value {
@@ -217,6 +174,8 @@ fn to_json(filed: &FiledLetter) -> Value {
         "detail": letter.detail,
         "subject": letter.subject,
         "sequence": sequence,
+        "headers": letter.headers,
+        "hint": show::hint(&letter.reason),
     });
     if let Value::Object(members) = &mut value {
         let (name, text) = match std::str::from_utf8(&letter.original) {
@@ -226,27 +185,6 @@ fn to_json(filed: &FiledLetter) -> Value {
         members.insert(name.to_owned(), text.into());
     }
     value
-}
-
-fn show(filed: &FiledLetter, output: &mut Output) -> Result<(), CliError> {
-    if output.is_json() {
-        return output.json_line(&to_json(filed));
-    }
-    let letter = &filed.letter;
-    output.line(&format!("id        {}", letter.id))?;
-    output.line(&format!("time      {}", time_text(letter.time_ms)))?;
-    output.line(&format!("tenant    {}", letter.tenant))?;
-    output.line(&format!("stage     {}", letter.stage))?;
-    output.line(&format!("subject   {}", letter.subject))?;
-    output.line(&format!("reason    {}", letter.reason))?;
-    output.line(&format!("detail    {}", letter.detail))?;
-    match std::str::from_utf8(&letter.original) {
-        Ok(text) => output.line(&format!("original  {} bytes of text\n{text}", text.len())),
-        Err(_) => {
-            let bytes = letter.original.len();
-            output.line(&format!("original  {bytes} bytes, no text\n{}", hex(&letter.original)))
-        }
-    }
 }
 
 #[cfg(test)]
@@ -264,6 +202,7 @@ mod tests {
             subject: "fermata.events.acme.a".to_owned(),
             original: original.into(),
             time_ms: 1_700_000_000_000,
+            headers: Vec::new(),
         }
     }
 
@@ -299,10 +238,11 @@ mod tests {
         let text = FiledLetter { sequence: 1, letter: letter("7.0", b"{\"a\":") };
         let bytes = FiledLetter { sequence: 2, letter: letter("8.0", b"\xff\x00") };
 
-        let shown = printed(|output| show(&text, output));
+        let shown = printed(|output| show::show(&text, output));
         assert!(shown.ends_with("5 bytes of text\n{\"a\":\n"), "{shown}");
-        let shown = printed(|output| show(&bytes, output));
-        assert!(shown.ends_with("2 bytes, no text\nff00\n"), "{shown}");
+        assert!(shown.contains("hint      "), "{shown}");
+        let shown = printed(|output| show::show(&bytes, output));
+        assert!(shown.contains("2 bytes\n00000000  ff 00"), "{shown}");
         assert_eq!(to_json(&bytes)["original_hex"], "ff00");
     }
 }

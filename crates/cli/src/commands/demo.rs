@@ -132,6 +132,7 @@ async fn start(data_dir: &Path, plugins: &PluginServer) -> Result<LocalEngine, C
         plugins: Scenario::plugins().iter().map(named).collect(),
         config: None,
         audit_key: None,
+        replay_secrets: None,
     };
     LocalEngine::start(Start {
         data_dir,

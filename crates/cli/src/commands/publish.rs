@@ -1,35 +1,49 @@
 //! `fermata publish`: business events to the stream, each acknowledged.
 
+mod lines;
 mod message;
+mod sending;
 
-use std::collections::VecDeque;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
-use fermata_jetstream::{PublishReceipt, Publisher};
-use serde_json::json;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use fermata_core::event::{BATCH_EVENTS_MAX, MESSAGE_BYTES_MAX};
+use tokio::fs::File;
+use tokio::io::{AsyncBufRead, BufReader};
 
-use self::message::{EventMessage, Refused, inline_event};
+use self::lines::{Line, Lines};
+use self::message::{EventMessage, Form, Refused, inline_event};
+use self::sending::{Sending, Tally};
 use crate::arguments::GlobalArguments;
-use crate::broker_session::{BrokerSession, stored_sequence};
+use crate::broker_session::BrokerSession;
 use crate::error::{CliError, ExitCode};
 use crate::output::{Output, Tone};
 
-/// How many messages from standard input may be unanswered at once: enough that the
-/// broker is never idle, few enough that a reader sees progress.
-const WINDOW: usize = 256;
+/// How many messages may be unanswered at once: enough that the broker is never
+/// idle, few enough that a reader sees progress.
+const IN_FLIGHT_DEFAULT: u16 = 256;
+
+/// Refused lines that are shown before anything is published; the rest is counted.
+const REFUSED_SHOWN_MAX: usize = 50;
+
+/// How long a batch of lines waits to become full before it is published as it is:
+/// who types or follows a file sees it arrive.
+const BATCH_WAIT: Duration = Duration::from_millis(200);
 
 /// Arguments of `fermata publish`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
 Files hold one CloudEvents 1.0 event, or an array of them, which is published as one batch.
-`-` and files named .ndjson or .jsonl hold one event or array per line.
+`-`, files named .ndjson or .jsonl, and with `--ndjson` all files hold one event or array per line.
+Files are read through and checked before anything is published, unless `--keep-going`. Standard
+input is published as it comes; an unusable line of it is told of and passed over.
 
 Examples:
   fermata publish --tenant acme --type request.created --data '{\"request_id\":\"r-1\",\"amount\":12}'
   fermata publish --tenant acme event.json batch.json
+  fermata publish --tenant acme --batch 200 --rate 5000/s events.ndjson
   generate-events | fermata publish --tenant acme -")]
 pub struct PublishArguments {
     /// Files with events; `-` is standard input
@@ -53,45 +67,89 @@ pub struct PublishArguments {
     /// Publish even what the engine will refuse
     #[arg(long)]
     pub no_check: bool,
+    /// Every file holds one event or array per line
+    #[arg(long)]
+    pub ndjson: bool,
+    /// Put so many lines into one message, as a batch
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=BATCH_MAX), conflicts_with = "binary")]
+    pub batch: Option<u16>,
+    /// At most so many events per second, as in `500` or `500/s`
+    #[arg(long, value_name = "N/s", value_parser = events_per_second)]
+    pub rate: Option<f64>,
+    /// At most so many messages that the broker has not acknowledged
+    #[arg(long, value_name = "N", default_value_t = IN_FLIGHT_DEFAULT, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub max_in_flight: u16,
+    /// Pass over what is unusable, and publish the rest
+    #[arg(long)]
+    pub keep_going: bool,
+    /// In binary mode: attributes as headers, data as the message
+    #[arg(long)]
+    pub binary: bool,
+    /// As MessagePack: the whole event, or with `--binary` the data
+    #[arg(long)]
+    pub msgpack: bool,
+}
+
+/// Largest `--batch`: what one message may hold.
+#[expect(clippy::as_conversions, reason = "a constant well below the type's limit")]
+const BATCH_MAX: i64 = BATCH_EVENTS_MAX as i64;
+
+fn events_per_second(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix("/s").unwrap_or(text).trim();
+    match number.parse::<f64>() {
+        Ok(rate) if rate.is_finite() && rate > 0.0 => Ok(rate),
+        Ok(_) | Err(_) => Err("a rate is a number above 0, as in `500` or `0.5/s`".to_owned()),
+    }
 }
 
 impl PublishArguments {
+    fn form(&self) -> Form {
+        Form { binary: self.binary, msgpack: self.msgpack }
+    }
+
+    /// The message as JSON, ready to be given its form.
     fn message(&self, origin: String, bytes: Vec<u8>) -> Result<EventMessage, Refused> {
         let (tenant, kind) = (self.tenant.as_deref(), self.kind.as_deref());
         let message = EventMessage::new(origin, bytes, tenant, kind)?;
         if self.no_check { Ok(message) } else { message.checked() }
     }
 
-    /// What is published besides standard input: everything is read and checked before
+    fn line(&self, name: &str, number: u64, line: Line) -> Option<Result<EventMessage, Refused>> {
+        let origin = format!("{name}:{number}");
+        match line {
+            Line::Bytes(bytes) if bytes.trim_ascii().is_empty() => None,
+            Line::Bytes(bytes) => Some(self.message(origin, bytes)),
+            Line::TooLong(bytes) => Some(Err(Refused::too_long(origin, bytes))),
+        }
+    }
+
+    /// What is published besides lines: everything is read and checked before
     /// anything is published.
     fn messages(&self) -> Result<Vec<Result<EventMessage, Refused>>, CliError> {
         if self.files.is_empty() {
             let bytes = inline_event(self)?;
-            return Ok(vec![self.message("the event".to_owned(), bytes)]);
+            let message = self.message("the event".to_owned(), bytes);
+            return Ok(vec![message.and_then(|message| message.in_form(self.form()))]);
         }
         let mut messages = Vec::new();
-        for path in self.files.iter().filter(|path| !is_stdin(path)) {
+        for path in self.files.iter().filter(|path| !self.has_lines(path)) {
             let name = path.display().to_string();
             let bytes = fs::read(path).map_err(CliError::io(format!("read `{name}`")))?;
-            if has_lines(path) {
-                let lines = bytes.split(|byte| *byte == b'\n').zip(1_u64..);
-                for (line, number) in lines.filter(|(line, _)| !line.trim_ascii().is_empty()) {
-                    messages.push(self.message(format!("{name}:{number}"), line.to_vec()));
-                }
-            } else {
-                messages.push(self.message(name, bytes));
-            }
+            let message = self.message(name, bytes);
+            messages.push(message.and_then(|message| message.in_form(self.form())));
         }
         Ok(messages)
+    }
+
+    fn has_lines(&self, path: &Path) -> bool {
+        let by_name =
+            path.extension().is_some_and(|extension| extension == "ndjson" || extension == "jsonl");
+        self.ndjson || by_name || is_stdin(path)
     }
 }
 
 fn is_stdin(path: &Path) -> bool {
     path.as_os_str() == "-"
-}
-
-fn has_lines(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "ndjson" || extension == "jsonl")
 }
 
 /// Publishes, and waits until every event is stored.
@@ -108,62 +166,112 @@ pub async fn run(
     global: &GlobalArguments,
     output: &mut Output,
 ) -> Result<ExitCode, CliError> {
-    let (sound, refused) = split(arguments.messages()?);
-    for refused in &refused {
-        print_refused(refused, output)?;
+    let mut tally = Tally::default();
+    let mut sound = Vec::new();
+    for message in arguments.messages()? {
+        match message {
+            Ok(message) => sound.push(message),
+            Err(refused) => tally.refuse(&refused, output)?,
+        }
     }
-    if !refused.is_empty() {
-        return Ok(ExitCode::Findings);
+    let lines: Vec<_> = arguments.files.iter().filter(|path| arguments.has_lines(path)).collect();
+    if !arguments.keep_going {
+        for path in lines.iter().filter(|path| !is_stdin(path)) {
+            check_lines(&arguments, path, &mut tally, output).await?;
+        }
+        if tally.refused > 0 {
+            tally.print_hidden(output)?;
+            return Ok(ExitCode::Findings);
+        }
     }
     let publisher = BrokerSession::open(global).await?.publisher().await?;
-    let mut sending = Sending { publisher, in_flight: VecDeque::new() };
+    let mut sending = Sending::new(publisher, &arguments, tally, !lines.is_empty(), output);
+    let published = publish_all(&arguments, sound, &lines, &mut sending, output).await;
+    let finished = sending.finish(output);
+    published?;
+    let tally = finished?;
+    Ok(if tally.refused > 0 { ExitCode::Findings } else { ExitCode::Success })
+}
+
+async fn publish_all(
+    arguments: &PublishArguments,
+    sound: Vec<EventMessage>,
+    lines: &[&PathBuf],
+    sending: &mut Sending,
+    output: &mut Output,
+) -> Result<(), CliError> {
     for message in sound {
         sending.send(message, output).await?;
     }
-    let mut code = ExitCode::Success;
-    if arguments.files.iter().any(|path| is_stdin(path)) {
-        code = publish_lines(&arguments, &mut sending, output).await?;
-    }
-    sending.settle(0, output).await?;
-    Ok(code)
-}
-
-fn split(messages: Vec<Result<EventMessage, Refused>>) -> (Vec<EventMessage>, Vec<Refused>) {
-    let (mut sound, mut refused) = (Vec::new(), Vec::new());
-    for message in messages {
-        match message {
-            Ok(message) => sound.push(message),
-            Err(why) => refused.push(why),
+    for path in lines {
+        let name = path.display().to_string();
+        if is_stdin(path) {
+            let reader = BufReader::new(tokio::io::stdin());
+            publish_lines(arguments, &name, reader, sending, output).await?;
+        } else {
+            publish_lines(arguments, &name, open(path).await?, sending, output).await?;
         }
     }
-    (sound, refused)
+    sending.settle(0, output).await
 }
 
-/// Publishes standard input line by line; an unusable line is told of and passed over.
+async fn open(path: &Path) -> Result<BufReader<File>, CliError> {
+    let file = File::open(path).await;
+    let file = file.map_err(CliError::io(format!("read `{}`", path.display())))?;
+    Ok(BufReader::new(file))
+}
+
+/// Checks every line of a file, without keeping any.
+async fn check_lines(
+    arguments: &PublishArguments,
+    path: &Path,
+    tally: &mut Tally,
+    output: &mut Output,
+) -> Result<(), CliError> {
+    let name = path.display().to_string();
+    let mut lines = Lines::new(open(path).await?, MESSAGE_BYTES_MAX);
+    while let Some((number, line)) =
+        lines.next().await.map_err(CliError::io(format!("read `{name}`")))?
+    {
+        let message = arguments.line(&name, number, line);
+        let message =
+            message.map(|message| message.and_then(|message| message.in_form(arguments.form())));
+        if let Some(Err(refused)) = message {
+            tally.refuse(&refused, output)?;
+        }
+    }
+    Ok(())
+}
+
+/// Publishes line by line; an unusable line is told of and passed over.
 async fn publish_lines(
     arguments: &PublishArguments,
+    name: &str,
+    reader: impl AsyncBufRead + Unpin,
     sending: &mut Sending,
     output: &mut Output,
-) -> Result<ExitCode, CliError> {
-    let mut code = ExitCode::Success;
-    let mut lines = BufReader::new(tokio::io::stdin()).split(b'\n');
-    let mut number = 0_u64;
-    while let Some(line) =
-        lines.next_segment().await.map_err(CliError::io("read standard input"))?
-    {
-        number += 1;
-        if line.trim_ascii().is_empty() {
-            continue;
-        }
-        match arguments.message(format!("-:{number}"), line) {
-            Ok(message) => sending.send(message, output).await?,
-            Err(refused) => {
-                print_refused(&refused, output)?;
-                code = ExitCode::Findings;
-            }
+) -> Result<(), CliError> {
+    let mut lines = Lines::new(reader, MESSAGE_BYTES_MAX);
+    loop {
+        let read = match sending.has_batch() {
+            true => match tokio::time::timeout(BATCH_WAIT, lines.next()).await {
+                Ok(read) => read,
+                Err(_) => {
+                    sending.send_batch(output).await?;
+                    continue;
+                }
+            },
+            false => lines.next().await,
+        };
+        let Some((number, line)) = read.map_err(CliError::io(format!("read `{name}`")))? else {
+            return sending.send_batch(output).await;
+        };
+        match arguments.line(name, number, line) {
+            None => {}
+            Some(Ok(message)) => sending.send_line(message, output).await?,
+            Some(Err(refused)) => sending.tally.refuse(&refused, output)?,
         }
     }
-    Ok(code)
 }
 
 fn print_refused(refused: &Refused, output: &mut Output) -> Result<(), CliError> {
@@ -174,35 +282,16 @@ fn print_refused(refused: &Refused, output: &mut Output) -> Result<(), CliError>
     output.line(&format!("{title}: {refused}"))
 }
 
-struct Sending {
-    publisher: Publisher,
-    in_flight: VecDeque<(EventMessage, PublishReceipt)>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Sending {
-    async fn send(&mut self, message: EventMessage, output: &mut Output) -> Result<(), CliError> {
-        let (subject, headers) = (message.subject.clone(), message.headers());
-        let receipt = self.publisher.publish(subject, Some(headers), message.payload.clone()).await;
-        self.in_flight.push_back((message, receipt));
-        self.settle(WINDOW, output).await
-    }
-
-    /// Waits for the oldest until at most `keep` are in flight.
-    async fn settle(&mut self, keep: usize, output: &mut Output) -> Result<(), CliError> {
-        while self.in_flight.len() > keep {
-            let Some((message, receipt)) = self.in_flight.pop_front() else { break };
-            let sequence = stored_sequence(&message.subject, &receipt.await)?;
-            if output.is_json() {
-                let EventMessage { origin, subject, events, .. } = &message;
-                output.json_line(&json!({
-                    "sequence": sequence, "subject": subject, "events": events, "from": origin,
-                }))?;
-            } else {
-                let events = if message.events == 1 { "event" } else { "events" };
-                let (count, subject) = (message.events, &message.subject);
-                output.line(&format!("stored at {sequence}: {count} {events} on {subject}"))?;
-            }
+    #[test]
+    fn a_rate_is_a_number_above_nothing() {
+        assert_eq!(events_per_second("500/s"), Ok(500.0));
+        assert_eq!(events_per_second("0.5"), Ok(0.5));
+        for text in ["0", "-1", "NaN", "inf", "fast", "5/m", ""] {
+            assert!(events_per_second(text).is_err(), "{text}");
         }
-        Ok(())
     }
 }

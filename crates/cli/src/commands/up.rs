@@ -50,6 +50,10 @@ pub struct EngineArguments {
     /// Key that signs checkpoints, the same for all workers; default: audit.key in the data folder, made when absent
     #[arg(long, value_name = "FILE")]
     pub audit_key: Option<PathBuf>,
+    /// File with the secrets that requests to replay are verified with (`whsec_…`, the newest
+    /// first); default: the variable FERMATA_REPLAY_SECRETS; without both they are refused
+    #[arg(long, value_name = "FILE")]
+    pub replay_secrets: Option<PathBuf>,
 }
 
 /// What an acknowledged message survives.

@@ -97,6 +97,106 @@ async fn lines_of_standard_input_are_published_and_an_unusable_one_is_passed_ove
     assert!(text.contains("refused: -:602: "), "the line is named by its number");
 }
 
+fn line(id: usize) -> String {
+    format!(
+        "{{\"specversion\":\"1.0\",\"id\":\"{id}\",\"source\":\"/s\",\"type\":\"a\",\"data\":{{\"n\":{id}}}}}\n"
+    )
+}
+
+#[tokio::test]
+async fn a_file_of_lines_is_checked_through_and_then_published_in_batches_at_a_rate() {
+    let stage = Stage::new().await;
+    let path = stage.folder.path().join("events.txt").display().to_string();
+    let lines: String = (0..25).map(line).collect();
+    std::fs::write(&path, format!("{lines}{{\n\n{{\"id\":1}}\n")).unwrap();
+    let arguments = ["publish", "--tenant", "acme", "--ndjson", "--batch", "10", &path];
+
+    let refused = stage.run(&arguments).await;
+    assert_eq!((refused.code, stored(&stage).await), (1, 0), "{}", refused.stderr);
+    assert!(
+        refused.stdout.contains(":26: ") && refused.stdout.contains(":28: "),
+        "{}",
+        refused.stdout
+    );
+
+    let begun = std::time::Instant::now();
+    let more = ["--keep-going", "--rate", "100/s", "--max-in-flight", "2", "--json"];
+    let published = stage.run(&[&arguments[..], &more].concat()).await;
+    assert_eq!((published.code, stored(&stage).await), (1, 3), "{}", published.stderr);
+    // The third message waits for the turn of its first event, 20 events on.
+    assert!(begun.elapsed() >= std::time::Duration::from_millis(200));
+    let summary = published.json().pop().unwrap()["summary"].clone();
+    let counted =
+        ["messages", "events", "refused", "unanswered"].map(|name| summary[name].as_u64());
+    assert_eq!(counted, [Some(3), Some(25), Some(2), Some(0)]);
+    let message = StreamReader::new(&stage.broker).read_one(EVENTS_STREAM, 3).await.unwrap();
+    let events: Vec<serde_json::Value> = serde_json::from_slice(&message.unwrap().payload).unwrap();
+    assert_eq!(events.len(), 5);
+}
+
+#[tokio::test]
+async fn events_are_published_as_messagepack_and_in_binary_mode() {
+    let stage = Stage::new().await;
+    let path = stage.folder.path().join("events.ndjson").display().to_string();
+    std::fs::write(&path, line(1)).unwrap();
+    for form in [&["--msgpack"][..], &["--binary"], &["--binary", "--msgpack"]] {
+        let published = stage.run(&[&["publish", "--tenant", "acme", &path], form].concat()).await;
+        assert_eq!(published.code, 0, "{}", published.stderr);
+        assert!(published.stdout.contains("EVENTS/S"), "{}", published.stdout);
+    }
+
+    let reader = StreamReader::new(&stage.broker);
+    let mut payloads = Vec::new();
+    for sequence in 1..=3 {
+        payloads.push(reader.read_one(EVENTS_STREAM, sequence).await.unwrap().unwrap().payload);
+    }
+    assert_eq!(payloads[0].first(), Some(&0x85));
+    assert_eq!(payloads[1], "{\"n\":1}");
+    assert_eq!(payloads[2], &b"\x81\xa1n\x01"[..]);
+}
+
+#[tokio::test]
+async fn a_repaired_letter_is_requested_again_with_a_signature() {
+    let stage = Stage::new().await;
+    let subject = fermata_wire::subjects::dead("acme", "listener");
+    let stored = stage.publisher.publish(subject, None, letter("7.0", "not_json")).await.await;
+    stored.sequence().expect(DEAD_STREAM);
+    let path = |name: &str| stage.folder.path().join(name).display().to_string();
+    std::fs::write(path("secrets"), "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n").unwrap();
+    std::fs::write(path("event.json"), line(1)).unwrap();
+    let (secrets, event) = (path("secrets"), path("event.json"));
+
+    let unsigned = stage.run(&["dead", "replay", "7.0"]).await;
+    assert_eq!(unsigned.code, 2, "{}", unsigned.stderr);
+    let broken = stage.run(&["dead", "replay", "7.0", "--replay-secrets", &secrets]).await;
+    assert_eq!(broken.code, 2, "{}", broken.stderr);
+    assert!(broken.stderr.contains("--data"), "{}", broken.stderr);
+    let arguments = [
+        "dead",
+        "replay",
+        "7.0",
+        "--replay-secrets",
+        &secrets,
+        "--data",
+        &event,
+        "--reason",
+        "typo",
+        "--json",
+    ];
+    let requested = stage.run(&arguments).await;
+    assert_eq!(requested.code, 0, "{}", requested.stderr);
+    let again = stage.run(&arguments).await;
+    assert_eq!(requested.json()[0]["replay"], again.json()[0]["replay"]);
+
+    let message = StreamReader::new(&stage.broker).read_one(EVENTS_STREAM, 1).await.unwrap();
+    let message = message.unwrap();
+    let event: serde_json::Value = serde_json::from_slice(&message.payload).unwrap();
+    assert_eq!(message.subject.as_str(), "fermata.events.acme.a");
+    assert_eq!((&event["tenant"], &event["replayreason"]), (&"acme".into(), &"typo".into()));
+    let missing = stage.run(&["dead", "replay", "8.0", "--replay-secrets", &secrets]).await;
+    assert_eq!(missing.code, 4, "{}", missing.stderr);
+}
+
 fn letter(id: &str, reason: &str) -> Bytes {
     let letter = DeadLetter {
         id: id.to_owned(),
@@ -107,6 +207,7 @@ fn letter(id: &str, reason: &str) -> Bytes {
         subject: "fermata.events.acme.a".to_owned(),
         original: Bytes::from_static(b"{half"),
         time_ms: 1_700_000_000_000,
+        headers: Vec::new(),
     };
     letter.encode().unwrap().into()
 }

@@ -7,7 +7,7 @@ use super::tests::{SUBJECT, limits, valid};
 use super::{batch, decode_message};
 
 /// Any JSON value that is read back as it was written.
-fn data() -> impl Strategy<Value = Value> {
+pub(super) fn data() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),
@@ -29,7 +29,7 @@ fn text() -> impl Strategy<Value = Value> {
 }
 
 /// Members of an event that breaks no rule.
-fn event() -> impl Strategy<Value = Value> {
+pub(super) fn event() -> impl Strategy<Value = Value> {
     let extension = prop_oneof![
         text(),
         any::<bool>().prop_map(Value::from),

@@ -4,7 +4,9 @@ use serde_json::Deserializer;
 use serde_json::value::RawValue;
 
 use super::batch::{element_bytes, is_too_deep, trim, trim_start};
-use super::decode::{Envelope, Members};
+pub(super) use super::decode::Envelope;
+use super::decode::Members;
+use super::form::{is_utf8, split_type};
 use super::rejection::{Problem, RejectReason, Rejected, excerpt};
 use super::{Event, EventLimits, Subject};
 
@@ -40,14 +42,7 @@ fn decode_text<'a>(
 ) -> Result<Vec<Outcome<'a>>, Problem> {
     let declared = Mode::from_content_type(content_type)?;
     if payload.len() > limits.message_bytes_max {
-        return Err(Problem::new(
-            RejectReason::TooLarge,
-            format!(
-                "the message has {} bytes, the limit is {}; send smaller batches",
-                payload.len(),
-                limits.message_bytes_max
-            ),
-        ));
+        return Err(Problem::message_too_large(payload.len(), limits));
     }
     let text = std::str::from_utf8(payload).map_err(|error| {
         Problem::new(RejectReason::NotUtf8, format!("the message is not UTF-8: {error}"))
@@ -80,16 +75,9 @@ impl Mode {
     /// except for a character set other than UTF-8.
     fn from_content_type(content_type: Option<&str>) -> Result<Self, Problem> {
         let Some(content_type) = content_type else { return Ok(Self::Any) };
-        let mut parts = content_type.split(';').map(str::trim);
-        let media_type = parts.next().unwrap_or_default();
+        let (media_type, parameters) = split_type(content_type);
         let is = |name: &str| media_type.eq_ignore_ascii_case(name);
-        let other_charset =
-            parts.filter_map(|parameter| parameter.split_once('=')).any(|(name, value)| {
-                let value = value.trim_matches('"');
-                name.eq_ignore_ascii_case("charset")
-                    && !value.eq_ignore_ascii_case("utf-8")
-                    && !value.eq_ignore_ascii_case("us-ascii")
-            });
+        let other_charset = !is_utf8(parameters);
         let single =
             ["", "application/cloudevents+json", "application/cloudevents", "application/json"];
         if !other_charset && is("application/cloudevents-batch+json") {
@@ -102,7 +90,8 @@ impl Mode {
             RejectReason::UnsupportedContentType,
             format!(
                 "the content type is `{}`; send `application/cloudevents+json` or \
-                 `application/cloudevents-batch+json` in UTF-8",
+                 `application/cloudevents-batch+json` in UTF-8, the same with `+msgpack`, or \
+                 attributes in headers `ce-*`",
                 excerpt(content_type)
             ),
         ))
@@ -110,7 +99,7 @@ impl Mode {
 }
 
 /// Decodes `text`, which is to hold one event and nothing else.
-fn decode_alone<'a>(
+pub(super) fn decode_alone<'a>(
     text: &'a str,
     envelope: Envelope<'a>,
     limits: &EventLimits,
@@ -161,10 +150,7 @@ fn decode_batch<'a>(
     }
     loop {
         if outcomes.len() >= limits.batch_events_max {
-            return Err(Problem::new(
-                RejectReason::TooManyInBatch,
-                format!("the batch has more than {} events; split it", limits.batch_events_max),
-            ));
+            return Err(Problem::too_many_in_batch(limits));
         }
         let (element, outcome) = decode_element(rest, envelope, limits)?;
         if outcomes.is_empty() {

@@ -37,11 +37,19 @@ pub enum RejectReason {
     BadSubject,
     /// The message's content type is none that is read here.
     UnsupportedContentType,
+    /// The bytes are no MessagePack, or MessagePack that JSON has no form for.
+    NotMsgpack,
+    /// The same key twice in a map of MessagePack data.
+    DuplicateKey,
+    /// A `ce-*` header's value cannot be decoded.
+    BadHeader,
+    /// Two headers contradict each other.
+    AmbiguousHeaders,
 }
 
 impl RejectReason {
     /// Every reason.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 19] = [
         Self::NotJson,
         Self::NotUtf8,
         Self::NotAnObject,
@@ -57,6 +65,10 @@ impl RejectReason {
         Self::TooManyInBatch,
         Self::BadSubject,
         Self::UnsupportedContentType,
+        Self::NotMsgpack,
+        Self::DuplicateKey,
+        Self::BadHeader,
+        Self::AmbiguousHeaders,
     ];
 
     /// The stable code.
@@ -78,6 +90,10 @@ impl RejectReason {
             Self::TooManyInBatch => "too_many_in_batch",
             Self::BadSubject => "bad_subject",
             Self::UnsupportedContentType => "unsupported_content_type",
+            Self::NotMsgpack => "not_msgpack",
+            Self::DuplicateKey => "duplicate_key",
+            Self::BadHeader => "bad_header",
+            Self::AmbiguousHeaders => "ambiguous_headers",
         }
     }
 }
@@ -128,6 +144,21 @@ impl Problem {
             format!(
                 "the event has {bytes} bytes, the limit is {limit}; store the payload elsewhere and refer to it"
             ),
+        )
+    }
+
+    pub fn message_too_large(bytes: usize, limits: &EventLimits) -> Self {
+        let limit = limits.message_bytes_max;
+        Self::new(
+            RejectReason::TooLarge,
+            format!("the message has {bytes} bytes, the limit is {limit}; send smaller batches"),
+        )
+    }
+
+    pub fn too_many_in_batch(limits: &EventLimits) -> Self {
+        Self::new(
+            RejectReason::TooManyInBatch,
+            format!("the batch has more than {} events; split it", limits.batch_events_max),
         )
     }
 

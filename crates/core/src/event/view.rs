@@ -88,7 +88,7 @@ impl Event<'_> {
     }
 }
 
-fn push_string(text: &mut String, value: &str) {
+pub(super) fn push_string(text: &mut String, value: &str) {
     // `Value`'s text form of a string is its JSON form and cannot fail.
     text.push_str(&Value::from(value).to_string());
 }

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use fermata_core::event::{EventLimits, SUBJECT_PREFIX, decode_message, parse_subject};
+use fermata_core::event::{
+    Event, EventLimits, MESSAGE_BYTES_MAX, SUBJECT_PREFIX, decode_message, msgpack_of_json,
+    parse_subject,
+};
 use fermata_jetstream::{Bytes, Headers};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -27,6 +30,17 @@ pub(super) struct EventMessage {
     pub(super) events: usize,
     is_batch: bool,
     pub(super) payload: Bytes,
+    /// Names and values of its headers.
+    headers: Vec<(String, String)>,
+}
+
+/// How events are published.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Form {
+    /// Attributes as headers.
+    pub(super) binary: bool,
+    /// MessagePack instead of JSON.
+    pub(super) msgpack: bool,
 }
 
 /// Why something is not published.
@@ -47,6 +61,14 @@ impl fmt::Display for Refused {
             write!(formatter, ", event {index}")?;
         }
         write!(formatter, ": {} ({})", self.detail, self.reason)
+    }
+}
+
+impl Refused {
+    /// A line that is longer than any message.
+    pub(super) fn too_long(from: String, bytes: usize) -> Self {
+        let detail = format!("the line has {bytes} bytes, a message at most {MESSAGE_BYTES_MAX}");
+        Self { from, index: None, reason: "too_large", detail }
     }
 }
 
@@ -82,7 +104,91 @@ impl EventMessage {
             return refuse("bad_subject", &error.to_string());
         }
         let events = events.len().max(1);
-        Ok(Self { origin, subject, events, is_batch, payload: bytes.into() })
+        let media_type = if is_batch {
+            "application/cloudevents-batch+json"
+        } else {
+            "application/cloudevents+json"
+        };
+        let headers = vec![("Content-Type".to_owned(), media_type.to_owned())];
+        Ok(Self { origin, subject, events, is_batch, payload: bytes.into(), headers })
+    }
+
+    /// The same event as the only one of a batch; a batch stays what it is.
+    pub(super) fn into_batch(self) -> Self {
+        if self.is_batch {
+            return self;
+        }
+        let tenant = parse_subject(&self.subject).map_or("", |subject| subject.tenant);
+        let subject = format!("{SUBJECT_PREFIX}{tenant}.{BATCH_TYPE}");
+        let payload = [b"[", self.payload.trim_ascii(), b"]"].concat().into();
+        let headers =
+            vec![("Content-Type".to_owned(), "application/cloudevents-batch+json".to_owned())];
+        Self { subject, is_batch: true, payload, headers, ..self }
+    }
+
+    /// Whether an event goes into this batch as well.
+    pub(super) fn takes(&self, other: &Self, events_max: usize, bytes_max: usize) -> bool {
+        let tenant = |message: &Self| {
+            parse_subject(&message.subject).map(|subject| subject.tenant.to_owned()).ok()
+        };
+        !other.is_batch
+            && self.events < events_max
+            && self.payload.len() + other.payload.len() < bytes_max
+            && tenant(self) == tenant(other)
+    }
+
+    /// This batch with one more event.
+    pub(super) fn with(self, other: &Self) -> Self {
+        let open = self.payload.strip_suffix(b"]").unwrap_or(&self.payload);
+        let payload = [open, b",", other.payload.trim_ascii(), b"]"].concat().into();
+        Self { payload, events: self.events + 1, ..self }
+    }
+
+    /// The same message in the form that was asked for.
+    pub(super) fn in_form(self, form: Form) -> Result<Self, Refused> {
+        if form == Form::default() {
+            return Ok(self);
+        }
+        let refuse = |reason, detail: String| Refused {
+            from: self.origin.clone(),
+            index: None,
+            reason,
+            detail,
+        };
+        if !form.binary {
+            let text = std::str::from_utf8(&self.payload)
+                .map_err(|error| refuse("not_utf8", error.to_string()))?;
+            let payload = msgpack_of_json(text).map_err(|error| refuse("not_msgpack", error))?;
+            let batch = if self.is_batch { "-batch" } else { "" };
+            let media_type = format!("application/cloudevents{batch}+msgpack");
+            let headers = vec![("Content-Type".to_owned(), media_type)];
+            return Ok(Self { payload: payload.into(), headers, ..self });
+        }
+        if self.is_batch {
+            let detail = "binary mode has no batches; leave `--binary` out or send single events";
+            return Err(refuse("bad_batch", detail.to_owned()));
+        }
+        let (mut message, data) = {
+            let event = self.decoded().map_err(|detail| refuse("bad_attribute", detail))?;
+            (event.to_binary(), event.data.map(|data| data.get().to_owned()))
+        };
+        if let (true, Some(data)) = (form.msgpack, data) {
+            message.payload =
+                msgpack_of_json(&data).map_err(|error| refuse("not_msgpack", error))?;
+            message.headers.retain(|(name, _)| name != "ce-datacontenttype");
+            let media_type = "application/msgpack".to_owned();
+            message.headers.push(("ce-datacontenttype".to_owned(), media_type));
+        }
+        Ok(Self { payload: message.payload.into(), headers: message.headers, ..self })
+    }
+
+    fn decoded(&self) -> Result<Event<'_>, String> {
+        let subject = parse_subject(&self.subject).map_err(|error| error.to_string())?;
+        decode_message(None, &self.payload, subject, &EventLimits::default())
+            .into_iter()
+            .next()
+            .ok_or_else(|| "there is no event".to_owned())?
+            .map_err(|rejected| rejected.detail)
     }
 
     /// The message, if the engine will take every event in it.
@@ -90,7 +196,7 @@ impl EventMessage {
         let refused = match parse_subject(&self.subject) {
             Err(_) => None,
             Ok(subject) => {
-                let content_type = Some(self.content_type());
+                let content_type = self.headers.first().map(|(_, value)| value.as_str());
                 decode_message(content_type, &self.payload, subject, &EventLimits::default())
                     .into_iter()
                     .find_map(Result::err)
@@ -108,19 +214,13 @@ impl EventMessage {
         }
     }
 
-    /// Headers of the message (CloudEvents NATS protocol binding, structured mode).
+    /// Headers of the message.
     pub(super) fn headers(&self) -> Headers {
         let mut headers = Headers::new();
-        headers.insert("Content-Type", self.content_type());
-        headers
-    }
-
-    fn content_type(&self) -> &'static str {
-        if self.is_batch {
-            "application/cloudevents-batch+json"
-        } else {
-            "application/cloudevents+json"
+        for (name, value) in &self.headers {
+            headers.append(name.as_str(), value.as_str());
         }
+        headers
     }
 }
 
@@ -194,6 +294,39 @@ mod tests {
         let without_id = r#"{"specversion":"1.0","source":"/s","type":"a"}"#;
         let refused = message(&format!("[{EVENT},{without_id}]"), Some("acme"), None).unwrap_err();
         assert_eq!((refused.reason, refused.index), ("missing_attribute", Some(1)));
+    }
+
+    #[test]
+    fn lines_become_a_batch_of_one_tenant() {
+        let batch = message(EVENT, None, None).unwrap().into_batch();
+        let same = message(EVENT, None, None).unwrap();
+        let other = message(&EVENT.replace("acme", "globex"), None, None).unwrap();
+
+        assert!(batch.takes(&same, 2, 10_000) && !batch.takes(&same, 1, 10_000));
+        assert!(!batch.takes(&other, 2, 10_000) && !batch.takes(&same, 2, 100));
+        let two = batch.with(&same);
+        assert_eq!((two.events, two.subject.as_str()), (2, "fermata.events.acme.batch"));
+        assert_eq!(two.payload, format!("[{EVENT},{EVENT}]"));
+        assert!(two.checked().is_ok());
+    }
+
+    #[test]
+    fn an_event_takes_the_form_that_was_asked_for() {
+        let text = EVENT.replace("}", r#","data":{"n":1}}"#);
+        let form = |binary, msgpack| {
+            message(&text, None, None).and_then(|message| message.in_form(Form { binary, msgpack }))
+        };
+
+        let msgpack = form(false, true).unwrap();
+        assert_eq!(msgpack.payload.first(), Some(&0x86));
+        let binary = form(true, false).unwrap();
+        assert_eq!(binary.payload, r#"{"n":1}"#);
+        assert_eq!(binary.headers().get("ce-id").map(ToString::to_string).as_deref(), Some("1"));
+        let both = form(true, true).unwrap();
+        assert_eq!(both.payload, &b"\x81\xa1n\x01"[..]);
+        let batch = message(&format!("[{EVENT}]"), None, None).unwrap();
+        let refused = batch.in_form(Form { binary: true, msgpack: false }).unwrap_err();
+        assert_eq!(refused.reason, "bad_batch");
     }
 
     #[test]

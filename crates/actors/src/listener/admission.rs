@@ -1,0 +1,294 @@
+//! From messages to what is admitted, and to what is not.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fermata_core::command::EventReference;
+use fermata_core::digest::Digest;
+use fermata_core::event::{
+    Event, EventLimits, Form, MessageHeaders, RejectReason, Rejected, decode_message,
+    parse_subject, read_form,
+};
+use fermata_core::identity::{SourcePosition, Tenant};
+use fermata_jetstream::Headers;
+use fermata_wire::dead::DeadLetter;
+use fermata_wire::replay::{ReplayHeaders, ReplayKeys};
+use fermata_wire::stages::{Admission, AdmittedEvent, NO_KEY, Rejection};
+
+use uuid::Uuid;
+
+use super::Arrived;
+use super::replaying::{self, Refused};
+use crate::trace;
+
+/// Texts that are kept to be shared between events, at the most. Types, sources
+/// and tenants are few; an id is never kept.
+const SHARED_TEXTS_MAX: usize = 10_000;
+
+/// Bytes of headers that are kept with a dead letter, at the most: they are
+/// there to read its bytes with, and a broker takes far longer ones.
+const HEADER_BYTES_MAX: usize = 64 * 1024;
+
+/// Tenant under which what names no valid tenant is filed.
+const NO_TENANT: &str = "unknown";
+
+/// What came of messages.
+#[derive(Debug, Default)]
+pub(super) struct Outcomes {
+    /// Every event, admitted or not.
+    pub(super) events: Vec<AdmittedEvent>,
+    /// The bytes of those that are not.
+    pub(super) dead: Vec<DeadLetter>,
+}
+
+/// What is said about an event besides itself.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    /// In its batch.
+    index: u32,
+    /// The context in which its message was sent.
+    trace: Option<&'a str>,
+    /// The id under which it is decided once more.
+    replay: Option<Uuid>,
+}
+
+/// Texts shared between events.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    texts: HashMap<String, Arc<str>>,
+    tenants: HashMap<String, Tenant>,
+}
+
+/// The names and values of a message's headers.
+fn pairs(headers: Option<&Headers>) -> impl Iterator<Item = (&str, &str)> {
+    headers.into_iter().flat_map(Headers::iter).flat_map(|(name, values)| {
+        values.iter().map(move |value| (AsRef::<str>::as_ref(name), value.as_str()))
+    })
+}
+
+impl Shared {
+    /// Admits or refuses each event of a message.
+    pub(super) fn admit(
+        &mut self,
+        message: &Arrived,
+        limits: &EventLimits,
+        keys: &ReplayKeys,
+        out: &mut Outcomes,
+    ) {
+        let payload = &message.payload;
+        let subject = match parse_subject(&message.subject) {
+            Ok(subject) => subject,
+            Err(error) => {
+                let (reason, detail) = (RejectReason::BadSubject, error.to_string());
+                let rejected = Rejected { index: 0, reason, detail, original: payload };
+                return self.reject(&rejected, NO_TENANT, message, None, out);
+            }
+        };
+        let headers = MessageHeaders::new(pairs(message.headers.as_ref()));
+        if headers.asks_for_replay() {
+            let signed = ReplayHeaders::new(pairs(message.headers.as_ref()));
+            let time_ms = message.time_ms;
+            match replaying::verified(keys, signed, payload, subject, limits, time_ms) {
+                Ok((replay, event)) => {
+                    let trace = headers.traceparent();
+                    let place = Place { index: 0, trace, replay: Some(replay) };
+                    self.admit_event(&event, payload.clone(), place, message, out);
+                }
+                Err(refused) => {
+                    self.refuse(&refused, 0, payload, subject.tenant, message, None, out)
+                }
+            }
+            return;
+        }
+        match read_form(&headers, payload, limits) {
+            Form::Json => {
+                let outcomes = decode_message(headers.content_type(), payload, subject, limits);
+                // What a batch was sent in says nothing about one event of it.
+                let trace = headers.traceparent().filter(|_| outcomes.len() == 1);
+                let of_batch = payload.trim_ascii_start().first() == Some(&b'[');
+                let element = of_batch.then_some("application/cloudevents+json");
+                for (index, outcome) in (0..).zip(outcomes) {
+                    match outcome {
+                        Ok(event) => {
+                            let raw = payload.slice_ref(event.raw.as_bytes());
+                            let place = Place { index, trace, replay: None };
+                            self.admit_event(&event, raw, place, message, out);
+                        }
+                        Err(rejected) => {
+                            let element =
+                                element.filter(|_| rejected.original.len() < payload.len());
+                            self.reject(&rejected, subject.tenant, message, element, out);
+                        }
+                    }
+                }
+            }
+            Form::Converted(events) => {
+                for (index, converted) in (0..).zip(&events) {
+                    let trace = headers.traceparent().filter(|_| !converted.of_batch);
+                    match converted.decode(index, payload, subject, limits) {
+                        Ok(event) => {
+                            let raw = Bytes::copy_from_slice(event.raw.as_bytes());
+                            let place = Place { index, trace, replay: None };
+                            self.admit_event(&event, raw, place, message, out);
+                        }
+                        Err(rejected) => {
+                            let element =
+                                converted.of_batch.then_some("application/cloudevents+msgpack");
+                            self.reject(&rejected, subject.tenant, message, element, out);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn admit_event(
+        &mut self,
+        event: &Event<'_>,
+        raw: Bytes,
+        place: Place<'_>,
+        message: &Arrived,
+        out: &mut Outcomes,
+    ) {
+        match self.tenant(event.tenant) {
+            Some(tenant) => {
+                let admitted = self.admitted(event, tenant, raw, place, message);
+                out.events.push(admitted);
+            }
+            None => {
+                let detail = format!("`{}` is not a tenant name", event.tenant);
+                let reason = RejectReason::BadSubject;
+                let rejected = Rejected { index: place.index, reason, detail, original: &raw };
+                self.reject(&rejected, NO_TENANT, message, None, out);
+            }
+        }
+    }
+
+    fn admitted(
+        &mut self,
+        event: &Event<'_>,
+        tenant: Tenant,
+        raw: Bytes,
+        Place { index, trace, replay }: Place<'_>,
+        message: &Arrived,
+    ) -> AdmittedEvent {
+        let traceparent = event.traceparent.as_deref().or(trace);
+        let traceparent = trace::event(event.tenant, &event.kind, &event.id, traceparent);
+        AdmittedEvent {
+            event: EventReference {
+                tenant,
+                id: Arc::from(&*event.id),
+                source: self.text(&event.source),
+                kind: self.text(&event.kind),
+                traceparent: traceparent.map(Arc::from),
+                hops: event.hops(),
+            },
+            key: event.idempotency().to_be_bytes(),
+            source: SourcePosition { sequence: message.sequence, index },
+            replay,
+            admission: Admission::Admitted { raw },
+        }
+    }
+
+    fn reject(
+        &mut self,
+        rejected: &Rejected<'_>,
+        tenant: &str,
+        message: &Arrived,
+        element: Option<&str>,
+        out: &mut Outcomes,
+    ) {
+        let refused = (rejected.reason.as_str(), rejected.detail.clone());
+        self.refuse(&refused, rejected.index, rejected.original, tenant, message, element, out);
+    }
+
+    /// Refuses an event or a message. `element` is the content type of one event
+    /// where the bytes are no longer those of the message.
+    #[expect(clippy::too_many_arguments, reason = "each says another thing about one refusal")]
+    fn refuse(
+        &mut self,
+        (reason, detail): &Refused,
+        index: u32,
+        original: &[u8],
+        tenant: &str,
+        message: &Arrived,
+        element: Option<&str>,
+        out: &mut Outcomes,
+    ) {
+        let source = SourcePosition { sequence: message.sequence, index };
+        let Some(tenant) = self.tenant(tenant).or_else(|| self.tenant(NO_TENANT)) else { return };
+        out.dead.push(DeadLetter {
+            id: source.to_string(),
+            tenant: tenant.to_string(),
+            stage: "listener".to_owned(),
+            reason: (*reason).to_owned(),
+            detail: detail.clone(),
+            subject: message.subject.to_string(),
+            original: Bytes::copy_from_slice(original),
+            time_ms: message.time_ms,
+            headers: match element {
+                Some(content_type) => {
+                    vec![("Content-Type".to_owned(), content_type.to_owned())]
+                }
+                None => kept_headers(message.headers.as_ref()),
+            },
+        });
+        let kind = parse_subject(&message.subject).map_or("", |subject| subject.kind);
+        let event = EventReference {
+            tenant,
+            id: Arc::from(""),
+            source: self.text(""),
+            kind: self.text(kind),
+            traceparent: None,
+            hops: 0,
+        };
+        let rejection = Rejection {
+            reason: self.text(reason),
+            detail: detail.clone(),
+            original: Digest::of(original),
+        };
+        let admission = Admission::Rejected(rejection);
+        out.events.push(AdmittedEvent { event, key: NO_KEY, source, replay: None, admission });
+    }
+
+    fn tenant(&mut self, name: &str) -> Option<Tenant> {
+        if let Some(tenant) = self.tenants.get(name) {
+            return Some(tenant.clone());
+        }
+        let tenant = name.parse::<Tenant>().ok()?;
+        if self.tenants.len() >= SHARED_TEXTS_MAX {
+            self.tenants.clear();
+        }
+        self.tenants.insert(name.to_owned(), tenant.clone());
+        Some(tenant)
+    }
+
+    fn text(&mut self, text: &str) -> Arc<str> {
+        if let Some(shared) = self.texts.get(text) {
+            return shared.clone();
+        }
+        if self.texts.len() >= SHARED_TEXTS_MAX {
+            self.texts.clear();
+        }
+        let shared = Arc::<str>::from(text);
+        self.texts.insert(text.to_owned(), shared.clone());
+        shared
+    }
+}
+
+/// The headers in order, as many as are kept: the broker's own aside.
+fn kept_headers(headers: Option<&Headers>) -> Vec<(String, String)> {
+    let own = |name: &str| name.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("nats-"));
+    let mut kept = pairs(headers)
+        .filter(|(name, _)| !own(name))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect::<Vec<_>>();
+    kept.sort_unstable();
+    let mut bytes = 0;
+    kept.retain(|(name, value)| {
+        bytes += name.len() + value.len();
+        bytes <= HEADER_BYTES_MAX
+    });
+    kept
+}

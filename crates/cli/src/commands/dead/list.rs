@@ -1,0 +1,134 @@
+//! `fermata dead list`.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use clap::Args;
+use fermata_jetstream::topology::DEAD_STREAM;
+use fermata_wire::dead::DeadLetter;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::{DeadLetters, FiledLetter, to_json};
+use crate::error::{CliError, ExitCode};
+use crate::output::{Output, excerpt, time_text};
+
+/// How many dead letters are listed when nothing else is said: a screenful.
+const LIMIT_DEFAULT: usize = 50;
+
+/// Widest detail in the table, in characters; `show` shows all of it.
+const DETAIL_CHARACTERS_MAX: usize = 70;
+
+/// Arguments of `fermata dead list`.
+#[derive(Debug, Clone, Args)]
+pub struct ListArguments {
+    /// Only those of this tenant
+    #[arg(long)]
+    pub tenant: Option<String>,
+    /// Only those that this stage refused: listener, matcher, builder, coordinator
+    #[arg(long)]
+    pub stage: Option<String>,
+    /// Only those with this reason code
+    #[arg(long, value_name = "CODE")]
+    pub reason: Option<String>,
+    /// Only those filed since then: a time (RFC 3339), or how long ago, as in `30m`, `2h`, `7d`
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub since: Option<u64>,
+    /// Only those filed before then, likewise
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub until: Option<u64>,
+    /// At most so many
+    #[arg(long, default_value_t = LIMIT_DEFAULT, value_name = "N")]
+    pub limit: usize,
+}
+
+/// Milliseconds since 1970.
+fn moment(text: &str) -> Result<u64, String> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    moment_before(text, u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn moment_before(text: &str, now_ms: u64) -> Result<u64, String> {
+    let units = [("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+    let ago = units.into_iter().find_map(|(unit, unit_ms)| {
+        let number = text.strip_suffix(unit)?.parse::<u64>().ok()?;
+        number.checked_mul(unit_ms)
+    });
+    if let Some(ago) = ago {
+        return Ok(now_ms.saturating_sub(ago));
+    }
+    OffsetDateTime::parse(text, &Rfc3339)
+        .ok()
+        .and_then(|time| u64::try_from(time.unix_timestamp_nanos() / 1_000_000).ok())
+        .ok_or_else(|| "write a time as in `2026-11-21T02:00:00Z`, or `30m`, `2h`, `7d`".to_owned())
+}
+
+impl ListArguments {
+    fn takes(&self, letter: &DeadLetter) -> bool {
+        let is = |wanted: &Option<String>, found: &str| {
+            wanted.as_ref().is_none_or(|wanted| wanted == found)
+        };
+        is(&self.tenant, &letter.tenant)
+            && is(&self.stage, &letter.stage)
+            && is(&self.reason, &letter.reason)
+            && self.since.is_none_or(|since| letter.time_ms >= since)
+            && self.until.is_none_or(|until| letter.time_ms < until)
+    }
+}
+
+/// Lists what fits, the newest first.
+pub(super) fn list(
+    arguments: &ListArguments,
+    dead: &DeadLetters,
+    output: &mut Output,
+) -> Result<ExitCode, CliError> {
+    let takes = |filed: &&FiledLetter| arguments.takes(&filed.letter);
+    let found: Vec<_> = dead.letters.iter().rev().filter(takes).collect();
+    let shown = found.iter().take(arguments.limit);
+    if output.is_json() {
+        for filed in shown {
+            output.json_line(&to_json(filed))?;
+        }
+    } else {
+        let row = |filed: &&FiledLetter| {
+            let letter = &filed.letter;
+            vec![
+                letter.id.clone(),
+                time_text(letter.time_ms),
+                letter.tenant.clone(),
+                letter.stage.clone(),
+                letter.reason.clone(),
+                letter.original.len().to_string(),
+                excerpt(&letter.detail, DETAIL_CHARACTERS_MAX),
+            ]
+        };
+        let columns = ["ID", "TIME", "TENANT", "STAGE", "REASON", "BYTES", "DETAIL"];
+        output.table(&columns, shown.map(row).collect(), "no dead letters")?;
+        if found.len() > arguments.limit {
+            let (shown, all) = (arguments.limit, found.len());
+            output.line(&format!("{shown} of {all} dead letters; `--limit` shows more"))?;
+        }
+    }
+    if !dead.unreadable.is_empty() && !output.is_json() {
+        let count = dead.unreadable.len();
+        output.line(&format!(
+            "{count} message(s) of stream {DEAD_STREAM} are no dead letters: {:?}",
+            dead.unreadable
+        ))?;
+    }
+    Ok(ExitCode::Success)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_is_a_time_or_how_long_ago() {
+        assert_eq!(moment_before("2h", 10_000_000), Ok(2_800_000));
+        assert_eq!(moment_before("7d", 1), Ok(0));
+        assert_eq!(moment_before("1970-01-01T00:00:01.5Z", 0), Ok(1_500));
+        for text in ["", "2", "h", "yesterday", "-1h", "1969-12-31T23:59:59Z"] {
+            assert!(moment_before(text, 0).is_err(), "{text}");
+        }
+    }
+}

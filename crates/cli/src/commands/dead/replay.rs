@@ -1,0 +1,330 @@
+//! `fermata dead replay`: an event is decided once more, after repair.
+
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use clap::Args;
+use fermata_core::digest::Digest;
+use fermata_core::event::{
+    EventLimits, Form, MessageHeaders, REPLAY_HEADER, SUBJECT_PREFIX, decode_message,
+    parse_subject, read_form,
+};
+use fermata_jetstream::topology::EVENTS_STREAM;
+use fermata_jetstream::{Bytes, Headers, StreamReader};
+use fermata_wire::dead::DeadLetter;
+use fermata_wire::replay::{ID_HEADER, ReplayKeys, SIGNATURE_HEADER, TIMESTAMP_HEADER, replay_id};
+use serde_json::{Map, Value, json};
+
+use super::{DeadLetters, not_there};
+use crate::broker_session::{BrokerSession, stored_sequence};
+use crate::commands::definitions::read_text;
+use crate::error::{CliError, ExitCode};
+use crate::local_engine::replay_keys;
+use crate::output::{Output, Tone};
+
+/// Extension that says why an event is replayed.
+const REASON_EXTENSION: &str = "replayreason";
+
+/// Arguments of `fermata dead replay`.
+#[derive(Debug, Clone, Args)]
+pub struct ReplayArguments {
+    /// Ids of dead letters, as listed; also `<sequence>.<index>` of an event that is still in EVENTS
+    #[arg(required = true, value_name = "ID")]
+    pub ids: Vec<String>,
+    /// File with the repaired event, whole, as JSON
+    #[arg(long, value_name = "FILE", conflicts_with = "edit")]
+    pub data: Option<PathBuf>,
+    /// What to change in the event: a JSON merge patch (RFC 7396)
+    #[arg(long, value_name = "JSON")]
+    pub edit: Option<String>,
+    /// Why; goes with the event as its extension `replayreason`
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// Names the request instead of what follows from the letter and the event
+    #[arg(long, value_name = "TEXT")]
+    pub id: Option<String>,
+    /// File with the secrets; default: the variable FERMATA_REPLAY_SECRETS
+    #[arg(long, value_name = "FILE")]
+    pub replay_secrets: Option<PathBuf>,
+}
+
+/// An event that is to be replayed.
+#[derive(Debug, PartialEq, Eq)]
+struct Request {
+    subject: String,
+    webhook_id: String,
+    body: String,
+}
+
+/// Replays all, or none where one of them cannot be used.
+pub(super) async fn replay(
+    arguments: &ReplayArguments,
+    session: &BrokerSession,
+    dead: &DeadLetters,
+    output: &mut Output,
+) -> Result<ExitCode, CliError> {
+    let keys = replay_keys(arguments.replay_secrets.as_deref())?;
+    if keys.is_empty() {
+        let text = "a replay has to be signed: set FERMATA_REPLAY_SECRETS, or name a file with \
+                    `--replay-secrets`; the engine's listeners must know the same secret";
+        return Err(CliError::Usage(text.to_owned()));
+    }
+    if arguments.ids.len() > 1 && (arguments.data.is_some() || arguments.id.is_some()) {
+        let text = "`--data` and `--id` are for one letter at a time";
+        return Err(CliError::Usage(text.to_owned()));
+    }
+    let mut requests = Vec::new();
+    for id in &arguments.ids {
+        let letter = match dead.of_id(id).last() {
+            Some(filed) => filed.letter.clone(),
+            None => from_events(id, session).await?.ok_or_else(|| not_there(id))?,
+        };
+        requests.push((id, request(arguments, &letter)?));
+    }
+    let publisher = session.publisher().await?;
+    for (id, request) in requests {
+        let Request { subject, webhook_id, body } = &request;
+        let headers = signed_headers(&keys, &request, id, now_seconds())?;
+        let payload = Bytes::from(body.clone());
+        let outcome = publisher.publish(subject.clone(), Some(headers), payload).await.await;
+        let sequence = stored_sequence(subject, &outcome)?;
+        if output.is_json() {
+            let replay = replay_id(webhook_id);
+            output.json_line(&json!({
+                "id": id, "sequence": sequence, "subject": subject, "request": webhook_id,
+                "replay": replay,
+            }))?;
+        } else {
+            let title = output.tone(Tone::Good, "requested");
+            output.line(&format!("{title}: replay of {id} on {subject}, stored at {sequence}"))?;
+        }
+    }
+    Ok(ExitCode::Success)
+}
+
+fn now_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+fn signed_headers(
+    keys: &ReplayKeys,
+    request: &Request,
+    id: &str,
+    now_seconds: u64,
+) -> Result<Headers, CliError> {
+    let Request { webhook_id, body, .. } = request;
+    let signature = keys
+        .sign(webhook_id, now_seconds, body.as_bytes())
+        .ok_or_else(|| CliError::Usage("there is no secret to sign with".to_owned()))?;
+    let mut headers = Headers::new();
+    headers.insert("Content-Type", "application/cloudevents+json");
+    headers.insert(REPLAY_HEADER, fermata_core::event::header_value(id));
+    headers.insert(ID_HEADER, webhook_id.as_str());
+    headers.insert(TIMESTAMP_HEADER, now_seconds.to_string());
+    headers.insert(SIGNATURE_HEADER, signature);
+    Ok(headers)
+}
+
+/// An event that was rejected without a letter (`window_full`) and is still in
+/// EVENTS, as if it had been filed.
+async fn from_events(id: &str, session: &BrokerSession) -> Result<Option<DeadLetter>, CliError> {
+    let Some((sequence, index)) = id.split_once('.') else { return Ok(None) };
+    let (Ok(sequence), Ok(index)) = (sequence.parse::<u64>(), index.parse::<usize>()) else {
+        return Ok(None);
+    };
+    let reader = StreamReader::new(session.broker());
+    let Some(message) = reader.read_one(EVENTS_STREAM, sequence).await? else { return Ok(None) };
+    let Ok(subject) = parse_subject(&message.subject) else { return Ok(None) };
+    let decoded = decode_message(None, &message.payload, subject, &EventLimits::default());
+    let Some(Ok(event)) = decoded.into_iter().nth(index) else { return Ok(None) };
+    Ok(Some(DeadLetter {
+        id: id.to_owned(),
+        tenant: event.tenant.to_owned(),
+        stage: "partition".to_owned(),
+        reason: String::new(),
+        detail: String::new(),
+        subject: message.subject.to_string(),
+        original: Bytes::copy_from_slice(event.raw.as_bytes()),
+        time_ms: 0,
+        headers: Vec::new(),
+    }))
+}
+
+/// The event of a letter, repaired as asked, ready to be sent.
+fn request(arguments: &ReplayArguments, letter: &DeadLetter) -> Result<Request, CliError> {
+    let id = &letter.id;
+    let mut event = match &arguments.data {
+        Some(file) => object(&read_text(file)?, &format!("`{}`", file.display()))?,
+        None => original_event(letter)?,
+    };
+    if let Some(edit) = &arguments.edit {
+        merge(&mut event, object(edit, "`--edit`")?);
+    }
+    if let Some(reason) = &arguments.reason {
+        event.insert(REASON_EXTENSION.to_owned(), reason.as_str().into());
+    }
+    let tenant = match event.get("tenant").and_then(Value::as_str) {
+        Some(tenant) => tenant.to_owned(),
+        None => {
+            event.insert("tenant".to_owned(), letter.tenant.as_str().into());
+            letter.tenant.clone()
+        }
+    };
+    let kind = event.get("type").and_then(Value::as_str).unwrap_or_default();
+    let subject = format!("{SUBJECT_PREFIX}{tenant}.{kind}");
+    let body = Value::Object(event).to_string();
+    let checked = match parse_subject(&subject) {
+        Ok(parsed) => {
+            let limits = EventLimits::default();
+            let outcome = decode_message(None, body.as_bytes(), parsed, &limits).into_iter().next();
+            outcome.and_then(Result::err).map(|rejected| rejected.detail)
+        }
+        Err(error) => Some(error.to_string()),
+    };
+    if let Some(problem) = checked {
+        return Err(CliError::Usage(format!(
+            "the event of `{id}` would be refused again: {problem}; repair it with `--edit` or `--data`"
+        )));
+    }
+    // The same letter with the same repair is the same replay, however often it is asked for.
+    let digest = Digest::of(format!("{}/{id}\n{body}", letter.stage).as_bytes()).to_string();
+    let default = || format!("replay_{}", digest.get(..32).unwrap_or(&digest));
+    let webhook_id = arguments.id.clone().unwrap_or_else(default);
+    Ok(Request { subject, webhook_id, body })
+}
+
+/// The event that a letter's bytes are, whatever their form.
+fn original_event(letter: &DeadLetter) -> Result<Map<String, Value>, CliError> {
+    let headers = letter.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let headers = MessageHeaders::new(headers);
+    let what = format!("the event of `{}`", letter.id);
+    match read_form(&headers, &letter.original, &EventLimits::default()) {
+        Form::Json => {
+            let text = std::str::from_utf8(&letter.original).unwrap_or_default();
+            object(text, &what)
+        }
+        Form::Converted(events) => match events.into_iter().next().map(|event| event.text) {
+            Some(Ok(text)) => object(&text, &what),
+            Some(Err((_, detail))) => Err(unusable(&what, &detail)),
+            None => Err(unusable(&what, "there is none")),
+        },
+    }
+}
+
+fn object(text: &str, what: &str) -> Result<Map<String, Value>, CliError> {
+    match serde_json::from_str(text) {
+        Ok(Value::Object(members)) => Ok(members),
+        Ok(_) => Err(unusable(what, "it is no JSON object")),
+        Err(error) => Err(unusable(what, &error.to_string())),
+    }
+}
+
+fn unusable(what: &str, why: &str) -> CliError {
+    CliError::Usage(format!(
+        "{what} cannot be used: {why}; write the event anew and name the file with `--data`"
+    ))
+}
+
+/// Merges a patch into an object (RFC 7396).
+fn merge(target: &mut Map<String, Value>, patch: Map<String, Value>) {
+    for (name, value) in patch {
+        match value {
+            Value::Null => {
+                target.remove(&name);
+            }
+            Value::Object(inner) => {
+                let place = target.entry(name).or_insert(Value::Null);
+                if !place.is_object() {
+                    *place = Value::Object(Map::new());
+                }
+                if let Value::Object(members) = place {
+                    merge(members, inner);
+                }
+            }
+            Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+                target.insert(name, value);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EVENT: &str =
+        r#"{"specversion":"1.0","id":"1","source":"/s","type":"a.b","data":{"x":1,"y":2}}"#;
+
+    fn letter(original: &str) -> DeadLetter {
+        DeadLetter {
+            id: "7.0".to_owned(),
+            tenant: "acme".to_owned(),
+            stage: "builder".to_owned(),
+            reason: "input_invalid".to_owned(),
+            detail: String::new(),
+            subject: "fermata.events.acme.a.b".to_owned(),
+            original: Bytes::from(original.to_owned()),
+            time_ms: 0,
+            headers: Vec::new(),
+        }
+    }
+
+    fn arguments(edit: Option<&str>) -> ReplayArguments {
+        ReplayArguments {
+            ids: vec!["7.0".to_owned()],
+            data: None,
+            edit: edit.map(str::to_owned),
+            reason: None,
+            id: None,
+            replay_secrets: None,
+        }
+    }
+
+    #[test]
+    fn an_event_is_repaired_by_a_merge_patch_and_names_its_tenant() {
+        let edit = r#"{"data":{"x":null,"y":{"z":3}},"subject":"s"}"#;
+
+        let request = request(&arguments(Some(edit)), &letter(EVENT)).unwrap();
+
+        let body: Value = serde_json::from_str(&request.body).unwrap();
+        assert_eq!(body["data"], json!({"y": {"z": 3}}));
+        assert_eq!((&body["subject"], &body["tenant"]), (&json!("s"), &json!("acme")));
+        assert_eq!(request.subject, "fermata.events.acme.a.b");
+    }
+
+    #[test]
+    fn the_same_letter_and_repair_is_the_same_request_and_another_repair_another() {
+        let id = |edit| request(&arguments(edit), &letter(EVENT)).unwrap().webhook_id;
+
+        assert_eq!(id(None), id(None));
+        assert_ne!(id(None), id(Some(r#"{"subject":"s"}"#)));
+    }
+
+    #[test]
+    fn what_would_be_refused_again_is_not_sent() {
+        for (original, edit) in
+            [("{", None), ("[]", None), (EVENT, Some(r#"{"id":null}"#)), (EVENT, Some("[]"))]
+        {
+            assert!(request(&arguments(edit), &letter(original)).is_err(), "{original} {edit:?}");
+        }
+    }
+
+    #[test]
+    fn an_event_in_another_form_is_replayed_as_json() {
+        let headers = [
+            ("ce-specversion", "1.0"),
+            ("ce-id", "1"),
+            ("ce-source", "/s"),
+            ("ce-type", "a.b"),
+            ("Content-Type", "application/msgpack"),
+        ];
+        let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        let binary =
+            DeadLetter { headers, original: Bytes::from_static(b"\x81\xa1x\x01"), ..letter("") };
+
+        let request = request(&arguments(None), &binary).unwrap();
+
+        let body: Value = serde_json::from_str(&request.body).unwrap();
+        assert_eq!(body["data"], json!({"x": 1}));
+    }
+}
