@@ -21,7 +21,7 @@ from pathlib import Path
 PREFIX = "fermata-"
 ROOT = Path(__file__).resolve().parent.parent
 
-PRODUCT = {"core", "definitions", "wire", "audit", "partition", "jetstream", "executors", "actors", "cli"}
+PRODUCT = {"core", "definitions", "wire", "audit", "partition", "jetstream", "executors", "actors", "api", "cli"}
 # To add a crate, say here what it may use.
 WORKSPACE = {
     "core": set(),
@@ -32,6 +32,7 @@ WORKSPACE = {
     "jetstream": {"core", "wire"},
     "executors": {"core"},
     "actors": {"core", "definitions", "wire", "audit", "partition", "jetstream", "executors"},
+    "api": set(),
     "cli": PRODUCT - {"cli"},
     "sim": {"core", "wire", "audit", "partition"},
     "bench": PRODUCT | {"sim"},

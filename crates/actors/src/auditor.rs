@@ -175,6 +175,7 @@ impl Auditor {
             }
         };
         let signed = checkpoint.as_ref().map_or(0, Checkpoint::size);
+        self.ports.facts.checkpoints.note_signed(self.partition, signed);
         let config = AuditorConfig {
             origin: self.ports.facts.origin(self.partition),
             signer: self.ports.facts.signer.clone(),
@@ -261,6 +262,7 @@ impl Auditor {
                 let _ = self.ports.core.publish_core(subject, frame.into()).await;
             }
             Output::Checkpoint { note, size, .. } => {
+                self.ports.facts.checkpoints.note_signed(self.partition, size);
                 self.checkpoints.offer(note, size);
             }
             Output::Halt(reason) => {

@@ -15,6 +15,7 @@
 //! | `readers` | tasks that read the journal and the commands |
 //! | `cases` | notices that wait for their handlers |
 //! | `projection` | what every process sees of the definitions |
+//! | `settling` | letting what is under way come to its end before the partition is given away |
 //! | `status` | how it stands |
 
 mod cases;
@@ -24,6 +25,7 @@ mod outputs;
 mod ownership;
 mod projection;
 mod readers;
+mod settling;
 mod state;
 mod status;
 
@@ -172,6 +174,7 @@ impl Actor for Coordinator {
             CoordinatorMessage::Status(reply) => {
                 let _ = reply.send(self.status(state));
             }
+            CoordinatorMessage::Settle(reply) => self.settle(&myself, reply, state).await?,
         }
         self.go_on(&myself, state);
         Ok(())
@@ -302,6 +305,7 @@ impl Coordinator {
 
     /// Lets readers read on, wakes up when something is due, ends a drain.
     fn go_on(&self, myself: &ActorRef<CoordinatorMessage>, state: &mut CoordinatorState) {
+        state.tell_settled();
         if !state.draining.is_empty() {
             let quiet = state.owner.as_ref().is_none_or(Owner::is_quiet);
             if quiet {

@@ -10,6 +10,7 @@
 //!   [`shared_consumer`] shares a stream between workers and acknowledges one by one.
 //! - [`topology`] is the list of streams as data; [`leases`] and [`definitions_store`] keep small things.
 //! - [`progress`] tells how far a shared consumer has come.
+//! - [`usage`] tells how full the streams are.
 //! - [`core_messages`] are messages that nobody stores.
 
 pub mod api;
@@ -33,6 +34,7 @@ pub mod server;
 mod server_process;
 pub mod shared_consumer;
 pub mod topology;
+pub mod usage;
 
 pub use async_nats::{HeaderMap as Headers, Subject};
 pub use bytes::Bytes;

@@ -116,6 +116,8 @@ pub struct Owner {
     lost: VecDeque<Outstanding>,
     /// What people were not told of.
     untold: VecDeque<Untold>,
+    /// Whether no further attempt is ordered.
+    settling: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -186,6 +188,7 @@ impl Owner {
             plans: plans::WantedPlans::default(),
             lost: VecDeque::new(),
             untold: VecDeque::new(),
+            settling: false,
         }
     }
 
@@ -199,6 +202,12 @@ impl Owner {
     #[must_use]
     pub fn is_owning(&self) -> bool {
         self.phase == Phase::Owning
+    }
+
+    /// How many records were folded, those decided and not committed included.
+    #[must_use]
+    pub fn records(&self) -> u64 {
+        self.fold.next_index()
     }
 
     /// Whether another command message can be taken now.
@@ -222,6 +231,21 @@ impl Owner {
             && self.open.is_none()
             && self.closed.is_empty()
             && self.commands_waiting.is_empty()
+    }
+
+    /// Whether every attempt that was ordered has been handed out.
+    #[must_use]
+    pub fn has_handed_out(&self) -> bool {
+        !self.append.is_busy()
+            && self.open.is_none()
+            && self.closed.is_empty()
+            && !self.holds_gated()
+    }
+
+    /// Whether something waits for one more acknowledged append.
+    #[must_use]
+    pub fn holds_gated(&self) -> bool {
+        !self.gated.is_empty() || !self.in_flight_gated.is_empty()
     }
 
     /// In how many milliseconds this owner should be told [`Input::Tick`],
@@ -284,6 +308,10 @@ impl Owner {
             Input::LeaseUntil(until_ms) => self.lease_until_ms = self.lease_until_ms.max(until_ms),
             Input::BrokerTime(broker_time_ns) => self.clock.see(broker_time_ns, now),
             Input::Tick => {}
+            Input::Settle => {
+                self.settling = true;
+                self.fold.partition_mut().settle();
+            }
         }
         self.ask_for_plan_again(now, outputs);
         self.work(now, outputs);

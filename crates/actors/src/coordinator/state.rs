@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::cases::Cases;
 use super::projection::Projection;
+use super::settling::Settling;
 use crate::auditor::AuditorMessage;
 use crate::lease_term::LeaseTerm;
 use crate::node_runner::NodeRunnerMessage;
@@ -66,6 +67,7 @@ pub struct CoordinatorState {
     pub(super) projection: Option<Projection>,
     pub(super) cases: Cases,
     attachment: Attachment,
+    pub(super) settling: Settling,
 }
 
 /// Lets the runner go when it is dropped, however the coordinator ends.
@@ -120,6 +122,7 @@ impl CoordinatorState {
             projection: None,
             cases: Cases::default(),
             attachment: Attachment { partition, coordinator, runner: runner.clone() },
+            settling: Settling::default(),
         }
     }
 

@@ -9,6 +9,8 @@ mod collector;
 #[cfg(test)]
 mod definitions;
 #[cfg(test)]
+mod drain;
+#[cfg(test)]
 mod engine;
 #[cfg(test)]
 mod events;
@@ -16,6 +18,10 @@ mod events;
 mod health;
 #[cfg(test)]
 mod logs;
+#[cfg(test)]
+mod operations;
+#[cfg(test)]
+mod process;
 #[cfg(test)]
 mod readme;
 #[cfg(test)]

@@ -47,6 +47,9 @@ pub enum Input {
     LeaseUntil(u64),
     /// Time has passed.
     Tick,
+    /// The owner is about to leave: from here on it orders no attempt, so that
+    /// those under way come to an end. It goes on deciding everything else.
+    Settle,
 }
 
 /// What an owner wants done, in order. Nothing follows [`Self::StandDown`] or
