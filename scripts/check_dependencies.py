@@ -21,7 +21,9 @@ from pathlib import Path
 PREFIX = "fermata-"
 ROOT = Path(__file__).resolve().parent.parent
 
-PRODUCT = {"core", "definitions", "wire", "audit", "partition", "jetstream", "executors", "store", "actors", "cli"}
+PRODUCT = {
+    "core", "definitions", "wire", "audit", "partition", "jetstream", "executors", "store", "actors", "api", "cli",
+}
 # To add a crate, say here what it may use.
 WORKSPACE = {
     "core": set(),
@@ -33,6 +35,7 @@ WORKSPACE = {
     "executors": {"core"},
     "store": {"core", "wire"},
     "actors": {"core", "definitions", "wire", "audit", "partition", "jetstream", "executors", "store"},
+    "api": set(),
     "cli": PRODUCT - {"cli"},
     "sim": {"core", "wire", "audit", "partition"},
     "bench": PRODUCT | {"sim"},

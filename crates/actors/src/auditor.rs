@@ -191,6 +191,7 @@ impl Auditor {
             behind.as_ref().and_then(|mark| Checkpoint::open(mark.note.as_bytes(), &verifier).ok());
         let checkpoint = checkpoint.into_iter().chain(brought).max_by_key(Checkpoint::size);
         let signed = checkpoint.as_ref().map_or(0, Checkpoint::size);
+        self.ports.facts.checkpoints.note_signed(self.partition, signed);
         let config = AuditorConfig {
             origin: self.ports.facts.origin(self.partition),
             signer: self.ports.facts.signer.clone(),
@@ -278,6 +279,7 @@ impl Auditor {
                 let _ = self.ports.core.publish_core(subject, frame.into()).await;
             }
             Output::Checkpoint { note, size, .. } => {
+                self.ports.facts.checkpoints.note_signed(self.partition, size);
                 self.checkpoints.offer(note, size);
             }
             Output::Marked(mark) => {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use fermata_core::command::{Command, EventCommand, EventReference, StartRun, Verdict};
 use fermata_core::digest::Digest;
-use fermata_core::identity::PartitionId;
+use fermata_core::identity::{PartitionId, RunId};
 use fermata_core::json::Json;
 use fermata_core::plan::input;
 use fermata_core::run::OUTPUT_BYTES_MAX;
@@ -30,6 +30,7 @@ use crate::matcher::dead_letter;
 use crate::metrics::Metrics;
 use crate::ports::Ports;
 use crate::stage::Stage;
+use crate::trace;
 
 /// Bytes that the records decided for one frame of commands may take, roughly:
 /// what is ready is put together up to this. All of them share one journal
@@ -183,6 +184,7 @@ fn build(
             _ => {}
         }
         let partition = partition_of(ports, event);
+        trace_strategies(partition, event, &verdict);
         let command = Command::Event(EventCommand {
             event: event.event.clone(),
             key: u128::from_be_bytes(event.key),
@@ -207,6 +209,22 @@ fn build(
     }
     metrics.generated(generated as u64);
     built
+}
+
+/// Shows in the event's trace which strategies start runs for it.
+fn trace_strategies(partition: PartitionId, matched: &MatchedEvent, verdict: &Verdict) {
+    let Verdict::Start { runs } = verdict else { return };
+    if !trace::is_exporting() {
+        return;
+    }
+    let MatchedEvent { event, source, replay, .. } = matched;
+    let key = u128::from_be_bytes(matched.key);
+    for started in runs {
+        let strategy = &started.strategy;
+        let run = RunId::new(partition, &event.tenant, key, *source, strategy, *replay);
+        let traceparent = event.traceparent.as_deref();
+        trace::strategy(run, traceparent, strategy, started.strategy_version);
+    }
 }
 
 /// An event is placed by its key, whatever becomes of it, so that one partition

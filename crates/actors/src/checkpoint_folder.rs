@@ -21,6 +21,8 @@ pub struct CheckpointFolder {
     written: Mutex<BTreeMap<PartitionId, Arc<AsyncMutex<u64>>>>,
     /// Shared by those who still have something to store.
     storing: Arc<RwLock<()>>,
+    /// For each partition the entries that the newest checkpoint known here covers.
+    signed: Mutex<BTreeMap<PartitionId, u64>>,
 }
 
 impl CheckpointFolder {
@@ -32,7 +34,7 @@ impl CheckpointFolder {
     pub fn open(path: PathBuf) -> Result<Self, std::io::Error> {
         std::fs::create_dir_all(&path)?;
         let (written, storing) = (Mutex::default(), Arc::default());
-        Ok(Self { path, written, storing })
+        Ok(Self { path, written, storing, signed: Mutex::default() })
     }
 
     /// The file that holds the newest checkpoint of `partition`.
@@ -94,6 +96,21 @@ impl CheckpointFolder {
         // Nobody panics while holding it.
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         written.entry(partition).or_default().clone()
+    }
+
+    /// Notes that a checkpoint of `partition` covers `size` entries.
+    pub(crate) fn note_signed(&self, partition: PartitionId, size: u64) {
+        let mut signed = self.signed.lock().unwrap_or_else(PoisonError::into_inner);
+        let newest = signed.entry(partition).or_default();
+        *newest = size.max(*newest);
+    }
+
+    /// How many entries the newest checkpoint of `partition` covers, as far as is
+    /// known here: 0 before its auditor has begun.
+    #[must_use]
+    pub fn signed(&self, partition: PartitionId) -> u64 {
+        let signed = self.signed.lock().unwrap_or_else(PoisonError::into_inner);
+        signed.get(&partition).copied().unwrap_or(0)
     }
 
     /// Held by a task while it may still store a checkpoint; nothing while the

@@ -17,6 +17,7 @@
 //! | `snapshots` | where a takeover begins, and what it may begin from |
 //! | `cases` | notices that wait for their handlers |
 //! | `projection` | what every process sees of the definitions |
+//! | `settling` | letting what is under way come to its end before the partition is given away |
 //! | `status` | how it stands |
 
 mod cases;
@@ -27,6 +28,7 @@ mod outputs;
 mod ownership;
 mod projection;
 mod readers;
+mod settling;
 mod snapshots;
 mod standstill;
 mod state;
@@ -184,6 +186,7 @@ impl Actor for Coordinator {
             CoordinatorMessage::Status(reply) => {
                 let _ = reply.send(self.status(state));
             }
+            CoordinatorMessage::Settle(reply) => self.settle(&myself, reply, state).await?,
         }
         self.go_on(&myself, state);
         Ok(())
@@ -326,6 +329,7 @@ impl Coordinator {
 
     /// Lets readers read on, wakes up when something is due, ends a drain.
     fn go_on(&self, myself: &ActorRef<CoordinatorMessage>, state: &mut CoordinatorState) {
+        state.tell_settled();
         if !state.draining.is_empty() {
             let quiet = state.owner.as_ref().is_none_or(Owner::is_quiet);
             if quiet {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use fermata_audit::Signer;
@@ -28,9 +29,10 @@ use crate::checkpoint_folder::CheckpointFolder;
 use crate::clock::Clock;
 use crate::coordinator::PartitionStatus;
 use crate::definitions::{Plans, watch_definitions};
+use crate::figures::Gauges;
 use crate::metrics::Metrics;
 use crate::ports::{EngineFacts, Ports};
-use crate::supervisor::{DRAIN_LIMIT, Supervisor, SupervisorMessage};
+use crate::supervisor::{DRAIN_LIMIT, Drained, Supervisor, SupervisorMessage};
 
 /// Publishes that may be unanswered at once in this process.
 const PUBLISH_WINDOW: usize = 2_048;
@@ -200,14 +202,16 @@ impl EngineError {
     }
 }
 
-/// A running part of Fermata.
-#[derive(Debug)]
+/// A running part of Fermata. Clones are handles of the same one.
+#[derive(Debug, Clone)]
 pub struct Engine {
     supervisor: ActorRef<SupervisorMessage>,
     ended: watch::Receiver<bool>,
     ports: Ports,
-    /// Takes completions of calls; ends with the engine.
-    _callbacks: JoinSet<()>,
+    /// Takes completions of calls; ends with the last handle of the engine.
+    _callbacks: Arc<JoinSet<()>>,
+    gauges: Arc<Gauges>,
+    is_draining: Arc<AtomicBool>,
 }
 
 impl Engine {
@@ -308,7 +312,15 @@ impl Engine {
             // Nobody may be waiting for it.
             let _ = sender.send(true);
         });
-        Ok(Self { supervisor, ended: receiver, ports, _callbacks: callbacks })
+        let (gauges, is_draining) = (Arc::default(), Arc::default());
+        Ok(Self {
+            supervisor,
+            ended: receiver,
+            ports,
+            _callbacks: Arc::new(callbacks),
+            gauges,
+            is_draining,
+        })
     }
 
     /// How the partitions of this process stand.
@@ -317,6 +329,10 @@ impl Engine {
             Ok(ractor::rpc::CallResult::Success(status)) => status,
             Ok(_) | Err(_) => Vec::new(),
         }
+    }
+
+    pub(crate) fn gauges(&self) -> &Gauges {
+        &self.gauges
     }
 
     /// What this process reaches the world through.
@@ -335,15 +351,37 @@ impl Engine {
         let _ = self.ended.clone().wait_for(|ended| *ended).await;
     }
 
+    /// Whether it was asked to end.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::Relaxed)
+    }
+
     /// Finishes what is in flight, gives partitions and leases back, and ends.
+    /// Attempts under way are not waited for: they are ordered again.
     pub async fn shut_down(self) {
-        // Each partition has its own limit; all of them together have this.
-        let limit = DRAIN_LIMIT * 6;
-        let _ = self.supervisor.call(SupervisorMessage::Drain, Some(limit)).await;
+        self.drain(Duration::ZERO).await;
+    }
+
+    /// Takes nothing more, lets attempts that are under way end for as long as
+    /// `limit`, gives partitions and leases back, and ends; says what had not ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// The engine goes on ending.
+    pub async fn drain(&self, limit: Duration) -> Drained {
+        self.is_draining.store(true, Ordering::Relaxed);
+        // Each step has its own limit; all of them together have this.
+        let whole = limit + DRAIN_LIMIT * 6;
+        let drain = |reply| SupervisorMessage::Drain(limit, reply);
+        let drained = match self.supervisor.call(drain, Some(whole)).await {
+            Ok(ractor::rpc::CallResult::Success(drained)) => drained,
+            Ok(_) | Err(_) => Drained::default(),
+        };
         let _ = tokio::time::timeout(DRAIN_LIMIT, self.ended()).await;
         // The last checkpoints of the auditors that have just ended.
         let stored = self.ports.facts.checkpoints.stored();
         let _ = tokio::time::timeout(DRAIN_LIMIT, stored).await;
+        drained
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use fermata_core::digest::hash_parts_128;
 use fermata_core::identity::PartitionId;
 use fermata_jetstream::leases::{
-    Acquired, Held, Lease, LeaseError, Renewed, partition_key, worker_key,
+    Acquired, Held, Lease, LeaseError, Renewed, leaving_key, partition_key, worker_key,
 };
 use fermata_jetstream::topology::LEASE_TTL;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -35,6 +35,9 @@ pub enum LeaseKeeperMessage {
     Released(PartitionId),
     /// Give everything back and answer when the leases are released.
     Leave(ractor::RpcReplyPort<()>),
+    /// Say that this worker is about to leave: the others take what it gives
+    /// back. From here on it takes nothing, and keeps what it holds.
+    Retire,
 }
 
 /// Behaviour and ports.
@@ -53,6 +56,9 @@ pub struct LeaseKeeperState {
     giving_back: BTreeSet<PartitionId>,
     /// Keys of workers that no worker wrote, as last seen.
     foreign: BTreeSet<String>,
+    /// Whether this worker is about to leave.
+    is_retiring: bool,
+    leaving: Option<Keeping>,
 }
 
 #[derive(Debug)]
@@ -82,6 +88,7 @@ impl Actor for LeaseKeeper {
         (): (),
     ) -> Result<LeaseKeeperState, ActorProcessingErr> {
         myself.cast(LeaseKeeperMessage::Look)?;
+        self.come_back().await;
         Ok(LeaseKeeperState::default())
     }
 
@@ -104,11 +111,17 @@ impl Actor for LeaseKeeper {
                 for partition in held {
                     self.release(partition, state).await;
                 }
-                if let Some(held) = state.worker.take() {
+                for held in [state.worker.take(), state.leaving.take()].into_iter().flatten() {
                     let _ = self.ports.leases.release(&held.lease).await;
                 }
                 let _ = reply.send(());
                 myself.stop(None);
+            }
+            LeaseKeeperMessage::Retire => {
+                state.is_retiring = true;
+                if let Err(error) = self.look(state).await {
+                    tracing::warn!(%error, "the other workers were not told yet that this one leaves");
+                }
             }
         }
         Ok(())
@@ -119,7 +132,13 @@ impl LeaseKeeper {
     async fn look(&self, state: &mut LeaseKeeperState) -> Result<(), LeaseError> {
         let key = worker_key(&self.ports.facts.worker);
         state.worker = self.keep(&key, state.worker.take()).await?;
-        let Held { mut workers, foreign, .. } = self.ports.leases.workers().await?;
+        if state.is_retiring {
+            let leaving = leaving_key(&self.ports.facts.worker);
+            state.leaving = self.keep(&leaving, state.leaving.take()).await?;
+            return self.renew_all(state).await;
+        }
+        let Held { mut workers, foreign, leaving, .. } = self.ports.leases.workers().await?;
+        workers.retain(|worker| !leaving.contains(worker));
         let foreign = foreign.into_iter().map(|lease| lease.key).collect::<BTreeSet<_>>();
         for key in foreign.difference(&state.foreign) {
             tracing::warn!(key, "no worker wrote this; it counts for nothing");
@@ -141,6 +160,30 @@ impl LeaseKeeper {
                 }
                 (None, true) => self.acquire(partition, state).await?,
                 (None, false) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes back what an earlier life of this worker said when it left.
+    async fn come_back(&self) {
+        let key = leaving_key(&self.ports.facts.worker);
+        let released = async {
+            match self.ports.leases.get(&key).await? {
+                Some(lease) => self.ports.leases.release(&lease).await,
+                None => Ok(()),
+            }
+        };
+        if let Err(error) = released.await {
+            // It runs out by itself.
+            tracing::debug!(%error, "an old notice of leaving stands");
+        }
+    }
+
+    async fn renew_all(&self, state: &mut LeaseKeeperState) -> Result<(), LeaseError> {
+        for partition in state.held.keys().copied().collect::<Vec<_>>() {
+            if let Some(held) = state.held.remove(&partition) {
+                self.renew(partition, held, state).await?;
             }
         }
         Ok(())

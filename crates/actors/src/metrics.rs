@@ -6,6 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use opentelemetry::metrics::{Counter, Histogram, ObservableGauge};
 
+/// Upper bounds of the buckets of a run's time, in seconds: from one that only
+/// transforms to one that waits for a day.
+const RUN_SECONDS: [f64; 16] = [
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3_600.0,
+    86_400.0,
+];
+
 /// The instruments of this process.
 #[derive(Debug, Clone)]
 pub struct Metrics {
@@ -55,6 +62,7 @@ impl Metrics {
             run_latency: meter
                 .f64_histogram("agent.workflow.latency_p95")
                 .with_unit("s")
+                .with_boundaries(RUN_SECONDS.to_vec())
                 .with_description("Time from the start of a run to its end; take the quantile")
                 .build(),
         }

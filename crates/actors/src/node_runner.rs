@@ -73,6 +73,8 @@ pub enum NodeRunnerMessage {
     /// Outcomes that a coordinator took and could not commit: they go to the
     /// partition's commands.
     Publish(PartitionId, Vec<Report>),
+    /// Answer when no attempt of the partition is under way here.
+    Idle(PartitionId, RpcReplyPort<()>),
 }
 
 /// Behaviour and ports.
@@ -90,6 +92,8 @@ pub struct NodeRunnerState {
     running: Running,
     attached: HashMap<PartitionId, Attached>,
     publishes: JoinSet<()>,
+    /// Who waits for the end of a partition's attempts.
+    idle_waiting: Vec<(PartitionId, RpcReplyPort<()>)>,
 }
 
 /// The coordinator of a partition.
@@ -103,6 +107,21 @@ impl Drop for NodeRunnerState {
     /// What is being stored goes on without the runner, as long as the process lives.
     fn drop(&mut self) {
         self.publishes.detach_all();
+    }
+}
+
+impl NodeRunnerState {
+    /// Answers those who wait for the end of attempts that have ended.
+    fn tell_idle(&mut self) {
+        let waiting = std::mem::take(&mut self.idle_waiting);
+        for (partition, reply) in waiting {
+            if self.running.live(partition).is_empty() {
+                // Whoever asked may wait no longer.
+                let _ = reply.send(());
+            } else {
+                self.idle_waiting.push((partition, reply));
+            }
+        }
     }
 }
 
@@ -161,7 +180,11 @@ impl Actor for NodeRunner {
             NodeRunnerMessage::Publish(partition, reports) => {
                 self.publish(partition, reports, state);
             }
+            NodeRunnerMessage::Idle(partition, reply) => {
+                state.idle_waiting.push((partition, reply));
+            }
         }
+        state.tell_idle();
         Ok(())
     }
 

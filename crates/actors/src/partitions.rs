@@ -100,6 +100,11 @@ impl<R> Partitions<R> {
         self.running.insert(partition, (actor, coordinator));
     }
 
+    /// The coordinators that run, with their partitions.
+    pub fn running(&self) -> impl Iterator<Item = (PartitionId, &R)> {
+        self.running.iter().map(|(partition, (_, coordinator))| (*partition, coordinator))
+    }
+
     /// The coordinators that run.
     pub fn coordinators(&self) -> impl Iterator<Item = &R> {
         self.running.values().map(|(_, coordinator)| coordinator)

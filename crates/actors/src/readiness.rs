@@ -70,6 +70,53 @@ impl fmt::Display for Awaited {
     }
 }
 
+/// What keeps a process from being ready, of all that may.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Obstacle {
+    /// It was asked to end, and takes nothing more.
+    Draining,
+    /// A connection to the broker is down.
+    Disconnected,
+    /// A partition is halted here.
+    Halted {
+        /// Which.
+        partition: String,
+        /// Why.
+        reason: String,
+    },
+    /// As [`Engine::awaited`] says.
+    Awaited(Awaited),
+}
+
+impl Obstacle {
+    /// Names the kind for programs; stays the same over versions.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Draining => "draining",
+            Self::Disconnected => "broker_disconnected",
+            Self::Halted { .. } => "partition_halted",
+            Self::Awaited(Awaited::Owners(_)) => "partitions_without_owner",
+            Self::Awaited(Awaited::Takeover { .. }) => "partition_taking",
+            Self::Awaited(Awaited::Definitions(_)) => "definitions_behind",
+            Self::Awaited(Awaited::Broker(_)) => "broker_no_answer",
+        }
+    }
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Draining => formatter.write_str("it was asked to end and takes nothing more"),
+            Self::Disconnected => formatter.write_str("the connection to the broker is down"),
+            Self::Halted { partition, reason } => {
+                write!(formatter, "partition {partition} is halted here: {reason}")
+            }
+            Self::Awaited(awaited) => awaited.fmt(formatter),
+        }
+    }
+}
+
 /// A process that is not ready in time.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum NotReady {
@@ -123,6 +170,32 @@ impl Engine {
         }
     }
 
+    /// Everything that stands between this process and being ready, as far as it
+    /// can be told at once; nothing when it is. Beyond what [`Engine::awaited`]
+    /// looks for, each connection must live and no partition be halted here.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped.
+    pub async fn obstacles(&self) -> Vec<Obstacle> {
+        if self.is_draining() {
+            // What it no longer owns is no news.
+            return vec![Obstacle::Draining];
+        }
+        let mut obstacles = halted(&self.status().await);
+        if !self.ports().broker.is_connected() {
+            // Without it nothing can be asked.
+            obstacles.push(Obstacle::Disconnected);
+            return obstacles;
+        }
+        match self.awaited().await {
+            // It is named already.
+            None | Some(Awaited::Takeover { state: "halted", .. }) => {}
+            Some(awaited) => obstacles.push(Obstacle::Awaited(awaited)),
+        }
+        obstacles
+    }
+
     /// What stands between this process and being ready.
     ///
     /// # Cancel safety
@@ -144,6 +217,30 @@ impl Engine {
     }
 }
 
+fn halted(here: &[PartitionStatus]) -> Vec<Obstacle> {
+    let halted = here.iter().filter(|status| status.state == "halted");
+    halted
+        .map(|status| Obstacle::Halted {
+            partition: status.partition.clone(),
+            reason: status.reason.clone().unwrap_or_default(),
+        })
+        .collect()
+}
+
+/// Those of `partitions` whose lease no live worker holds.
+pub(crate) fn ownerless(
+    partitions: impl Iterator<Item = PartitionId>,
+    held: &Held,
+) -> Vec<PartitionId> {
+    partitions.filter(|partition| owner(*partition, held).is_none()).collect()
+}
+
+/// The live worker that holds the lease of `partition`.
+fn owner(partition: PartitionId, held: &Held) -> Option<&str> {
+    let owner = held.leases.get(&partition_key(&partition.to_string())).and_then(Lease::worker);
+    owner.filter(|owner| held.workers.iter().any(|worker| worker == owner))
+}
+
 fn unowned(
     partitions: impl Iterator<Item = PartitionId>,
     here: &[PartitionStatus],
@@ -152,11 +249,9 @@ fn unowned(
 ) -> Option<Awaited> {
     let mut nobodys = Vec::new();
     for partition in partitions {
-        let name = partition.to_string();
-        let owner = held.leases.get(&partition_key(&name)).and_then(Lease::worker);
-        let owner = owner.filter(|owner| held.workers.iter().any(|worker| worker == owner));
-        match owner {
+        match owner(partition, held) {
             Some(owner) if owner == worker => {
+                let name = partition.to_string();
                 let status = here.iter().find(|status| status.partition == name);
                 let state = status.map_or("taking", |status| status.state);
                 if state != "owning" {
@@ -196,6 +291,7 @@ mod tests {
             workers: workers.iter().map(|worker| (*worker).to_owned()).collect(),
             leases: leases.iter().map(lease).collect(),
             foreign: Vec::new(),
+            leaving: Vec::new(),
         }
     }
 
@@ -208,6 +304,8 @@ mod tests {
             runs: 0,
             attempts: 0,
             position: 0,
+            records: 0,
+            signed_records: 0,
         }
     }
 

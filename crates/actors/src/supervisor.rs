@@ -16,11 +16,12 @@ use ractor::{
 
 use crate::coordinator::{Coordinator, CoordinatorMessage, PartitionStatus};
 use crate::engine::Role;
+use crate::hand_over::{ATTEMPTS_LIMIT_DEFAULT, HandOver};
 use crate::intake::Intake;
 use crate::lease_keeper::{LeaseKeeper, LeaseKeeperMessage};
 use crate::metrics::Metrics;
 use crate::node_runner::{NodeRunner, NodeRunnerMessage};
-use crate::partitions::{Drained, Partitions};
+use crate::partitions::{Drained as GivenBack, Partitions};
 use crate::ports::Ports;
 use crate::projector::{Projector, ProjectorMessage};
 
@@ -62,10 +63,18 @@ pub enum SupervisorMessage {
     Restart(Child),
     /// How the partitions stand.
     Status(RpcReplyPort<Vec<PartitionStatus>>),
-    /// Finish, give everything back, end.
-    Drain(RpcReplyPort<()>),
+    /// Finish, give everything back, end; attempts under way may take this long.
+    Drain(Duration, RpcReplyPort<Drained>),
     /// All is given back.
-    End(RpcReplyPort<()>),
+    End(Drained, RpcReplyPort<Drained>),
+}
+
+/// What became of what was under way when a process was asked to end.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Drained {
+    /// Partitions in which attempts had not ended in time: whoever owns them next
+    /// orders those again, or records them as unknown.
+    pub cut: Vec<PartitionId>,
 }
 
 /// A child by what it does.
@@ -156,7 +165,15 @@ impl Actor for Supervisor {
                 }
             }
             SupervisorMessage::GiveBack(partition) => match state.partitions.give_back(partition) {
-                Some(coordinator) => drain_later(myself, partition, coordinator.clone()),
+                Some(coordinator) => drain_later(
+                    myself,
+                    HandOver {
+                        partition,
+                        coordinator: coordinator.clone(),
+                        runner: state.runner.clone(),
+                        limit: ATTEMPTS_LIMIT_DEFAULT,
+                    },
+                ),
                 None => myself.cast(SupervisorMessage::Drained(partition, None))?,
             },
             SupervisorMessage::Drained(partition, actor) => {
@@ -169,11 +186,11 @@ impl Actor for Supervisor {
                 let coordinators = state.partitions.coordinators().cloned().collect();
                 tokio::spawn(answer_status(coordinators, reply));
             }
-            SupervisorMessage::Drain(reply) => {
-                tokio::spawn(self.drain(myself, reply, state));
+            SupervisorMessage::Drain(limit, reply) => {
+                tokio::spawn(self.drain(myself, limit, reply, state));
             }
-            SupervisorMessage::End(reply) => {
-                let _ = reply.send(());
+            SupervisorMessage::End(drained, reply) => {
+                let _ = reply.send(drained);
                 myself.stop(None);
             }
         }
@@ -288,15 +305,15 @@ impl Supervisor {
         state: &mut SupervisorState,
     ) -> Result<(), ActorProcessingErr> {
         match (state.partitions.drained(partition, actor), &state.keeper) {
-            (Drained::Release, Some(keeper)) => {
+            (GivenBack::Release, Some(keeper)) => {
                 // One that failed holds no lease; this one runs out by itself.
                 let _ = keeper.cast(LeaseKeeperMessage::Released(partition));
                 Ok(())
             }
-            (Drained::StartAgain, _) => {
+            (GivenBack::StartAgain, _) => {
                 self.start_or_later(myself, Child::Coordinator(partition), state).await
             }
-            (Drained::Release, None) | (Drained::Nothing, _) => Ok(()),
+            (GivenBack::Release, None) | (GivenBack::Nothing, _) => Ok(()),
         }
     }
 
@@ -324,23 +341,36 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Children first, sources before sinks: a stopped parent would kill them.
-    /// Leases are kept meanwhile, so this goes on beside the supervisor.
+    /// Children first, sources before sinks: a stopped parent would kill them. A
+    /// partition whose attempts have ended is given away at once, the others when
+    /// the runner has stored what it could. Leases are kept meanwhile, so this
+    /// goes on beside the supervisor.
     fn drain(
         &self,
         myself: ActorRef<SupervisorMessage>,
-        reply: RpcReplyPort<()>,
+        limit: Duration,
+        reply: RpcReplyPort<Drained>,
         state: &mut SupervisorState,
     ) -> impl Future<Output = ()> + Send + use<> {
         state.draining = true;
         let intake = std::mem::take(&mut state.intake);
-        let coordinators = state.partitions.coordinators().cloned().collect::<Vec<_>>();
         let (runner, keeper) = (state.runner.clone(), state.keeper.clone());
         let projector = state.projector.take();
+        let running = state.partitions.running().map(|(partition, coordinator)| HandOver {
+            partition,
+            coordinator: coordinator.clone(),
+            runner: runner.clone(),
+            limit,
+        });
+        let running = running.collect::<Vec<_>>();
         let broker = self.ports.broker.clone();
         async move {
-            intake.drain(DRAIN_LIMIT).await;
-            join_all(coordinators.iter().map(drain_coordinator)).await;
+            if let Some(keeper) = &keeper {
+                let _ = keeper.cast(LeaseKeeperMessage::Retire);
+            }
+            let given_away =
+                join_all(running.iter().map(|hand_over| give_away(hand_over, &keeper)));
+            let ((), cut) = tokio::join!(intake.drain(DRAIN_LIMIT), given_away);
             if let Some(runner) = runner {
                 let _ = runner.drain_and_wait(Some(DRAIN_LIMIT)).await;
             }
@@ -351,10 +381,26 @@ impl Supervisor {
             if let Some(keeper) = keeper {
                 let _ = keeper.call(LeaseKeeperMessage::Leave, Some(DRAIN_LIMIT)).await;
             }
+            let drained = Drained { cut: cut.into_iter().flatten().collect() };
             // A supervisor that is gone has nobody to end.
-            let _ = myself.cast(SupervisorMessage::End(reply));
+            let _ = myself.cast(SupervisorMessage::End(drained, reply));
         }
     }
+}
+
+/// Gives a partition away; returns it when attempts had not ended in time.
+async fn give_away(
+    hand_over: &HandOver,
+    keeper: &Option<ActorRef<LeaseKeeperMessage>>,
+) -> Option<PartitionId> {
+    let partition = hand_over.partition;
+    if !hand_over.carry_out().await {
+        return Some(partition);
+    }
+    if let Some(keeper) = keeper {
+        let _ = keeper.cast(LeaseKeeperMessage::Released(partition));
+    }
+    None
 }
 
 /// Strikes an actor off; tells what it was, unless another has taken its place.
@@ -371,20 +417,11 @@ fn forget(actor: &ActorCell, state: &mut SupervisorState) -> Option<Child> {
     is_present.then_some(child)
 }
 
-async fn drain_coordinator(coordinator: &ActorRef<CoordinatorMessage>) {
-    let _ = coordinator.call(CoordinatorMessage::Drain, Some(DRAIN_LIMIT)).await;
-    let _ = coordinator.stop_and_wait(None, Some(DRAIN_LIMIT)).await;
-}
-
-fn drain_later(
-    myself: ActorRef<SupervisorMessage>,
-    partition: PartitionId,
-    coordinator: ActorRef<CoordinatorMessage>,
-) {
+fn drain_later(myself: ActorRef<SupervisorMessage>, hand_over: HandOver) {
     tokio::spawn(async move {
-        drain_coordinator(&coordinator).await;
-        let drained = SupervisorMessage::Drained(partition, Some(coordinator.get_id()));
-        let _ = myself.cast(drained);
+        hand_over.carry_out().await;
+        let HandOver { partition, coordinator, .. } = hand_over;
+        let _ = myself.cast(SupervisorMessage::Drained(partition, Some(coordinator.get_id())));
     });
 }
 

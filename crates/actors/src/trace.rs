@@ -1,8 +1,10 @@
-//! Traces: event → run → node → HTTP call, in W3C Trace Context.
+//! Traces: event → strategy → run → node → HTTP call, in W3C Trace Context.
 //!
 //! A run may outlive the process that began it, so its span is not held open:
 //! its id follows from the run's id, the spans below it name it as their
-//! parent, and it is recorded with its start and end when the run has ended.
+//! parent, and it is recorded with its start and end when the run has ended. So
+//! does the id of the strategy's span, which the builder records: no message
+//! between the two carries it.
 //! Where nothing exports, an event's own context is passed on as it came.
 
 use std::cell::Cell;
@@ -38,7 +40,9 @@ pub fn export_spans() {
     EXPORTING.store(true, Ordering::Relaxed);
 }
 
-fn is_exporting() -> bool {
+/// Whether spans are made at all.
+#[must_use]
+pub fn is_exporting() -> bool {
     EXPORTING.load(Ordering::Relaxed)
 }
 
@@ -102,6 +106,22 @@ impl AttemptSpan {
     }
 }
 
+/// Records that a strategy chose to start `run`, below the event's span. Only
+/// where spans are exported.
+pub fn strategy(run: RunId, traceparent: Option<&str>, strategy: &str, version: u32) {
+    let builder = SpanBuilder::from_name(format!("strategy {strategy}"))
+        .with_kind(SpanKind::Internal)
+        .with_attributes([
+            KeyValue::new("fermata.run", run.to_string()),
+            KeyValue::new("fermata.strategy.version", i64::from(version)),
+        ]);
+    let own = strategy_context(run, traceparent);
+    PLANNED.set(Some((own.trace_id(), own.span_id())));
+    let mut span = global::tracer(TRACER).build_with_context(builder, &context(traceparent));
+    PLANNED.set(None);
+    span.end();
+}
+
 /// Records the span of a run that has ended.
 pub fn run_ended(ended: &RunEnded) {
     if !is_exporting() {
@@ -114,7 +134,9 @@ pub fn run_ended(ended: &RunEnded) {
         .with_start_time(time(ended.started_ms))
         .with_attributes([KeyValue::new("fermata.run", ended.run.to_string())]);
     PLANNED.set(Some((own.trace_id(), own.span_id())));
-    let mut span = global::tracer(TRACER).build_with_context(builder, &context(traceparent));
+    let parent = strategy_context(ended.run, traceparent);
+    let parent = Context::new().with_remote_span_context(parent);
+    let mut span = global::tracer(TRACER).build_with_context(builder, &parent);
     PLANNED.set(None);
     if ended.failed {
         span.set_status(Status::error("the run did not succeed"));
@@ -144,6 +166,21 @@ fn run_context(run: RunId, traceparent: Option<&str>) -> SpanContext {
     };
     let low = u64::try_from(id & u128::from(u64::MAX)).unwrap_or(1).max(1);
     SpanContext::new(trace, SpanId::from(low), flags, true, TraceState::default())
+}
+
+/// The context of the span of the strategy that started a run: in the run's
+/// trace, its span id made of the run's id, too.
+fn strategy_context(run: RunId, traceparent: Option<&str>) -> SpanContext {
+    let own = run_context(run, traceparent);
+    // Another one than the run's, as good as always.
+    let id = u64::from_be_bytes(own.span_id().to_bytes()).reverse_bits().max(1);
+    SpanContext::new(
+        own.trace_id(),
+        SpanId::from(id),
+        own.trace_flags(),
+        true,
+        TraceState::default(),
+    )
 }
 
 /// Reads a `traceparent` (W3C Trace Context, section 3.2); an empty context

@@ -116,11 +116,18 @@ impl Arguments {
     /// does, one that answers and goes only what is wrong.
     #[must_use]
     pub fn telemetry(&self) -> TelemetryOptions {
-        let stays = matches!(self.command, Command::Up(_) | Command::Worker(_));
+        let engine = if let Command::Up(up) = &self.command {
+            Some(&up.engine)
+        } else if let Command::Worker(worker) = &self.command {
+            Some(&worker.engine)
+        } else {
+            None
+        };
         TelemetryOptions {
             // What libraries tell while all is well says nothing to whoever runs an engine.
-            filter_default: if stays { "warn,fermata=info" } else { "warn" },
+            filter_default: if engine.is_some() { "warn,fermata=info" } else { "warn" },
             format: self.global.log_format,
+            scraped: engine.is_some_and(|engine| engine.http.is_some()),
         }
     }
 }

@@ -32,6 +32,8 @@ pub enum ExitCode {
     NotFound,
     /// 70: a fault of the program or of what it reads.
     Internal,
+    /// 130: ended at once by a second signal, before what was under way had ended.
+    Interrupted,
 }
 
 impl ExitCode {
@@ -45,6 +47,7 @@ impl ExitCode {
             Self::Unreachable => 3,
             Self::NotFound => 4,
             Self::Internal => 70,
+            Self::Interrupted => 130,
         }
     }
 }
@@ -63,7 +66,8 @@ Exit codes:
   2   the command line or a file cannot be used
   3   no broker, no engine on it, or no answer in time
   4   what was asked for is not there
-  70  a fault inside";
+  70  a fault inside
+  130 ended at once by a second signal";
 
 /// Why a command did not do its work.
 #[derive(Debug, Error)]
@@ -271,6 +275,7 @@ mod tests {
             ExitCode::Unreachable,
             ExitCode::NotFound,
             ExitCode::Internal,
+            ExitCode::Interrupted,
         ];
         for code in codes {
             let line = format!("\n  {:<4}", code.number());

@@ -11,6 +11,7 @@
 //! | [`local_engine`] | an engine in this process, with a broker of its own |
 //! | [`canonical_json`] | audit entries as people see them |
 //! | [`diagnostics`] | problems of documents, as a compiler shows them |
+//! | [`operations`] | how this process answers whoever operates it |
 //! | [`output`] | tables, lines, times |
 //! | [`telemetry`] | logs, traces, metrics |
 //! | [`demo`] | the parts of the demonstration that are not the engine |
@@ -24,7 +25,8 @@ pub mod diagnostics;
 pub mod error;
 pub mod journal_view;
 pub mod local_engine;
-pub mod output;
+pub mod operations;
+mod output;
 pub mod telemetry;
 
 use clap::Parser as _;

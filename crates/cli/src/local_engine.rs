@@ -4,6 +4,7 @@
 //! ```text
 //! <data dir>/fermata.url      where the broker listens, while the engine runs
 //! <data dir>/fermata.monitor  where the broker can be monitored
+//! <data dir>/fermata.http     where this process answers over HTTP, if it does
 //! <data dir>/worker           this worker's name, the same after a restart
 //! <data dir>/audit.key        the key that signs checkpoints; keep it, and keep it secret
 //! <data dir>/checkpoints/     the newest checkpoint of each partition, synced
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use fermata_actors::readiness::NotReady;
+use fermata_actors::supervisor::Drained;
 use fermata_actors::{Engine, EngineConfig, Role};
 use fermata_audit::Signer;
 use fermata_executors::{ExecutorsConfig, PluginTarget};
@@ -24,11 +26,15 @@ use fermata_jetstream::leases::is_worker_name;
 use fermata_jetstream::{Durability, ManagedServer, ServerOptions, Topology};
 use fermata_partition::snapshot::SnapshotPolicy;
 use fermata_wire::replay::ReplayKeys;
+use tokio::task::JoinHandle;
 
 use crate::arguments::{GlobalArguments, URL_FILE};
 use crate::commands::doctor::MONITOR_FILE;
 use crate::commands::up::EngineArguments;
-use crate::error::CliError;
+use crate::error::{CliError, ExitCode};
+use crate::operations::{Endpoints, HTTP_FILE};
+use crate::output::Output;
+use crate::telemetry;
 
 /// Name under which checkpoints are signed.
 const KEY_NAME: &str = "fermata-audit";
@@ -43,6 +49,10 @@ pub const READY_LIMIT: Duration = Duration::from_secs(300);
 
 /// How often it says what it waits for.
 pub const TELL_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How often figures are gathered that are exported: as often as a scraper comes
+/// that is in a hurry.
+const OBSERVE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A broker of the engine's own.
 #[derive(Debug, Clone, Copy)]
@@ -77,6 +87,14 @@ pub struct LocalEngine {
     server: Option<ManagedServer>,
     url: String,
     url_file: PathBuf,
+    endpoints: Option<Endpoints>,
+    exporting: Option<JoinHandle<()>>,
+}
+
+impl Drop for LocalEngine {
+    fn drop(&mut self) {
+        self.exporting.iter().for_each(JoinHandle::abort);
+    }
 }
 
 impl LocalEngine {
@@ -94,6 +112,13 @@ impl LocalEngine {
         std::fs::create_dir_all(data_dir)
             .map_err(CliError::io(format!("make the folder `{}`", data_dir.display())))?;
         let config = engine_config(&start)?;
+        let endpoints = match start.engine.http {
+            Some(address) => {
+                let file = data_dir.join(HTTP_FILE);
+                Some(Endpoints::start(address, config.worker.clone(), file).await?)
+            }
+            None => None,
+        };
         let (server, url) = match start.nats_url {
             Some(url) => (None, url.to_owned()),
             None => {
@@ -110,6 +135,10 @@ impl LocalEngine {
             action: "starting the engine".to_owned(),
             source: Box::new(source),
         })?;
+        if let Some(endpoints) = &endpoints {
+            endpoints.started(&engine);
+        }
+        let exporting = telemetry::is_export_wanted().then(|| tokio::spawn(export(engine.clone())));
         let url_file = data_dir.join(URL_FILE);
         if server.is_some() {
             std::fs::write(&url_file, format!("{url}\n"))
@@ -120,13 +149,31 @@ impl LocalEngine {
                     .map_err(CliError::io(format!("write `{}`", file.display())))?;
             }
         }
-        Ok(Self { engine, server, url, url_file })
+        Ok(Self { engine, server, url, url_file, endpoints, exporting })
     }
 
     /// Where the broker listens.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Where the endpoints are, if there are any.
+    #[must_use]
+    pub fn http_url(&self) -> Option<&str> {
+        self.endpoints.as_ref().map(Endpoints::url)
+    }
+
+    /// Says where the endpoints are, if there are any.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    pub fn tell_http_url(&self, output: &mut Output) -> Result<(), CliError> {
+        match self.http_url() {
+            Some(url) => output.line(&format!("{url}/health, /ready and /metrics answer")),
+            None => Ok(()),
+        }
     }
 
     /// The engine.
@@ -187,7 +234,8 @@ impl LocalEngine {
         }
     }
 
-    /// Finishes what is in flight and ends the engine, then its broker.
+    /// Finishes what is in flight and ends the engine, then its broker. Attempts
+    /// that are under way may take as long as `limit`.
     ///
     /// # Errors
     ///
@@ -196,14 +244,22 @@ impl LocalEngine {
     /// # Cancel safety
     ///
     /// As a kill: nothing accepted is lost.
-    pub async fn shut_down(self) -> Result<(), CliError> {
-        self.engine.shut_down().await;
-        if let Some(mut server) = self.server {
+    pub async fn shut_down(mut self, limit: Duration) -> Result<Drained, CliError> {
+        let drained = self.engine.drain(limit).await;
+        if let Some(mut server) = self.server.take() {
             // A file that tells of an engine which is gone only misleads.
             let _ = std::fs::remove_file(&self.url_file);
             server.stop().await?;
         }
-        Ok(())
+        Ok(drained)
+    }
+}
+
+/// Keeps the figures fresh that are exported. Whoever scrapes gathers them itself.
+async fn export(engine: Engine) {
+    loop {
+        engine.observe().await;
+        tokio::time::sleep(OBSERVE_INTERVAL).await;
     }
 }
 
@@ -329,33 +385,55 @@ fn write_secret(file: &Path, text: &str) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Waits for Ctrl-C or a request to end (SIGTERM).
-///
-/// # Errors
-///
-/// When the operating system takes no handler.
-///
-/// # Cancel safety
-///
-/// Can be dropped.
-pub async fn asked_to_end() -> Result<(), CliError> {
+/// Requests to end: Ctrl-C and SIGTERM. From the first of these on, the process
+/// no longer ends by itself on either.
+#[derive(Debug)]
+pub struct EndRequests {
     #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        let mut terminate =
-            signal(SignalKind::terminate()).map_err(CliError::io("listen for SIGTERM"))?;
-        tokio::select! {
-            interrupted = tokio::signal::ctrl_c() => {
-                interrupted.map_err(CliError::io("listen for Ctrl-C"))
-            }
-            _ = terminate.recv() => Ok(()),
-        }
-    }
-    #[cfg(not(unix))]
-    tokio::signal::ctrl_c().await.map_err(CliError::io("listen for Ctrl-C"))
+    terminate: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    interrupt: tokio::signal::unix::Signal,
 }
 
-/// Stays until asked to end, or until the engine ends by itself.
+impl EndRequests {
+    /// Listens from now on.
+    ///
+    /// # Errors
+    ///
+    /// When the operating system takes no handler.
+    pub fn listen() -> Result<Self, CliError> {
+        #[cfg(unix)]
+        {
+            use tokio::signal::unix::{SignalKind, signal};
+            let terminate =
+                signal(SignalKind::terminate()).map_err(CliError::io("listen for SIGTERM"))?;
+            let interrupt =
+                signal(SignalKind::interrupt()).map_err(CliError::io("listen for Ctrl-C"))?;
+            Ok(Self { terminate, interrupt })
+        }
+        #[cfg(not(unix))]
+        Ok(Self {})
+    }
+
+    /// Waits for the next one.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped.
+    pub async fn next(&mut self) {
+        #[cfg(unix)]
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+        #[cfg(not(unix))]
+        // An error means that there is no handler: then the system ends the process.
+        let _ = tokio::signal::ctrl_c().await;
+    }
+}
+
+/// Stays until asked to end, or until the engine ends by itself. On the first
+/// request it drains; on a second one it ends at once.
 ///
 /// # Errors
 ///
@@ -364,19 +442,57 @@ pub async fn asked_to_end() -> Result<(), CliError> {
 /// # Cancel safety
 ///
 /// As a kill: nothing accepted is lost.
-pub async fn stay(running: LocalEngine) -> Result<(), CliError> {
+pub async fn stay(
+    running: LocalEngine,
+    requests: &mut EndRequests,
+    limit: Duration,
+) -> Result<ExitCode, CliError> {
     let ended = tokio::select! {
-        asked = asked_to_end() => {
-            asked?;
-            None
-        }
+        () = requests.next() => None,
         ended = running.ended() => Some(ended),
     };
-    running.shut_down().await?;
     match ended {
-        None => Ok(()),
+        None => drain(running, requests, limit).await,
         Some(what) => {
+            running.shut_down(Duration::ZERO).await?;
             Err(CliError::Failed { action: "running the engine".to_owned(), source: what.into() })
         }
     }
+}
+
+/// Ends `running` in order, unless another request to end comes meanwhile.
+///
+/// # Errors
+///
+/// When the broker could not be ended.
+///
+/// # Cancel safety
+///
+/// As a kill: nothing accepted is lost.
+pub async fn drain(
+    running: LocalEngine,
+    requests: &mut EndRequests,
+    limit: Duration,
+) -> Result<ExitCode, CliError> {
+    tracing::info!(
+        ?limit,
+        "asked to end: attempts under way may end within the limit; asked again, it ends at once"
+    );
+    let drained = tokio::select! {
+        drained = running.shut_down(limit) => drained?,
+        () = requests.next() => {
+            tracing::warn!("asked to end at once; what was under way is ordered again");
+            return Ok(ExitCode::Interrupted);
+        }
+    };
+    if drained.cut.is_empty() {
+        return Ok(ExitCode::Success);
+    }
+    let partitions = drained.cut.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    tracing::warn!(
+        partitions,
+        ?limit,
+        "attempts had not ended within the limit; their next owner orders them again"
+    );
+    Ok(ExitCode::Findings)
 }

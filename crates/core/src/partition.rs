@@ -74,6 +74,8 @@ pub struct Partition {
     /// Runs with ready nodes that a bound held back; found again by
     /// [`Partition::resume`] after a replay.
     held_back: HeldBack,
+    /// Whether this owner orders no further attempt.
+    settling: bool,
 }
 
 /// What a decision comes to; the buffers are reused from decision to decision.
@@ -178,7 +180,14 @@ impl Partition {
             plans: HashMap::new(),
             held_back: HeldBack::default(),
             limits,
+            settling: false,
         }
+    }
+
+    /// Orders no further attempt: what becomes ready waits, as if every attempt
+    /// were taken. For an owner that is about to leave; no part of the fold.
+    pub fn settle(&mut self) {
+        self.settling = true;
     }
 
     /// Which partition it is.

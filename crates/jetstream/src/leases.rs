@@ -18,6 +18,9 @@ const WORKER_PREFIX: &str = "worker.";
 /// Prefix of the keys of partitions' owners.
 const PARTITION_PREFIX: &str = "partition.";
 
+/// Prefix of the keys by which workers say that they are about to leave.
+const LEAVING_PREFIX: &str = "leaving.";
+
 /// Longest name of a worker, in bytes: it is a token of a subject and a field of records.
 pub const WORKER_NAME_BYTES_MAX: usize = 64;
 
@@ -47,7 +50,7 @@ impl LeaseError {
 /// A lease as the bucket holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease {
-    /// `worker.<id>` or `partition.<p>`.
+    /// `worker.<id>`, `leaving.<id>` or `partition.<p>`.
     pub key: String,
     /// What its holder wrote, such as its id.
     pub holder: Bytes,
@@ -63,7 +66,9 @@ impl Lease {
 
     /// Whether a worker wrote this about itself, or about a partition.
     fn is_ours(&self) -> bool {
-        match self.key.strip_prefix(WORKER_PREFIX) {
+        let about_itself =
+            [WORKER_PREFIX, LEAVING_PREFIX].iter().find_map(|own| self.key.strip_prefix(own));
+        match about_itself {
             Some(worker) => self.worker() == Some(worker),
             None => self.key.starts_with(PARTITION_PREFIX) && self.worker().is_some(),
         }
@@ -79,8 +84,11 @@ pub fn is_worker_name(text: &str) -> bool {
 /// What the bucket holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Held {
-    /// Workers that live, by name, in order.
+    /// Workers that live, by name, in order; those that are about to leave included.
     pub workers: Vec<String>,
+    /// Workers that are about to leave, by name, in order: they keep what they hold until they have given
+    /// it back, and take nothing.
+    pub leaving: Vec<String>,
     /// Who holds which lease, by key.
     pub leases: BTreeMap<String, Lease>,
     /// What no worker wrote: another program's keys, or a key of ours with bytes that name nobody.
@@ -126,6 +134,11 @@ pub struct Leases {
 /// Key by which a worker shows that it lives.
 pub fn worker_key(worker: &str) -> String {
     format!("{WORKER_PREFIX}{worker}")
+}
+
+/// Key by which a worker says that it is about to leave.
+pub fn leaving_key(worker: &str) -> String {
+    format!("{LEAVING_PREFIX}{worker}")
 }
 
 /// Key of the owner of a partition.
@@ -233,7 +246,8 @@ impl Leases {
     /// # Cancel safety
     /// Can be dropped.
     pub async fn workers(&self) -> Result<Held, LeaseError> {
-        self.read(|key| key.starts_with(WORKER_PREFIX)).await
+        self.read(|key| [WORKER_PREFIX, LEAVING_PREFIX].iter().any(|own| key.starts_with(own)))
+            .await
     }
 
     /// Everything that the bucket holds.
@@ -270,10 +284,13 @@ impl Leases {
             }
             if let Some(worker) = lease.key.strip_prefix(WORKER_PREFIX) {
                 held.workers.push(worker.to_owned());
+            } else if let Some(worker) = lease.key.strip_prefix(LEAVING_PREFIX) {
+                held.leaving.push(worker.to_owned());
             }
             held.leases.insert(lease.key.clone(), lease);
         }
         held.workers.sort_unstable();
+        held.leaving.sort_unstable();
         Ok(held)
     }
 

@@ -11,6 +11,7 @@
 //! - [`topology`] is the list of streams as data; [`leases`] and [`definitions_store`] keep small things.
 //! - [`object_folder`] holds snapshots and archived journals; [`purge`] removes what they stand for.
 //! - [`progress`] tells how far a shared consumer has come.
+//! - [`usage`] tells how full the streams are.
 //! - [`core_messages`] are messages that nobody stores.
 
 pub mod api;
@@ -36,6 +37,7 @@ pub mod server;
 mod server_process;
 pub mod shared_consumer;
 pub mod topology;
+pub mod usage;
 
 pub use async_nats::{HeaderMap as Headers, Subject};
 pub use bytes::Bytes;

@@ -123,6 +123,8 @@ pub struct Owner {
     /// What people were not told of.
     untold: VecDeque<Untold>,
     snapshots: snapshots::Snapshots,
+    /// Whether no further attempt is ordered.
+    settling: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -196,6 +198,7 @@ impl Owner {
             plans: plans::WantedPlans::default(),
             lost: VecDeque::new(),
             untold: VecDeque::new(),
+            settling: false,
             snapshots: snapshots::Snapshots::begin_from(restoring),
         };
         if owner.restore(outputs) {
@@ -214,6 +217,12 @@ impl Owner {
     #[must_use]
     pub fn is_owning(&self) -> bool {
         self.phase == Phase::Owning
+    }
+
+    /// How many records were folded, those decided and not committed included.
+    #[must_use]
+    pub fn records(&self) -> u64 {
+        self.fold.next_index()
     }
 
     /// Whether another command message can be taken now.
@@ -237,6 +246,21 @@ impl Owner {
             && self.open.is_none()
             && self.closed.is_empty()
             && self.commands_waiting.is_empty()
+    }
+
+    /// Whether every attempt that was ordered has been handed out.
+    #[must_use]
+    pub fn has_handed_out(&self) -> bool {
+        !self.append.is_busy()
+            && self.open.is_none()
+            && self.closed.is_empty()
+            && !self.holds_gated()
+    }
+
+    /// Whether something waits for one more acknowledged append.
+    #[must_use]
+    pub fn holds_gated(&self) -> bool {
+        !self.gated.is_empty() || !self.in_flight_gated.is_empty()
     }
 
     /// In how many milliseconds this owner should be told [`Input::Tick`],
@@ -301,6 +325,10 @@ impl Owner {
             Input::Tick => {}
             Input::Snapshot => self.ask_for_snapshot(),
             Input::SnapshotEnded => self.snapshot_ended(),
+            Input::Settle => {
+                self.settling = true;
+                self.fold.partition_mut().settle();
+            }
         }
         self.ask_for_plan_again(now, outputs);
         self.work(now, outputs);

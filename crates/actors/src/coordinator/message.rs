@@ -52,6 +52,9 @@ pub enum CoordinatorMessage {
     Drain(RpcReplyPort<()>),
     /// Says how it stands.
     Status(RpcReplyPort<PartitionStatus>),
+    /// The partition will be given away: order no further attempt, and answer
+    /// when every one that was ordered is with the runner.
+    Settle(RpcReplyPort<()>),
 }
 
 /// What a coordinator asked for.

@@ -117,6 +117,7 @@ impl Coordinator {
             Output::Effect(effect) => self.effect(myself, effect, state).await?,
             Output::Committed { sequence, frame } => {
                 self.end_standstill(state);
+                state.settling.committed(sequence);
                 // Waiting here is how an audit log that lags holds the partition back.
                 let permit = state.audit_permits.clone().acquire_owned().await?;
                 state.auditor.cast(AuditorMessage::Journal { sequence, frame, permit })?;

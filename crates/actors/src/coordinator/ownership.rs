@@ -122,6 +122,9 @@ impl Coordinator {
         let now = self.ports.clock.now();
         owner.handle(Input::LeaseUntil(state.lease.until_ms()), now, &mut outputs);
         owner.handle_reports(state.carried.take(), now, &mut outputs);
+        if state.settling.has_begun() {
+            owner.handle(Input::Settle, now, &mut outputs);
+        }
         state.owner = Some(owner);
         self.perform_all(myself, outputs, state).await
     }

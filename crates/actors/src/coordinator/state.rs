@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::cases::Cases;
 use super::projection::Projection;
+use super::settling::Settling;
 use super::snapshots::Snapshots;
 use super::standstill::Standstill;
 use crate::auditor::AuditorMessage;
@@ -74,6 +75,7 @@ pub struct CoordinatorState {
     pub(super) cases: Cases,
     pub(super) standstill: Standstill,
     attachment: Attachment,
+    pub(super) settling: Settling,
 }
 
 /// Lets the runner go when it is dropped, however the coordinator ends.
@@ -132,6 +134,7 @@ impl CoordinatorState {
             standstill: Standstill::default(),
             cases: Cases::default(),
             attachment: Attachment { partition, coordinator, runner: runner.clone() },
+            settling: Settling::default(),
         }
     }
 

@@ -22,6 +22,11 @@ pub struct PartitionStatus {
     pub attempts: u32,
     /// Command sequence consumed.
     pub position: u64,
+    /// Records in the journal, those decided and not committed included.
+    pub records: u64,
+    /// Records that the newest signed checkpoint covers: the high-water mark,
+    /// behind which the audit log may never be found.
+    pub signed_records: u64,
 }
 
 impl Coordinator {
@@ -41,6 +46,8 @@ impl Coordinator {
             runs: partition.map_or(0, |partition| partition.runs().count()),
             attempts: partition.map_or(0, fermata_core::partition::Partition::running),
             position: partition.map_or(0, |partition| partition.position().sequence),
+            records: state.owner.as_ref().map_or(0, Owner::records),
+            signed_records: self.ports.facts.checkpoints.signed(self.partition),
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use fermata_actors::Role;
+use fermata_actors::hand_over::ATTEMPTS_LIMIT_DEFAULT;
 use fermata_core::identity::RunId;
 use fermata_definitions::{Limits, read_strategies, read_workflow, report};
 use fermata_jetstream::Durability;
@@ -26,7 +27,7 @@ use crate::demo::scenario::{EVENTS_DEFAULT, EVENTS_MAX, EVENTS_MIN, Scenario};
 use crate::demo::tally::{Counting, Figure, Tally};
 use crate::error::{CliError, ExitCode};
 use crate::journal_view::read_run;
-use crate::local_engine::{self, LocalEngine, OwnBroker, Start, worker_file};
+use crate::local_engine::{self, EndRequests, LocalEngine, OwnBroker, Start, worker_file};
 use crate::output::{Output, Tone};
 
 /// Arguments of `fermata demo`; the data folder is a global one.
@@ -88,10 +89,11 @@ pub async fn run(
     if arguments.keep && figures.is_ok() {
         let code = figures?;
         say(output, "\nbroker and engine stay up; Ctrl-C ends them")?;
-        local_engine::stay(running).await?;
+        let mut requests = EndRequests::listen()?;
+        local_engine::stay(running, &mut requests, ATTEMPTS_LIMIT_DEFAULT).await?;
         return Ok(code);
     }
-    running.shut_down().await?;
+    running.shut_down(ATTEMPTS_LIMIT_DEFAULT).await?;
     figures
 }
 
@@ -131,6 +133,8 @@ async fn start(data_dir: &Path, plugins: &PluginServer) -> Result<LocalEngine, C
         replicas: 1,
         plugins: Scenario::plugins().iter().map(named).collect(),
         config: None,
+        http: None,
+        drain_seconds: ATTEMPTS_LIMIT_DEFAULT.as_secs(),
         audit_key: None,
         replay_secrets: None,
     };

@@ -1,16 +1,20 @@
 //! `fermata up`: the engine with all roles, and a broker of its own unless one is named.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use fermata_actors::Role;
+use fermata_actors::hand_over::ATTEMPTS_LIMIT_DEFAULT;
 use fermata_jetstream::Durability;
 use fermata_jetstream::topology::PARTITIONS_DEFAULT;
 
 use crate::arguments::GlobalArguments;
 use crate::error::{CliError, ExitCode};
-use crate::local_engine::{self, LocalEngine, OwnBroker, Start};
+use crate::local_engine::{self, EndRequests, LocalEngine, OwnBroker, Start};
+use crate::operations::HTTP_ADDRESS_DEFAULT;
 use crate::output::{Output, Tone};
 
 /// Arguments of `fermata up`; the address of a broker and the data folder are global ones.
@@ -19,6 +23,7 @@ use crate::output::{Output, Tone};
 Examples:
   fermata up
   fermata up --data-dir /var/lib/fermata --plugin job-store=http://127.0.0.1:9000
+  fermata up --http --durability power
   fermata up --nats-url nats://broker:4222 --config fermata.json")]
 pub struct UpArguments {
     /// Port of the engine's own broker on loopback; a free one when absent
@@ -47,6 +52,12 @@ pub struct EngineArguments {
     /// Configuration file of the engine (JSON)
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Answer /health, /ready and /metrics (Prometheus) over HTTP; off when absent, port 0 takes a free one
+    #[arg(long, env = "FERMATA_HTTP", num_args = 0..=1, default_missing_value = HTTP_ADDRESS_DEFAULT, value_name = "ADDRESS")]
+    pub http: Option<SocketAddr>,
+    /// How long attempts that are under way may take to end when the process is asked to
+    #[arg(long, env = "FERMATA_DRAIN_SECONDS", default_value_t = ATTEMPTS_LIMIT_DEFAULT.as_secs(), value_parser = clap::value_parser!(u64).range(..=DRAIN_SECONDS_MAX), value_name = "SECONDS")]
+    pub drain_seconds: u64,
     /// Key that signs checkpoints, the same for all workers; default: audit.key in the data folder, made when absent
     #[arg(long, value_name = "FILE")]
     pub audit_key: Option<PathBuf>,
@@ -54,6 +65,18 @@ pub struct EngineArguments {
     /// first); default: the variable FERMATA_REPLAY_SECRETS; without both they are refused
     #[arg(long, value_name = "FILE")]
     pub replay_secrets: Option<PathBuf>,
+}
+
+/// Longest that a process may wait for attempts when it is asked to end: a day.
+/// Whoever means more means that it must not end.
+const DRAIN_SECONDS_MAX: u64 = 24 * 60 * 60;
+
+impl EngineArguments {
+    /// How long attempts may take to end.
+    #[must_use]
+    pub fn drain_limit(&self) -> Duration {
+        Duration::from_secs(self.drain_seconds)
+    }
 }
 
 /// What an acknowledged message survives.
@@ -114,6 +137,7 @@ pub async fn run(
     output: &mut Output,
 ) -> Result<ExitCode, CliError> {
     let own_broker = OwnBroker { durability: arguments.durability.into(), port: arguments.port };
+    let mut requests = EndRequests::listen()?;
     let running = LocalEngine::start(Start {
         data_dir: global.data_dir(),
         nats_url: global.nats_url.as_deref(),
@@ -123,19 +147,26 @@ pub async fn run(
         engine: &arguments.engine,
     })
     .await?;
-    running.ready().await?;
+    let limit = arguments.engine.drain_limit();
+    tokio::select! {
+        ready = running.ready() => ready?,
+        () = requests.next() => return local_engine::drain(running, &mut requests, limit).await,
+    }
     if output.is_json() {
-        output.json_line(&serde_json::json!({ "ready": true, "nats_url": running.url() }))?;
+        let (nats_url, http_url) = (running.url(), running.http_url());
+        output.json_line(
+            &serde_json::json!({ "ready": true, "nats_url": nats_url, "http_url": http_url }),
+        )?;
     } else {
         output.line(&format!(
             "{} at {}",
             output.tone(Tone::Good, "fermata is up"),
             running.url()
         ))?;
+        running.tell_http_url(output)?;
         output.line("publish to fermata.events.<tenant>.<type>; Ctrl-C ends it")?;
     }
-    local_engine::stay(running).await?;
-    Ok(ExitCode::Success)
+    local_engine::stay(running, &mut requests, limit).await
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::up::EngineArguments;
 use crate::arguments::GlobalArguments;
 use crate::broker_session::broker_url;
 use crate::error::{CliError, ExitCode};
-use crate::local_engine::{self, LocalEngine, OwnBroker, Start};
+use crate::local_engine::{self, EndRequests, LocalEngine, OwnBroker, Start};
 use crate::output::{Output, Tone};
 
 /// Arguments of `fermata worker`; the address of the broker and the data folder are global ones.
@@ -17,7 +17,7 @@ use crate::output::{Output, Tone};
 #[command(after_help = "\
 Examples:
   fermata worker --nats-url nats://broker:4222 --roles listener,matcher,builder
-  fermata worker --nats-url nats://broker:4222 --roles coordinator --name worker-2")]
+  fermata worker --nats-url nats://broker:4222 --roles coordinator --name worker-2 --http 0.0.0.0:9464")]
 pub struct WorkerArguments {
     /// What this process does; listener, matcher and builder are fused when all three are named
     #[arg(long, value_enum, value_delimiter = ',', required = true, value_name = "ROLE")]
@@ -73,6 +73,7 @@ pub async fn run(
 ) -> Result<ExitCode, CliError> {
     let url = broker_url(global)?;
     let roles = arguments.roles.iter().copied().map(Into::into).collect::<BTreeSet<_>>();
+    let mut requests = EndRequests::listen()?;
     let running = LocalEngine::start(Start {
         data_dir: global.data_dir(),
         nats_url: Some(&url),
@@ -83,13 +84,16 @@ pub async fn run(
     })
     .await?;
     if output.is_json() {
-        output.json_line(&serde_json::json!({ "started": true, "nats_url": url }))?;
+        let http_url = running.http_url();
+        output.json_line(
+            &serde_json::json!({ "started": true, "nats_url": url, "http_url": http_url }),
+        )?;
     } else {
         output.line(&format!(
             "{} at {url}; Ctrl-C ends it",
             output.tone(Tone::Good, "the worker runs")
         ))?;
+        running.tell_http_url(output)?;
     }
-    local_engine::stay(running).await?;
-    Ok(ExitCode::Success)
+    local_engine::stay(running, &mut requests, arguments.engine.drain_limit()).await
 }

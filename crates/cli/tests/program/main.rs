@@ -11,6 +11,8 @@ mod completion;
 #[cfg(test)]
 mod definitions;
 #[cfg(test)]
+mod drain;
+#[cfg(test)]
 mod engine;
 #[cfg(test)]
 mod events;
@@ -20,6 +22,10 @@ mod health;
 mod hostile;
 #[cfg(test)]
 mod logs;
+#[cfg(test)]
+mod operations;
+#[cfg(test)]
+mod process;
 #[cfg(test)]
 mod read_model;
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! What `fermata up` exports by OTLP, as a collector receives it.
 
+use std::collections::BTreeMap;
+
 use axum::Router;
 use axum::http::HeaderMap;
 use axum::routing::post;
@@ -67,7 +69,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_collector_sees_event_run_node_and_call_in_the_publishers_trace() {
+async fn a_collector_sees_event_strategy_run_node_and_call_in_the_publishers_trace() {
     let collector = Collector::start().await;
     let (plugin, mut calls) = plugin().await;
     let engine = engine(&collector, &plugin).await;
@@ -75,16 +77,17 @@ async fn a_collector_sees_event_run_node_and_call_in_the_publishers_trace() {
     let traceparent = format!("00-{TRACE}-{PUBLISHERS_SPAN}-01");
     engine.publish(&event("e-1", "traced.start", &traceparent)).await;
 
-    let all = ["event", "run traced", "node call", "node after"];
+    let all = ["event", "strategy start", "run traced", "node call", "node after"];
     let has_all = |received: &Received| all.iter().all(|name| received.span(name).is_some());
     let received = collector.until(has_all).await;
     let call = tokio::time::timeout(SOON, calls.recv()).await.expect("in time").expect("a call");
-    let [event, run, node, after] = all.map(|name| received.span(name).expect("a span"));
-    for span in [event, run, node, after] {
+    let [event, strategy, run, node, after] = all.map(|name| received.span(name).expect("a span"));
+    for span in [event, strategy, run, node, after] {
         assert_eq!(hex(&span.trace_id), TRACE, "{}", span.name);
     }
     assert_eq!(hex(&event.parent_span_id), PUBLISHERS_SPAN);
-    assert_eq!(run.parent_span_id, event.span_id);
+    assert_eq!(strategy.parent_span_id, event.span_id);
+    assert_eq!(run.parent_span_id, strategy.span_id);
     assert_eq!(node.parent_span_id, run.span_id);
     assert_eq!(after.parent_span_id, run.span_id);
     assert_eq!(call, format!("00-{TRACE}-{}-01", hex(&node.span_id)));
@@ -136,7 +139,16 @@ async fn a_collector_sees_the_counters_of_what_happened() {
         ("agent.workflow.latency_p95", 1.0),
     ];
     let expected = expected.map(|(name, value)| (name.to_owned(), value)).into_iter().collect();
-    let received = collector.until(|received| received.metrics == expected).await;
-    assert_eq!(received.metrics, expected);
+    let events = |received: &Received| {
+        let ours = received.metrics.iter().filter(|(name, _)| name.starts_with("agent."));
+        ours.map(|(name, value)| (name.clone(), *value)).collect::<BTreeMap<_, _>>()
+    };
+    let is_through = |received: &Received| {
+        // How things stand is exported too.
+        let owned = received.metrics.get("fermata.partition.state");
+        events(received) == expected && owned.is_some_and(|owned| *owned == 9.0)
+    };
+    let received = collector.until(is_through).await;
+    assert_eq!(events(&received), expected);
     engine.stop().await;
 }

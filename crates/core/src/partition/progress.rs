@@ -73,7 +73,7 @@ impl Partition {
     }
 
     fn has_attempts_left(&self) -> bool {
-        self.running < self.limits.attempts_open_max
+        !self.settling && self.running < self.limits.attempts_open_max
     }
 
     /// Ends the run, whatever is under way, because it cannot be decided about;

@@ -187,6 +187,7 @@ impl Partition {
             running: _,
             plans: _,
             held_back: _,
+            settling: _,
         } = self;
         FrozenPartition {
             id: *id,

@@ -100,6 +100,9 @@ impl Owner {
             return self
                 .decide(None, now, outputs, |partition, out| partition.tell_again(untold, out));
         }
+        if self.settling {
+            return false;
+        }
         let consumed = self.fold.partition().position().sequence;
         if self.reports_ahead > 0 || self.commands_end.is_none_or(|end| consumed < end) {
             return false;

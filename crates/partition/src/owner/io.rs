@@ -52,6 +52,9 @@ pub enum Input {
     Snapshot,
     /// The snapshot of [`Output::Snapshot`] is stored, or came to nothing.
     SnapshotEnded,
+    /// The owner is about to leave: from here on it orders no attempt, so that
+    /// those under way come to an end. It goes on deciding everything else.
+    Settle,
 }
 
 /// What an owner wants done, in order. Nothing follows [`Self::StandDown`] or

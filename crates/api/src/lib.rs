@@ -1,0 +1,18 @@
+//! What one process of an engine answers over HTTP to whoever operates it.
+//!
+//! | path | answers |
+//! |---|---|
+//! | `/health` | 200 while the process lives |
+//! | `/ready` | 200 while all is well here; else 503, naming each obstacle |
+//! | `/metrics` | the figures of this process, as Prometheus text |
+//!
+//! What stands behind them is an [`Operated`]: this crate knows no engine. Every
+//! resource of a connection is bounded, see [`server`].
+
+pub mod operated;
+pub mod problem;
+mod routes;
+pub mod server;
+
+pub use operated::{Identity, Obstacle, Operated};
+pub use server::Server;

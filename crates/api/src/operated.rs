@@ -1,0 +1,45 @@
+//! What is operated, as the endpoints see it.
+
+use std::time::Instant;
+
+use serde::Serialize;
+
+/// Who answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The worker's name.
+    pub worker: String,
+    /// Version of the program.
+    pub version: &'static str,
+    /// When the process began its work.
+    pub since: Instant,
+}
+
+/// One thing that keeps a process from being ready.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Obstacle {
+    /// What it is, for programs: stays the same over versions.
+    pub code: &'static str,
+    /// What it is, for people.
+    pub detail: String,
+}
+
+/// A process that can be asked how it is.
+pub trait Operated: Send + Sync + 'static {
+    /// Who it is.
+    fn identity(&self) -> Identity;
+
+    /// What keeps it from being ready; nothing when it is.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped: an answer that takes too long is.
+    fn obstacles(&self) -> impl Future<Output = Vec<Obstacle>> + Send;
+
+    /// Its figures in the Prometheus text format 0.0.4, or why there are none.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped: an answer that takes too long is.
+    fn metrics(&self) -> impl Future<Output = Result<String, String>> + Send;
+}

@@ -1,0 +1,287 @@
+//! The server: which address, how many connections, and how long each may last.
+//!
+//! A connection carries one request. That costs a scraper one connection in 15 s
+//! and bounds what a slow or silent client can hold: one of
+//! [`CONNECTIONS_MAX`] places, for [`CONNECTION_LIMIT`] at the most.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+use crate::operated::Operated;
+use crate::routes::routes;
+
+/// Connections at once; those above wait in the backlog of the operating system.
+pub const CONNECTIONS_MAX: usize = 64;
+
+/// Bytes of a request's first line and headers; more is refused. The least that
+/// hyper allows, and more than any scraper or prober sends.
+pub const HEAD_BYTES_MAX: usize = 8 * 1024;
+
+/// How long a client may take to send its request's headers.
+pub const HEAD_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long an answer may take: the broker is asked for some of it.
+pub const ANSWER_LIMIT: Duration = Duration::from_secs(8);
+
+/// How long a connection may last, until the last byte of the answer is taken.
+pub const CONNECTION_LIMIT: Duration = Duration::from_secs(20);
+
+/// How long what a client does may take; [`Default`] gives the constants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimeLimits {
+    /// See [`HEAD_LIMIT`].
+    pub head: Duration,
+    /// See [`ANSWER_LIMIT`].
+    pub answer: Duration,
+    /// See [`CONNECTION_LIMIT`].
+    pub connection: Duration,
+}
+
+impl Default for TimeLimits {
+    fn default() -> Self {
+        Self { head: HEAD_LIMIT, answer: ANSWER_LIMIT, connection: CONNECTION_LIMIT }
+    }
+}
+
+/// Pause after the operating system gave no connection: it may lack file handles.
+const AGAIN_AFTER: Duration = Duration::from_millis(100);
+
+/// A bound address that answers once it runs.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+    limits: TimeLimits,
+}
+
+impl Server {
+    /// Takes `address`; port 0 means a free one.
+    ///
+    /// # Errors
+    ///
+    /// When it is taken, or may not be.
+    ///
+    /// # Cancel safety
+    ///
+    /// The address is free again when dropped.
+    pub async fn bind(address: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        Ok(Self { listener, address, limits: TimeLimits::default() })
+    }
+
+    /// The same with other limits.
+    #[must_use]
+    pub fn with_limits(self, limits: TimeLimits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Answers for `operated`, for as long as it is polled.
+    ///
+    /// # Cancel safety
+    ///
+    /// Connections that are answered go on to their end; no further one is taken.
+    pub async fn run<O: Operated>(self, operated: Arc<O>) {
+        let router = routes(operated, self.limits.answer);
+        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        loop {
+            let Ok(place) = places.clone().acquire_owned().await else { return };
+            let stream = match self.listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "no connection could be taken");
+                    tokio::time::sleep(AGAIN_AFTER).await;
+                    continue;
+                }
+            };
+            let answered = answer(stream, router.clone(), self.limits.head);
+            let limit = self.limits.connection;
+            tokio::spawn(async move {
+                if tokio::time::timeout(limit, answered).await.is_err() {
+                    tracing::debug!("a connection took too long and was closed");
+                }
+                drop(place);
+            });
+        }
+    }
+}
+
+async fn answer(stream: TcpStream, router: axum::Router, head_limit: Duration) {
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(head_limit)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    if let Err(error) = served.await {
+        tracing::debug!(%error, "a request could not be answered");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+    use crate::operated::{Identity, Obstacle};
+
+    struct Subject(Vec<Obstacle>);
+
+    impl Operated for Subject {
+        fn identity(&self) -> Identity {
+            Identity { worker: "w".to_owned(), version: "1.2.3", since: Instant::now() }
+        }
+
+        async fn obstacles(&self) -> Vec<Obstacle> {
+            self.0.clone()
+        }
+
+        async fn metrics(&self) -> Result<String, String> {
+            std::future::pending().await
+        }
+    }
+
+    async fn start(obstacles: Vec<Obstacle>) -> SocketAddr {
+        start_with(obstacles, TimeLimits::default()).await
+    }
+
+    async fn start_with(obstacles: Vec<Obstacle>, limits: TimeLimits) -> SocketAddr {
+        let server = Server::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let server = server.with_limits(limits);
+        let address = server.address();
+        tokio::spawn(server.run(Arc::new(Subject(obstacles))));
+        address
+    }
+
+    async fn talk(address: SocketAddr, request: &[u8]) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        // The server may close before all is sent.
+        let _ = stream.write_all(request).await;
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        String::from_utf8(answer).unwrap()
+    }
+
+    async fn get(address: SocketAddr, path: &str) -> String {
+        talk(address, format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).await
+    }
+
+    #[tokio::test]
+    async fn a_process_that_lives_and_is_ready_says_so() {
+        let address = start(Vec::new()).await;
+
+        let health = get(address, "/health").await;
+        let ready = get(address, "/ready").await;
+
+        assert!(health.starts_with("HTTP/1.1 200 "), "{health}");
+        assert!(
+            health
+                .ends_with(r#"{"status":"ok","worker":"w","version":"1.2.3","uptime_seconds":0}"#),
+            "{health}"
+        );
+        assert!(ready.starts_with("HTTP/1.1 200 "), "{ready}");
+    }
+
+    #[tokio::test]
+    async fn what_keeps_a_process_from_being_ready_is_named_one_by_one() {
+        let obstacle = |code, detail: &str| Obstacle { code, detail: detail.to_owned() };
+        let address = start(vec![obstacle("a", "first"), obstacle("b", "second")]).await;
+
+        let ready = get(address, "/ready").await;
+
+        assert!(ready.starts_with("HTTP/1.1 503 "), "{ready}");
+        assert!(ready.contains("content-type: application/problem+json"), "{ready}");
+        let body = ready.split_once("\r\n\r\n").unwrap().1;
+        let problem: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!(
+            problem,
+            serde_json::json!({
+                "type": "urn:fermata:problem:not-ready",
+                "title": "not ready",
+                "status": 503,
+                "detail": "first; second",
+                "reasons": [{"code": "a", "detail": "first"}, {"code": "b", "detail": "second"}],
+            })
+        );
+    }
+
+    #[tokio::test]
+    async fn other_paths_and_methods_are_problems_too() {
+        let address = start(Vec::new()).await;
+
+        let elsewhere = get(address, "/other").await;
+        let post = talk(address, b"POST /ready HTTP/1.1\r\nHost: a\r\n\r\n").await;
+
+        assert!(elsewhere.starts_with("HTTP/1.1 404 "), "{elsewhere}");
+        assert!(elsewhere.contains("urn:fermata:problem:not-found"), "{elsewhere}");
+        assert!(post.starts_with("HTTP/1.1 405 "), "{post}");
+        assert!(post.contains("allow: GET,HEAD"), "{post}");
+    }
+
+    #[tokio::test]
+    async fn too_large_a_head_is_refused() {
+        let address = start(Vec::new()).await;
+
+        let large = format!("GET /health HTTP/1.1\r\nA: {}\r\n\r\n", "a".repeat(HEAD_BYTES_MAX));
+        let refused = talk(address, large.as_bytes()).await;
+
+        assert!(!refused.starts_with("HTTP/1.1 200 "), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn whoever_sends_nothing_is_let_go_and_whoever_asks_for_too_much_is_told() {
+        let short = Duration::from_millis(50);
+        let limits = TimeLimits { head: short, answer: short, ..TimeLimits::default() };
+        let address = start_with(Vec::new(), limits).await;
+
+        let silent = talk(address, b"GET /health").await;
+        let slow = get(address, "/metrics").await;
+
+        assert!(!silent.contains("200"), "{silent}");
+        assert!(slow.starts_with("HTTP/1.1 504 "), "{slow}");
+        assert!(slow.contains("`/metrics` took longer than 50ms"), "{slow}");
+    }
+
+    #[tokio::test]
+    async fn a_connection_lasts_no_longer_than_allowed() {
+        let connection = Duration::from_millis(50);
+        let limits = TimeLimits { connection, ..TimeLimits::default() };
+        let address = start_with(Vec::new(), limits).await;
+
+        let closed = tokio::time::timeout(HEAD_LIMIT / 2, get(address, "/metrics")).await;
+
+        assert_eq!(closed.as_deref(), Ok(""));
+    }
+
+    #[tokio::test]
+    async fn no_more_than_so_many_connections_are_served_at_once() {
+        let address = start(Vec::new()).await;
+        let mut silent = Vec::new();
+        for _ in 0..CONNECTIONS_MAX {
+            silent.push(TcpStream::connect(address).await.unwrap());
+        }
+
+        let waits = tokio::time::timeout(Duration::from_millis(300), get(address, "/health")).await;
+        drop(silent);
+        let served = get(address, "/health").await;
+
+        assert!(waits.is_err());
+        assert!(served.starts_with("HTTP/1.1 200 "), "{served}");
+    }
+}

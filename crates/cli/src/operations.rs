@@ -1,0 +1,109 @@
+//! How this process answers whoever operates it: the HTTP endpoints of
+//! `fermata-api`, in front of the engine.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use fermata_actors::Engine;
+use fermata_api::{Identity, Obstacle, Operated, Server};
+use tokio::task::JoinHandle;
+
+use crate::error::CliError;
+use crate::telemetry;
+
+/// Address of the endpoints when none is named: the port that Prometheus
+/// exporters of OpenTelemetry have by convention.
+pub const HTTP_ADDRESS_DEFAULT: &str = "127.0.0.1:9464";
+
+/// Name of the file in the data folder in which a running process tells where its
+/// endpoints are.
+pub const HTTP_FILE: &str = "fermata.http";
+
+/// Running endpoints; they end with the value.
+#[derive(Debug)]
+pub struct Endpoints {
+    url: String,
+    file: PathBuf,
+    engine: Arc<OnceLock<Engine>>,
+    server: JoinHandle<()>,
+}
+
+impl Drop for Endpoints {
+    fn drop(&mut self) {
+        self.server.abort();
+        // A file that tells of a process which is gone only misleads.
+        let _ = std::fs::remove_file(&self.file);
+    }
+}
+
+impl Endpoints {
+    /// Answers at `address` from now on, before the engine has started: the
+    /// process lives, and is not ready. Tells where in `file`.
+    ///
+    /// # Errors
+    ///
+    /// When the address is taken, or the file cannot be written.
+    ///
+    /// # Cancel safety
+    ///
+    /// The address is free again when dropped.
+    pub async fn start(
+        address: SocketAddr,
+        worker: String,
+        file: PathBuf,
+    ) -> Result<Self, CliError> {
+        let server = Server::bind(address)
+            .await
+            .map_err(CliError::io(format!("listen at `{address}` (`--http`)")))?;
+        let url = format!("http://{}", server.address());
+        std::fs::write(&file, format!("{url}\n"))
+            .map_err(CliError::io(format!("write `{}`", file.display())))?;
+        let engine = Arc::<OnceLock<Engine>>::default();
+        let version = env!("CARGO_PKG_VERSION");
+        let identity = Identity { worker, version, since: Instant::now() };
+        let operated = OperatedEngine { identity, engine: engine.clone() };
+        let server = tokio::spawn(server.run(Arc::new(operated)));
+        Ok(Self { url, file, engine, server })
+    }
+
+    /// Where they are, as in `http://127.0.0.1:9464`.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The engine has started: from here on it is asked.
+    pub fn started(&self, engine: &Engine) {
+        // There is one engine in a process.
+        let _ = self.engine.set(engine.clone());
+    }
+}
+
+struct OperatedEngine {
+    identity: Identity,
+    engine: Arc<OnceLock<Engine>>,
+}
+
+impl Operated for OperatedEngine {
+    fn identity(&self) -> Identity {
+        self.identity.clone()
+    }
+
+    async fn obstacles(&self) -> Vec<Obstacle> {
+        let Some(engine) = self.engine.get() else {
+            let detail = "the engine is starting".to_owned();
+            return vec![Obstacle { code: "starting", detail }];
+        };
+        let obstacles = engine.obstacles().await.into_iter();
+        obstacles.map(|found| Obstacle { code: found.code(), detail: found.to_string() }).collect()
+    }
+
+    async fn metrics(&self) -> Result<String, String> {
+        if let Some(engine) = self.engine.get() {
+            engine.observe().await;
+        }
+        telemetry::scrape().map_err(|error| error.to_string())
+    }
+}

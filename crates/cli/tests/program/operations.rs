@@ -1,0 +1,329 @@
+//! The HTTP endpoints of a running process: `/health`, `/ready`, `/metrics`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::Command;
+
+use fermata_core::record::Kind;
+use fermata_jetstream::reader::Holes;
+use fermata_jetstream::topology::{commands_stream, journal_stream};
+use fermata_jetstream::{Broker, ConnectOptions, StreamReader};
+use fermata_wire::journal::JournalFrame;
+use serde_json::{Value, json};
+
+use crate::process::Running;
+use crate::support::{Stage, run, topology};
+
+const WORKFLOW: &str = "
+workflow:
+  name: two
+  version: '1'
+  tasks:
+    - { id: a, noop: {} }
+    - { id: b, depends_on: [a], noop: {} }
+";
+const STRATEGIES: &str = "
+strategies:
+  - { name: start, version: 1, tenant: '*', on: counted.start, workflow: { name: two, version: '1' } }
+";
+
+/// Events that start a run of two nodes each, and those that nothing matches.
+const STARTED: usize = 150;
+const UNMATCHED: usize = 50;
+
+/// The samples of one scrape by name and labels, as Prometheus' own parser reads them.
+#[derive(Debug)]
+struct Scrape(Vec<Value>);
+
+impl Scrape {
+    fn of(text: &str) -> Self {
+        let tools = std::env::var_os("FERMATA_TOOLS_DIR").map_or_else(
+            || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/tools")),
+            PathBuf::from,
+        );
+        let python = tools.join("venv/bin/python");
+        assert!(python.exists(), "`{}` is not there; `make tools` makes it", python.display());
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/python/read_metrics.py");
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("metrics.txt");
+        std::fs::write(&file, text).expect("a file");
+        let output = Command::new(python).arg(script).arg(&file).output().expect("a program");
+        let (printed, errors) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{errors}\n{text}");
+        let lines = printed.lines().map(|line| serde_json::from_str(line).expect(line));
+        Self(lines.collect())
+    }
+
+    fn find(&self, name: &str, labels: &Value) -> Option<f64> {
+        let is_it = |sample: &&Value| sample["name"] == name && sample["labels"] == *labels;
+        self.0.iter().find(is_it).map(|sample| sample["value"].as_f64().expect("a number"))
+    }
+
+    fn value(&self, name: &str, labels: Value) -> f64 {
+        self.find(name, &labels).unwrap_or_else(|| panic!("no {name}{labels} in {:#?}", self.0))
+    }
+
+    fn plain(&self, name: &str) -> f64 {
+        self.value(name, json!({}))
+    }
+}
+
+/// Every record of a partition's journal.
+pub async fn kinds(reader: &StreamReader, partition: &str) -> Vec<Kind> {
+    let stream = journal_stream(partition);
+    let mut replay = reader.replay(&stream, 1, Holes::Refused).await.expect("a journal");
+    let mut kinds = Vec::new();
+    loop {
+        let batch = replay.next_batch(1_000).await.expect("messages");
+        if batch.is_empty() {
+            return kinds;
+        }
+        for message in batch {
+            let frame = JournalFrame::decode(&message.payload).expect("a frame");
+            let records = frame.records.iter().map(|sealed| sealed.open().expect("a record").1);
+            kinds.extend(records.map(|record| record.body.kind()));
+        }
+    }
+}
+
+/// How many of them are of this kind.
+pub fn count(kinds: &[Kind], kind: Kind) -> f64 {
+    kinds.iter().filter(|found| **found == kind).count() as f64
+}
+
+async fn run_beside(folder: &str, arguments: &[&str]) {
+    let mut all = vec!["--data-dir", folder];
+    all.extend(arguments);
+    let ended = run(&all).await;
+    assert_eq!(ended.code, 0, "{}{}", ended.stdout, ended.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_scraped_under_load_is_what_the_journals_hold() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let data_dir = path("engine");
+    let up = Running::start(&[
+        "up",
+        "--json",
+        "--durability",
+        "process",
+        "--data-dir",
+        &data_dir,
+        "--http",
+        "127.0.0.1:0",
+        "--partitions",
+        "2",
+    ])
+    .await;
+    for (command, yaml) in [("workflow", WORKFLOW), ("strategy", STRATEGIES)] {
+        std::fs::write(path(command), yaml).expect("a file");
+        run_beside(&data_dir, &[command, "apply", &path(command)]).await;
+    }
+    let told = std::fs::read_to_string(folder.path().join("engine/fermata.http"));
+    assert_eq!(told.expect("a file").trim(), up.said["http_url"].as_str().expect("an address"));
+
+    let event = |id: usize| {
+        let kind = if id < STARTED { "counted.start" } else { "counted.unknown" };
+        json!({
+            "specversion": "1.0", "id": id.to_string(), "source": "/test", "type": kind,
+            "tenant": "acme", "data": {},
+        })
+    };
+    // Scraped while they come; each scrape is one that Prometheus can read.
+    for (number, batch) in (0..STARTED + UNMATCHED).collect::<Vec<_>>().chunks(40).enumerate() {
+        let events = batch.iter().map(|id| event(*id)).collect::<Vec<_>>();
+        std::fs::write(path("events.json"), json!(events).to_string()).expect("a file");
+        run_beside(&data_dir, &["publish", &path("events.json")]).await;
+        let scraped = Scrape::of(&up.get("/metrics").await.body);
+        assert_eq!(scraped.plain("fermata_broker_connected"), 1.0, "scrape {number}");
+    }
+    let partitions = ["control", "0", "1"];
+    let of = |partition: &str| json!({ "partition": partition });
+    let settled = up
+        .until("/metrics", |answer| {
+            let text = &answer.body;
+            let ended = format!("agent_workflow_latency_p95_seconds_count {STARTED}\n");
+            text.contains(&ended)
+                && partitions.iter().all(|partition| {
+                    let of = format!("{{partition=\"{partition}\"}} 0\n");
+                    ["backlog_messages", "auditor_lag_records"]
+                        .iter()
+                        .all(|name| text.contains(&format!("fermata_partition_{name}{of}")))
+                })
+                && text.contains("fermata_stage_unacknowledged_messages{stage=\"listener\"} 0\n")
+        })
+        .await;
+    assert_eq!(settled.status, 200);
+    assert!(settled.head.contains("text/plain; version=0.0.4"), "{}", settled.head);
+    let scraped = Scrape::of(&settled.body);
+
+    let broker = Broker::connect(
+        up.said["nats_url"].as_str().expect("an address"),
+        ConnectOptions::default(),
+    );
+    let reader = StreamReader::new(&broker.await.expect("a connection"));
+    let mut journals = BTreeMap::new();
+    for partition in partitions {
+        journals.insert(partition, kinds(&reader, partition).await);
+    }
+    for (partition, kinds) in &journals {
+        for name in ["fermata_partition_records", "fermata_partition_signed_records"] {
+            assert_eq!(scraped.value(name, of(partition)), kinds.len() as f64, "{name}");
+        }
+        let owned = count(kinds, Kind::PartitionOwned);
+        assert_eq!(scraped.value("fermata_partition_epoch", of(partition)), owned);
+        assert_eq!(scraped.value("fermata_partition_open_runs", of(partition)), 0.0);
+        for (state, expected) in
+            [("owning", 1.0), ("taking", 0.0), ("draining", 0.0), ("halted", 0.0)]
+        {
+            let labels = json!({ "partition": partition, "state": state });
+            assert_eq!(scraped.value("fermata_partition_state", labels), expected, "{state}");
+        }
+    }
+    let all = journals.values().flatten().copied().collect::<Vec<_>>();
+    assert_eq!(count(&all, Kind::RunStarted), STARTED as f64);
+    for (name, kind) in [
+        ("agent_workflow_generated_total", Kind::RunStarted),
+        ("agent_node_success_total", Kind::NodeSucceeded),
+        ("agent_manual_escalation_total", Kind::CaseOpened),
+        ("agent_workflow_latency_p95_seconds_count", Kind::RunSucceeded),
+    ] {
+        assert_eq!(scraped.plain(name), count(&all, kind), "{name}");
+    }
+    let matched = STARTED as f64 / (STARTED + UNMATCHED) as f64;
+    assert_eq!(scraped.plain("agent_strategy_hit_rate"), matched);
+    assert_eq!(scraped.plain("fermata_partitions_without_owner"), 0.0);
+    assert_eq!(scraped.plain("fermata_broker_interruptions_total"), 0.0);
+    for stage in ["listener", "matcher", "builder"] {
+        assert_eq!(scraped.value("fermata_stage_lag_messages", json!({ "stage": stage })), 0.0);
+    }
+    for stream in ["EVENTS".to_owned(), journal_stream("0"), commands_stream("1")] {
+        let state = reader.stream_state(&stream).await.expect("a stream");
+        let labels = || json!({ "stream": stream });
+        assert_eq!(scraped.value("fermata_stream_size_bytes", labels()), state.bytes as f64);
+        assert_eq!(scraped.value("fermata_stream_messages", labels()), state.messages as f64);
+        assert!(scraped.value("fermata_stream_limit_bytes", labels()) > state.bytes as f64);
+    }
+    // Nothing names what there is no bound on.
+    let labels = scraped.0.iter().flat_map(|sample| sample["labels"].as_object().expect("labels"));
+    let labels = labels.map(|(name, _)| name.as_str()).collect::<std::collections::BTreeSet<_>>();
+    let about_the_process = ["service_name", "telemetry_sdk_language", "telemetry_sdk_name"];
+    let bounded = ["le", "partition", "stage", "state", "stream", "telemetry_sdk_version"];
+    let allowed = about_the_process.into_iter().chain(bounded).collect();
+    assert!(labels.is_subset(&allowed), "{labels:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_waits_for_owners_or_the_broker_lives_and_is_not_ready() {
+    let mut stage = Stage::bare().await;
+    let url = stage.server.url();
+    let folder = stage.folder.path().join("worker").display().to_string();
+    let worker = Running::start(&[
+        "worker",
+        "--json",
+        "--roles",
+        "listener",
+        "--name",
+        "w-1",
+        "--nats-url",
+        &url,
+        "--data-dir",
+        &folder,
+        "--http",
+        "127.0.0.1:0",
+        "--partitions",
+        "2",
+    ])
+    .await;
+
+    let waiting = worker.get("/ready").await;
+    assert_eq!((waiting.status, waiting.reasons()), (503, vec!["partitions_without_owner".into()]));
+    assert!(waiting.head.contains("content-type: application/problem+json"), "{}", waiting.head);
+    assert_eq!(waiting.json()["detail"], "no live worker holds partition control, 0, 1");
+    let scraped = Scrape::of(&worker.get("/metrics").await.body);
+    assert_eq!(scraped.plain("fermata_partitions_without_owner"), 3.0);
+
+    stage.server.stop().await.expect("it ends");
+    let cut_off =
+        worker.until("/ready", |answer| answer.reasons() == ["broker_disconnected"]).await;
+    assert_eq!(cut_off.status, 503);
+    let health = worker.get("/health").await;
+    assert_eq!(health.status, 200);
+    assert_eq!((&health.json()["worker"], &health.json()["status"]), (&"w-1".into(), &"ok".into()));
+    // What is not known is not shown; what is, is.
+    let scraped =
+        worker.until("/metrics", |answer| answer.body.contains("fermata_broker_connected 0\n"));
+    let scraped = Scrape::of(&scraped.await.body);
+    assert_eq!(scraped.find("fermata_partitions_without_owner", &json!({})), None);
+    assert!(scraped.plain("fermata_broker_interruptions_total") >= 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_with_a_halted_partition_names_it_and_its_reason() {
+    let stage = Stage::bare().await;
+    topology().apply(&stage.broker).await.expect("streams");
+    stage.append("fermata.journal.0", 0, b"no frame of ours".to_vec()).await;
+    let (url, folder) = (stage.server.url(), stage.folder.path().join("worker"));
+    let worker = Running::start(&[
+        "worker",
+        "--json",
+        "--roles",
+        "coordinator",
+        "--nats-url",
+        &url,
+        "--data-dir",
+        &folder.display().to_string(),
+        "--http",
+        "127.0.0.1:0",
+        "--partitions",
+        "1",
+    ])
+    .await;
+
+    let halted = worker.until("/ready", |answer| {
+        answer.status == 503 && answer.reasons().contains(&"partition_halted".to_owned())
+    });
+    let halted = halted.await;
+    let detail = halted.json()["detail"].as_str().expect("text").to_owned();
+    assert!(detail.starts_with("partition 0 is halted here: "), "{detail}");
+    assert!(detail.contains("journal message 1 is ours and cannot be decoded"), "{detail}");
+    let scraped = Scrape::of(&worker.get("/metrics").await.body);
+    let labels = json!({ "partition": "0", "state": "halted" });
+    assert_eq!(scraped.value("fermata_partition_state", labels), 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_answered_over_http_unless_asked_for() {
+    let stage = Stage::bare().await;
+    let (url, folder) = (stage.server.url(), stage.folder.path().join("worker"));
+    let worker = Running::start(&[
+        "worker",
+        "--json",
+        "--roles",
+        "listener",
+        "--nats-url",
+        &url,
+        "--data-dir",
+        &folder.display().to_string(),
+    ])
+    .await;
+
+    assert_eq!(worker.said["http_url"], Value::Null);
+    assert!(!stage.folder.path().join("worker/fermata.http").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_taken_address_is_told_before_anything_starts() {
+    let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = taken.local_addr().expect("an address").to_string();
+    let folder = tempfile::tempdir().expect("a folder");
+
+    let data_dir = folder.path().display().to_string();
+    let ended = run(&["up", "--data-dir", &data_dir, "--http", &address]).await;
+
+    assert_eq!(ended.code, 2, "{}", ended.stderr);
+    assert!(ended.stderr.contains(&format!("listen at `{address}`")), "{}", ended.stderr);
+    assert!(!folder.path().join("nats").exists());
+}
