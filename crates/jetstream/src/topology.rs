@@ -10,7 +10,9 @@ use serde_json::Value;
 use thiserror::Error;
 
 use crate::{
-    api::{ApiError, NO_SUITABLE_PEERS, STORAGE_EXCEEDED, STREAM_NAME_IN_USE, STREAM_NOT_FOUND, ask},
+    api::{
+        ApiError, NO_SUITABLE_PEERS, STORAGE_EXCEEDED, STREAM_NAME_IN_USE, STREAM_NOT_FOUND, ask,
+    },
     connection::Broker,
 };
 
