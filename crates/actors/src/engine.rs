@@ -191,7 +191,10 @@ impl EngineError {
     fn is_transient(&self) -> bool {
         match self {
             Self::Topology(TopologyError::Api { source, .. }) => source.is_transient(),
-            Self::Agree(EngineConfigError::Read(error)) => error.is_transient(),
+            // Where several create the streams of a new cluster at once, one may not see them yet.
+            Self::Agree(EngineConfigError::Read(error)) => {
+                error.is_transient() || error.is_stream_not_found()
+            }
             Self::Agree(EngineConfigError::Unknown) => true,
             Self::Agree(EngineConfigError::Refused { .. })
             | Self::Topology(TopologyError::NoRoom { .. })
