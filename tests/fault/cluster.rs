@@ -56,7 +56,8 @@ async fn a_journal_whose_leader_is_killed_again_and_again_loses_nothing_acknowle
     let published = load.stop().await;
 
     assert!(published.longest_pause < PAUSE_LIMIT, "{:?}", published.longest_pause);
-    scene.heal_and_check(&published, rounds).await;
+    let healed = scene.heal_and_check(&published, rounds).await;
+    assert!(healed.journal_pause < PAUSE_LIMIT, "{:?}", healed.journal_pause);
     engine.kill().await;
 }
 
@@ -80,6 +81,7 @@ async fn a_leader_that_stands_still_for_eight_seconds_doubles_nothing_when_it_go
     let published = load.stop().await;
 
     assert!(published.longest_pause < PAUSE_LIMIT, "{:?}", published.longest_pause);
-    scene.heal_and_check(&published, rounds).await;
+    let healed = scene.heal_and_check(&published, rounds).await;
+    assert!(healed.journal_pause < PAUSE_LIMIT, "{:?}", healed.journal_pause);
     engine.kill().await;
 }

@@ -17,9 +17,6 @@ use crate::scene::Scene;
 const DISK_BYTES: u64 = 256 << 20;
 const LEFT_BYTES: u64 = 1 << 20;
 
-/// How much the streams may reserve on it.
-const RESERVED_MAX: u64 = 64 << 30;
-
 /// How long it may take until the disk is full and the operator is told.
 const TELL_LIMIT: Duration = Duration::from_secs(60);
 
@@ -37,8 +34,7 @@ async fn a_full_disk_stops_effects_is_told_and_loses_nothing_accepted() {
     }
     let disk = SmallDisk::new(DISK_BYTES);
     let store_dir = Some(disk.path().join("streams"));
-    let place =
-        Placement { store_dir, file_store_bytes: Some(RESERVED_MAX), ..Placement::default() };
+    let place = Placement { store_dir, ..Placement::default() };
     let ground = Ground::alone_at(Durability::Process, place).await;
     let mut scene = Scene::set_on("disk full", ground).await;
     let engine = scene.engine("w-a");

@@ -4,11 +4,16 @@ use std::path::Path;
 
 use fermata_jetstream::server::{Placement, cluster_url, loopback_places, start_cluster};
 use fermata_jetstream::{Durability, ManagedServer, ServerOptions};
+use fermata_tests::broker::RESERVED_MAX;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 /// Servers in a cluster of three.
 pub const SERVERS: usize = 3;
+
+fn with_room(place: Placement) -> Placement {
+    Placement { file_store_bytes: Some(RESERVED_MAX), ..place }
+}
 
 /// Running servers; they end and their folders go with the value.
 pub struct Ground {
@@ -27,7 +32,8 @@ impl Ground {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let data_dir = folder.path().join("nats");
         let options = ServerOptions { data_dir, durability, port: None, monitor: true };
-        let server = ManagedServer::start_at(options, place).await.expect("a nats-server");
+        let server =
+            ManagedServer::start_at(options, with_room(place)).await.expect("a nats-server");
         Self { servers: vec![server], folder }
     }
 
@@ -39,6 +45,7 @@ impl Ground {
     /// A cluster with a server at each place.
     pub async fn cluster_at(durability: Durability, places: Vec<Placement>) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
+        let places = places.into_iter().map(with_room).collect();
         let servers = start_cluster(folder.path(), durability, places).await;
         Self { servers: servers.expect("a cluster"), folder }
     }

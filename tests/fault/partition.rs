@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::ground::{Ground, SERVERS};
 use crate::load::{Load, MIXED};
+use crate::process::EngineProcess;
 use crate::scene::Scene;
 
 /// How long a server is cut off: long enough for the others to elect a leader (4 to 9 s), and for
@@ -44,17 +45,20 @@ async fn a_server_that_is_cut_off_decides_nothing_and_is_not_believed() {
     let mut scene = Scene::set_on("server cut off", ground).await;
     let load = Load::start(scene.publisher.clone(), MIXED);
 
-    let mut rounds = 0;
+    let (mut rounds, mut engines) = (0, Vec::<EngineProcess>::new());
     while rounds < ROUNDS && scene.has_time_for_one_more(rounds) {
         // The first time it leads a journal, then perhaps it does not.
         let leader = scene.leader_of_journal(0).await;
         let cut = (leader + usize::try_from(rounds).expect("few")) % SERVERS;
         let other = (cut + 1) % SERVERS;
+        for engine in engines.drain(..) {
+            engine.kill().await;
+        }
         // One worker on each side: the one that is cut off can do nothing.
         let (cut_url, other_url) =
             (scene.ground.servers[cut].url(), scene.ground.servers[other].url());
-        let one = scene.engine_at(&cut_url, "w-a");
-        let two = scene.engine_at(&other_url, "w-b");
+        engines.push(scene.engine_at(&cut_url, "w-a"));
+        engines.push(scene.engine_at(&other_url, "w-b"));
         scene.wait(2_000..3_000).await;
 
         networks.cut_off(u8::try_from(cut).expect("few"));
@@ -68,14 +72,13 @@ async fn a_server_that_is_cut_off_decides_nothing_and_is_not_believed() {
         assert_eq!(seen.believed, 0, "what a server said that was cut off was believed");
         rounds += 1;
         scene.wait(500..1_500).await;
-        one.kill().await;
-        two.kill().await;
     }
-    let engine = scene.engine("w-a");
     let published = load.stop().await;
 
     scene.heal_and_check(&published, rounds).await;
-    engine.kill().await;
+    for engine in engines {
+        engine.kill().await;
+    }
 }
 
 /// Looks at a journal on both sides until [`CUT_FOR`] has passed.

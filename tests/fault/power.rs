@@ -14,9 +14,6 @@ use crate::scene::{PARTITIONS, Scene};
 
 const ROUNDS: u32 = 6;
 
-/// How much the streams may reserve on a disk that is smaller than that.
-const RESERVED_MAX: u64 = 64 << 30;
-
 /// How long an engine may take to notice that its broker lost what it had acknowledged.
 const NOTICE_LIMIT: Duration = Duration::from_secs(60);
 
@@ -26,7 +23,7 @@ const HALTED: &str = "the partition is halted";
 /// Puts a server's streams onto a disk.
 fn on(disk: &LoopDisk, place: Placement) -> Placement {
     let store_dir = Some(disk.path().join("streams"));
-    Placement { store_dir, file_store_bytes: Some(RESERVED_MAX), ..place }
+    Placement { store_dir, ..place }
 }
 
 /// Cuts the power of these servers at one moment, and starts them again.

@@ -55,6 +55,12 @@ pub struct Scene {
     store: DefinitionsStore,
 }
 
+/// What the journals say about how it went.
+pub struct Healed {
+    /// The longest time without an append to a data partition's journal while events came.
+    pub journal_pause: Duration,
+}
+
 impl Scene {
     /// One server with definitions, and no engine running.
     pub async fn set(name: &'static str) -> Self {
@@ -135,7 +141,7 @@ impl Scene {
     }
 
     /// Waits until all is quiet with an engine that runs, and checks everything.
-    pub async fn heal_and_check(&self, published: &Published, rounds: u32) {
+    pub async fn heal_and_check(&self, published: &Published, rounds: u32) -> Healed {
         let (healing, mut watches) = (Instant::now(), self.watches());
         let last = self.quiet(&mut watches).await;
         let records = watches.iter().flat_map(|watch| watch.records.clone()).collect::<Vec<_>>();
@@ -159,6 +165,7 @@ impl Scene {
         let runs = count(&records, Kind::RunStarted);
         let succeeded = count(&records, Kind::RunSucceeded);
         assert!(runs > 0 && succeeded * 100 >= runs * 99, "{succeeded} of {runs} runs succeeded");
+        let journal_pause = longest_pause(&watches, published);
         let attempts = effects.values().map(|effect| effect.attempts.len()).sum::<usize>();
         println!(
             "fault: {}: seed {}: {rounds} rounds, {last} events ({} published again), {runs} runs \
@@ -172,11 +179,12 @@ impl Scene {
             count(&records, Kind::EffectLate),
             count(&records, Kind::PartitionOwned),
             published.longest_pause.as_secs_f64(),
-            longest_pause(&watches, published).as_secs_f64(),
+            journal_pause.as_secs_f64(),
             healed.as_secs_f64(),
             checking.elapsed().as_secs_f64(),
             self.begun.elapsed().as_secs_f64(),
         );
+        Healed { journal_pause }
     }
 
     /// Every server of a cluster holds the same.

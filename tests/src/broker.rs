@@ -1,7 +1,12 @@
 //! A nats-server of our own with a folder of its own.
 
+use fermata_jetstream::server::Placement;
 use fermata_jetstream::{Durability, ManagedServer, ServerOptions};
 use tempfile::TempDir;
+
+/// How much the streams of a server under test may reserve, in bytes: more than they ever fill, and
+/// more than a small disk has left.
+pub const RESERVED_MAX: u64 = 64 << 30;
 
 /// A running server; it ends and its folder goes with the value.
 #[derive(Debug)]
@@ -21,7 +26,8 @@ impl TestBroker {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let data_dir = folder.path().join("nats");
         let options = ServerOptions { data_dir, durability, port: None, monitor: true };
-        let server = ManagedServer::start(options).await.expect("a nats-server");
+        let place = Placement { file_store_bytes: Some(RESERVED_MAX), ..Placement::default() };
+        let server = ManagedServer::start_at(options, place).await.expect("a nats-server");
         Self { server, folder }
     }
 

@@ -25,6 +25,7 @@ impl Networks {
     /// When that fails; see [`crate::rights::network_namespaces`].
     #[must_use]
     pub fn new(servers: u8) -> Self {
+        remove_left_over();
         let networks = Self { process: std::process::id(), servers };
         let bridge = networks.bridge();
         must_run(&["ip", "link", "add", &bridge, "type", "bridge"]);
@@ -109,6 +110,21 @@ impl Networks {
     fn address(&self, server: u8) -> Ipv4Addr {
         let [a, b, c] = self.network();
         Ipv4Addr::new(a, b, c, server + 1)
+    }
+}
+
+/// Removes what a process left that was killed: its addresses would be in the way.
+fn remove_left_over() {
+    let names = must_run(&["ip", "netns", "list"]);
+    for name in names.lines().filter_map(|line| line.split_whitespace().next()) {
+        let process = name.strip_prefix("fermata-").and_then(|rest| rest.split('-').next());
+        let Some(process) = process.and_then(|process| process.parse::<u32>().ok()) else {
+            continue;
+        };
+        if !std::path::Path::new(&format!("/proc/{process}")).exists() {
+            let _ = run(&["ip", "netns", "del", name]);
+            let _ = run(&["ip", "link", "del", &format!("fm{process}")]);
+        }
     }
 }
 

@@ -37,6 +37,7 @@ pub fn must_run(words: &[&str]) -> String {
 ///
 /// When the note cannot be left.
 pub fn not_run(test: &str, reason: &str) {
+    let reason = reason.lines().next().unwrap_or_default();
     println!("fault: NOT RUN: {test}: {reason}");
     let Some(folder) = std::env::var_os("FERMATA_NOT_RUN").map(PathBuf::from) else { return };
     let name = test.replace(|letter: char| !letter.is_ascii_alphanumeric(), "-");

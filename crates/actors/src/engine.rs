@@ -5,14 +5,15 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fermata_audit::Signer;
 use fermata_executors::{Executors, ExecutorsConfig};
 use fermata_jetstream::core_messages::CoreMessages;
 use fermata_jetstream::definitions_store::DefinitionsStore;
-use fermata_jetstream::engine_config::agree_on_engine_config;
+use fermata_jetstream::engine_config::{EngineConfigError, agree_on_engine_config};
 use fermata_jetstream::leases::{Leases, WORKER_NAME_BYTES_MAX, is_worker_name};
+use fermata_jetstream::topology::{Applied, TopologyError};
 use fermata_jetstream::{
     Broker, ConnectOptions, Publisher, PublisherOptions, StreamReader, Topology,
 };
@@ -36,6 +37,13 @@ use crate::supervisor::{DRAIN_LIMIT, Drained, Supervisor, SupervisorMessage};
 
 /// Publishes that may be unanswered at once in this process.
 const PUBLISH_WINDOW: usize = 2_048;
+
+/// How long a start waits for a broker that is there and not ready: servers that were apart find each
+/// other, elect leaders, and an old leader notices that it is none, which takes up to 20 s.
+const SET_UP_LIMIT: Duration = Duration::from_secs(30);
+
+/// Pause before it is tried again.
+const SET_UP_PAUSE: Duration = Duration::from_millis(500);
 
 /// How long a status may take.
 const STATUS_LIMIT: Duration = Duration::from_secs(5);
@@ -131,7 +139,7 @@ pub enum EngineError {
     Connect(#[from] fermata_jetstream::connection::ConnectError),
     /// The streams could not be set up.
     #[error(transparent)]
-    Topology(#[from] fermata_jetstream::topology::TopologyError),
+    Topology(#[from] TopologyError),
     /// A stream is not as it must be.
     #[error(
         "stream `{stream}` has `{field}` = {found}, expected {expected}; `fermata doctor` explains"
@@ -148,7 +156,7 @@ pub enum EngineError {
     },
     /// No agreement on the engine.
     #[error(transparent)]
-    Agree(#[from] fermata_jetstream::engine_config::EngineConfigError),
+    Agree(#[from] EngineConfigError),
     /// The agreement cannot be read.
     #[error("the engine's configuration cannot be read; was it written by a newer version?")]
     Agreement(#[source] serde_json::Error),
@@ -195,6 +203,29 @@ pub enum EngineError {
 }
 
 impl EngineError {
+    /// Whether starting again may go well without anybody changing anything.
+    fn is_transient(&self) -> bool {
+        match self {
+            Self::Topology(TopologyError::Api { source, .. }) => source.is_transient(),
+            // Where several create the streams of a new cluster at once, one may not see them yet.
+            Self::Agree(EngineConfigError::Read(error)) => {
+                error.is_transient() || error.is_stream_not_found()
+            }
+            Self::Agree(EngineConfigError::Unknown) => true,
+            Self::Agree(EngineConfigError::Refused { .. })
+            | Self::Topology(TopologyError::NoRoom { .. })
+            | Self::Connect(_)
+            | Self::Drift { .. }
+            | Self::Agreement(_)
+            | Self::OtherKey { .. }
+            | Self::Executors(_)
+            | Self::Open { .. }
+            | Self::Folder { .. }
+            | Self::WorkerName { .. }
+            | Self::Start(_) => false,
+        }
+    }
+
     fn open<E: std::error::Error + Send + Sync + 'static>(
         what: &'static str,
     ) -> impl FnOnce(E) -> Self {
@@ -236,10 +267,16 @@ impl Engine {
         let publisher = Publisher::new(&broker, publisher_options)
             .await
             .map_err(EngineError::open("the publisher"))?;
-        let topology = config.topology.apply_config(&broker).await?;
-        let agreement = agree(&broker, &publisher, &config).await?;
-        let topology = Topology { partitions: agreement.partitions, ..topology };
-        let applied = topology.apply(&broker).await?;
+        let begun = Instant::now();
+        let (agreement, applied) = loop {
+            match set_up(&broker, &publisher, &config).await {
+                Err(error) if error.is_transient() && begun.elapsed() < SET_UP_LIMIT => {
+                    tracing::warn!(%error, "the broker is not ready; it is tried again");
+                    tokio::time::sleep(SET_UP_PAUSE).await;
+                }
+                set_up => break set_up?,
+            }
+        };
         // Only what is there from before can drift; sizes are the operator's.
         if let Some(drift) =
             applied.drift.into_iter().find(|drift| !drift.field.starts_with("max_"))
@@ -383,6 +420,19 @@ impl Engine {
         let _ = tokio::time::timeout(DRAIN_LIMIT, stored).await;
         drained
     }
+}
+
+/// What all agree on, and the streams.
+async fn set_up(
+    broker: &Broker,
+    publisher: &Publisher,
+    config: &EngineConfig,
+) -> Result<(EngineAgreement, Applied), EngineError> {
+    let topology = config.topology.apply_config(broker).await?;
+    let agreement = agree(broker, publisher, config).await?;
+    let topology = Topology { partitions: agreement.partitions, ..topology };
+    let applied = topology.apply(broker).await?;
+    Ok((agreement, applied))
 }
 
 /// The engine that is there, or the one that this process creates.
