@@ -122,3 +122,13 @@ fn each_kind_adds_what_it_may_well_try_again_and_the_first_kinds_add_nothing() {
         }
     }
 }
+
+#[test]
+fn the_example_with_an_approval_is_sound() {
+    let source = include_str!("../../../../../examples/approval.workflow.yaml");
+
+    let plan = read_workflow(source, None, &Limits::WRITTEN).unwrap().into_plan();
+
+    assert_eq!(plan.nodes.len(), 4);
+    assert_eq!(plan.nodes[0].work.completion(), Completion::Callback);
+}
