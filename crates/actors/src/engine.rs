@@ -286,7 +286,9 @@ impl Engine {
             let _ = sender.send(true);
         });
         let (gauges, is_draining) = (Arc::default(), Arc::default());
-        Ok(Self { supervisor, ended: receiver, ports, gauges, is_draining })
+        let engine = Self { supervisor, ended: receiver, ports, gauges, is_draining };
+        tokio::spawn(engine.clone().answer_status());
+        Ok(engine)
     }
 
     /// How the partitions of this process stand.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    audit, dead, demo, doctor, publish, runs, schema, strategy, up, worker, workflow,
+    audit, dead, demo, doctor, flags, publish, review, runs, schema, strategy, up, worker, workflow,
 };
 use crate::error::EXIT_CODES_HELP;
 use crate::telemetry::TelemetryOptions;
@@ -101,6 +101,12 @@ pub enum Command {
     Doctor(doctor::DoctorArguments),
     /// Write the JSON Schemas of workflows and strategies
     Schema(schema::SchemaArguments),
+    /// List and set feature flags: parts of the engine that can be switched off
+    #[command(subcommand)]
+    Flags(flags::FlagsCommand),
+    /// List and show review cases: what a person has to look at
+    #[command(subcommand)]
+    Review(review::ReviewCommand),
 }
 
 impl Arguments {

@@ -5,7 +5,9 @@ pub mod dead;
 pub mod definitions;
 pub mod demo;
 pub mod doctor;
+pub mod flags;
 pub mod publish;
+pub mod review;
 pub mod runs;
 pub mod schema;
 pub mod strategy;
@@ -42,5 +44,7 @@ pub async fn run(arguments: Arguments, output: &mut Output) -> Result<ExitCode, 
         Command::Audit(command) => audit::run(command, global, output).await,
         Command::Doctor(arguments) => doctor::run(arguments, global, output).await,
         Command::Schema(arguments) => schema::run(&arguments, output),
+        Command::Flags(command) => flags::run(command, global, output).await,
+        Command::Review(command) => review::run(command, global, output).await,
     }
 }

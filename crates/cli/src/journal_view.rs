@@ -4,6 +4,7 @@
 //! is shown of its run. Nothing here needs a plan or decides anything: it is
 //! for people, and shows even what an engine would refuse to fold.
 
+mod cases;
 mod history;
 mod status;
 mod summary;
@@ -20,6 +21,7 @@ use fermata_jetstream::{StoredMessage, StreamReader};
 use fermata_wire::WireError;
 use fermata_wire::journal::{JournalFrame, SealedRecord};
 
+pub use cases::{Review, ReviewList, Sample};
 pub use history::{NodeView, RunHistory, TimelineEntry, What};
 pub use status::{NodeStatus, RunStatus};
 pub use summary::RunSummary;

@@ -15,6 +15,8 @@ mod engine;
 #[cfg(test)]
 mod events;
 #[cfg(test)]
+mod flags;
+#[cfg(test)]
 mod health;
 #[cfg(test)]
 mod logs;
@@ -24,6 +26,8 @@ mod operations;
 mod process;
 #[cfg(test)]
 mod readme;
+#[cfg(test)]
+mod review;
 #[cfg(test)]
 mod runs;
 #[cfg(test)]
