@@ -92,6 +92,7 @@ pub async fn apply(
         strategies,
         workflows: entries,
         reply_to: Some(inbox.into()),
+        flags: fermata_core::flags::Flags::default(),
     });
     let frame = CommandFrame { floor: 0, commands: vec![command] }.encode().into_diagnostic()?;
     let subject = subjects::commands(PartitionId::CONTROL);

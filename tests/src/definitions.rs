@@ -59,6 +59,7 @@ pub async fn apply(engine: &Engine, plans: Vec<Plan>, strategies: Vec<StrategyDe
         strategies: strategies.collect(),
         workflows,
         reply_to: Some(inbox.into()),
+        flags: fermata_core::flags::Flags::default(),
     });
     publish_command(engine, PartitionId::CONTROL, command).await;
     let answer =

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fermata_audit::Checkpoint;
+use fermata_core::flags::Flag;
 use fermata_core::identity::PartitionId;
 use fermata_jetstream::StoredMessage;
 use fermata_jetstream::reader::ReadError;
@@ -273,6 +274,7 @@ impl Auditor {
                     let _ = myself.cast(AuditorMessage::Answer(generation, input));
                 });
             }
+            Output::Feed { .. } if !self.sends_feed() => {}
             Output::Feed { tenant, frame } => {
                 let subject = subjects::audit_feed(tenant.as_ref());
                 // Subscribers who miss a frame read the stored log.
@@ -296,6 +298,11 @@ impl Auditor {
                 let _ = self.owner.cast(CoordinatorMessage::AuditLost(owner_generation));
             }
         }
+    }
+
+    /// Whether subscribers are sent entries; those who are not read the stored log.
+    fn sends_feed(&self) -> bool {
+        self.ports.definitions.borrow().flags.is_on(Flag::AuditFeed)
     }
 
     fn append(

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use fermata_core::command::WorkflowEntry;
 use fermata_core::digest::Digest;
+use fermata_core::flags::Flags;
 use fermata_core::partition::Definitions;
 use fermata_core::plan::Executable;
 use fermata_core::strategy::{StrategyDefinition, StrategySet};
@@ -199,6 +200,8 @@ pub struct Snapshot {
     pub revision: u64,
     /// Which event starts what.
     pub strategies: StrategySet,
+    /// Parts of the engine that are switched off.
+    pub flags: Flags,
     workflows: HashMap<Arc<str>, Versions>,
     /// Versions whose plans cannot be used: what starts them is rejected at once.
     unusable: HashSet<(Arc<str>, Arc<str>)>,
@@ -299,6 +302,7 @@ async fn later<T>(incomplete: Option<T>) -> Option<T> {
 async fn compile(bytes: &[u8], plans: &Plans) -> Result<Snapshot, String> {
     let definitions: Definitions =
         decode_message(MessageKind::Definitions, bytes).map_err(|error| error.to_string())?;
+    let flags = definitions.flags.clone();
     let strategies = definitions
         .strategies
         .values()
@@ -308,7 +312,7 @@ async fn compile(bytes: &[u8], plans: &Plans) -> Result<Snapshot, String> {
     let strategies = StrategySet::compile(strategies)
         .map_err(|problems| problems.first().map_or_else(String::new, ToString::to_string))?;
     let mut snapshot =
-        Snapshot { revision: definitions.revision, strategies, ..Snapshot::default() };
+        Snapshot { revision: definitions.revision, strategies, flags, ..Snapshot::default() };
     for WorkflowEntry { name, version, plan } in definitions.workflows {
         match plans.fetch(plan).await {
             Ok(executable) => {

@@ -297,7 +297,7 @@ impl Engine {
             .map_err(|source| EngineError::Folder { path: config.checkpoint_dir, source })?;
         let executors =
             Executors::beside(&config.executors, std::slice::from_ref(&config.nats_url))?;
-        let journal_bytes = u64::try_from(topology.limits.journal_bytes).unwrap_or(0);
+        let journal_bytes = u64::try_from(config.topology.limits.journal_bytes).unwrap_or(0);
         let facts = EngineFacts {
             engine: agreement.engine,
             partitions: agreement.partitions,
@@ -350,14 +350,16 @@ impl Engine {
             let _ = sender.send(true);
         });
         let (gauges, is_draining) = (Arc::default(), Arc::default());
-        Ok(Self {
+        let engine = Self {
             supervisor,
             ended: receiver,
             ports,
             _callbacks: Arc::new(callbacks),
             gauges,
             is_draining,
-        })
+        };
+        tokio::spawn(engine.clone().answer_status());
+        Ok(engine)
     }
 
     /// How the partitions of this process stand.

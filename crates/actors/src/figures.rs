@@ -36,8 +36,8 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 /// The states of a partition in a process.
 pub const PARTITION_STATES: [&str; 4] = ["taking", "owning", "draining", "halted"];
 
-/// A stage's stream and the consumer that its workers share.
-const STAGES: [(&str, &str, &str); 3] = [
+/// Each stage's stream and the consumer that its workers share.
+pub const STAGES: [(&str, &str, &str); 3] = [
     ("listener", EVENTS_STREAM, LISTENER_CONSUMER),
     ("matcher", ADMITTED_STREAM, MATCHER_CONSUMER),
     ("builder", MATCHED_STREAM, BUILDER_CONSUMER),

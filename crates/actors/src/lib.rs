@@ -43,7 +43,9 @@ pub mod projector;
 pub mod readiness;
 pub mod source;
 pub mod stage;
+pub mod status_service;
 pub mod supervisor;
+pub mod switch;
 pub mod trace;
 pub mod uncommitted_reports;
 

@@ -268,7 +268,7 @@ fn unowned(
 
 /// Whether the projection is ahead of what is active here. One that cannot be
 /// read is the control partition's to repair, and nothing to wait for.
-async fn missing_definitions(ports: &Ports) -> Option<Awaited> {
+pub(crate) async fn missing_definitions(ports: &Ports) -> Option<Awaited> {
     let stored = match ports.store.get(ACTIVE_KEY).await {
         Ok(stored) => stored?,
         Err(error) => return Some(Awaited::Broker(error.to_string())),

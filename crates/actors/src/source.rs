@@ -23,6 +23,7 @@ use crate::hop::AGAIN_AFTER;
 use crate::listener::file;
 use crate::ports::Ports;
 use crate::stage::Passed;
+use crate::switch::Switch;
 
 /// Frames that a stage holds at once, from a stream; each waits for its own
 /// outputs, so this is what overlaps the broker's answer times.
@@ -120,6 +121,14 @@ impl Source {
     }
 }
 
+/// Why nothing more is taken.
+enum Stopped {
+    /// For good.
+    Ended,
+    /// Until it is switched on again.
+    SwitchedOff,
+}
+
 struct Pump<I: Input> {
     ports: Ports,
     options: SharedConsumerOptions,
@@ -130,7 +139,17 @@ struct Pump<I: Input> {
 
 impl<I: Input> Pump<I> {
     async fn run(mut self) {
-        while let Err(error) = self.run_until_broken().await {
+        let mut switch = Switch::of(&self.options.stream, &self.ports);
+        loop {
+            tokio::select! {
+                () = switch.until_on(&self.ports) => {}
+                _ = &mut self.ended => return,
+            }
+            let error = match self.run_until_broken(&mut switch).await {
+                Ok(Stopped::Ended) => return,
+                Ok(Stopped::SwitchedOff) => continue,
+                Err(error) => error,
+            };
             let stream = &self.options.stream;
             tracing::warn!(stream, %error, "a stream cannot be consumed; it is tried again");
             tokio::select! {
@@ -141,18 +160,25 @@ impl<I: Input> Pump<I> {
     }
 
     /// Ends well when nothing more is to be taken.
-    async fn run_until_broken(&mut self) -> Result<(), SharedConsumerError> {
+    async fn run_until_broken(
+        &mut self,
+        switch: &mut Switch,
+    ) -> Result<Stopped, SharedConsumerError> {
         let mut consumer = SharedConsumer::open(&self.ports.broker, self.options.clone()).await?;
         let mut remind = reminders(self.options.acknowledge_within);
         loop {
             let (deliveries, permit) = tokio::select! {
                 taken = take::<I>(&mut consumer, &self.held, &mut remind) => match taken? {
                     Some(taken) => taken,
-                    None => return Ok(()),
+                    None => return Ok(Stopped::Ended),
                 },
                 _ = &mut self.ended => {
                     consumer.give_back().await;
-                    return Ok(());
+                    return Ok(Stopped::Ended);
+                }
+                () = switch.until_off() => {
+                    consumer.give_back().await;
+                    return Ok(Stopped::SwitchedOff);
                 }
             };
             let read = I::read(&self.ports, &self.options, deliveries).await;
@@ -162,7 +188,7 @@ impl<I: Input> Pump<I> {
                 // The stage ends: another one need not wait for these.
                 settle(ackers, false).await;
                 consumer.give_back().await;
-                return Ok(());
+                return Ok(Stopped::Ended);
             }
             tokio::spawn(hold(ackers, durable, permit, self.options.acknowledge_within));
         }

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    audit, complete, completion, dead, demo, doctor, events, publish, runs, schema, strategy, up,
-    worker, workflow,
+    audit, complete, completion, dead, demo, doctor, events, flags, publish, review, runs, schema,
+    strategy, up, worker, workflow,
 };
 use crate::error::EXIT_CODES_HELP;
 use crate::telemetry::TelemetryOptions;
@@ -109,6 +109,12 @@ pub enum Command {
     Completion(completion::CompletionArguments),
     /// Complete a call that ends by callback
     Complete(complete::CompleteArguments),
+    /// List and set feature flags: parts of the engine that can be switched off
+    #[command(subcommand)]
+    Flags(flags::FlagsCommand),
+    /// List and show review cases: what a person has to look at
+    #[command(subcommand)]
+    Review(review::ReviewCommand),
 }
 
 impl Arguments {

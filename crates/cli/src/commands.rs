@@ -8,7 +8,9 @@ pub mod definitions;
 pub mod demo;
 pub mod doctor;
 pub mod events;
+pub mod flags;
 pub mod publish;
+pub mod review;
 pub mod runs;
 pub mod schema;
 pub mod strategy;
@@ -48,5 +50,7 @@ pub async fn run(arguments: Arguments, output: &mut Output) -> Result<ExitCode, 
         Command::Events(command) => events::run(command, global, output).await,
         Command::Completion(arguments) => completion::run(&arguments, output),
         Command::Complete(arguments) => complete::run(arguments, global, output).await,
+        Command::Flags(command) => flags::run(command, global, output).await,
+        Command::Review(command) => review::run(command, global, output).await,
     }
 }

@@ -4,6 +4,7 @@
 //! is shown of its run. Nothing here needs a plan or decides anything: it is
 //! for people, and shows even what an engine would refuse to fold.
 
+mod cases;
 mod history;
 mod near;
 mod status;
@@ -21,6 +22,7 @@ use fermata_store::{Cursor, RunPage, RunQuery};
 use fermata_wire::WireError;
 use fermata_wire::journal::{JournalFrame, SealedRecord};
 
+pub use cases::{Review, ReviewList, Sample};
 pub use fermata_store::{RunStatus, RunSummary};
 pub use history::{Failure, NodeView, RunHistory, TimelineEntry, What};
 pub use near::{NearIds, did_you_mean};

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use crate::digest::Digest;
 use crate::effect::Outcome;
+use crate::flags::Flags;
 use crate::identity::{RunId, SourcePosition, Tenant};
 use crate::json::Json;
 
@@ -203,6 +204,9 @@ pub struct DefineCommand {
     /// NATS subject for the answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply_to: Option<Arc<str>>,
+    /// Parts of the engine to switch on or off.
+    #[serde(default, skip_serializing_if = "Flags::is_empty")]
+    pub flags: Flags,
 }
 
 /// A strategy as the control partition keeps it.

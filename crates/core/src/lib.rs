@@ -21,6 +21,7 @@ pub mod digest;
 pub mod effect;
 pub mod event;
 pub mod expression;
+pub mod flags;
 pub mod identity;
 pub mod json;
 pub mod partition;

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use crate::command::{EventReference, StrategyEntry, WorkflowEntry, key_bytes};
 use crate::digest::Digest;
 use crate::effect::Outcome;
+use crate::flags::Flags;
 use crate::identity::{JournalTime, RunId, SourcePosition, Tenant};
 use crate::json::Json;
 use crate::plan::FailureClass;
@@ -337,6 +338,8 @@ kinds! {
         revision: u64,
         strategies: Vec<StrategyEntry>,
         workflows: Vec<WorkflowEntry>,
+        #[serde(default, skip_serializing_if = "Flags::is_empty")]
+        flags: Flags,
     }
     /// Definitions were refused, all of the command; the old ones stay active.
     DefinitionsRefused "definitions.refused" { id: Uuid, by: String, problems: Vec<String> }

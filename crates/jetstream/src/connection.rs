@@ -262,7 +262,10 @@ async fn open(
     let deadline = Instant::now() + options.connect_limit;
     loop {
         let (link_sender, link) = watch::channel(Link::default());
-        let settings = settings(options, role, notices.clone(), Arc::new(link_sender)).await?;
+        // What stands in the first address holds for all servers of a cluster.
+        let first = url.split(',').next().unwrap_or_default().trim();
+        let settings =
+            settings(first, options, role, notices.clone(), Arc::new(link_sender)).await?;
         match settings.connect(url.split(',').map(str::trim).collect::<Vec<_>>()).await {
             Ok(client) => {
                 // The callback runs on a task of its own: wait for it, so that this first event is
@@ -271,11 +274,11 @@ async fn open(
                 return Ok(Connection { client, link });
             }
             Err(source) if refused(&source) => {
-                return Err(ConnectError::Refused { url: url.to_owned(), source });
+                return Err(ConnectError::Refused { url: without_credentials(url), source });
             }
             Err(source) if Instant::now() >= deadline => {
                 return Err(ConnectError::Unreachable {
-                    url: url.to_owned(),
+                    url: without_credentials(url),
                     limit: options.connect_limit,
                     source,
                 });
@@ -293,7 +296,26 @@ fn refused(error: &async_nats::ConnectError) -> bool {
     )
 }
 
+/// User and password, or a token alone, as they stand in `nats://user:password@host`.
+fn of_address(url: &str) -> Option<(String, Option<String>)> {
+    let first = url.split(',').next()?.trim();
+    let address = first.parse::<async_nats::ServerAddr>().ok()?;
+    Some((address.username()?.to_owned(), address.password().map(str::to_owned)))
+}
+
+/// An address without the user and password that may stand in it: what can be shown.
+#[must_use]
+pub fn without_credentials(url: &str) -> String {
+    let shown = |one: &str| match (one.split_once("://"), one.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
+        (None, Some((_, host))) => host.to_owned(),
+        (_, None) => one.to_owned(),
+    };
+    url.split(',').map(shown).collect::<Vec<_>>().join(",")
+}
+
 async fn settings(
+    url: &str,
     options: &ConnectOptions,
     role: ConnectionRole,
     notices: broadcast::Sender<ConnectionNotice>,
@@ -312,7 +334,12 @@ async fn settings(
             std::future::ready(())
         });
     match &options.credentials {
-        Credentials::None => Ok(settings),
+        // The library takes no notice of what stands in the address.
+        Credentials::None => Ok(match of_address(url) {
+            Some((user, Some(password))) => settings.user_and_password(user, password),
+            Some((token, None)) => settings.token(token),
+            None => settings,
+        }),
         Credentials::UserAndPassword { user, password } => {
             Ok(settings.user_and_password(user.clone(), password.clone()))
         }
@@ -421,6 +448,17 @@ mod tests {
         ));
 
         assert!(matches!(translate(&denied), Some(ConnectionEvent::PermissionDenied(_))));
+    }
+
+    #[test]
+    fn user_and_password_are_taken_from_the_address_and_not_shown() {
+        let (user, password) = of_address("nats://ada:s3cret@a:4222,nats://b").expect("a user");
+        assert_eq!((user.as_str(), password.as_deref()), ("ada", Some("s3cret")));
+        assert_eq!(of_address("nats://t0ken@a").expect("a token"), ("t0ken".to_owned(), None));
+        assert_eq!(of_address("nats://a:4222"), None);
+
+        let shown = without_credentials("nats://ada:s3cret@a:4222,nats://b,ada:s3cret@c");
+        assert_eq!(shown, "nats://a:4222,nats://b,c");
     }
 
     #[test]

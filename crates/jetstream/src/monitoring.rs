@@ -36,15 +36,31 @@ pub enum MonitoringError {
 #[derive(Deserialize)]
 struct JetStreamReport {
     config: JetStreamConfig,
+    /// Bytes that streams take.
+    #[serde(default)]
+    storage: u64,
 }
 
 #[derive(Deserialize)]
 struct JetStreamConfig {
     #[serde(default)]
     sync_always: bool,
+    #[serde(default)]
+    max_storage: u64,
 }
 
-/// Whether the server syncs every message to disk before it acknowledges it (`sync_interval: always`).
+/// What a server says about its store of streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Store {
+    /// Whether every message is synced to disk before it is acknowledged (`sync_interval: always`).
+    pub is_sync_always: bool,
+    /// Bytes that all streams on it take.
+    pub bytes: u64,
+    /// Bytes that they may take: what is configured, or three quarters of what the disk had free at the start.
+    pub bytes_max: u64,
+}
+
+/// Asks a server about its store of streams.
 ///
 /// The client protocol does not tell this, so it needs the monitoring endpoint, as in `http://127.0.0.1:8222`.
 ///
@@ -53,10 +69,14 @@ struct JetStreamConfig {
 ///
 /// # Cancel safety
 /// Can be dropped.
-pub async fn is_sync_always(monitor_url: &str) -> Result<bool, MonitoringError> {
+pub async fn store(monitor_url: &str) -> Result<Store, MonitoringError> {
     let body = ask(monitor_url, "/jsz").await?;
     let report: JetStreamReport = serde_json::from_str(&body)?;
-    Ok(report.config.sync_always)
+    Ok(Store {
+        is_sync_always: report.config.sync_always,
+        bytes: report.storage,
+        bytes_max: report.config.max_storage,
+    })
 }
 
 /// What the server says of itself.

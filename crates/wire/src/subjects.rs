@@ -9,6 +9,9 @@ pub const ADMITTED: &str = "fermata.admitted";
 /// Frames of matched events, where matcher and builder run apart.
 pub const MATCHED: &str = "fermata.matched";
 
+/// Where every worker is asked how it stands; what is sent there names an inbox.
+pub const STATUS: &str = "fermata.status";
+
 /// Commands to `partition`.
 #[must_use]
 pub fn commands(partition: PartitionId) -> String {

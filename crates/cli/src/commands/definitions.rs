@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use fermata_core::command::{Command, DefineCommand, StrategyEntry, WorkflowEntry};
+use fermata_core::flags::Flags;
 use fermata_core::identity::PartitionId;
 use fermata_definitions::Problem;
 use serde::{Deserialize, Serialize};
@@ -148,7 +149,8 @@ pub async fn make_active(
     let by = by.unwrap_or_else(asking_user);
     let define = |reply_to| {
         let id = random_id();
-        Command::Define(DefineCommand { id, by, strategies, workflows, reply_to: Some(reply_to) })
+        let (reply_to, flags) = (Some(reply_to), Flags::default());
+        Command::Define(DefineCommand { id, by, strategies, workflows, reply_to, flags })
     };
     let answer = session.ask_partition(PartitionId::CONTROL, ANSWER_LIMIT, define).await?;
     serde_json::from_value(answer)

@@ -1,14 +1,19 @@
 //! `fermata doctor`: whether everything is in order, and what to do where it is not.
 
 mod checks;
+mod load;
+mod permissions;
+mod workers;
 
 pub use checks::MONITOR_FILE;
 
 use clap::Args;
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::arguments::GlobalArguments;
 use crate::broker_session::BrokerSession;
+use crate::commands::up::DurabilityArgument;
 use crate::error::{CliError, ExitCode};
 use crate::output::{Output, Tone};
 
@@ -24,6 +29,12 @@ pub struct DoctorArguments {
     /// Monitoring address of the broker, such as http://127.0.0.1:8222; default: that of the local engine's broker
     #[arg(long, value_name = "URL")]
     pub monitor_url: Option<String>,
+    /// What the broker must give: a broker that only survives a kill then fails
+    #[arg(long, value_enum, value_name = "LEVEL")]
+    pub durability: Option<DurabilityArgument>,
+    /// Also try what only a worker must be allowed; nothing is stored
+    #[arg(long)]
+    pub as_worker: bool,
 }
 
 /// How a check came out.
@@ -49,19 +60,33 @@ pub struct Check {
     pub found: String,
     /// What to do about it; nothing where all is well.
     pub hint: Option<String>,
+    /// What kind of thing is wrong, for programs: stays the same over versions.
+    pub code: Option<&'static str>,
+    /// Each thing that is wrong, for programs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub details: Vec<Value>,
 }
 
 impl Check {
     fn ok(name: &'static str, found: impl Into<String>) -> Self {
-        Self { name, health: Health::Ok, found: found.into(), hint: None }
+        let found = found.into();
+        Self { name, health: Health::Ok, found, hint: None, code: None, details: Vec::new() }
+    }
+
+    fn code(self, code: &'static str) -> Self {
+        Self { code: Some(code), ..self }
+    }
+
+    fn details<T: Into<Value>>(self, details: impl IntoIterator<Item = T>) -> Self {
+        Self { details: details.into_iter().map(Into::into).collect(), ..self }
     }
 
     fn warn(name: &'static str, found: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { name, health: Health::Warn, found: found.into(), hint: Some(hint.into()) }
+        Self { health: Health::Warn, hint: Some(hint.into()), ..Self::ok(name, found) }
     }
 
     fn fail(name: &'static str, found: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { name, health: Health::Fail, found: found.into(), hint: Some(hint.into()) }
+        Self { health: Health::Fail, hint: Some(hint.into()), ..Self::ok(name, found) }
     }
 
     /// A check that could not be made.
@@ -72,7 +97,8 @@ impl Check {
             text = format!("{text}: {reason}");
             source = reason.source();
         }
-        Self::fail(name, text, "look into the broker's log, then try again")
+        let hint = "look into the broker's log, then try again";
+        Self::fail(name, text, hint).code("check_failed")
     }
 }
 
@@ -108,23 +134,29 @@ async fn examine(arguments: &DoctorArguments, global: &GlobalArguments) -> Vec<C
             return list;
         }
     };
+    let mut notices = session.broker().notices();
     list.push(checks::broker_version(&session));
-    list.push(checks::durability(arguments.monitor_url.as_deref(), global).await);
+    list.extend(checks::durability(arguments, global).await);
     match session.engine_config().await {
         Ok(config) => {
             let engine =
                 format!("engine `{}` with {} data partitions", config.engine, config.partitions);
             list.push(Check::ok("engine", engine));
             list.push(checks::streams(&session, &config).await);
+            list.push(load::room(&session, &checks::stream_names(&config)).await);
+            list.push(load::lag(&session).await);
             list.extend(checks::ownership(&session, &config).await);
             list.push(checks::clock(&session).await);
+            permissions::probe(&session, arguments.as_worker).await;
         }
         Err(CliError::NoEngine) => {
             let hint = "start one with `fermata up`";
-            list.push(Check::fail("engine", "none was ever started on this broker", hint));
+            let found = "none was ever started on this broker";
+            list.push(Check::fail("engine", found, hint).code("no_engine"));
         }
         Err(error) => list.push(Check::failed("engine", &error)),
     }
+    list.push(permissions::judge(&mut notices));
     list
 }
 
@@ -143,11 +175,14 @@ fn print(checks: &[Check], output: &mut Output) -> Result<(), CliError> {
     let rows = checks.iter().map(row).collect();
     output.table(&["CHECK", "STATE", "FOUND"], rows, "")?;
     let hints: Vec<_> =
-        checks.iter().filter_map(|check| Some((check.name, check.hint.as_ref()?))).collect();
+        checks.iter().filter_map(|check| Some((check, check.hint.as_ref()?))).collect();
     if !hints.is_empty() {
         output.line("")?;
     }
-    hints.into_iter().try_for_each(|(name, hint)| output.line(&format!("{name}: {hint}")))
+    hints.into_iter().try_for_each(|(check, hint)| {
+        let code = check.code.map_or_else(String::new, |code| format!(" ({code})"));
+        output.line(&format!("{}{code}: {hint}", check.name))
+    })
 }
 
 #[cfg(test)]
@@ -159,7 +194,7 @@ mod tests {
     fn what_is_broken_comes_with_a_hint() {
         let checks = [
             Check::ok("broker", "version 2.15.1"),
-            Check::fail("workers", "none lives", "start one with `fermata up`"),
+            Check::fail("workers", "none lives", "start one with `fermata up`").code("no_worker"),
         ];
 
         insta::assert_snapshot!(printed(|output| print(&checks, output)), @r"
@@ -167,7 +202,7 @@ mod tests {
          broker   ok     version 2.15.1
          workers  FAIL   none lives
 
-        workers: start one with `fermata up`
+        workers (no_worker): start one with `fermata up`
         ");
     }
 }

@@ -1,4 +1,5 @@
-//! `fermata schema`: the JSON Schemas of what people write.
+//! `fermata schema`: the JSON Schemas of what people write, and the AsyncAPI document of what
+//! programs send and receive.
 
 use std::fs;
 use std::path::PathBuf;
@@ -20,7 +21,13 @@ pub struct SchemaArguments {
     pub out: PathBuf,
 }
 
-/// The files that are written, by name.
+/// Name of the file that says what programs beside Fermata send and receive.
+const ASYNCAPI_FILE: &str = "asyncapi.yaml";
+
+/// The document itself, written by hand; a test holds published messages against it.
+const ASYNCAPI: &str = include_str!("schema/asyncapi.yaml");
+
+/// The files that are written, by name, besides the AsyncAPI document.
 #[must_use]
 pub fn schemas() -> [(&'static str, Value); 2] {
     [
@@ -38,12 +45,15 @@ pub fn run(arguments: &SchemaArguments, output: &mut Output) -> Result<ExitCode,
     let folder = &arguments.out;
     fs::create_dir_all(folder)
         .map_err(CliError::io(format!("create the folder `{}`", folder.display())))?;
+    let mut files = vec![(ASYNCAPI_FILE, ASYNCAPI.to_owned())];
     for (name, schema) in schemas() {
-        let path = folder.join(name);
         let text = serde_json::to_string_pretty(&schema)
             .map_err(|source| CliError::Json { what: format!("schema `{name}`"), source })?;
-        fs::write(&path, text + "\n")
-            .map_err(CliError::io(format!("write `{}`", path.display())))?;
+        files.push((name, text + "\n"));
+    }
+    for (name, text) in files {
+        let path = folder.join(name);
+        fs::write(&path, text).map_err(CliError::io(format!("write `{}`", path.display())))?;
         if output.is_json() {
             output.json_line(&json!({ "file": path }))?;
         } else {

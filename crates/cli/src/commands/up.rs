@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 use fermata_actors::Role;
 use fermata_actors::hand_over::ATTEMPTS_LIMIT_DEFAULT;
 use fermata_jetstream::Durability;
+use fermata_jetstream::connection::without_credentials;
 use fermata_jetstream::topology::PARTITIONS_DEFAULT;
 
 use crate::arguments::GlobalArguments;
@@ -153,7 +154,7 @@ pub async fn run(
         () = requests.next() => return local_engine::drain(running, &mut requests, limit).await,
     }
     if output.is_json() {
-        let (nats_url, http_url) = (running.url(), running.http_url());
+        let (nats_url, http_url) = (without_credentials(running.url()), running.http_url());
         output.json_line(
             &serde_json::json!({ "ready": true, "nats_url": nats_url, "http_url": http_url }),
         )?;
@@ -161,7 +162,7 @@ pub async fn run(
         output.line(&format!(
             "{} at {}",
             output.tone(Tone::Good, "fermata is up"),
-            running.url()
+            without_credentials(running.url())
         ))?;
         running.tell_http_url(output)?;
         output.line("publish to fermata.events.<tenant>.<type>; Ctrl-C ends it")?;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use clap::{Args, ValueEnum};
 use fermata_jetstream::Durability;
+use fermata_jetstream::connection::without_credentials;
 
 use super::up::EngineArguments;
 use crate::arguments::GlobalArguments;
@@ -83,14 +84,15 @@ pub async fn run(
         engine: &arguments.engine,
     })
     .await?;
+    let shown = without_credentials(&url);
     if output.is_json() {
         let http_url = running.http_url();
         output.json_line(
-            &serde_json::json!({ "started": true, "nats_url": url, "http_url": http_url }),
+            &serde_json::json!({ "started": true, "nats_url": shown, "http_url": http_url }),
         )?;
     } else {
         output.line(&format!(
-            "{} at {url}; Ctrl-C ends it",
+            "{} at {shown}; Ctrl-C ends it",
             output.tone(Tone::Good, "the worker runs")
         ))?;
         running.tell_http_url(output)?;

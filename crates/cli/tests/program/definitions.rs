@@ -67,7 +67,7 @@ async fn active_strategies_are_listed() {
     stage.run(&["strategy", "apply", &file]).await;
     let strategies = engine.await.unwrap().strategies;
     let strategies = strategies.into_iter().map(|entry| (entry.name.clone(), entry)).collect();
-    let active = Definitions { revision: 1, strategies, workflows: Vec::new() };
+    let active = Definitions { revision: 1, strategies, ..Definitions::default() };
     let bytes = fermata_wire::plan::encode_definitions(&active).unwrap();
     let store = DefinitionsStore::open(&stage.broker).await.unwrap();
     store.put("active", bytes.into()).await.unwrap();

@@ -36,15 +36,16 @@ strategies:
 const HAND_OVER_MAX: Duration = Duration::from_secs(5);
 
 /// A plugin that answers when it is let; it ends with the test.
-struct Gate {
-    url: String,
+pub struct Gate {
+    /// Where it listens.
+    pub url: String,
     /// Path and attempt of each call, when it comes.
     calls: mpsc::UnboundedReceiver<(String, String)>,
     answers: Arc<Semaphore>,
 }
 
 impl Gate {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let (seen, calls) = mpsc::unbounded_channel();
@@ -68,12 +69,12 @@ impl Gate {
         Self { url, calls, answers }
     }
 
-    async fn next(&mut self) -> (String, String) {
+    pub async fn next(&mut self) -> (String, String) {
         let call = tokio::time::timeout(SOON, self.calls.recv()).await.expect("in time");
         call.expect("a running plugin")
     }
 
-    fn let_one_go(&self) {
+    pub fn let_one_go(&self) {
         self.answers.add_permits(1);
     }
 }

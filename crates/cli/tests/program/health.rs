@@ -1,9 +1,13 @@
 //! `fermata doctor`.
 
+use fermata_jetstream::core_messages::CoreMessages;
+use fermata_jetstream::engine_config::agree_on_engine_config;
 use fermata_jetstream::leases::{Leases, partition_key, worker_key};
+use fermata_jetstream::{Broker, ConnectOptions, Publisher, PublisherOptions};
 use serde_json::Value;
 
-use crate::support::{Ended, Stage, run};
+use crate::process::{Answer, Running};
+use crate::support::{Ended, SOON, Stage, run, signer, topology};
 
 fn health(ended: &Ended, name: &str) -> Value {
     let checks = ended.json();
@@ -46,4 +50,143 @@ async fn without_a_broker_it_says_so() {
     let examined = run(&["doctor", "--json", "--nats-url", "nats://127.0.0.1:9"]).await;
 
     assert_eq!((examined.code, health(&examined, "broker")), (1, "fail".into()));
+}
+
+fn check(ended: &Ended, code: &str) -> Value {
+    let checks = ended.json();
+    let check = checks.iter().find(|check| check["code"] == code);
+    check.unwrap_or_else(|| panic!("no `{code}` in {}", ended.stdout)).clone()
+}
+
+#[tokio::test]
+async fn a_stream_that_is_otherwise_is_told_with_the_difference() {
+    let stage = Stage::new().await;
+    let core = CoreMessages::new(&stage.broker);
+    let ask = async |operation: &str, body: Vec<u8>| {
+        let subject = format!("$JS.API.STREAM.{operation}.EVENTS");
+        let answer = core.request(&subject, body.into(), SOON).await.expect("an answer");
+        serde_json::from_slice::<Value>(&answer.payload).expect("JSON")
+    };
+    let mut config = ask("INFO", Vec::new()).await["config"].take();
+    config["discard"] = "old".into();
+    let updated = ask("UPDATE", config.to_string().into_bytes()).await;
+    assert_eq!(updated["error"], Value::Null);
+
+    let examined = stage.run(&["doctor", "--json"]).await;
+
+    let drift = check(&examined, "stream_drift");
+    assert_eq!((&drift["health"], examined.code), (&"fail".into(), 1));
+    let expected = serde_json::json!([
+        { "stream": "EVENTS", "field": "discard", "expected": "new", "found": "old" }
+    ]);
+    assert_eq!(drift["details"], expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_halted_partition_is_told_with_the_reason_that_its_worker_gives() {
+    let stage = Stage::bare().await;
+    topology().apply(&stage.broker).await.expect("streams");
+    stage.append("fermata.journal.0", 0, b"no frame of ours".to_vec()).await;
+    let (url, folder) = (stage.server.url(), stage.folder.path().join("worker"));
+    let worker = Running::start(&[
+        "worker",
+        "--json",
+        "--roles",
+        "coordinator",
+        "--nats-url",
+        &url,
+        "--data-dir",
+        &folder.display().to_string(),
+        "--http",
+        "127.0.0.1:0",
+        "--partitions",
+        "1",
+        "--name",
+        "w-1",
+    ])
+    .await;
+    let is_halted = |answer: &Answer| answer.reasons().contains(&"partition_halted".to_owned());
+    worker.until("/ready", is_halted).await;
+
+    let examined = stage.run(&["doctor", "--json"]).await;
+
+    let halted = check(&examined, "partition_halted");
+    assert_eq!((&halted["health"], examined.code), (&"fail".into(), 1));
+    let detail = &halted["details"][0];
+    assert_eq!((&detail["partition"], &detail["worker"]), (&"0".into(), &"w-1".into()));
+    let reason = detail["reason"].as_str().expect("text");
+    assert!(reason.contains("journal message 1 is ours and cannot be decoded"), "{reason}");
+}
+
+/// A server whose users may not do everything; it ends with the value.
+struct Restricted {
+    _server: tokio::process::Child,
+    _folder: tempfile::TempDir,
+    port: u16,
+}
+
+impl Restricted {
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = port.local_addr().expect("an address").port();
+        let store = folder.path().join("store").display().to_string();
+        let config = format!(
+            r#"
+            listen: "127.0.0.1:{port}"
+            jetstream {{ store_dir: "{store}" }}
+            authorization {{ users = [
+              {{ user: all, password: a }}
+              {{ user: some, password: s, permissions: {{
+                  publish: {{ deny: ["fermata.commands.>", "fermata.journal.>"] }}
+                  subscribe: {{ deny: ["fermata.audit.>"] }}
+              }} }}
+            ] }}"#
+        );
+        let file = folder.path().join("server.conf");
+        std::fs::write(&file, config).expect("a file");
+        let (binary, _) = fermata_jetstream::server::find_server_binary().expect("a nats-server");
+        let mut server = tokio::process::Command::new(binary);
+        server.arg("-c").arg(&file).stderr(std::process::Stdio::null()).kill_on_drop(true);
+        let server = server.spawn().expect("a server");
+        Self { _server: server, _folder: folder, port }
+    }
+
+    fn url(&self, user: &str) -> String {
+        format!("nats://{user}@127.0.0.1:{}", self.port)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_broker_does_not_allow_is_named_though_the_client_sees_a_time_out() {
+    let server = Restricted::start().await;
+    let broker = Broker::connect(&server.url("all:a"), ConnectOptions::default()).await;
+    let broker = broker.expect("a connection");
+    topology().apply(&broker).await.expect("streams");
+    let publisher = Publisher::new(&broker, PublisherOptions::default()).await.unwrap();
+    let config = serde_json::json!({
+        "engine": "e", "partitions": 1, "audit_vkey": signer().vkey(), "version": 1,
+    });
+    let payload = config.to_string().into_bytes().into();
+    agree_on_engine_config(&broker, &publisher, "w", payload).await.expect("an agreement");
+
+    let restricted = server.url("some:s");
+    let examined = run(&["--nats-url", &restricted, "doctor", "--json"]).await;
+    let as_worker = run(&["--nats-url", &restricted, "doctor", "--json", "--as-worker"]).await;
+    let allowed =
+        run(&["--nats-url", &server.url("all:a"), "doctor", "--json", "--as-worker"]).await;
+
+    let details = |ended: &Ended| check(ended, "permission_missing")["details"].to_string();
+    let (examined, as_worker) = (details(&examined), details(&as_worker));
+    for subject in ["fermata.commands.control", "fermata.audit.*"] {
+        assert!(examined.contains(subject), "{subject}: {examined}");
+    }
+    assert!(!examined.contains("fermata.journal"), "{examined}");
+    assert!(as_worker.contains("fermata.journal.control"), "{as_worker}");
+    assert_eq!(health(&allowed, "permissions"), "ok");
+    // Nothing was stored by trying.
+    let reader = fermata_jetstream::StreamReader::new(&broker);
+    for stream in ["EVENTS", "COMMANDS_control", "JOURNAL_control", "DEAD", "KV_fermata-leases"] {
+        assert_eq!(reader.stream_state(stream).await.expect("a stream").last_sequence, 0);
+    }
 }

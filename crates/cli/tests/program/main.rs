@@ -17,6 +17,8 @@ mod engine;
 #[cfg(test)]
 mod events;
 #[cfg(test)]
+mod flags;
+#[cfg(test)]
 mod health;
 #[cfg(test)]
 mod hostile;
@@ -32,6 +34,8 @@ mod read_model;
 mod readme;
 #[cfg(test)]
 mod replay;
+#[cfg(test)]
+mod review;
 #[cfg(test)]
 mod runs;
 #[cfg(test)]

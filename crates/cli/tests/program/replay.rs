@@ -34,7 +34,7 @@ async fn activate(stage: &Stage) {
         definition: Json::from_value(&definition),
     };
     let strategies = BTreeMap::from([(entry.name.clone(), entry)]);
-    let active = Definitions { revision: 1, strategies, workflows: Vec::new() };
+    let active = Definitions { revision: 1, strategies, workflows: Vec::new(), flags: Vec::new() };
     let bytes = fermata_wire::plan::encode_definitions(&active).unwrap();
     DefinitionsStore::open(&stage.broker).await.unwrap().put("active", bytes.into()).await.unwrap();
 }

@@ -167,7 +167,7 @@ async fn an_event_is_explained_by_what_is_active() {
         definition: Json::from_value(&serde_json::to_value(definition).unwrap()),
     };
     let strategies = read.iter().map(entry).map(|entry| (entry.name.clone(), entry)).collect();
-    let active = Definitions { revision: 1, strategies, workflows: Vec::new() };
+    let active = Definitions { revision: 1, strategies, ..Definitions::default() };
     let bytes = fermata_wire::plan::encode_definitions(&active).unwrap();
     DefinitionsStore::open(&stage.broker).await.unwrap().put("active", bytes.into()).await.unwrap();
     let event = stage.folder.path().join("event.json");

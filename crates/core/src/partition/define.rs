@@ -10,6 +10,7 @@ use super::{Decision, Partition};
 use crate::command::{DefineCommand, StrategyEntry, WorkflowEntry};
 use crate::digest::Digest;
 use crate::effect::{Effect, bounded_detail};
+use crate::flags::Flags;
 use crate::identity::PartitionId;
 use crate::json::Json;
 use crate::record::{DefinitionsApplied, DefinitionsRefused, Record};
@@ -36,6 +37,9 @@ pub struct Definitions {
     pub strategies: BTreeMap<Arc<str>, StrategyEntry>,
     /// In order of name and version.
     pub workflows: Vec<WorkflowEntry>,
+    /// Parts of the engine that were switched off, or on again.
+    #[serde(default, skip_serializing_if = "Flags::is_empty")]
+    pub flags: Flags,
 }
 
 impl Definitions {
@@ -52,6 +56,7 @@ impl Definitions {
 
     pub(super) fn apply(&mut self, applied: &DefinitionsApplied) {
         self.revision = applied.revision;
+        self.flags.apply(&applied.flags);
         for strategy in &applied.strategies {
             self.strategies.insert(strategy.name.clone(), strategy.clone());
         }
@@ -187,6 +192,7 @@ impl Partition {
                     revision: self.definitions.revision.saturating_add(1),
                     strategies: command.strategies.clone(),
                     workflows: command.workflows.clone(),
+                    flags: command.flags.clone(),
                 }
                 .into()
             } else {

@@ -5,6 +5,7 @@ use crate::command::{
     CancelCommand, CaseCommand, Command, DefineCommand, EventCommand, EventReference, StartRun,
     Verdict,
 };
+use crate::flags::Flags;
 use crate::identity::Tenant;
 use crate::json::Json;
 use crate::plan::testing::noop_plan;
@@ -118,6 +119,7 @@ fn ids_of_commands_are_bounded_like_keys() {
         strategies: Vec::new(),
         workflows: Vec::new(),
         reply_to: Some("reply".into()),
+        flags: Flags::default(),
     });
     let (records, effects) = decided(&mut partition, &define);
     assert_eq!((records.len(), effects.len()), (0, 1));

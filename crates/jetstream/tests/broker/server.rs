@@ -5,7 +5,7 @@ use fermata_jetstream::{
     Broker, Bytes, ConnectOptions, ConnectionEvent, Durability, ManagedServer, ServerOptions,
     connection::{ConnectError, Credentials},
     core_messages::CoreMessages,
-    monitoring::is_sync_always,
+    monitoring::store,
     reader::StreamReader,
     server::ServerError,
     topology::TopologyError,
@@ -88,8 +88,10 @@ async fn durability_against_power_cuts_is_what_the_server_says_it_does() {
                 .await
                 .expect("a server");
 
-        let found =
-            is_sync_always(server.monitor_url().expect("an address")).await.expect("a report");
+        let found = store(server.monitor_url().expect("an address"))
+            .await
+            .expect("a report")
+            .is_sync_always;
 
         assert_eq!(found, expected, "{durability:?}");
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fermata_jetstream::core_messages::CoreMessages;
 use fermata_jetstream::leases::{Leases, partition_key};
-use fermata_jetstream::monitoring::is_sync_always;
+use fermata_jetstream::monitoring::store;
 use fermata_jetstream::server::{SERVER_VERSION_MIN, ServerVersion, find_server_binary};
 use fermata_jetstream::topology::{CONFIG_STREAM, Drift};
 use fermata_jetstream::{Bytes, Topology};
@@ -12,9 +12,10 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::Check;
+use super::{Check, DoctorArguments, load, workers};
 use crate::arguments::GlobalArguments;
 use crate::broker_session::{BrokerSession, EngineConfig};
+use crate::commands::up::DurabilityArgument;
 use crate::error::CliError;
 
 /// File in the data folder in which a running local engine tells where its
@@ -37,7 +38,8 @@ pub(super) fn server_binary() -> Check {
             "nats-server",
             error.to_string(),
             "only `fermata up` without `--nats-url` needs one; `make tools` gets it",
-        ),
+        )
+        .code("no_server_binary"),
     }
 }
 
@@ -50,44 +52,69 @@ pub(super) fn no_broker(error: &CliError) -> Check {
     } else {
         Check::failed("broker", error).found
     };
-    Check::fail("broker", found, "start one with `fermata up`, or name one with `--nats-url`")
+    let hint = "start one with `fermata up`, or name one with `--nats-url`";
+    Check::fail("broker", found, hint).code("no_broker")
 }
 
 pub(super) fn broker_version(session: &BrokerSession) -> Check {
-    let said = session.broker().server_version();
-    match ServerVersion::parse(&said) {
+    judge_version(&session.broker().server_version())
+}
+
+fn judge_version(said: &str) -> Check {
+    match ServerVersion::parse(said) {
         Some(version) if version >= SERVER_VERSION_MIN => {
             Check::ok("broker", format!("reachable, version {version}"))
         }
         Some(_) | None => {
             let hint = format!("upgrade the broker to {SERVER_VERSION_MIN} or newer");
-            Check::fail("broker", format!("version {said}"), hint)
+            Check::fail("broker", format!("version {said}"), hint).code("server_too_old")
         }
     }
 }
 
-pub(super) async fn durability(named: Option<&str>, global: &GlobalArguments) -> Check {
+/// What the server's monitoring endpoint tells: its durability and its store.
+pub(super) async fn durability(
+    arguments: &DoctorArguments,
+    global: &GlobalArguments,
+) -> Vec<Check> {
     let from_file = || std::fs::read_to_string(global.data_dir().join(MONITOR_FILE)).ok();
-    let url = named.map(str::to_owned).or_else(|| from_file().map(|url| url.trim().to_owned()));
+    let named = arguments.monitor_url.clone();
+    let url = named.or_else(|| from_file().map(|url| url.trim().to_owned()));
     let Some(url) = url.filter(|url| !url.is_empty()) else {
         let hint = "name the broker's monitoring address with `--monitor-url` to check it";
-        return Check::warn("durability", "not known", hint);
+        return vec![Check::warn("durability", "not known", hint).code("durability_unknown")];
     };
-    match is_sync_always(&url).await {
-        Ok(true) => {
-            Check::ok("durability", "power: every message is synced before it is acknowledged")
+    match store(&url).await {
+        Ok(store) => {
+            let wanted = arguments.durability;
+            vec![judge_durability(store.is_sync_always, wanted), load::judge_store(&store)]
         }
-        Ok(false) => Check::warn(
-            "durability",
-            "process: acknowledged messages survive a kill, not a power cut",
-            "set `sync_interval: always` in the broker's configuration, as in nats/durable.conf",
-        ),
-        Err(error) => Check::warn(
-            "durability",
-            error.to_string(),
-            "check the address given by `--monitor-url`",
-        ),
+        Err(error) => {
+            let hint = "check the address given by `--monitor-url`";
+            vec![Check::warn("durability", error.to_string(), hint).code("durability_unknown")]
+        }
     }
+}
+
+fn judge_durability(is_sync_always: bool, wanted: Option<DurabilityArgument>) -> Check {
+    if is_sync_always {
+        let found = "power: every message is synced before it is acknowledged";
+        return Check::ok("durability", found);
+    }
+    let found = "process: acknowledged messages survive a kill, not a power cut";
+    let hint = "set `sync_interval: always` in the broker's configuration, as in nats/durable.conf";
+    match wanted {
+        Some(DurabilityArgument::Power) => Check::fail("durability", found, hint),
+        Some(DurabilityArgument::Process) => return Check::ok("durability", found),
+        None => Check::warn("durability", found, hint),
+    }
+    .code("durability_process")
+}
+
+/// The streams of the engine.
+pub(super) fn stream_names(config: &EngineConfig) -> Vec<String> {
+    let topology = Topology { partitions: config.partitions, ..Topology::default() };
+    topology.streams().into_iter().map(|spec| spec.name).collect()
 }
 
 pub(super) async fn streams(session: &BrokerSession, config: &EngineConfig) -> Check {
@@ -108,7 +135,8 @@ fn judge_drift(found: &[Drift], count: usize) -> Check {
     if !missing.is_empty() {
         let names: Vec<_> = missing.iter().map(|drift| drift.stream.as_str()).collect();
         let found = format!("missing: {}", named(&names));
-        return Check::fail("streams", found, "start the engine: it creates what is missing");
+        let hint = "start the engine: it creates what is missing";
+        return Check::fail("streams", found, hint).code("stream_missing").details(names);
     }
     if drifts.is_empty() {
         return Check::ok("streams", format!("{count} streams are as they should be"));
@@ -120,7 +148,18 @@ fn judge_drift(found: &[Drift], count: usize) -> Check {
         })
         .collect();
     let texts: Vec<_> = texts.iter().map(String::as_str).collect();
-    Check::warn("streams", named(&texts), "compare with nats/topology.json and edit the streams")
+    let details = drifts.iter().map(|drift| serde_json::to_value(drift).unwrap_or_default());
+    let found = named(&texts);
+    // Sizes and ages are the operator's: a worker starts on them, and says nothing.
+    let check = if drifts.iter().all(|drift| drift.field.starts_with("max_")) {
+        let hint = "compare with nats/topology.json, and edit the streams unless this is meant";
+        Check::warn("streams", found, hint)
+    } else {
+        let hint =
+            "compare with nats/topology.json and edit the streams: no worker starts on these";
+        Check::fail("streams", found, hint)
+    };
+    check.code("stream_drift").details(details)
 }
 
 fn named(names: &[&str]) -> String {
@@ -133,7 +172,14 @@ fn named(names: &[&str]) -> String {
 
 pub(super) async fn ownership(session: &BrokerSession, config: &EngineConfig) -> Vec<Check> {
     match look_at_leases(session, config).await {
-        Ok((workers, unowned)) => vec![judge_workers(&workers), judge_partitions(config, &unowned)],
+        Ok((live, unowned)) => {
+            let mut checks = vec![judge_workers(&live), judge_partitions(config, &unowned)];
+            match workers::ask(session, &live).await {
+                Ok(statuses) => checks.extend(workers::judge(&live, &statuses)),
+                Err(error) => checks.push(Check::failed("answers", &error)),
+            }
+            checks
+        }
         Err(error) => vec![Check::failed("workers", &error)],
     }
 }
@@ -160,7 +206,8 @@ fn judge_workers(workers: &[String]) -> Check {
             "workers",
             "none lives: events are stored and wait",
             "start one with `fermata up` or `fermata worker`",
-        ),
+        )
+        .code("no_worker"),
         workers => Check::ok("workers", format!("alive: {}", workers.join(", "))),
     }
 }
@@ -178,12 +225,17 @@ fn judge_partitions(config: &EngineConfig, unowned: &[String]) -> Check {
         format!("without an owner: {}", names.join(", ")),
         "start a worker with the role coordinator; a lease of a killed one expires after 15 s",
     )
+    .code("partition_without_owner")
+    .details(names)
 }
 
 pub(super) async fn clock(session: &BrokerSession) -> Check {
     match broker_ahead_ms(session).await {
         Some(ahead) => judge_clock(ahead),
-        None => Check::warn("clock", "the broker did not tell its time", "try again"),
+        None => {
+            let found = "the broker did not tell its time";
+            Check::warn("clock", found, "try again").code("clock_unknown")
+        }
     }
 }
 
@@ -195,7 +247,8 @@ fn judge_clock(ahead_ms: i128) -> Check {
             "clock",
             found,
             "set both clocks by NTP: timers are due in journal time",
-        );
+        )
+        .code("clock_skew");
     }
     Check::ok("clock", found)
 }
@@ -228,9 +281,12 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_stream_fails_and_another_setting_warns() {
+    fn a_missing_stream_and_another_setting_fail_and_are_told_apart() {
         assert_eq!(judge_drift(&[], 30).health, Health::Ok);
-        assert_eq!(judge_drift(&[drift("EVENTS", "discard")], 30).health, Health::Warn);
+        let drifted = judge_drift(&[drift("EVENTS", "discard")], 30);
+        assert_eq!((drifted.health, drifted.code), (Health::Fail, Some("stream_drift")));
+        assert_eq!(drifted.details[0]["field"], "discard");
+        assert_eq!(judge_drift(&[drift("EVENTS", "max_age")], 30).health, Health::Warn);
         let missing = judge_drift(&[drift("EVENTS", "max_bytes"), drift("DEAD", "name")], 30);
         assert_eq!((missing.health, missing.found.as_str()), (Health::Fail, "missing: DEAD"));
     }
@@ -240,6 +296,24 @@ mod tests {
         let chosen = [drift("EVENTS", "num_replicas"), drift("EVENTS", "max_bytes")];
 
         assert_eq!(judge_drift(&chosen, 30).health, Health::Ok);
+    }
+
+    #[test]
+    fn a_server_that_is_too_old_or_says_nothing_fails() {
+        assert_eq!(judge_version("2.12.0").health, Health::Ok);
+        for old in ["2.11.9", "1.4.1", "what"] {
+            assert_eq!(judge_version(old).code, Some("server_too_old"), "{old}");
+        }
+    }
+
+    #[test]
+    fn a_broker_that_does_not_sync_fails_only_whoever_wants_it() {
+        let health = |wanted| judge_durability(false, wanted).health;
+
+        assert_eq!(health(None), Health::Warn);
+        assert_eq!(health(Some(DurabilityArgument::Power)), Health::Fail);
+        assert_eq!(health(Some(DurabilityArgument::Process)), Health::Ok);
+        assert_eq!(judge_durability(true, Some(DurabilityArgument::Power)).health, Health::Ok);
     }
 
     #[test]
@@ -261,5 +335,6 @@ mod tests {
         assert_eq!(judge_partitions(&config, &[]).health, Health::Ok);
         let check = judge_partitions(&config, &["control".to_owned(), "1".to_owned()]);
         assert_eq!(check.found, "without an owner: control, 1");
+        assert_eq!(check.code, Some("partition_without_owner"));
     }
 }

@@ -1,0 +1,148 @@
+//! Whether anything runs full or falls behind.
+
+use fermata_actors::figures::STAGES;
+use fermata_jetstream::monitoring::Store;
+use fermata_jetstream::progress::{SharedProgress, shared_progress};
+use fermata_jetstream::usage::{StreamUsage, stream_usages};
+use serde_json::json;
+
+use super::Check;
+use crate::broker_session::BrokerSession;
+use crate::error::CliError;
+
+/// From where on a store or a stream is filling, percent.
+const FILLING_PERCENT: u64 = 80;
+
+/// From where on it refuses soon, percent.
+const FULL_PERCENT: u64 = 98;
+
+/// Messages behind which a stage lags: seconds of a worker's work.
+const LAG_MESSAGES_MAX: u64 = 100_000;
+
+fn percent(part: u64, whole: u64) -> u64 {
+    u64::try_from(u128::from(part) * 100 / u128::from(whole.max(1))).unwrap_or(u64::MAX)
+}
+
+/// The server's store of streams.
+pub(super) fn judge_store(store: &Store) -> Check {
+    let Store { bytes, bytes_max, .. } = *store;
+    let used = percent(bytes, bytes_max);
+    let found = format!("{used} % of the server's {bytes_max} bytes are used");
+    let hint = "free some disk or raise `max_file_store`, then restart the server: freeing space alone does not heal it";
+    match used {
+        FULL_PERCENT.. => Check::fail("store", found, hint).code("store_full"),
+        FILLING_PERCENT.. => Check::warn("store", found, hint).code("store_filling"),
+        _ => Check::ok("store", found),
+    }
+}
+
+pub(super) async fn room(session: &BrokerSession, ours: &[String]) -> Check {
+    match stream_usages(session.broker()).await {
+        Ok(mut usages) => {
+            usages.retain(|usage| ours.contains(&usage.name));
+            judge_room(&usages)
+        }
+        Err(error) => Check::failed(
+            "room",
+            &CliError::Failed {
+                action: "asking how full the streams are".to_owned(),
+                source: Box::new(error),
+            },
+        ),
+    }
+}
+
+fn judge_room(usages: &[StreamUsage]) -> Check {
+    let used = |usage: &StreamUsage| {
+        usage.bytes_max.map_or(0, |bytes_max| percent(usage.state.bytes, bytes_max))
+    };
+    let mut filling =
+        usages.iter().filter(|usage| used(usage) >= FILLING_PERCENT).collect::<Vec<_>>();
+    filling.sort_by_key(|usage| std::cmp::Reverse(used(usage)));
+    let Some(fullest) = filling.first() else {
+        let most = usages.iter().map(used).max().unwrap_or(0);
+        return Check::ok("room", format!("the fullest stream is filled to {most} %"));
+    };
+    let named = |usage: &&StreamUsage| format!("{} is filled to {} %", usage.name, used(usage));
+    let found = filling.iter().map(named).collect::<Vec<_>>().join(", ");
+    let details = filling.iter().map(|usage| {
+        json!({ "stream": usage.name, "bytes": usage.state.bytes, "bytes_max": usage.bytes_max })
+    });
+    let hint = "raise `max_bytes` of the stream; docs/limits.md says what happens when it is full";
+    let check = match used(fullest) {
+        FULL_PERCENT.. => Check::fail("room", found, hint).code("stream_full"),
+        _ => Check::warn("room", found, hint).code("stream_filling"),
+    };
+    check.details(details)
+}
+
+pub(super) async fn lag(session: &BrokerSession) -> Check {
+    let mut found = Vec::new();
+    for (stage, stream, consumer) in STAGES {
+        // A consumer that nobody made has no workers, which another check tells.
+        if let Ok(progress) = shared_progress(session.broker(), stream, consumer).await {
+            found.push((stage, progress));
+        }
+    }
+    judge_lag(&found)
+}
+
+fn judge_lag(stages: &[(&'static str, SharedProgress)]) -> Check {
+    let text = |(stage, progress): &(&str, SharedProgress)| {
+        format!("{stage} {} behind, {} held", progress.waiting, progress.unacknowledged)
+    };
+    let found = stages.iter().map(text).collect::<Vec<_>>().join("; ");
+    if stages.iter().any(|(_, progress)| progress.waiting > LAG_MESSAGES_MAX) {
+        let hint =
+            "start more workers with the role of the stage that lags, or look into their logs";
+        return Check::warn("lag", found, hint).code("consumer_lag");
+    }
+    Check::ok("lag", found)
+}
+
+#[cfg(test)]
+mod tests {
+    use fermata_jetstream::StreamState;
+
+    use super::*;
+    use crate::commands::doctor::Health;
+
+    fn usage(name: &str, bytes: u64, bytes_max: Option<u64>) -> StreamUsage {
+        let state = StreamState { bytes, ..StreamState::default() };
+        StreamUsage { name: name.to_owned(), state, bytes_max }
+    }
+
+    #[test]
+    fn a_stream_that_fills_is_warned_of_and_a_full_one_fails() {
+        let fine = [usage("A", 79, Some(100)), usage("B", 1 << 60, None)];
+        assert_eq!(judge_room(&fine).health, Health::Ok);
+        let filling = judge_room(&[usage("A", 80, Some(100)), usage("B", 97, Some(100))]);
+        assert_eq!(filling.code, Some("stream_filling"));
+        assert_eq!(filling.found, "B is filled to 97 %, A is filled to 80 %");
+        assert_eq!(judge_room(&[usage("A", 98, Some(100))]).code, Some("stream_full"));
+    }
+
+    #[test]
+    fn a_store_that_fills_is_warned_of_and_a_full_one_fails() {
+        let store = |bytes| Store { is_sync_always: true, bytes, bytes_max: 1_000 };
+
+        assert_eq!(judge_store(&store(799)).health, Health::Ok);
+        assert_eq!(judge_store(&store(800)).code, Some("store_filling"));
+        assert_eq!(judge_store(&store(980)).code, Some("store_full"));
+    }
+
+    #[test]
+    fn a_stage_that_lags_is_warned_of() {
+        let progress = |waiting| SharedProgress {
+            acknowledged_up_to: 0,
+            unacknowledged: 3,
+            redelivered: 0,
+            waiting,
+        };
+
+        assert_eq!(judge_lag(&[("listener", progress(LAG_MESSAGES_MAX))]).health, Health::Ok);
+        let lags = judge_lag(&[("listener", progress(LAG_MESSAGES_MAX + 1))]);
+        assert_eq!(lags.code, Some("consumer_lag"));
+        assert_eq!(lags.found, "listener 100001 behind, 3 held");
+    }
+}

@@ -1,0 +1,164 @@
+//! What the workers say about themselves.
+
+use std::time::Duration;
+
+use fermata_actors::status_service::StatusQuestion;
+use fermata_jetstream::Bytes;
+use fermata_jetstream::core_messages::CoreMessages;
+use fermata_wire::subjects;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::Check;
+use crate::broker_session::{BrokerSession, random_id};
+use crate::error::CliError;
+
+/// How long answers are waited for when not all that live have answered.
+const ANSWERS_LIMIT: Duration = Duration::from_secs(2);
+
+/// Records behind which an auditor lags: seconds of its work.
+const AUDIT_LAG_RECORDS_MAX: u64 = 200_000;
+
+/// How one worker stands.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct WorkerStatus {
+    worker: String,
+    version: String,
+    partitions: Vec<PartitionStatus>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct PartitionStatus {
+    partition: String,
+    state: String,
+    reason: Option<String>,
+    records: u64,
+    signed_records: u64,
+}
+
+/// Asks every worker, and waits until all of `live` have answered, or a while.
+pub(super) async fn ask(
+    session: &BrokerSession,
+    live: &[String],
+) -> Result<Vec<WorkerStatus>, CliError> {
+    let core = CoreMessages::new(session.broker());
+    let reply_to = format!("_INBOX.{}", random_id().simple());
+    let mut answers = core.subscribe(&reply_to).await?;
+    let question = serde_json::to_vec(&StatusQuestion { reply_to }).unwrap_or_default();
+    core.publish_core(subjects::STATUS, Bytes::from(question)).await?;
+    let mut found: Vec<WorkerStatus> = Vec::new();
+    let all = async {
+        while !live.iter().all(|live| found.iter().any(|found| found.worker == *live)) {
+            let Some(answer) = answers.next().await else { return };
+            if let Ok(status) = serde_json::from_slice(&answer.payload) {
+                found.push(status);
+            }
+        }
+    };
+    // Those that do not answer are told of.
+    let _ = tokio::time::timeout(ANSWERS_LIMIT, all).await;
+    Ok(found)
+}
+
+pub(super) fn judge(live: &[String], statuses: &[WorkerStatus]) -> Vec<Check> {
+    let mut checks = vec![judge_silence(live, statuses), judge_halted(statuses)];
+    checks.extend(judge_audit(statuses));
+    checks
+}
+
+fn judge_silence(live: &[String], statuses: &[WorkerStatus]) -> Check {
+    let is_silent = |live: &&String| !statuses.iter().any(|status| status.worker == **live);
+    let silent = live.iter().filter(is_silent).cloned().collect::<Vec<_>>();
+    if silent.is_empty() {
+        let told = |status: &WorkerStatus| format!("{} {}", status.worker, status.version);
+        let found = statuses.iter().map(told).collect::<Vec<_>>().join(", ");
+        return Check::ok("answers", found);
+    }
+    let found = format!("no answer from {}", silent.join(", "));
+    let hint = "it keeps its lease and does not answer: look into its log, or restart it";
+    Check::warn("answers", found, hint).code("worker_silent").details(silent)
+}
+
+fn judge_halted(statuses: &[WorkerStatus]) -> Check {
+    let halted = statuses.iter().flat_map(|status| {
+        let halted = status.partitions.iter().filter(|partition| partition.state == "halted");
+        halted.map(|partition| (status.worker.as_str(), partition))
+    });
+    let halted = halted.collect::<Vec<_>>();
+    if halted.is_empty() {
+        return Check::ok("halted", "no partition is halted");
+    }
+    let told = halted.iter().map(|(worker, partition)| {
+        let reason = partition.reason.as_deref().unwrap_or("no reason is known");
+        format!("partition {} at {worker}: {reason}", partition.partition)
+    });
+    let found = told.collect::<Vec<_>>().join("; ");
+    let details = halted.iter().map(|(worker, partition)| {
+        let (partition, reason) = (&partition.partition, &partition.reason);
+        json!({ "partition": partition, "worker": worker, "reason": reason })
+    });
+    let hint = "keep everything as it is; *A halted partition* in docs/failure-semantics.md says what to do for each reason";
+    Check::fail("halted", found, hint).code("partition_halted").details(details)
+}
+
+fn judge_audit(statuses: &[WorkerStatus]) -> Option<Check> {
+    let all = statuses.iter().flat_map(|status| &status.partitions);
+    let owned = all.filter(|partition| partition.state == "owning");
+    let lag =
+        |partition: &&PartitionStatus| partition.records.saturating_sub(partition.signed_records);
+    let furthest = owned.max_by_key(lag)?;
+    let behind = lag(&furthest);
+    let found = format!("partition {} is {behind} records behind", furthest.partition);
+    if behind > AUDIT_LAG_RECORDS_MAX {
+        let hint = "the partition waits for its auditor when it is 1,024 frames behind: is the broker slow, or AUDIT full?";
+        return Some(Check::warn("auditors", found, hint).code("auditor_lag"));
+    }
+    Some(Check::ok("auditors", found))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::doctor::Health;
+
+    fn status(worker: &str, state: &str, lag: u64) -> WorkerStatus {
+        let partition = PartitionStatus {
+            partition: "3".to_owned(),
+            state: state.to_owned(),
+            reason: (state == "halted").then(|| "the journal ends at 7".to_owned()),
+            records: 1_000 + lag,
+            signed_records: 1_000,
+        };
+        let (worker, version) = (worker.to_owned(), "1.2.3".to_owned());
+        WorkerStatus { worker, version, partitions: vec![partition] }
+    }
+
+    #[test]
+    fn a_halted_partition_is_told_with_its_reason_and_its_worker() {
+        let halted = judge_halted(&[status("a", "owning", 0), status("b", "halted", 0)]);
+
+        assert_eq!(halted.code, Some("partition_halted"));
+        assert_eq!(halted.found, "partition 3 at b: the journal ends at 7");
+        assert_eq!(judge_halted(&[status("a", "owning", 0)]).health, Health::Ok);
+    }
+
+    #[test]
+    fn a_worker_that_lives_and_does_not_answer_is_named() {
+        let live = ["a".to_owned(), "b".to_owned()];
+
+        let silent = judge_silence(&live, &[status("a", "owning", 0)]);
+
+        assert_eq!(
+            (silent.code, silent.found.as_str()),
+            (Some("worker_silent"), "no answer from b")
+        );
+    }
+
+    #[test]
+    fn an_auditor_far_behind_is_warned_of() {
+        let lag = |lag| judge_audit(&[status("a", "owning", lag)]).expect("a check").health;
+
+        assert_eq!(lag(AUDIT_LAG_RECORDS_MAX), Health::Ok);
+        assert_eq!(lag(AUDIT_LAG_RECORDS_MAX + 1), Health::Warn);
+    }
+}

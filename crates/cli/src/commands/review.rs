@@ -1,0 +1,152 @@
+//! `fermata review`: what a person has to look at.
+
+use clap::{Args, Subcommand};
+use fermata_core::identity::{PartitionId, Tenant};
+use fermata_jetstream::StreamReader;
+use uuid::Uuid;
+
+use crate::arguments::GlobalArguments;
+use crate::broker_session::BrokerSession;
+use crate::error::{CliError, ExitCode};
+use crate::journal_view::{Review, ReviewList, Sample};
+use crate::output::{Output, Tone, excerpt, time_text};
+
+/// How many reviews are listed when nothing else is said: a screenful.
+const LIMIT_DEFAULT: usize = 50;
+
+/// Widest detail of a sample, in characters; `--json` shows all of it.
+const DETAIL_CHARACTERS_MAX: usize = 100;
+
+/// What to do with reviews.
+#[derive(Debug, Subcommand)]
+pub enum ReviewCommand {
+    /// List review cases, like ones of a minute together, the newest first
+    #[command(
+        after_help = "Examples:\n  fermata review list\n  fermata review list --tenant acme --reason unmatched --limit 10"
+    )]
+    List(ListArguments),
+    /// Show a review case with all that is like it, and samples
+    #[command(after_help = "Examples:\n  fermata review show 0003c0de-0000-8000-8000-000000000000")]
+    Show(ShowArguments),
+}
+
+/// Arguments of `fermata review list`.
+#[derive(Debug, Clone, Args)]
+pub struct ListArguments {
+    /// Only cases of this tenant
+    #[arg(long)]
+    pub tenant: Option<Tenant>,
+    /// Only cases of this reason
+    #[arg(long, value_name = "CODE")]
+    pub reason: Option<String>,
+    /// At most so many
+    #[arg(long, default_value_t = LIMIT_DEFAULT, value_name = "N")]
+    pub limit: usize,
+}
+
+impl ListArguments {
+    fn takes(&self, review: &Review) -> bool {
+        self.tenant.as_ref().is_none_or(|tenant| review.tenant == *tenant)
+            && self.reason.as_ref().is_none_or(|reason| *review.reason == **reason)
+    }
+}
+
+/// Names one case.
+#[derive(Debug, Clone, Args)]
+pub struct ShowArguments {
+    /// Id of a case, as messages and `fermata review list` show it
+    #[arg(value_name = "CASE")]
+    pub case: Uuid,
+}
+
+/// Does what was typed.
+///
+/// # Errors
+///
+/// When the broker or the engine does not answer, or there is no such case.
+///
+/// # Cancel safety
+///
+/// Can be dropped.
+pub async fn run(
+    command: ReviewCommand,
+    global: &GlobalArguments,
+    output: &mut Output,
+) -> Result<ExitCode, CliError> {
+    let session = BrokerSession::open(global).await?;
+    let partitions = (0..session.engine_config().await?.partitions).map(PartitionId);
+    let reviews = ReviewList::read(&StreamReader::new(session.broker()), partitions).await?;
+    match command {
+        ReviewCommand::List(arguments) => list(&arguments, reviews, output)?,
+        ReviewCommand::Show(arguments) => {
+            let case = arguments.case;
+            let review = reviews.find(case).ok_or_else(|| {
+                CliError::NotFound(format!(
+                    "there is no case `{case}`; `fermata review list` lists them"
+                ))
+            })?;
+            show(review, output)?;
+        }
+    }
+    Ok(ExitCode::Success)
+}
+
+fn list(
+    arguments: &ListArguments,
+    reviews: ReviewList,
+    output: &mut Output,
+) -> Result<(), CliError> {
+    let all = reviews.into_newest_first();
+    let matching = all.iter().filter(|review| arguments.takes(review)).collect::<Vec<_>>();
+    let shown = matching.get(..arguments.limit).unwrap_or(&matching);
+    if output.is_json() {
+        return shown.iter().try_for_each(|review| output.json_line(review));
+    }
+    let row = |review: &&Review| {
+        vec![
+            review.case.to_string(),
+            review.tenant.to_string(),
+            review.kind.to_string(),
+            review.reason.to_string(),
+            review.count.to_string(),
+            time_text(review.opened_ms),
+            if review.told { "yes" } else { "not yet" }.to_owned(),
+        ]
+    };
+    let rows = shown.iter().map(row).collect();
+    let columns = ["CASE", "TENANT", "TYPE", "REASON", "COUNT", "OPENED", "TOLD"];
+    output.table(&columns, rows, "nothing is to be looked at")?;
+    if shown.len() < matching.len() {
+        let (shown, all) = (shown.len(), matching.len());
+        output.line(&format!("{shown} of {all} reviews; `--limit` shows more"))?;
+    }
+    Ok(())
+}
+
+fn show(review: &Review, output: &mut Output) -> Result<(), CliError> {
+    if output.is_json() {
+        return output.json_line(review);
+    }
+    let case = output.tone(Tone::Strong, &review.case.to_string());
+    output.line(&format!("case    {case}"))?;
+    output.line(&format!("reason  {}, tier {}", review.reason, review.tier))?;
+    output.line(&format!("tenant  {}", review.tenant))?;
+    output.line(&format!("type    {}", review.kind))?;
+    output.line(&format!("opened  {}", time_text(review.opened_ms)))?;
+    output.line(&format!("count   {} in {} case(s)", review.count, review.case_count))?;
+    output.line("")?;
+    let row = |sample: &Sample| {
+        let what = match (&sample.event, &sample.run) {
+            (Some(event), _) => format!("event {event}"),
+            (None, Some(run)) => format!("run {run}"),
+            (None, None) => "-".to_owned(),
+        };
+        let detail = match sample.detail.is_null() {
+            true => sample.near.join("; "),
+            false => sample.detail.to_string(),
+        };
+        vec![what, excerpt(&detail, DETAIL_CHARACTERS_MAX)]
+    };
+    let rows = review.samples.iter().map(row).collect();
+    output.table(&["SAMPLE", "DETAIL"], rows, "no samples")
+}

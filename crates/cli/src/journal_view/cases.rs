@@ -1,0 +1,294 @@
+//! Review cases as the journals tell them: what a person has to look at, like
+//! ones together.
+//!
+//! A partition opens one case per tenant, type and minute for events that
+//! nothing matches, and one per run that ended badly. People look at all of a
+//! kind at once: one line per tenant, type, reason and minute, over all
+//! partitions, with a count and some samples.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use fermata_core::identity::{PartitionId, RunId, Tenant};
+use fermata_core::record::{Body, Header, Record};
+use fermata_jetstream::StreamReader;
+use serde::Serialize;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::JournalReader;
+use crate::error::CliError;
+
+/// Samples that are kept of what is aggregated; the rest is counted.
+pub const SAMPLES_MAX: usize = 10;
+
+/// Cases that are named of what is aggregated; the rest is counted.
+const CASES_MAX: usize = 64;
+
+const MINUTE_MS: u64 = 60_000;
+
+/// What is looked at together.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Like {
+    minute: u64,
+    tenant: Tenant,
+    kind: Arc<str>,
+    reason: Arc<str>,
+}
+
+/// Like cases of one minute.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Review {
+    /// The first of the cases; names the review.
+    pub case: Uuid,
+    /// Whose cases they are.
+    pub tenant: Tenant,
+    /// Type of the events concerned.
+    #[serde(rename = "type")]
+    pub kind: Arc<str>,
+    /// Stable reason code.
+    pub reason: Arc<str>,
+    /// Rung of the escalation ladder.
+    pub tier: u8,
+    /// When the first was opened, journal time, milliseconds.
+    pub opened_ms: u64,
+    /// Events that nothing matched, or runs that ended badly.
+    pub count: u64,
+    /// Cases that were opened for them.
+    pub case_count: u64,
+    /// The first cases by id.
+    pub cases: Vec<Uuid>,
+    /// Whether somebody was told of every one of them.
+    pub told: bool,
+    /// The first events or runs.
+    pub samples: Vec<Sample>,
+    #[serde(skip)]
+    untold: u64,
+}
+
+/// One event or run of a review.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Sample {
+    /// Id of the event, as its publisher gave it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub event: Option<Arc<str>>,
+    /// Strategies that came near; for people.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub near: Vec<String>,
+    /// The run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunId>,
+    /// What the case says.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    pub detail: Value,
+}
+
+/// Every review of one or more journals.
+#[derive(Debug, Clone, Default)]
+pub struct ReviewList {
+    reviews: BTreeMap<Like, Review>,
+    /// Which review a case belongs to.
+    cases: HashMap<Uuid, Like>,
+    /// Type of the event that started each run.
+    types: HashMap<RunId, Arc<str>>,
+    /// Events that are recorded before the case which they open.
+    ahead: HashMap<Uuid, Vec<Sample>>,
+}
+
+impl ReviewList {
+    /// Folds a record; those of no case change nothing.
+    pub fn fold(&mut self, header: &Header, record: &Record) {
+        if let Body::RunStarted(started) = &record.body {
+            if let Some(run) = header.run {
+                self.types.insert(run, started.event.kind.clone());
+            }
+        } else if let Body::EventUnmatched(unmatched) = &record.body {
+            let sample = Sample {
+                event: Some(unmatched.event.id.clone()),
+                near: unmatched.near.clone(),
+                run: None,
+                detail: Value::Null,
+            };
+            match self.cases.get(&unmatched.case).and_then(|like| self.reviews.get_mut(like)) {
+                Some(review) => review.add(sample),
+                None => self.ahead.entry(unmatched.case).or_default().push(sample),
+            }
+        } else if let Body::CaseOpened(opened) = &record.body {
+            self.open(header, opened.case, opened.tier, &opened.reason, opened.detail.parse());
+        } else if let Body::CaseNotified(notified) = &record.body
+            && let Some(like) = self.cases.get(&notified.case)
+            && let Some(review) = self.reviews.get_mut(like)
+        {
+            review.untold = review.untold.saturating_sub(1);
+            review.told = review.untold == 0;
+        }
+    }
+
+    fn open(&mut self, header: &Header, case: Uuid, tier: u8, reason: &Arc<str>, detail: Value) {
+        let Some(tenant) = header.tenant.clone() else { return };
+        let of_run = header.run.and_then(|run| self.types.get(&run).cloned());
+        let of_detail = || detail.get("type").and_then(Value::as_str).map(Arc::from);
+        let kind = of_run.or_else(of_detail).unwrap_or_else(|| Arc::from("-"));
+        let (minute, opened_ms) = (header.time.0 / MINUTE_MS, header.time.0);
+        let reason = reason.clone();
+        let like = Like { minute, tenant: tenant.clone(), kind: kind.clone(), reason };
+        let review = self.reviews.entry(like.clone()).or_insert_with(|| Review {
+            case,
+            tenant,
+            kind,
+            reason: like.reason.clone(),
+            tier,
+            opened_ms,
+            count: 0,
+            case_count: 0,
+            cases: Vec::new(),
+            told: false,
+            samples: Vec::new(),
+            untold: 0,
+        });
+        if (opened_ms, case) < (review.opened_ms, review.case) {
+            (review.opened_ms, review.case) = (opened_ms, case);
+        }
+        review.case_count += 1;
+        review.untold += 1;
+        review.told = false;
+        if review.cases.len() < CASES_MAX {
+            review.cases.push(case);
+        }
+        match header.run {
+            Some(run) => {
+                review.add(Sample { event: None, near: Vec::new(), run: Some(run), detail });
+            }
+            None => {
+                for sample in self.ahead.remove(&case).unwrap_or_default() {
+                    review.add(sample);
+                }
+            }
+        }
+        self.cases.insert(case, like);
+    }
+
+    /// The review that holds `case`.
+    #[must_use]
+    pub fn find(&self, case: Uuid) -> Option<&Review> {
+        self.cases.get(&case).and_then(|like| self.reviews.get(like))
+    }
+
+    /// Every review, the newest first.
+    #[must_use]
+    pub fn into_newest_first(self) -> Vec<Review> {
+        let mut reviews = self.reviews.into_values().collect::<Vec<_>>();
+        reviews.sort_by_key(|review| (std::cmp::Reverse(review.opened_ms), review.case));
+        reviews
+    }
+
+    /// Reads the journals of `partitions`.
+    ///
+    /// # Errors
+    ///
+    /// When one cannot be read.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped.
+    pub async fn read(
+        reader: &StreamReader,
+        partitions: impl IntoIterator<Item = PartitionId>,
+    ) -> Result<Self, CliError> {
+        let mut list = Self::default();
+        for partition in partitions {
+            let mut journal = JournalReader::open(reader, partition).await?;
+            while let Some(records) = journal.next().await? {
+                records.iter().for_each(|(header, record)| list.fold(header, record));
+            }
+        }
+        Ok(list)
+    }
+}
+
+impl Review {
+    fn add(&mut self, sample: Sample) {
+        self.count += 1;
+        if self.samples.len() < SAMPLES_MAX {
+            self.samples.push(sample);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fermata_core::command::EventReference;
+    use fermata_core::effect::Outcome;
+    use fermata_core::identity::{JournalTime, SourcePosition};
+    use fermata_core::json::Json;
+    use fermata_core::record::{CaseNotified, CaseOpened, EventUnmatched};
+
+    use super::*;
+
+    /// Folds records of one partition, each at its time.
+    struct Journal<'a>(&'a mut ReviewList, u8);
+
+    impl Journal<'_> {
+        fn record(&mut self, time_ms: u64, body: Body) {
+            let record = Record::of_tenant(&"acme".parse().unwrap(), body);
+            self.0.fold(&record.header(0, JournalTime(time_ms)), &record);
+        }
+
+        fn case(&self) -> Uuid {
+            Uuid::from_u128(u128::from(self.1))
+        }
+
+        fn unmatched(&mut self, time_ms: u64, id: &str) {
+            let event = EventReference {
+                tenant: "acme".parse().unwrap(),
+                id: id.into(),
+                source: "/test".into(),
+                kind: "a.b".into(),
+                traceparent: None,
+                hops: 0,
+            };
+            let source = SourcePosition { sequence: 1, index: 0 };
+            let (near, case, replay) = (Vec::new(), self.case(), None);
+            let body = EventUnmatched { event, key: 1, source, near, case, replay };
+            self.record(time_ms, body.into());
+        }
+
+        fn opened(&mut self, time_ms: u64) {
+            let detail = Json::from_value(&serde_json::json!({ "type": "a.b", "sample": "x" }));
+            let (case, reason) = (self.case(), "unmatched".into());
+            self.record(time_ms, CaseOpened { case, tier: 3, reason, detail }.into());
+        }
+
+        fn notified(&mut self, time_ms: u64) {
+            let outcome = Outcome::Succeeded { output: Json::null() };
+            self.record(time_ms, CaseNotified { case: self.case(), outcome }.into());
+        }
+    }
+
+    #[test]
+    fn like_events_of_a_minute_are_one_review_over_all_partitions() {
+        let mut list = ReviewList::default();
+        for partition in [1, 2] {
+            let mut journal = Journal(&mut list, partition);
+            journal.unmatched(60_000, "first");
+            journal.opened(60_000);
+            for id in 0..20 {
+                journal.unmatched(61_000, &id.to_string());
+            }
+        }
+        Journal(&mut list, 1).notified(62_000);
+        let untold = list.find(Uuid::from_u128(2)).unwrap().told;
+        Journal(&mut list, 2).notified(62_000);
+        Journal(&mut list, 3).opened(120_000);
+
+        let reviews = list.into_newest_first();
+
+        assert!(!untold);
+        assert_eq!(reviews.len(), 2, "{reviews:?}");
+        let first = &reviews[1];
+        assert_eq!((first.count, first.case_count, first.told), (42, 2, true));
+        assert_eq!(first.case, Uuid::from_u128(1));
+        assert_eq!(first.samples.len(), SAMPLES_MAX);
+        assert_eq!(first.samples[0].event.as_deref(), Some("first"));
+    }
+}
