@@ -91,7 +91,6 @@ pub struct PublishArguments {
 }
 
 /// Largest `--batch`: what one message may hold.
-#[expect(clippy::as_conversions, reason = "a constant well below the type's limit")]
 const BATCH_MAX: i64 = BATCH_EVENTS_MAX as i64;
 
 fn events_per_second(text: &str) -> Result<f64, String> {

@@ -22,9 +22,10 @@ fn decoded<R>(event: &Value, then: impl FnOnce(&Event<'_>) -> R) -> R {
 
 /// The same with extensions as headers can carry them: as text.
 fn as_texts(view: Value) -> Value {
-    let text = |(name, value): (String, Value)| match value {
-        Value::Bool(_) | Value::Number(_) if name != "data" => (name, value.to_string().into()),
-        _ => (name, value),
+    let text = |(name, value): (String, Value)| {
+        let is_text = value.is_string() || name == "data";
+        let value = if is_text { value } else { value.to_string().into() };
+        (name, value)
     };
     let Value::Object(members) = view else { return view };
     Value::Object(members.into_iter().map(text).collect::<Map<_, _>>())

@@ -68,15 +68,11 @@ pub(super) fn hint(reason: &str) -> &'static str {
         | "unsupported_specversion" => {
             "set what is wrong with `fermata dead replay <ID> --edit '{\"attribute\": \"value\"}'`, or publish the corrected event under the same id"
         }
-        "contract_violation" => {
-            "repair the data with `--edit '{\"data\": …}'`, or make a new version of the contract, then `fermata dead replay <ID>`"
-        }
-        "claim_missing" => "store the data again under its digest, then `fermata dead replay <ID>`",
         "duplicate_attribute" | "duplicate_key" | "ambiguous_headers" | "bad_header" => {
             "one of two values has to go: decide which, and send the event with `fermata dead replay <ID> --data FILE`"
         }
         "too_large" | "too_deep" | "too_many_in_batch" => {
-            "make it smaller: split the batch, or keep the data elsewhere (`fermata publish --claim-check auto`) and refer to it"
+            "make it smaller: split the batch, or keep the data elsewhere and refer to it"
         }
         "unsupported_content_type" | "bad_subject" => {
             "publish it again with another `Content-Type` or subject; `docs/events.md` lists the forms"
