@@ -61,7 +61,7 @@ const FILTERS: [(&str, Filter); 9] = [
     ("query_tenant_workflow_status", |number, _| RunQuery {
         tenant: tenant(number).ok(),
         workflow: Some(workflow(number / TENANTS)),
-        ..of_status(if number % 2 == 0 { RunStatus::Failed } else { RunStatus::Succeeded })
+        ..of_status(if number.is_multiple_of(2) { RunStatus::Failed } else { RunStatus::Succeeded })
     }),
     ("query_time", |number, n| {
         let since = BEGIN_MS + number * (n / LISTS).max(1);
@@ -147,7 +147,7 @@ fn load(model: &mut ReadModel, n: u64) -> miette::Result<()> {
         let runs = first..(first + RUNS_PER_FRAME).min(n);
         let started = runs.clone().map(started).collect::<miette::Result<Vec<_>>>()?;
         apply(&started)?;
-        let ended = runs.clone().filter(|number| number % STAYS_OF != 0).map(ended);
+        let ended = runs.clone().filter(|number| !number.is_multiple_of(STAYS_OF)).map(ended);
         apply(&ended.collect::<miette::Result<Vec<_>>>()?)?;
         bar.inc(runs.end - runs.start);
     }
@@ -216,7 +216,7 @@ fn started(number: u64) -> miette::Result<(u64, Record)> {
 
 fn ended(number: u64) -> miette::Result<(u64, Record)> {
     let (tenant, run) = run_of(number)?;
-    let body: Body = if number % FAILS_OF == 0 {
+    let body: Body = if number.is_multiple_of(FAILS_OF) {
         let (class, detail) = (FailureClass::Http5xx, "status 500".to_owned());
         RunFailed { reason: EndReason::Failed { node: "fetch".into(), class, detail } }.into()
     } else {

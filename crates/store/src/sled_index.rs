@@ -154,9 +154,10 @@ impl SledIndex {
             return Err(StoreError::Panicked("earlier".to_owned()));
         };
         let answer = guarded(|| call(&db));
-        match &answer {
-            Err(StoreError::Panicked(_)) => std::mem::forget(db),
-            _ => self.db = Some(db),
+        if matches!(answer, Err(StoreError::Panicked(_))) {
+            std::mem::forget(db);
+        } else {
+            self.db = Some(db);
         }
         answer
     }

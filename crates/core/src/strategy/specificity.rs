@@ -49,9 +49,11 @@ impl Specificity {
 /// Fields of a pattern. How deep a pattern goes is bounded when it is read.
 fn fields(pattern: &Value) -> u32 {
     let Value::Object(members) = pattern else { return 1 };
-    let of = |(name, wanted): (&String, &Value)| match wanted {
-        Value::Array(branches) if name == "$or" => branches.iter().map(fields).min().unwrap_or(0),
-        other => fields(other),
+    let of = |(name, wanted): (&String, &Value)| {
+        if let (Value::Array(branches), "$or") = (wanted, name.as_str()) {
+            return branches.iter().map(fields).min().unwrap_or(0);
+        }
+        fields(wanted)
     };
     members.iter().map(of).fold(0, u32::saturating_add)
 }

@@ -103,7 +103,9 @@ pub fn frame(partition: u16, time: u64, words: &[(u8, Word)]) -> Vec<u8> {
                 let node: Arc<str> = "a".into();
                 Record::of_node(&tenant, run, &node, body(*word, &tenant)).attempt(1)
             }
-            _ => Record::of_run(&tenant, run, body(*word, &tenant)),
+            Word::Started(_) | Word::Closing | Word::Succeeded | Word::Failed | Word::Cancelled => {
+                Record::of_run(&tenant, run, body(*word, &tenant))
+            }
         };
         builder.push(&record, index, time, [9; 16]).unwrap();
     }

@@ -122,10 +122,12 @@ mod tests {
         tokens
     }
 
+    type Attributes = Vec<(String, String)>;
+
     #[derive(Debug, Default)]
     struct Graph {
-        nodes: Vec<(String, Vec<(String, String)>)>,
-        edges: Vec<(String, String, Vec<(String, String)>)>,
+        nodes: Vec<(String, Attributes)>,
+        edges: Vec<(String, String, Attributes)>,
     }
 
     /// `digraph ID { (ID = ID | ID attributes? | ID -> ID attributes?) ; … }`
