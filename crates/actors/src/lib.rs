@@ -27,6 +27,7 @@ pub mod escalator;
 pub mod floor;
 pub mod hop;
 pub mod intake;
+pub mod journal_archive;
 pub mod lease_keeper;
 pub mod lease_term;
 pub mod listener;

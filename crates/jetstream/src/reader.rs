@@ -105,6 +105,11 @@ impl StreamReader {
         Self { broker: broker.clone() }
     }
 
+    /// The broker that it reads from.
+    pub fn broker(&self) -> &Broker {
+        &self.broker
+    }
+
     /// Asks the leader where `stream` stands.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ pub mod envelope;
 pub mod journal;
 pub mod plan;
 pub mod sealed_file;
+pub mod segment;
 pub mod stages;
 pub mod subjects;
 
