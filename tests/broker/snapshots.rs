@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use fermata_actors::Engine;
 use fermata_core::identity::PartitionId;
+use fermata_core::record::Kind;
 use fermata_jetstream::object_folder::ObjectFolder;
 use fermata_jetstream::topology::{SNAPSHOTS_BUCKET, commands_stream, journal_stream};
 use fermata_jetstream::{Bytes, Durability};
 use fermata_partition::snapshot::SnapshotPolicy;
 use fermata_tests::engine::all_owned;
+use fermata_tests::journal::{count, records};
 use fermata_tests::{TestBroker, TestEngine, definitions, events};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -26,7 +28,13 @@ const ONLY: PartitionId = PartitionId(0);
 
 /// Snapshots whenever anything has happened.
 fn often() -> SnapshotPolicy {
-    SnapshotPolicy { records_max: 20, bytes_max: u64::MAX, interval_ms: 200, rest_ms: 50 }
+    SnapshotPolicy {
+        records_max: 20,
+        bytes_max: u64::MAX,
+        interval_ms: 200,
+        rest_ms: 50,
+        segment_bytes: 2_000,
+    }
 }
 
 async fn start(broker: &TestBroker) -> Engine {
@@ -111,6 +119,16 @@ async fn a_takeover_begins_from_the_newest_good_snapshot_and_halts_where_there_i
     let newest = names.last().expect("a snapshot").clone();
     let names = two_snapshots(&engine, &newest, &mut ids).await;
     assert!(names.len() <= 3, "old ones go: {names:?}");
+    engine.shut_down().await;
+
+    // Whoever reads the journal reads all of it, from the archive on.
+    let engine = start(&broker).await;
+    let first = purged(&engine, &journal_stream(ONLY)).await;
+    let found = records(&engine.ports().reader, ONLY).await;
+    let indices = found.iter().map(|(header, _)| header.index);
+    assert!(indices.eq(0..found.len() as u64), "records are missing");
+    let started = count(&found, Kind::EventStarted) as u64;
+    assert!(first > 1 && started == ids.start, "{started} of {} events", ids.start);
     engine.shut_down().await;
 
     // From the older one, where the newest is damaged.

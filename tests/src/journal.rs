@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use fermata_actors::journal_archive::{ArchiveError, JournalReplay};
 use fermata_core::identity::{PartitionId, RunId};
 use fermata_core::partition::Limits;
 use fermata_core::plan::Executable;
 use fermata_core::record::{Header, Kind, Record};
 use fermata_jetstream::StreamReader;
 use fermata_jetstream::definitions_store::DefinitionsStore;
-use fermata_jetstream::reader::{FollowError, Holes};
 use fermata_partition::fold::{Decoded, JournalFold, decode};
 use fermata_partition::message::Message;
 
@@ -47,15 +47,15 @@ impl JournalWatch {
     /// # Panics
     ///
     /// When a message of ours cannot be decoded.
-    pub async fn read(&mut self, reader: &StreamReader) -> Result<(), FollowError> {
-        let stream = format!("JOURNAL_{}", self.partition);
-        let mut replay = reader.replay(&stream, self.next, Holes::Refused).await?;
+    pub async fn read(&mut self, reader: &StreamReader) -> Result<(), ArchiveError> {
+        let mut replay = JournalReplay::open(reader, self.partition, self.next).await?;
         loop {
             let batch = replay.next_batch(1_000).await?;
             if batch.is_empty() {
                 return Ok(());
             }
             for message in batch {
+                assert_eq!(message.sequence, self.next, "the journal has a hole");
                 let message = Message {
                     sequence: message.sequence,
                     broker_time_ns: message.broker_time_ns,

@@ -31,6 +31,7 @@ pub mod floor;
 pub mod hand_over;
 pub mod hop;
 pub mod intake;
+pub mod journal_archive;
 pub mod lease_keeper;
 pub mod lease_term;
 pub mod listener;

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use fermata_actors::journal_archive::ArchiveError;
 use fermata_jetstream::api::ApiError;
 use fermata_jetstream::connection::ConnectError;
 use fermata_jetstream::core_messages::CoreMessageError;
@@ -131,6 +132,9 @@ pub enum CliError {
     /// A stream could not be followed.
     #[error(transparent)]
     Follow(#[from] FollowError),
+    /// An archived journal cannot be read.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
     /// Definitions or plans could not be stored or read.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -204,6 +208,11 @@ impl CliError {
             Self::NotFound(_) => ExitCode::NotFound,
             Self::Read(error) => of_read(error),
             Self::Follow(error) => of_follow(error),
+            Self::Archive(ArchiveError::Follow(error)) => of_follow(error),
+            Self::Archive(ArchiveError::Read(error)) => of_read(error),
+            Self::Archive(
+                ArchiveError::Store(_) | ArchiveError::Segment { .. } | ArchiveError::Wire(_),
+            ) => ExitCode::Internal,
             Self::Topology(TopologyError::NoRoom { .. }) => ExitCode::Unreachable,
             Self::Topology(TopologyError::Api { source, .. }) => of_api(source),
             Self::Store(_)

@@ -13,9 +13,9 @@ pub(crate) mod testing;
 
 use std::collections::HashMap;
 
+use fermata_actors::journal_archive::JournalReplay;
 use fermata_core::identity::{PartitionId, RunId};
 use fermata_core::record::{Header, Kind, Record};
-use fermata_jetstream::reader::{Holes, Replay};
 use fermata_jetstream::topology::journal_stream;
 use fermata_jetstream::{StoredMessage, StreamReader};
 use fermata_store::{Cursor, RunPage, RunQuery};
@@ -49,11 +49,11 @@ pub fn records_of(message: &StoredMessage) -> Result<Vec<(Header, Record)>, Wire
 #[derive(Debug)]
 pub struct JournalReader {
     stream: String,
-    replay: Replay,
+    replay: JournalReplay,
 }
 
 impl JournalReader {
-    /// Reads the journal of `partition` from its beginning.
+    /// Reads the journal of `partition` from its beginning, also where it is archived.
     ///
     /// # Errors
     ///
@@ -64,7 +64,7 @@ impl JournalReader {
     /// Can be dropped.
     pub async fn open(reader: &StreamReader, partition: PartitionId) -> Result<Self, CliError> {
         let stream = journal_stream(partition);
-        let replay = reader.replay(&stream, 1, Holes::Allowed).await?;
+        let replay = JournalReplay::open(reader, partition, 1).await?;
         Ok(Self { stream, replay })
     }
 

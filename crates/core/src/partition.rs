@@ -21,6 +21,7 @@ mod keys;
 mod limits;
 mod progress;
 mod recover;
+mod runs;
 mod seen;
 mod snapshot;
 #[cfg(test)]
@@ -48,6 +49,7 @@ pub use seen::SeenPositions;
 pub use snapshot::{FrozenPartition, PartitionImage, RestoreError};
 
 use held_back::HeldBack;
+use runs::Runs;
 use timers::Timers;
 
 /// The state of one partition: a fold of its journal, and the plans it needs.
@@ -62,7 +64,7 @@ pub struct Partition {
     seen: SeenPositions,
     keys: KeyWindow<SourcePosition>,
     commands: KeyWindow<()>,
-    runs: HashMap<RunId, Arc<Run>>,
+    runs: Runs,
     timers: Timers,
     cases: BTreeMap<Uuid, Case>,
     case_expiry: BTreeSet<(JournalTime, Uuid)>,
@@ -170,7 +172,7 @@ impl Partition {
             seen: SeenPositions::default(),
             keys: KeyWindow::new(limits.key_window_ms, limits.keys_max),
             commands: KeyWindow::new(limits.key_window_ms, limits.keys_max),
-            runs: HashMap::new(),
+            runs: Runs::default(),
             timers: Timers::default(),
             cases: BTreeMap::new(),
             case_expiry: BTreeSet::new(),
@@ -229,12 +231,18 @@ impl Partition {
     /// The open run `id`.
     #[must_use]
     pub fn run(&self, id: RunId) -> Option<&Run> {
-        self.runs.get(&id).map(|run| &**run)
+        self.runs.get(&id)
+    }
+
+    /// How many runs are open.
+    #[must_use]
+    pub fn open_runs(&self) -> usize {
+        self.runs.len()
     }
 
     /// Every open run, in no particular order.
     pub fn runs(&self) -> impl Iterator<Item = (&RunId, &Run)> {
-        self.runs.iter().map(|(id, run)| (id, &**run))
+        self.runs.iter()
     }
 
     /// The active definitions (control partition).
@@ -281,7 +289,7 @@ impl Partition {
     /// Whether both folds are the same: as [`Self::summary`], without the text.
     #[must_use]
     pub fn is_like(&self, other: &Self) -> bool {
-        let running = |(id, run): (&RunId, &Arc<Run>)| {
+        let running = |(id, run): (&RunId, &Run)| {
             other.runs.get(id).is_some_and(|other| other.running() == run.running())
         };
         self.freeze().image() == other.freeze().image()

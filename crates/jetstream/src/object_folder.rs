@@ -6,7 +6,10 @@
 //! there would be one for ever for each; and an object whose chunks are not all there is told to be damaged
 //! instead of waited for.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use async_nats::{
     HeaderMap,
@@ -22,10 +25,18 @@ use crate::{
     api::{ApiError, ask},
     connection::Broker,
     definitions_store::{BLOB_BYTES_MAX, StoreError},
+    reader::StreamReader,
 };
 
 /// Size of a chunk in bytes: half of the largest message, so that no answer waits long behind one.
 const CHUNK_BYTES: usize = 512 * 1024;
+
+/// How long storing an object may take. Far below [`ORPHAN_AGE`]: nobody may take what is being stored for
+/// what was abandoned.
+const PUT_LIMIT: Duration = Duration::from_secs(600);
+
+/// How old the newest chunk of an upload is when it counts as abandoned.
+pub const ORPHAN_AGE: Duration = Duration::from_secs(3_600);
 
 /// How long reading an object may take whose chunks are all there: 256 MiB from a slow disk.
 const READ_LIMIT: Duration = Duration::from_secs(120);
@@ -116,6 +127,13 @@ impl ObjectFolder {
     /// # Cancel safety
     /// A part may be stored; it is seen by nobody, and [`Self::sweep`] removes it.
     pub async fn put(&self, name: &str, bytes: &Bytes) -> Result<(), StoreError> {
+        match timeout(PUT_LIMIT, self.upload(name, bytes)).await {
+            Ok(stored) => stored,
+            Err(late) => Err(StoreError::broker("store in time the object", name)(late)),
+        }
+    }
+
+    async fn upload(&self, name: &str, bytes: &Bytes) -> Result<(), StoreError> {
         let name = self.full(name);
         if bytes.len() > BLOB_BYTES_MAX {
             return Err(StoreError::TooLarge { digest_hex: name, bytes: bytes.len() });
@@ -242,8 +260,8 @@ impl ObjectFolder {
         purge.await.map_err(removed)
     }
 
-    /// Removes chunks of this folder that no object of it names: what uploads left that never ended. Nobody
-    /// else must be storing into the folder; an upload that is, comes to nothing and its object is damaged.
+    /// Removes chunks of this folder that no object of it names and that have not grown for [`ORPHAN_AGE`]:
+    /// what uploads left that never ended. Tells how many uploads.
     ///
     /// # Errors
     /// When the broker refuses or does not answer.
@@ -264,10 +282,24 @@ impl ObjectFolder {
             let named = self.chunks(&info.nuid);
             orphans.retain(|subject| *subject != named);
         }
+        let mut swept = 0;
         for subject in &orphans {
-            self.purge(subject).await.map_err(failed)?;
+            if self.is_abandoned(subject).await? {
+                self.purge(subject).await.map_err(failed)?;
+                swept += 1;
+            }
         }
-        Ok(orphans.len())
+        Ok(swept)
+    }
+
+    async fn is_abandoned(&self, chunks: &str) -> Result<bool, StoreError> {
+        let stream = format!("OBJ_{}", self.bucket);
+        let newest = StreamReader::new(&self.broker).last_of_subject(&stream, chunks).await;
+        let newest = newest.map_err(StoreError::broker("look at the chunks of", &self.folder))?;
+        let Some(newest) = newest else { return Ok(false) };
+        let stored = Duration::from_nanos(u64::try_from(newest.broker_time_ns).unwrap_or(0));
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok(now.saturating_sub(stored) > ORPHAN_AGE)
     }
 
     fn full(&self, name: &str) -> String {

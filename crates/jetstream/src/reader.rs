@@ -125,6 +125,11 @@ impl StreamReader {
         Self { broker: broker.clone() }
     }
 
+    /// The broker that it reads from.
+    pub fn broker(&self) -> &Broker {
+        &self.broker
+    }
+
     /// Asks the leader where `stream` stands; a leader that is cut off from its replicas is not believed.
     ///
     /// # Errors

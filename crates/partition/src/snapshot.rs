@@ -43,6 +43,9 @@ pub struct SnapshotPolicy {
     /// Not sooner after the last one, milliseconds, whatever there is. Default
     /// 10 s: a partition under full load does not write snapshots all the time.
     pub rest_ms: u64,
+    /// What a snapshot stands for is archived in segments of so many bytes, and
+    /// purged. Default 4 MiB. What is less stays in the journal until it is more.
+    pub segment_bytes: u64,
 }
 
 impl SnapshotPolicy {
@@ -61,6 +64,7 @@ impl Default for SnapshotPolicy {
             bytes_max: 96 * 1024 * 1024,
             interval_ms: 10 * 60 * 1_000,
             rest_ms: 10_000,
+            segment_bytes: 4 * 1024 * 1024,
         }
     }
 }

@@ -13,6 +13,7 @@ pub mod journal;
 pub mod plan;
 pub mod replay;
 pub mod sealed_file;
+pub mod segment;
 pub mod stages;
 pub mod subjects;
 

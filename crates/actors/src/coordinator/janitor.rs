@@ -15,6 +15,7 @@ use fermata_jetstream::topology::{commands_stream, journal_stream};
 use super::KnownSnapshot;
 use super::readers::describe;
 use super::snapshots::{folder, name_of};
+use crate::journal_archive::JournalArchive;
 use crate::ports::Ports;
 
 /// Purges one partition's streams.
@@ -24,8 +25,8 @@ pub(super) struct Janitor {
 }
 
 impl Janitor {
-    /// Purges the commands and the journal below `older`, if it and `newest` are
-    /// in the store.
+    /// Purges the commands and what is archived of the journal below `older`, if
+    /// it and `newest` are in the store.
     pub(super) async fn purge_partition(self, older: KnownSnapshot, newest: KnownSnapshot) {
         let partition = self.partition;
         match self.try_purge(older, newest).await {
@@ -55,8 +56,13 @@ impl Janitor {
         let (journal, commands) = (journal_stream(self.partition), commands_stream(self.partition));
         // The message at the end of the older snapshot stays, and the position of
         // commands: a stream with all messages purged would not tell where it was.
-        let journal = self.purge(&journal, older.sequence).await?;
         let commands = self.purge(&commands, older.position).await?;
+        let (reader, bytes) = (&self.ports.reader, self.ports.facts.snapshots.segment_bytes);
+        let archive = JournalArchive::open(reader, self.partition).await;
+        let archive = archive.map_err(|error| describe(&error))?;
+        let archived = archive.archive(reader, older.sequence, bytes).await;
+        let archived = archived.map_err(|error| describe(&error))?;
+        let journal = self.purge(&journal, older.sequence.min(archived + 1)).await?;
         Ok((journal, commands))
     }
 

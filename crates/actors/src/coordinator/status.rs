@@ -1,5 +1,6 @@
 //! How a partition stands, for people.
 
+use fermata_core::partition::Partition;
 use fermata_partition::clock::SKEW_ALARM_MS;
 use fermata_partition::owner::Owner;
 
@@ -43,7 +44,7 @@ impl Coordinator {
             },
             reason: state.halted.clone().or_else(|| state.standstill.reason()),
             epoch: partition.map_or(0, fermata_core::partition::Partition::epoch),
-            runs: partition.map_or(0, |partition| partition.runs().count()),
+            runs: partition.map_or(0, Partition::open_runs),
             attempts: partition.map_or(0, fermata_core::partition::Partition::running),
             position: partition.map_or(0, |partition| partition.position().sequence),
             records: state.owner.as_ref().map_or(0, Owner::records),

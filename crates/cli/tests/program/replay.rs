@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use fermata_core::command::StrategyEntry;
+use fermata_core::flags::Flags;
 use fermata_core::json::Json;
 use fermata_core::partition::Definitions;
 use fermata_jetstream::definitions_store::DefinitionsStore;
@@ -34,7 +35,8 @@ async fn activate(stage: &Stage) {
         definition: Json::from_value(&definition),
     };
     let strategies = BTreeMap::from([(entry.name.clone(), entry)]);
-    let active = Definitions { revision: 1, strategies, workflows: Vec::new(), flags: Vec::new() };
+    let active =
+        Definitions { revision: 1, strategies, workflows: Vec::new(), flags: Flags::default() };
     let bytes = fermata_wire::plan::encode_definitions(&active).unwrap();
     DefinitionsStore::open(&stage.broker).await.unwrap().put("active", bytes.into()).await.unwrap();
 }

@@ -1,7 +1,5 @@
 //! Folding one record into the partition: the transition table.
 
-use std::sync::Arc;
-
 use uuid::Uuid;
 
 use super::Partition;
@@ -117,7 +115,7 @@ impl Partition {
             return Err(CorruptHistory::new(record, detail));
         };
         self.timers.insert(started.deadline, Timer::Deadline(id));
-        self.runs.insert(id, Arc::new(Run::start(tenant, started, plan.clone())));
+        self.runs.insert(id, Run::start(tenant, started, plan.clone()));
         Ok(())
     }
 
@@ -126,8 +124,6 @@ impl Partition {
         let Some(run) = self.runs.get_mut(&id) else {
             return Err(CorruptHistory::new(record, format!("run {id} is not open")));
         };
-        // Copies the run once after a snapshot was taken of it, and else nothing.
-        let run = Arc::make_mut(run);
         let index = record.node.as_deref().and_then(|node| run.executable.find(node));
         let before = index.and_then(|index| Timer::of_node(id, run, index));
         let running_before = run.running();

@@ -36,7 +36,7 @@ impl Partition {
     #[must_use]
     pub fn outstanding(&self) -> Vec<Outstanding> {
         let mut found = Vec::new();
-        for (id, run) in &self.runs {
+        for (id, run) in self.runs.iter() {
             for (index, node) in run.nodes() {
                 let Node::Running { attempt, .. } = node else { continue };
                 let Some(definition) = run.executable.node(index) else { continue };

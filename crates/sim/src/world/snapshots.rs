@@ -17,7 +17,13 @@ use crate::worker::Work;
 pub(super) fn drawn_policy(swarm: bool, dice: &mut Dice) -> SnapshotPolicy {
     let records_max = if swarm { dice.between(3, 60) } else { 6 };
     let interval_ms = if swarm { dice.between(500, 60_000) } else { 1_000 };
-    SnapshotPolicy { records_max, bytes_max: u64::MAX, interval_ms, rest_ms: 100 }
+    SnapshotPolicy {
+        records_max,
+        bytes_max: u64::MAX,
+        interval_ms,
+        rest_ms: 100,
+        ..SnapshotPolicy::default()
+    }
 }
 
 impl World {

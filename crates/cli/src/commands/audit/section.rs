@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use fermata_actors::journal_archive::JournalReplay;
+use fermata_core::identity::PartitionId;
 use fermata_jetstream::reader::{Holes, Replay};
 use fermata_jetstream::{StoredMessage, StreamReader};
 use indicatif::ProgressBar;
@@ -16,22 +18,64 @@ const BATCH_MESSAGES: usize = 512;
 /// A message that is gone is stepped over here: what it held is what the check misses.
 #[derive(Debug)]
 pub(super) struct Section {
-    replay: Option<Replay>,
+    replay: Option<Source>,
     end: u64,
     waiting: VecDeque<StoredMessage>,
     /// Goes on by one for each message.
     progress: ProgressBar,
 }
 
+/// Where messages come from.
+#[derive(Debug)]
+enum Source {
+    Stream(Replay),
+    /// The archive, and the stream behind it.
+    Journal(Box<JournalReplay>),
+}
+
+impl Source {
+    fn wanted(&self) -> u64 {
+        match self {
+            Self::Stream(replay) => replay.wanted(),
+            Self::Journal(replay) => replay.wanted(),
+        }
+    }
+
+    async fn next_batch(&mut self) -> Result<Vec<StoredMessage>, CliError> {
+        match self {
+            Self::Stream(replay) => Ok(replay.next_batch(BATCH_MESSAGES).await?),
+            Self::Journal(replay) => Ok(replay.next_batch(BATCH_MESSAGES).await?),
+        }
+    }
+}
+
 impl Section {
+    pub(super) async fn open_journal(
+        reader: &StreamReader,
+        partition: PartitionId,
+        end: u64,
+        progress: &ProgressBar,
+    ) -> Result<Self, CliError> {
+        let replay = match end {
+            0 => None,
+            _ => {
+                let journal = JournalReplay::open(reader, partition, 1).await?;
+                Some(Source::Journal(Box::new(journal)))
+            }
+        };
+        Ok(Self { replay, end, waiting: VecDeque::new(), progress: progress.clone() })
+    }
+
     pub(super) async fn open(
         reader: &StreamReader,
         stream: &str,
         end: u64,
         progress: &ProgressBar,
     ) -> Result<Self, CliError> {
-        let replay =
-            if end == 0 { None } else { Some(reader.replay(stream, 1, Holes::Allowed).await?) };
+        let replay = match end {
+            0 => None,
+            _ => Some(Source::Stream(reader.replay(stream, 1, Holes::Allowed).await?)),
+        };
         Ok(Self { replay, end, waiting: VecDeque::new(), progress: progress.clone() })
     }
 
@@ -41,7 +85,7 @@ impl Section {
             && let Some(replay) = &mut self.replay
         {
             if replay.wanted() <= self.end {
-                self.waiting.extend(replay.next_batch(BATCH_MESSAGES).await?);
+                self.waiting.extend(replay.next_batch().await?);
             }
             if self.waiting.is_empty() {
                 self.replay = None;

@@ -184,12 +184,12 @@ impl Check {
         ends: Ends,
         progress: &ProgressBar,
     ) -> Result<Self, CliError> {
-        let (journal, audit) = (journal_stream(partition), audit_stream(partition));
+        let audit = audit_stream(partition);
         let Ends { checkpoints, audit: audit_end, journal: journal_end } = ends;
         Ok(Self {
             partition,
             verifier,
-            journal: Section::open(reader, &journal, journal_end, progress).await?,
+            journal: Section::open_journal(reader, partition, journal_end, progress).await?,
             audit: Section::open(reader, &audit, audit_end, progress).await?,
             checkpoints: Section::open(reader, CHECKPOINTS_STREAM, checkpoints, progress).await?,
             records: VecDeque::new(),
