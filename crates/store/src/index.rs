@@ -10,8 +10,9 @@ use crate::query::{RunPage, RunQuery};
 use crate::run::RunSummary;
 
 /// Runs that an index holds at most. Of more, those that ended and began longest ago are left
-/// out: an index is for what people look at, the journals and their archives are the record.
-pub const RUNS_MAX_DEFAULT: u64 = 5_000_000;
+/// out: an index is for what people look at, the journals and their archives are the record. At
+/// some 4 KiB of disk for each it stays below half of what an index may take.
+pub const RUNS_MAX_DEFAULT: u64 = 2_000_000;
 
 /// What an index is made from: with any of it changed, it is made anew.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
