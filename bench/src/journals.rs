@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use fermata_actors::journal_archive::JournalReplay;
 use fermata_core::identity::PartitionId;
 use fermata_core::partition::Limits;
 use fermata_core::record::Kind;
-use fermata_jetstream::reader::Holes;
-use fermata_jetstream::topology::journal_stream;
 use fermata_partition::fold::{JournalFold, decode};
 use fermata_partition::message::Message;
 use fermata_wire::journal::JournalFrame;
@@ -26,9 +25,8 @@ pub async fn tally(
 ) -> miette::Result<BTreeMap<&'static str, u64>> {
     let mut tally = BTreeMap::new();
     for partition in 0..partitions {
-        let stream = journal_stream(partition);
-        let mut replay =
-            client.reader.replay(&stream, 1, Holes::Refused).await.into_diagnostic()?;
+        let journal = JournalReplay::open(&client.reader, PartitionId(partition), 1).await;
+        let mut replay = journal.into_diagnostic()?;
         loop {
             let batch = replay.next_batch(BATCH).await.into_diagnostic()?;
             if batch.is_empty() {
@@ -74,9 +72,8 @@ pub async fn fold(
         for (digest, plan) in &applied.plans {
             fold.add_plan(*digest, plan.clone());
         }
-        let stream = journal_stream(partition);
-        let mut replay =
-            client.reader.replay(&stream, 1, Holes::Refused).await.into_diagnostic()?;
+        let journal = JournalReplay::open(&client.reader, PartitionId(partition), 1).await;
+        let mut replay = journal.into_diagnostic()?;
         loop {
             let batch = replay.next_batch(BATCH).await.into_diagnostic()?;
             if batch.is_empty() {

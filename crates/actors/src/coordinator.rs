@@ -13,7 +13,7 @@
 //! | `ownership` | beginning to own, standing down, halting |
 //! | `outputs`, `effects` | what the owner wants done, here and in the world |
 //! | `readers` | tasks that read the journal and the commands |
-//! | `janitor` | purges what snapshots stand for |
+//! | `janitor`, `hop_janitor` | purge what snapshots stand for, and what was taken from the shared streams |
 //! | `snapshots` | where a takeover begins, and what it may begin from |
 //! | `cases` | notices that wait for their handlers |
 //! | `projection` | what every process sees of the definitions |
@@ -22,6 +22,7 @@
 
 mod cases;
 mod effects;
+mod hop_janitor;
 mod janitor;
 mod message;
 mod outputs;

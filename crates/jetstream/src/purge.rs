@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     api::{ApiError, ask},
     connection::Broker,
+    reader::StreamState,
 };
 
 #[derive(Serialize)]
@@ -35,4 +36,43 @@ pub async fn purge_before(broker: &Broker, stream: &str, first: u64) -> Result<u
     let answer: PurgeAnswer =
         ask(&broker.publishing().client, &operation, &PurgeRequest { seq: first }).await?;
     Ok(answer.purged)
+}
+
+/// How full a stream is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamRoom {
+    /// Sequence of its oldest message.
+    pub first_sequence: u64,
+    /// How many messages it holds.
+    pub messages: u64,
+    /// How many bytes these take.
+    pub bytes: u64,
+    /// How many bytes it may hold; 0 is any number.
+    pub max_bytes: u64,
+}
+
+#[derive(Deserialize)]
+struct StreamInfo {
+    config: Config,
+    state: StreamState,
+}
+
+#[derive(Deserialize)]
+struct Config {
+    max_bytes: i64,
+}
+
+/// Asks how full `stream` is.
+///
+/// # Errors
+/// When the broker refuses or does not answer.
+///
+/// # Cancel safety
+/// Can be dropped.
+pub async fn room_of(broker: &Broker, stream: &str) -> Result<StreamRoom, ApiError> {
+    let info: StreamInfo =
+        ask(&broker.publishing().client, &format!("STREAM.INFO.{stream}"), &()).await?;
+    let StreamState { first_sequence, bytes, messages, .. } = info.state;
+    let max_bytes = u64::try_from(info.config.max_bytes).unwrap_or(0);
+    Ok(StreamRoom { first_sequence, messages, bytes, max_bytes })
 }

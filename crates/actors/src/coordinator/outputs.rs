@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use fermata_core::effect::{Attempt, Effect};
-use fermata_core::identity::StreamPosition;
+use fermata_core::identity::{PartitionId, StreamPosition};
 use fermata_partition::append::Send;
 use fermata_partition::owner::{HaltReason, Output, StandDown};
 use ractor::{ActorProcessingErr, ActorRef};
 
+use super::hop_janitor::purge_shared_streams;
 use super::readers::{commands_end, consume, describe, replay, stored_at};
 use super::state::Task;
 use super::{AGAIN_AFTER, Answer, Coordinator, CoordinatorMessage, CoordinatorState};
@@ -101,6 +102,10 @@ impl Coordinator {
                 state.doubts = 0;
                 tracing::info!(partition = %self.partition, epoch, position = position.sequence, "the partition is owned");
                 state.auditor.cast(AuditorMessage::Live)?;
+                if self.partition == PartitionId::CONTROL {
+                    let purge = purge_shared_streams(self.ports.clone(), state.lease.view());
+                    state.hop_janitor = Some(Task::spawn(purge));
+                }
                 let reader = self.reader();
                 self.ask(
                     myself,

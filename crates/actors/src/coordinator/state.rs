@@ -51,6 +51,8 @@ pub struct CoordinatorState {
     pub(super) snapshots: Snapshots,
     /// Purges what snapshots stand for.
     pub(super) janitor: Option<Task>,
+    /// Purges what was taken from the shared streams; the control partition's only.
+    pub(super) hop_janitor: Option<Task>,
     pub(super) auditor: ActorRef<AuditorMessage>,
     pub(super) audit_permits: Arc<Semaphore>,
     pub(super) carried: UncommittedReports,
@@ -115,6 +117,7 @@ impl CoordinatorState {
             commands_missed: 0,
             snapshots: Snapshots::default(),
             janitor: None,
+            hop_janitor: None,
             auditor,
             audit_permits: Arc::new(Semaphore::new(super::AUDIT_LAG_FRAMES_MAX)),
             carried: UncommittedReports::new(partition, runner.clone(), Vec::new()),
@@ -148,6 +151,7 @@ impl CoordinatorState {
         self.journal_reader = None;
         self.commands_reader = None;
         self.janitor = None;
+        self.hop_janitor = None;
         self.journal_waiting.clear();
         self.commands_waiting.clear();
         self.wakes_at = None;

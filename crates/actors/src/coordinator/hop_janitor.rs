@@ -1,0 +1,111 @@
+//! Janitor of the streams that all partitions share: EVENTS and the hops.
+//!
+//! Run by the owner of the control partition, so that one process does it. Like
+//! every purge it is safe whoever does it: nothing above what the consumer of a
+//! stream has acknowledged is touched.
+
+use std::time::Duration;
+
+use fermata_jetstream::progress::shared_progress;
+use fermata_jetstream::purge::{StreamRoom, purge_before, room_of};
+use fermata_jetstream::topology::{ADMITTED_STREAM, EVENTS_STREAM, MATCHED_STREAM};
+
+use crate::builder::BUILDER_CONSUMER;
+use crate::lease_term::LeaseView;
+use crate::listener::LISTENER_CONSUMER;
+use crate::matcher::MATCHER_CONSUMER;
+use crate::ports::Ports;
+
+/// How often the shared streams are looked at.
+pub const HOPS_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Percent of its bytes above which EVENTS is purged, oldest first. Below it
+/// events are kept for people, however old.
+pub const EVENTS_PERCENT_MAX: u64 = 70;
+
+/// Percent of its bytes down to which it is purged then: so that not every look
+/// purges a little.
+pub const EVENTS_PERCENT_KEPT: u64 = 60;
+
+/// Purges what nobody needs of the shared streams, for as long as the lease says
+/// that nobody else does.
+pub(super) async fn purge_shared_streams(ports: Ports, mut lease: LeaseView) {
+    while lease.until_held().await {
+        for (stream, consumer) in [
+            (ADMITTED_STREAM, MATCHER_CONSUMER),
+            (MATCHED_STREAM, BUILDER_CONSUMER),
+            (EVENTS_STREAM, LISTENER_CONSUMER),
+        ] {
+            match purge_stream(&ports, stream, consumer).await {
+                Ok(0) => {}
+                Ok(messages) => tracing::debug!(stream, messages, "messages are purged"),
+                // A consumer that nobody made yet has acknowledged nothing.
+                Err(error) => tracing::debug!(stream, error, "nothing could be purged"),
+            }
+        }
+        tokio::time::sleep(HOPS_INTERVAL).await;
+    }
+}
+
+async fn purge_stream(ports: &Ports, stream: &str, consumer: &str) -> Result<u64, String> {
+    let text = |error: &dyn std::error::Error| error.to_string();
+    let progress = shared_progress(&ports.broker, stream, consumer).await;
+    let acknowledged = progress.map_err(|error| text(&error))?.acknowledged_up_to;
+    let first = match stream == EVENTS_STREAM {
+        true => {
+            let room = room_of(&ports.broker, stream).await.map_err(|error| text(&error))?;
+            events_kept_from(room, acknowledged)
+        }
+        // The last acknowledged message stays: it shows where the stream was.
+        false => acknowledged,
+    };
+    purge_before(&ports.broker, stream, first).await.map_err(|error| text(&error))
+}
+
+/// The first sequence of EVENTS that stays; 0 where all does. Messages are taken
+/// to be alike in size: if they are not, the next look purges the rest.
+fn events_kept_from(room: StreamRoom, acknowledged: u64) -> u64 {
+    let StreamRoom { first_sequence, messages, bytes, max_bytes } = room;
+    let most = max_bytes / 100 * EVENTS_PERCENT_MAX;
+    if max_bytes == 0 || bytes <= most || messages == 0 {
+        return 0;
+    }
+    let excess = bytes.saturating_sub(max_bytes / 100 * EVENTS_PERCENT_KEPT);
+    let gone = u128::from(messages) * u128::from(excess) / u128::from(bytes);
+    let gone = u64::try_from(gone).unwrap_or(u64::MAX);
+    first_sequence.saturating_add(gone).min(acknowledged)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn events_are_purged_to_what_is_kept_when_there_are_too_many_bytes() {
+        let room =
+            |bytes| StreamRoom { first_sequence: 101, messages: 90, bytes, max_bytes: 1_000 };
+
+        assert_eq!(events_kept_from(room(700), 1_000), 0, "there is room");
+        assert_eq!(events_kept_from(room(900), 1_000), 101 + 30);
+        assert_eq!(events_kept_from(room(900), 110), 110, "others are not acknowledged");
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_purged_that_is_not_acknowledged(
+            first_sequence in 1_u64..u64::MAX / 2,
+            messages: u32,
+            bytes: u64,
+            max_bytes: u64,
+            acknowledged: u64,
+        ) {
+            let messages = u64::from(messages);
+            let room = StreamRoom { first_sequence, messages, bytes, max_bytes };
+            let kept_from = events_kept_from(room, acknowledged);
+            prop_assert!(kept_from <= acknowledged);
+            prop_assert!(kept_from <= first_sequence + messages, "the last message stays or is next");
+        }
+    }
+}
