@@ -19,6 +19,10 @@ pub const ENGINE_NAME: &str = "engine-under-test";
 /// How long partitions may take to find their owners.
 const OWNED_LIMIT: Duration = Duration::from_secs(60);
 
+/// What the streams of a test reserve at the most: several tests run at once, on
+/// machines with little disk.
+const ROOM_BYTES: i64 = 6 * 1024 * 1024 * 1024;
+
 /// How to start an engine for a test.
 #[derive(Debug)]
 pub struct TestEngine {
@@ -96,6 +100,7 @@ impl TestEngine {
         let (partitions, replicas) = (self.partitions, self.replicas);
         let topology = Topology { partitions, replicas, ..Topology::default() };
         let read_model_dir = folder.join("read-model").join(&self.worker);
+        let topology = topology.fitted_to(ROOM_BYTES);
         let config = EngineConfig {
             nats_url: self.url,
             worker: self.worker,

@@ -27,7 +27,7 @@ const EXPIRY_MARKER_TTL: Duration = Duration::from_secs(1);
 /// How many versions of a definition the bucket keeps; all of them are in the control partition's journal.
 const DEFINITION_HISTORY: i64 = 8;
 
-/// How large each stream may grow, in bytes. The broker reserves the sum, about 32 GiB with 8 partitions.
+/// How large each stream may grow, in bytes. The broker reserves the sum, about 26 GiB with 8 partitions.
 ///
 /// A full stream refuses new messages, DEAD alone drops its oldest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,7 +69,7 @@ impl Default for Limits {
             definitions_bytes: 128 * MIB,
             plans_bytes: 1024 * MIB,
             snapshots_bytes: 1024 * MIB,
-            archive_bytes: 8 * 1024 * MIB,
+            archive_bytes: 2 * 1024 * MIB,
         }
     }
 }
