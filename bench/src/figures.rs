@@ -150,6 +150,8 @@ mod tests {
             "cpu_us_engine",
             "cpu_us_broker",
             "rss_mib",
+            "servers",
+            "workers",
         ]
         .map(String::from);
         let mut keys = keys;

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use fermata_core::digest::Digest;
 use fermata_core::identity::{PartitionId, RunId};
@@ -335,11 +336,34 @@ fn next_place(places: &mut sled::Iter) -> sled::Result<Option<Cursor>> {
     Ok(places.next().transpose()?.and_then(|(key, _)| place_of(&key)))
 }
 
+/// How long a handle that was let go may take to be gone.
+const RELEASE_LIMIT: Duration = Duration::from_secs(5);
+/// How often that is looked at.
+const RELEASE_PAUSE: Duration = Duration::from_millis(10);
+
 fn open(path: &Path, limits: StoreLimits) -> Result<Db, StoreError> {
     // What was written is of use only once it was closed, so nothing is synced before.
     let config =
         sled::Config::new().path(path).cache_capacity(limits.cache_bytes).flush_every_ms(None);
-    guarded(|| config.open())
+    let begun = Instant::now();
+    loop {
+        match guarded(|| config.open()) {
+            // The handle that this process had may still be on its way out; another
+            // process cannot be here, for it would need the folder's own lock.
+            Err(StoreError::Database(sled::Error::Io(error)))
+                if is_locked(&error) && begun.elapsed() < RELEASE_LIMIT =>
+            {
+                std::thread::sleep(RELEASE_PAUSE);
+            }
+            opened => return opened,
+        }
+    }
+}
+
+/// sled tells of its lock in words around the system's error.
+fn is_locked(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::WouldBlock
+        || error.to_string().contains("could not acquire lock")
 }
 
 fn guarded<T>(call: impl FnOnce() -> sled::Result<T>) -> Result<T, StoreError> {

@@ -51,7 +51,8 @@ pub fn signer() -> fermata_audit::Signer {
 }
 
 pub fn topology() -> Topology {
-    Topology { partitions: 1, ..Topology::default() }
+    // What a machine may have left on its disk.
+    Topology { partitions: 1, ..Topology::default() }.fitted_to(4 * 1024 * 1024 * 1024)
 }
 
 /// The program with `arguments`, not started.

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Node, Run};
+use super::{Node, Phase, Run};
 use crate::digest::hash_parts;
 use crate::effect::{Attempt, AttemptWork, EffectKey, Outcome, bounded_detail, bounded_outcome};
 use crate::expression::{Expression, Scope};
@@ -77,8 +77,13 @@ impl Run {
         };
         // An earlier attempt may succeed after its owner was lost and another
         // was ordered: that is the effect's first outcome. Its failure says
-        // nothing about the attempt under way.
+        // nothing about the attempt under way, and neither does its acceptance
+        // once nobody waits for a callback any more.
+        let by_callback = node.work.completion() == Completion::Callback;
         let counts = match outcome {
+            Outcome::Succeeded { .. } if by_callback && self.phase != Phase::Open => {
+                *running == attempt
+            }
             Outcome::Succeeded { .. } => (1..=*running).contains(&attempt),
             Outcome::Failed { .. } => *running == attempt,
         };
@@ -86,7 +91,6 @@ impl Run {
             return None;
         }
         let of = Try { attempt, failures: *failures };
-        let by_callback = node.work.completion() == Completion::Callback;
         let body = match bounded_outcome(outcome) {
             Outcome::Succeeded { .. } if by_callback => self.accepted(id, node, of, now),
             Outcome::Succeeded { output } => NodeSucceeded { output }.into(),
@@ -121,7 +125,7 @@ impl Run {
     }
 
     fn next_phase_is_open(&self) -> bool {
-        matches!(self.phase, super::Phase::Open)
+        matches!(self.phase, Phase::Open)
     }
 
     fn enter(&self, id: RunId, index: NodeIndex, node: &PlanNode, now: JournalTime) -> Step {

@@ -59,7 +59,8 @@ impl Stage {
 }
 
 pub fn small_topology() -> Topology {
-    Topology { partitions: 1, ..Topology::default() }
+    // What a machine may have left on its disk.
+    Topology { partitions: 1, ..Topology::default() }.fitted_to(4 * 1024 * 1024 * 1024)
 }
 
 pub fn number(payload: &[u8]) -> u64 {
