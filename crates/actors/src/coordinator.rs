@@ -11,6 +11,7 @@
 //! | `message` | what it is told, and what comes back |
 //! | `state` | the owner of the moment, and what outlives it |
 //! | `ownership` | beginning to own, standing down, halting |
+//! | `outbox` | commands to other partitions |
 //! | `outputs`, `effects` | what the owner wants done, here and in the world |
 //! | `readers` | tasks that read the journal and the commands |
 //! | `cases` | notices that wait for their handlers |
@@ -20,6 +21,7 @@
 mod cases;
 mod effects;
 mod message;
+mod outbox;
 mod outputs;
 mod ownership;
 mod projection;
@@ -291,6 +293,7 @@ impl Coordinator {
             Answer::CommandsEnd(last_sequence) => Input::CommandsEnd { last_sequence },
             Answer::BrokerTime(Some(broker_time_ns)) => Input::BrokerTime(broker_time_ns),
             Answer::BrokerTime(None) => return Ok(()),
+            Answer::Relayed(target, up_to, outcome) => Input::Relayed { target, up_to, outcome },
             Answer::CommandsHalted(reason) => {
                 self.halt(reason, state);
                 return Ok(());

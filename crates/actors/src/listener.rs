@@ -8,12 +8,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fermata_core::command::EventReference;
+use fermata_core::command::{Correlation, EventReference};
 use fermata_core::digest::Digest;
 use fermata_core::event::{
     Event, EventLimits, RejectReason, Rejected, decode_message, parse_subject,
 };
 use fermata_core::identity::{SourcePosition, Tenant};
+use fermata_core::relay::SignalData;
 use fermata_jetstream::topology::EVENTS_STREAM;
 use fermata_jetstream::{Acker, Delivery, SharedConsumerOptions, Subject};
 use fermata_wire::dead::DeadLetter;
@@ -196,6 +197,10 @@ impl Shared {
             source: SourcePosition { sequence: message.sequence, index },
             replay: None,
             admission: Admission::Admitted { raw: message.payload.slice_ref(event.raw.as_bytes()) },
+            correlation: event.correlation_key.as_ref().map(|key| {
+                let (key, data) = (Arc::from(&**key), SignalData::of(event.data));
+                Box::new(Correlation { key, data })
+            }),
         }
     }
 
@@ -233,7 +238,8 @@ impl Shared {
             original: Digest::of(rejected.original),
         };
         let admission = Admission::Rejected(rejection);
-        admitted.push(AdmittedEvent { event, key: NO_KEY, source, replay: None, admission });
+        let (replay, correlation) = (None, None);
+        admitted.push(AdmittedEvent { event, key: NO_KEY, source, replay, admission, correlation });
     }
 
     fn tenant(&mut self, name: &str) -> Option<Tenant> {

@@ -12,18 +12,23 @@
 //! as a whole when it is not.
 
 mod cases;
+mod correlation;
 mod decide;
 mod define;
 mod evolve;
 mod held_back;
 mod keys;
 mod limits;
+mod outbox;
 mod progress;
 mod recover;
 mod seen;
 #[cfg(test)]
 mod tests;
 mod timers;
+#[cfg(test)]
+mod wait_tests;
+mod waits;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -38,9 +43,11 @@ use crate::record::{Body, EffectLate, Record};
 use crate::run::{AttemptReport, Run};
 
 pub use cases::Case;
+pub use correlation::{Correlations, SIGNALS_OF_KEY_MAX, WAITS_OF_KEY_MAX};
 pub use define::Definitions;
 pub use keys::KeyWindow;
 pub use limits::Limits;
+pub use outbox::{HighWaters, Outbox, Queued};
 pub use recover::{Outstanding, Untold};
 pub use seen::SeenPositions;
 
@@ -71,6 +78,15 @@ pub struct Partition {
     /// Runs with ready nodes that a bound held back; found again by
     /// [`Partition::resume`] after a replay.
     held_back: HeldBack,
+    /// Commands to other partitions.
+    outbox: Outbox,
+    /// Up to where other partitions' commands are taken.
+    high_waters: HighWaters,
+    /// What waits under correlation keys here.
+    correlations: Correlations,
+    /// Runs with a ready node that waits for room in the outbox, by target; like
+    /// `held_back`.
+    outbox_held: BTreeMap<PartitionId, HeldBack>,
 }
 
 /// What a decision comes to; the buffers are reused from decision to decision.
@@ -122,6 +138,8 @@ fn large_part(body: &Body) -> usize {
         Some(&started.input)
     } else if let Body::EffectLate(EffectLate { outcome: Outcome::Succeeded { output } }) = body {
         Some(output)
+    } else if let Body::OutboxQueued(queued) = body {
+        return queued.command.bytes();
     } else {
         None
     };
@@ -150,6 +168,13 @@ pub enum Report {
         /// Place in the frame.
         index: Option<u32>,
     },
+    /// A target's COMMANDS holds every command for it up to an index.
+    Relayed {
+        /// The target.
+        target: PartitionId,
+        /// Index in the outbox.
+        up_to: u64,
+    },
 }
 
 impl Partition {
@@ -174,6 +199,10 @@ impl Partition {
             running: 0,
             plans: HashMap::new(),
             held_back: HeldBack::default(),
+            outbox: Outbox::default(),
+            high_waters: HighWaters::default(),
+            correlations: Correlations::default(),
+            outbox_held: BTreeMap::new(),
             limits,
         }
     }
@@ -281,7 +310,7 @@ impl Partition {
         runs.sort();
         format!(
             "time {:?} epoch {} position {:?} floor {} seen {:?} keys {:?} commands {:?} timers {:?} \
-             cases {:?} unfiled {:?} definitions {:?} running {}\n{}",
+             cases {:?} unfiled {:?} definitions {:?} running {} outbox {:?} taken {:?} correlations {:?}\n{}",
             self.time,
             self.epoch,
             self.position,
@@ -294,6 +323,9 @@ impl Partition {
             self.unfiled,
             self.definitions,
             self.running,
+            self.outbox,
+            self.high_waters,
+            self.correlations,
             runs.join("\n")
         )
     }

@@ -47,6 +47,11 @@ pub const NAME_BYTES_MAX: usize = 128;
 pub const PLUGIN_BYTES_MAX: usize = 128;
 /// Longest path of an HTTP node in bytes.
 pub const PATH_BYTES_MAX: usize = 1_024;
+/// Most tasks of one plan that wait for an event: those of a run that ends are
+/// told of in one frame.
+pub const WAITS_MAX: usize = 64;
+/// Time limit of a wait when the definition names none: 24 hours, in milliseconds.
+pub const WAIT_TIMEOUT_MS_DEFAULT: u64 = 24 * 60 * 60 * 1_000;
 /// Longest time limit of an attempt or of a run: 366 days, in milliseconds.
 pub const TIMEOUT_MS_MAX: u64 = 366 * 24 * 60 * 60 * 1_000;
 /// Time limit of an attempt when the definition names none, in milliseconds.
@@ -135,6 +140,13 @@ pub enum Work {
         /// Whether the plugin recognises a repeated idempotency key.
         idempotent: bool,
     },
+    /// Waits for an event; the node's time limit is that of the wait.
+    Wait {
+        /// Pattern of the event's type, as strategies have it.
+        event: String,
+        /// CEL: the event's correlation key.
+        correlation: String,
+    },
 }
 
 impl Work {
@@ -145,6 +157,7 @@ impl Work {
             Self::Noop => None,
             Self::Transform { value } => Some(value),
             Self::Http { body, .. } => Some(body),
+            Self::Wait { correlation, .. } => Some(correlation),
         }
     }
 }

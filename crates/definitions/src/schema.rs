@@ -105,6 +105,7 @@ mod tests {
             (&workflow, Some("FaultTolerance"), workflow::FAULT_TOLERANCE),
             (&workflow, Some("Task"), workflow::TASK),
             (&workflow, Some("Http"), workflow::HTTP),
+            (&workflow, Some("Wait"), workflow::WAIT),
             (&workflow, Some("Retry"), workflow::RETRY),
             (&strategies, None, strategies::DOCUMENT),
             (&strategies, Some("Strategy"), strategies::STRATEGY),

@@ -17,7 +17,7 @@ pub use task::TaskDocument;
 #[cfg(test)]
 pub(crate) use retry::RETRY;
 #[cfg(test)]
-pub(crate) use task::{HTTP, TASK};
+pub(crate) use task::{HTTP, TASK, WAIT};
 
 /// The names that `orchestration_pattern` takes. It describes; execution
 /// follows the graph.

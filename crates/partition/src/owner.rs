@@ -16,6 +16,7 @@ mod claim;
 mod commit;
 mod intake;
 mod io;
+mod outbox;
 mod plans;
 mod turn;
 mod unit;
@@ -35,6 +36,7 @@ use crate::fold::JournalFold;
 use crate::message::{Message, Now};
 
 pub use io::{Cause, HaltReason, Input, Output, StandDown, Undecidable};
+pub use outbox::{RELAY_BYTES_TARGET, RELAY_COMMANDS_MAX, Relay};
 pub use plans::{PLAN_AGAIN_MS, PLAN_ASKED_MAX, PLAN_MISSING_MS};
 pub use turn::TURN_RECORDS;
 
@@ -116,6 +118,7 @@ pub struct Owner {
     lost: VecDeque<Outstanding>,
     /// What people were not told of.
     untold: VecDeque<Untold>,
+    sending: outbox::Sending,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,6 +144,8 @@ struct ClosedFrame {
     bytes: bytes::Bytes,
     effects: Vec<Effect>,
     reports: Vec<Report>,
+    /// Index of the last command to another partition in it or before it.
+    outbox_last: u64,
 }
 
 impl std::fmt::Debug for Owner {
@@ -186,6 +191,7 @@ impl Owner {
             plans: plans::WantedPlans::default(),
             lost: VecDeque::new(),
             untold: VecDeque::new(),
+            sending: outbox::Sending::default(),
         }
     }
 
@@ -283,6 +289,9 @@ impl Owner {
             Input::Plan(digest, plan) => self.take_plan(digest, plan, now, outputs),
             Input::LeaseUntil(until_ms) => self.lease_until_ms = self.lease_until_ms.max(until_ms),
             Input::BrokerTime(broker_time_ns) => self.clock.see(broker_time_ns, now),
+            Input::Relayed { target, up_to, outcome } => {
+                self.relayed(target, up_to, outcome, outputs);
+            }
             Input::Tick => {}
         }
         self.ask_for_plan_again(now, outputs);
@@ -321,6 +330,7 @@ impl Owner {
         while self.commit(now, outputs) {
             self.decide_waiting(now, outputs);
         }
+        self.send_relays(outputs);
     }
 
     fn stand_down(&mut self, reason: StandDown, outputs: &mut Vec<Output>) {

@@ -140,7 +140,9 @@ impl Load {
                 .into(),
             traceparent: None,
         };
-        EventCommand { event, key: Self::key_hash(key), source, replay, verdict }
+        let key_hash = Self::key_hash(key);
+        let correlation = None;
+        EventCommand { event, key: key_hash, source, replay, verdict, correlation }
     }
 
     fn verdict(&self, key: u64, dice: &mut Dice) -> Verdict {

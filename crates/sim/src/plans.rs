@@ -64,6 +64,21 @@ fn plan(workflow: &str, mut nodes: Vec<PlanNode>, run_timeout_ms: u64) -> Plan {
     }
 }
 
+/// A run that waits for two events and goes on with the first; a wait that takes
+/// too long fails it.
+pub(crate) fn waiting() -> Result<(Digest, Arc<Executable>), Broken> {
+    let wait = |id: &str, event: &str, timeout_ms: u64| PlanNode {
+        timeout_ms,
+        ..node(id, &[], Work::Wait { event: event.to_owned(), correlation: "input.key".to_owned() })
+    };
+    let nodes = vec![
+        wait("paid", "order.paid", 15_000),
+        wait("any", "order.>", 20_000),
+        PlanNode { join: Join::Any, ..node("after", &[0, 1], Work::Noop) },
+    ];
+    executable(plan("waiting", nodes, 40_000))
+}
+
 const HOUR_MS: u64 = 3_600_000;
 
 fn sequence() -> Plan {

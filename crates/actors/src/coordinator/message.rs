@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use fermata_core::digest::Digest;
+use fermata_core::identity::PartitionId;
 use fermata_core::partition::Report;
 use fermata_core::plan::Executable;
 use fermata_jetstream::StoredMessage;
@@ -69,4 +70,6 @@ pub enum Answer {
     BrokerTime(Option<i64>),
     /// The commands cannot be trusted: the partition stops.
     CommandsHalted(String),
+    /// Whether a partition's COMMANDS holds what was sent to it, up to an index.
+    Relayed(PartitionId, u64, AppendOutcome),
 }

@@ -94,7 +94,7 @@ impl Coordinator {
         }
         let config = OwnerConfig {
             partition: self.partition,
-            limits: Limits::default(),
+            limits: Limits { partitions: self.ports.facts.partitions, ..Limits::default() },
             worker: self.ports.facts.worker.clone(),
             incarnation,
             salts: Box::new(RandomSalts),

@@ -187,6 +187,7 @@ fn node_status(kind: Kind) -> Option<NodeStatus> {
         (Kind::NodeSkipped, NodeStatus::Skipped),
         (Kind::NodeFailed, NodeStatus::Failed),
         (Kind::NodeUnknown, NodeStatus::Unknown),
+        (Kind::NodeWaiting, NodeStatus::Waiting),
     ]
     .into_iter()
     .find_map(|(of, status)| (of == kind).then_some(status))
@@ -246,6 +247,12 @@ fn what_happened(body: &Body, now: JournalTime) -> What {
             format!("cancel asked by {}: {}", answered.by, answered.answer.as_str()),
             answered.reason.as_str(),
         ),
+        Body::NodeWaiting(waiting) => What::plain(format!(
+            "waits for {} with correlation key {}, {} ms at most",
+            waiting.event,
+            waiting.correlation,
+            waiting.due.0.saturating_sub(now.0)
+        )),
         // Records of the partition: none belongs to a run.
         Body::PartitionOwned(_)
         | Body::ForeignSkipped(_)
@@ -257,7 +264,16 @@ fn what_happened(body: &Body, now: JournalTime) -> What {
         | Body::EventRejected(_)
         | Body::EventRepeated(_)
         | Body::DefinitionsApplied(_)
-        | Body::DefinitionsRefused(_) => What::plain(body.kind().as_str()),
+        | Body::DefinitionsRefused(_)
+        | Body::OutboxQueued(_)
+        | Body::OutboxDelivered(_)
+        | Body::RelayTaken(_)
+        | Body::EventSignalled(_)
+        | Body::WaitSubscribed(_)
+        | Body::WaitClosed(_)
+        | Body::WaitMatched(_)
+        | Body::SignalKept(_)
+        | Body::SignalExpired(_) => What::plain(body.kind().as_str()),
     }
 }
 

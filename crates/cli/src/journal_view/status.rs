@@ -91,6 +91,8 @@ pub enum NodeStatus {
     Failed,
     /// Nobody knows whether its effect happened.
     Unknown,
+    /// It waits for an event.
+    Waiting,
 }
 
 impl NodeStatus {
@@ -104,6 +106,7 @@ impl NodeStatus {
             Self::Skipped => "skipped",
             Self::Failed => "failed",
             Self::Unknown => "unknown",
+            Self::Waiting => "waiting",
         }
     }
 }

@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::Partition;
-use super::decide::WINDOW_FULL;
+use super::decide::{OUTBOX_FULL, WINDOW_FULL};
 use crate::effect::DeadCommand;
 use crate::identity::{JournalTime, RunId, SourcePosition, Tenant};
 use crate::plan::NodeIndex;
@@ -50,7 +50,8 @@ impl Partition {
             // Refused for want of room: the replay can come again, and nothing is
             // said of the event itself.
             Body::EventRejected(rejected)
-                if rejected.replay.is_some() && *rejected.reason == *WINDOW_FULL => {}
+                if rejected.replay.is_some()
+                    && matches!(&*rejected.reason, WINDOW_FULL | OUTBOX_FULL) => {}
             Body::EventRejected(rejected) => self.decided(rejected.source, rejected.replay),
             Body::EventRepeated(repeated) => self.decided(repeated.source, repeated.replay),
             Body::RunStarted(started) => self.start_run(record, started)?,
@@ -89,6 +90,27 @@ impl Partition {
                 self.commands.insert(refused.id.as_u128(), (), self.time);
             }
             Body::ForeignSkipped(_) | Body::EffectLate(_) => {}
+            Body::OutboxQueued(queued) => self.evolve_outbox_queued(record, queued)?,
+            Body::OutboxDelivered(delivered) => self.evolve_outbox_delivered(record, delivered)?,
+            Body::RelayTaken(taken) => self.evolve_relay_taken(record, taken)?,
+            Body::EventSignalled(signalled) => {
+                if signalled.replay.is_none() {
+                    self.keys.insert(signalled.key, signalled.source, self.time);
+                }
+                self.decided(signalled.source, signalled.replay);
+            }
+            Body::NodeWaiting(_) => self.evolve_run(record)?,
+            Body::WaitSubscribed(subscribed) => {
+                self.evolve_wait_subscribed(tenant_of(record)?, subscribed);
+            }
+            Body::WaitClosed(closed) => {
+                self.evolve_wait_closed(record, tenant_of(record)?, closed)?;
+            }
+            Body::WaitMatched(matched) => {
+                self.evolve_wait_matched(record, tenant_of(record)?, matched)?;
+            }
+            Body::SignalKept(kept) => self.evolve_signal_kept(record, kept)?,
+            Body::SignalExpired(expired) => self.evolve_signal_expired(record, expired)?,
         }
         Ok(())
     }
@@ -124,6 +146,7 @@ impl Partition {
         };
         let index = record.node.as_deref().and_then(|node| run.executable.find(node));
         let due_before = index.and_then(|index| due(run, index));
+        let wait_before = index.and_then(|index| wait_due(run, index));
         let running_before = run.running();
         run.evolve(record)?;
         self.running = self.running + run.running() - running_before;
@@ -134,6 +157,15 @@ impl Partition {
             }
             if let Some(due) = due_after {
                 self.timers.insert_retry(due, id, index);
+            }
+        }
+        let wait_after = index.and_then(|index| wait_due(run, index));
+        if let (Some(index), true) = (index, wait_before != wait_after) {
+            if let Some(due) = wait_before {
+                self.timers.remove_wait(due, id, index);
+            }
+            if let Some(due) = wait_after {
+                self.timers.insert_wait(due, id, index);
             }
         }
         if matches!(record.body, Body::RunClosing(_)) {
@@ -161,6 +193,13 @@ impl Partition {
 fn due(run: &Run, index: NodeIndex) -> Option<JournalTime> {
     match run.node(index) {
         Some(Node::Backoff { due, .. }) => Some(*due),
+        _ => None,
+    }
+}
+
+fn wait_due(run: &Run, index: NodeIndex) -> Option<JournalTime> {
+    match run.node(index) {
+        Some(Node::Awaiting { due, .. }) => Some(*due),
         _ => None,
     }
 }

@@ -59,7 +59,7 @@ impl Partition {
             return;
         }
         let repeatable = match &node.work {
-            Work::Noop | Work::Transform { .. } => true,
+            Work::Noop | Work::Transform { .. } | Work::Wait { .. } => true,
             Work::Http { idempotent, .. } => *idempotent,
         };
         if repeatable && *run.phase() == Phase::Open {
@@ -113,5 +113,6 @@ impl Partition {
             .collect::<Vec<_>>();
         held_back.sort_unstable();
         self.held_back = held_back.into_iter().collect();
+        self.outbox_held.clear();
     }
 }

@@ -13,6 +13,7 @@ use crate::run::{Node, Run};
 pub(super) struct Timers {
     deadlines: BTreeSet<(JournalTime, RunId)>,
     retries: BTreeSet<(JournalTime, RunId, NodeIndex)>,
+    waits: BTreeSet<(JournalTime, RunId, NodeIndex)>,
 }
 
 /// Something that is due.
@@ -22,6 +23,8 @@ pub(super) enum Timer {
     Deadline(RunId),
     /// The next attempt of a node.
     Retry(RunId, NodeIndex),
+    /// The end of a node's wait.
+    Wait(RunId, NodeIndex),
 }
 
 impl Timers {
@@ -30,10 +33,17 @@ impl Timers {
         let deadline = self.deadlines.first().map(|(due, run)| (*due, Timer::Deadline(*run)));
         let retry = self.retries.first().filter(|_| retries);
         let retry = retry.map(|(due, run, node)| (*due, Timer::Retry(*run, *node)));
-        match (deadline, retry) {
-            (Some(deadline), Some(retry)) if retry.0 < deadline.0 => Some(retry),
-            (deadline, retry) => deadline.or(retry),
-        }
+        let wait = self.waits.first().map(|(due, run, node)| (*due, Timer::Wait(*run, *node)));
+        // Of timers due at the same time the deadline comes first, then the wait.
+        [deadline, wait, retry].into_iter().flatten().min_by_key(|(due, _)| *due)
+    }
+
+    pub(super) fn insert_wait(&mut self, due: JournalTime, run: RunId, node: NodeIndex) {
+        self.waits.insert((due, run, node));
+    }
+
+    pub(super) fn remove_wait(&mut self, due: JournalTime, run: RunId, node: NodeIndex) {
+        self.waits.remove(&(due, run, node));
     }
 
     pub(super) fn insert_deadline(&mut self, due: JournalTime, run: RunId) {
@@ -55,12 +65,14 @@ impl Timers {
     /// Drops every timer of `run`, which closes or ends.
     pub(super) fn forget(&mut self, id: RunId, run: &Run) {
         self.deadlines.remove(&(run.deadline, id));
-        if self.retries.is_empty() {
+        if self.retries.is_empty() && self.waits.is_empty() {
             return;
         }
         for (index, node) in run.nodes() {
             if let Node::Backoff { due, .. } = node {
                 self.retries.remove(&(*due, id, index));
+            } else if let Node::Awaiting { due, .. } = node {
+                self.waits.remove(&(*due, id, index));
             }
         }
     }

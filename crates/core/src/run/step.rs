@@ -1,5 +1,7 @@
 //! What a run does next: pure, bounded, and the same on every machine.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json};
 
 use super::{Node, Run};
@@ -10,8 +12,10 @@ use crate::identity::{JournalTime, RunId};
 use crate::json::Json;
 use crate::plan::{FailureClass, NodeIndex, PlanNode, Work};
 use crate::record::{
-    Body, NodeDispatched, NodeFailed, NodeRetrying, NodeSkipped, NodeSucceeded, NodeUnknown, Record,
+    Body, NodeDispatched, NodeFailed, NodeRetrying, NodeSkipped, NodeSucceeded, NodeUnknown,
+    NodeWaiting, Record,
 };
+use crate::relay::CORRELATION_KEY_BYTES_MAX;
 
 /// Largest output of a node and largest body of a call, bytes of JSON text.
 /// A record must fit a broker message of 1 MiB together with its neighbours of
@@ -45,7 +49,8 @@ impl Run {
             | Node::Succeeded(_)
             | Node::Skipped
             | Node::Failed
-            | Node::Unknown => None,
+            | Node::Unknown
+            | Node::Awaiting { .. } => None,
         }
     }
 
@@ -122,6 +127,17 @@ impl Run {
                 Ok(body) => self.dispatch(id, node, 1, body),
                 Err(detail) => self.record_only(id, node, expression_failure("body", &detail)),
             },
+            Work::Wait { event, .. } => {
+                let body = match self.correlation_key(index) {
+                    // From the time on at which the partition records it.
+                    Ok(correlation) => {
+                        let (event, due) = (event.as_str().into(), JournalTime(node.timeout_ms));
+                        NodeWaiting { event, correlation, due }.into()
+                    }
+                    Err(detail) => expression_failure("wait.correlation", &detail),
+                };
+                self.record_only(id, node, body)
+            }
         }
     }
 
@@ -129,7 +145,7 @@ impl Run {
     /// since, and a repeated key with another body is no repeat.
     fn dispatch(&self, id: RunId, node: &PlanNode, attempt: u32, input: Json) -> Step {
         let work = match &node.work {
-            Work::Noop | Work::Transform { .. } => AttemptWork::Noop,
+            Work::Noop | Work::Transform { .. } | Work::Wait { .. } => AttemptWork::Noop,
             Work::Http { plugin, path, .. } => {
                 let (plugin, path) = (plugin.as_str().into(), path.as_str().into());
                 AttemptWork::Http { plugin, path, body: input.clone() }
@@ -162,6 +178,21 @@ impl Run {
             bytes => {
                 Err(format!("the value has {bytes} bytes, at most {OUTPUT_BYTES_MAX} are kept"))
             }
+        }
+    }
+
+    /// What a wait is found by.
+    fn correlation_key(&self, index: NodeIndex) -> Result<Arc<str>, String> {
+        let Some(expression) = self.executable.value(index) else { return Err(String::new()) };
+        let value = self.evaluate(expression, Expression::evaluate)?;
+        let Some(key) = value.as_str() else {
+            return Err(bounded_detail(&format!("the key is no text but `{value}`")));
+        };
+        match key.len() {
+            1..=CORRELATION_KEY_BYTES_MAX => Ok(key.into()),
+            bytes => Err(format!(
+                "the key has {bytes} bytes, it can have 1 to {CORRELATION_KEY_BYTES_MAX}"
+            )),
         }
     }
 
@@ -199,6 +230,7 @@ impl Run {
             | Node::Running { .. }
             | Node::Backoff { .. }
             | Node::Failed
+            | Node::Awaiting { .. }
             | Node::Unknown => Some(json!({ "status": "pending", "output": null })),
         }
     }

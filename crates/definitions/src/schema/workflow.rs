@@ -61,7 +61,7 @@ struct FaultTolerance {
     run_timeout: Option<DurationText>,
 }
 
-/// One task: exactly one of `http`, `transform`, `noop`.
+/// One task: exactly one of `http`, `transform`, `noop`, `wait`.
 #[derive(JsonSchema, Serialize)]
 #[schemars(deny_unknown_fields)]
 struct Task {
@@ -86,6 +86,8 @@ struct Task {
     transform: Option<Cel>,
     /// Does nothing: `noop: {}`.
     noop: Option<Noop>,
+    /// Waits for an event.
+    wait: Option<Wait>,
 }
 
 /// A number of seconds, or a text such as 200ms, 10s, 5m, 24h, 7d.
@@ -181,6 +183,19 @@ struct Http {
     body: Option<Cel>,
     /// Whether the plugin recognises a repeated idempotency key; true when absent.
     idempotent: Option<bool>,
+}
+
+/// A wait for an event by its type and correlation key.
+#[derive(JsonSchema, Serialize)]
+#[schemars(deny_unknown_fields)]
+struct Wait {
+    /// Type of the event, or a pattern: `*` is one token, `>` at the end the rest.
+    #[schemars(length(min = 1, max = 256))]
+    event: String,
+    /// CEL: the event's `correlationkey`, a text of 1 to 2048 bytes.
+    correlation: Cel,
+    /// How long to wait; 24h when absent.
+    timeout: Option<DurationText>,
 }
 
 /// Nothing.

@@ -1,6 +1,6 @@
 //! One task of a workflow document.
 
-use fermata_core::plan::{Join, RetryPolicy, TIMEOUT_MS_DEFAULT, Work};
+use fermata_core::plan::{Join, RetryPolicy, TIMEOUT_MS_DEFAULT, WAIT_TIMEOUT_MS_DEFAULT, Work};
 
 use crate::duration;
 use crate::fields::{Fields, Keys, Reader};
@@ -20,6 +20,7 @@ pub(crate) const TASK: Keys = Keys {
         "http",
         "transform",
         "noop",
+        "wait",
     ],
     later: &[
         ("compensate", "undo by a task of its own with a `when`"),
@@ -30,7 +31,7 @@ pub(crate) const TASK: Keys = Keys {
         ("map", "make a task per item"),
         ("loop", "make a task per round"),
         ("timer", "wait in a plugin"),
-        ("wait_for", "wait in a plugin"),
+        ("wait_for", "use `wait`"),
         ("workflow", "start the other workflow by an event and a strategy"),
         ("nats", "call a plugin with `http`"),
         ("llm", "call a plugin with `http`"),
@@ -52,7 +53,11 @@ pub(crate) const HTTP: Keys = Keys {
     ],
 };
 const NOOP: Keys = Keys { known: &[], later: &[] };
-const WORKS: [&str; 3] = ["http", "transform", "noop"];
+pub(crate) const WAIT: Keys = Keys {
+    known: &["event", "correlation", "timeout"],
+    later: &[("match", "narrow the event's `type`; look at the data in a `when` behind the wait")],
+};
+const WORKS: [&str; 4] = ["http", "transform", "noop", "wait"];
 
 /// One task.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,7 +114,10 @@ pub(super) fn read(reader: &mut Reader, path: &str, located: &Located) -> TaskDo
         Some(ids.collect())
     });
     let work = work(reader, &fields);
-    let timeout_ms = fields.read(reader, "timeout", duration::milliseconds);
+    let timeout_ms = match &work {
+        Some(Work::Wait { .. }) => Some(wait_timeout(reader, &fields)),
+        _ => fields.read(reader, "timeout", duration::milliseconds),
+    };
     TaskDocument {
         id,
         depends_on: depends_on.unwrap_or_default(),
@@ -157,7 +165,7 @@ fn work(reader: &mut Reader, fields: &Fields<'_>) -> Option<Work> {
             fields.start,
             &fields.path,
             "the task does nothing",
-            "add `http`, `transform` or `noop: {}`",
+            "add `http`, `transform`, `wait` or `noop: {}`",
         );
     }
     let transform = fields.read(reader, "transform", |reader, path, located| {
@@ -166,7 +174,33 @@ fn work(reader: &mut Reader, fields: &Fields<'_>) -> Option<Work> {
     let noop = fields.read(reader, "noop", |reader, path, located| {
         reader.mapping(path, located, &NOOP).map(|_| Work::Noop)
     });
-    transform.or(noop).or_else(|| fields.read(reader, "http", http))
+    let wait = fields.read(reader, "wait", wait);
+    transform.or(noop).or(wait).or_else(|| fields.read(reader, "http", http))
+}
+
+fn wait(reader: &mut Reader, path: &str, located: &Located) -> Option<Work> {
+    let fields = reader.mapping(path, located, &WAIT)?;
+    let event = fields.require(reader, "event", Reader::text);
+    let correlation = fields.require(reader, "correlation", Reader::expression);
+    Some(Work::Wait { event: event?, correlation: correlation? })
+}
+
+/// The time limit of a wait stands with it; one of an attempt has no meaning.
+fn wait_timeout(reader: &mut Reader, fields: &Fields<'_>) -> u64 {
+    for key in ["timeout", "retry", "retry_policy"] {
+        if let Some(entry) = fields.entry(key) {
+            let (path, hint) = (fields.path_to(key), "put `timeout` into `wait`");
+            let message = format!("`{key}` has no effect on a task that waits");
+            reader.problems.add_with_hint(entry.key_start, &path, message, hint);
+        }
+    }
+    let timeout_ms = fields.read(reader, "wait", |reader, path, located| {
+        // Its keys have been checked with the rest of it.
+        let Tree::Map(entries) = &located.value else { return None };
+        let timeout = entries.iter().find(|entry| entry.key == "timeout")?;
+        duration::milliseconds(reader, &format!("{path}.timeout"), &timeout.value)
+    });
+    timeout_ms.unwrap_or(WAIT_TIMEOUT_MS_DEFAULT)
 }
 
 fn http(reader: &mut Reader, path: &str, located: &Located) -> Option<Work> {

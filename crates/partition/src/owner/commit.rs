@@ -45,7 +45,8 @@ impl Owner {
 
     /// Closes the open frame and appends it.
     pub(super) fn close_frame(&mut self, epoch: u64, outputs: &mut Vec<Output>) {
-        if let Some(frame) = self.close(epoch, outputs) {
+        let outbox_last = self.fold.partition().outbox().last();
+        if let Some(frame) = self.close(epoch, outbox_last, outputs) {
             self.send(frame, outputs);
         }
     }
@@ -57,7 +58,8 @@ impl Owner {
         let rest = self.builder.split_off(mark.records);
         let effects = self.decision.effects.split_off(mark.effects);
         let reports = self.open_reports.split_off(mark.reports);
-        let Some(frame) = self.close(self.fold.partition().epoch(), outputs) else { return };
+        let epoch = self.fold.partition().epoch();
+        let Some(frame) = self.close(epoch, mark.outbox_last, outputs) else { return };
         let first_record_index = open.first_record_index + mark.records as u64;
         self.open = Some(OpenFrame { first_record_index, moved: false, ..open });
         self.builder = rest;
@@ -69,7 +71,12 @@ impl Owner {
         }
     }
 
-    fn close(&mut self, epoch: u64, outputs: &mut Vec<Output>) -> Option<ClosedFrame> {
+    fn close(
+        &mut self,
+        epoch: u64,
+        outbox_last: u64,
+        outputs: &mut Vec<Output>,
+    ) -> Option<ClosedFrame> {
         let open = self.open.take()?;
         // The next frame has room again, also before anything opens it.
         self.decision.begin_frame();
@@ -95,7 +102,7 @@ impl Owner {
         self.fold.appended(self.fold.last_sequence(), next_index);
         let effects = std::mem::take(&mut self.decision.effects);
         let reports = std::mem::take(&mut self.open_reports);
-        Some(ClosedFrame { writer, bytes, effects, reports })
+        Some(ClosedFrame { writer, bytes, effects, reports, outbox_last })
     }
 
     fn send(&mut self, frame: ClosedFrame, outputs: &mut Vec<Output>) {
@@ -136,8 +143,10 @@ impl Owner {
         self.fold.appended(sequence, self.fold.next_index());
         outputs.push(Output::Committed { sequence, frame: Some(frame.bytes) });
         if self.phase == Phase::Claiming {
+            self.sending.durable_to(frame.outbox_last);
             return self.own(now, outputs);
         }
+        self.sending.durable_to(frame.outbox_last);
         // These waited for one more acknowledged append, and here it is.
         outputs.extend(self.in_flight_gated.drain(..).map(Output::Effect));
         let within_lease = now.monotonic_ms.saturating_add(LEASE_MARGIN_MS) < self.lease_until_ms;

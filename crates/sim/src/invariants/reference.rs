@@ -137,6 +137,9 @@ impl Reference {
             Body::EventRepeated(event) => {
                 self.invariant_events_are_journaled_once(header, (event.source, event.replay))
             }
+            Body::EventSignalled(event) => {
+                self.invariant_events_are_journaled_once(header, (event.source, event.replay))
+            }
             Body::CancelAnswered(answered) => insert_once(&mut self.cancels, answered.id, "cancel"),
             Body::CommandPoisoned(dead) => {
                 let twice = self.poisoned.insert((dead.sequence, dead.index), false).is_some();
@@ -178,7 +181,16 @@ impl Reference {
             | Body::CaseNotifying(_)
             | Body::CaseNotified(_)
             | Body::DefinitionsApplied(_)
-            | Body::DefinitionsRefused(_) => Ok(()),
+            | Body::DefinitionsRefused(_)
+            | Body::OutboxQueued(_)
+            | Body::OutboxDelivered(_)
+            | Body::RelayTaken(_)
+            | Body::NodeWaiting(_)
+            | Body::WaitSubscribed(_)
+            | Body::WaitClosed(_)
+            | Body::WaitMatched(_)
+            | Body::SignalKept(_)
+            | Body::SignalExpired(_) => Ok(()),
         }
     }
 

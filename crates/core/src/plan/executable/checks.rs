@@ -8,8 +8,11 @@ use crate::expression::{Expression, ExpressionError};
 use crate::plan::retry::{ATTEMPTS_MAX, RETRY_DELAY_MS_MAX, RETRY_FACTOR_PERMILLE_MAX};
 use crate::plan::{
     EDGES_MAX, INPUT_SCHEMA_BYTES_MAX, NAME_BYTES_MAX, NODE_ID_BYTES_MAX, NODES_MAX, NodeIndex,
-    PATH_BYTES_MAX, PLAN_VERSION, PLUGIN_BYTES_MAX, Plan, PlanNode, TIMEOUT_MS_MAX, Work, input,
+    PATH_BYTES_MAX, PLAN_VERSION, PLUGIN_BYTES_MAX, Plan, PlanNode, TIMEOUT_MS_MAX, WAITS_MAX,
+    Work, input,
 };
+
+use crate::strategy::check_type_pattern;
 
 /// The values from outside that a workflow's expressions may mention.
 pub(in crate::plan) const ROOTS: [&str; 3] = ["input", "tasks", "event"];
@@ -67,6 +70,11 @@ pub(super) fn of_plan(plan: &Plan) -> Vec<PlanProblem> {
             problems.push(PlanProblem::new(Some(index), "id", message));
         }
     }
+    let waits = plan.nodes.iter().filter(|node| matches!(node.work, Work::Wait { .. })).count();
+    if waits > WAITS_MAX {
+        let message = format!("a plan has at most {WAITS_MAX} tasks that wait, not {waits}");
+        problems.push(PlanProblem::new(None, "tasks", message));
+    }
     of_edges(plan, &mut problems);
     problems
 }
@@ -97,6 +105,11 @@ fn of_node(node: &PlanNode, index: NodeIndex, problems: &mut Vec<PlanProblem>) {
     if !(1_000..=RETRY_FACTOR_PERMILLE_MAX).contains(&retry.factor_permille) {
         about("retry", "`factor` is 1 to 100".to_owned());
     }
+    if let Work::Wait { event, .. } = &node.work
+        && let Some(problem) = of_wait(event)
+    {
+        about("wait.event", problem);
+    }
     if let Work::Http { plugin, path, .. } = &node.work {
         if plugin.len() > PLUGIN_BYTES_MAX || !is_name(plugin) {
             about("http.plugin", format!("`{}` is no plugin name", shortened(plugin)));
@@ -112,6 +125,11 @@ fn of_node(node: &PlanNode, index: NodeIndex, problems: &mut Vec<PlanProblem>) {
             );
         }
     }
+}
+
+fn of_wait(event: &str) -> Option<String> {
+    let problem = check_type_pattern(event).err()?;
+    Some(format!("`{}` is no pattern of event types: {problem}", shortened(event)))
 }
 
 /// Edges that point backwards only are a topological order, so this says all
@@ -169,6 +187,7 @@ pub(super) fn of_expressions(plan: &Plan) -> (Expressions, Vec<PlanProblem>) {
             Work::Noop => "noop",
             Work::Transform { .. } => "transform",
             Work::Http { .. } => "http.body",
+            Work::Wait { .. } => "wait.correlation",
         };
         let value = node.work.value().and_then(|value| compiler.compile(index, field, value));
         expressions.values.push(value);

@@ -1,0 +1,182 @@
+//! Nodes that wait for an event, in the partition of their run.
+
+use super::{Decision, Partition};
+use crate::command::{EventCommand, Verdict};
+use crate::effect::{Outcome, bounded_detail};
+use crate::identity::{PartitionId, RunId};
+use crate::plan::{FailureClass, NodeIndex};
+use crate::record::{Body, EffectLate, EventSignalled, NodeFailed, NodeSucceeded, Record};
+use crate::relay::{RelayCommand, Signal, SignalEvent, Subscribe, Unsubscribe, Waiter};
+use crate::run::{Node, Phase, Run, Step};
+
+impl Partition {
+    /// The step as it can be taken now: a wait gets its time-out from the
+    /// frame's time. `Err` names the partition that has no room for its
+    /// subscription.
+    pub(super) fn timed(&self, mut step: Step) -> Result<Step, PartitionId> {
+        if let Body::NodeWaiting(waiting) = &mut step.record.body {
+            if let Some(tenant) = &step.record.tenant {
+                let target = self.correlation_partition(tenant, &waiting.correlation);
+                if self.is_outbox_full(target) {
+                    return Err(target);
+                }
+            }
+            waiting.due = self.time.plus_ms(waiting.due.0);
+        }
+        Ok(step)
+    }
+
+    /// Accepts an event that starts nothing: it may be what somebody waits for,
+    /// and whether anybody does is known where its key lives.
+    pub(super) fn decide_signalled(&mut self, command: &EventCommand, out: &mut Decision) {
+        if let Some(refused) = self.has_no_room(command) {
+            return self.refuse_event(command, refused, out);
+        }
+        let Some(correlation) = &command.correlation else { return };
+        let (strategy, near) = match &command.verdict {
+            Verdict::Ignored { strategy } => (Some(strategy.clone()), Vec::new()),
+            Verdict::Unmatched { near } => (None, near.clone()),
+            Verdict::Start { .. } | Verdict::Rejected { .. } => (None, Vec::new()),
+        };
+        let body = EventSignalled {
+            event: command.event.clone(),
+            key: command.key,
+            source: command.source,
+            correlation: correlation.key.clone(),
+            strategy,
+            near,
+            replay: command.replay,
+        };
+        self.emit(Record::of_tenant(&command.event.tenant, body.into()), out);
+        self.signal(command, out);
+    }
+
+    /// Tells those who wait for the event, if it has a correlation key.
+    pub(super) fn signal(&mut self, command: &EventCommand, out: &mut Decision) {
+        let Some(correlation) = &command.correlation else { return };
+        let target = self.correlation_partition(&command.event.tenant, &correlation.key);
+        let (reference, data) = (command.event.clone(), correlation.data.clone());
+        let signal = Signal {
+            key: correlation.key.clone(),
+            event: SignalEvent { reference, data },
+            review: matches!(command.verdict, Verdict::Unmatched { .. }),
+        };
+        self.relay(&command.event.tenant, target, RelayCommand::Signal(signal), out);
+    }
+
+    /// Tells the partition of a wait's key of it.
+    pub(super) fn subscribe(&mut self, subscribe: Subscribe, out: &mut Decision) {
+        let target = self.correlation_partition(&subscribe.tenant, &subscribe.key);
+        let tenant = subscribe.tenant.clone();
+        self.relay(&tenant, target, RelayCommand::Subscribe(subscribe), out);
+    }
+
+    /// The event came.
+    pub(super) fn resume_wait(&mut self, waiter: &Waiter, event: &SignalEvent, out: &mut Decision) {
+        let output = event.output();
+        match self.awaiting(waiter) {
+            Some(run) => {
+                let body = NodeSucceeded { output }.into();
+                let record = Record::of_node(&run.tenant, waiter.run, &waiter.node, body);
+                self.emit_run_record(waiter.run, record, out);
+                self.advance_run(waiter.run, out);
+            }
+            None => {
+                let late = EffectLate { outcome: Outcome::Succeeded { output } }.into();
+                self.emit(self.late(waiter, late), out);
+            }
+        }
+    }
+
+    /// The event cannot be waited for.
+    pub(super) fn refuse_wait(&mut self, waiter: &Waiter, detail: &str, out: &mut Decision) {
+        let (class, detail) = (FailureClass::NotAllowed, bounded_detail(detail));
+        match self.awaiting(waiter) {
+            Some(run) => {
+                let body = NodeFailed { class, detail }.into();
+                let record = Record::of_node(&run.tenant, waiter.run, &waiter.node, body);
+                self.emit_run_record(waiter.run, record, out);
+                self.advance_run(waiter.run, out);
+            }
+            None => {
+                let late = EffectLate { outcome: Outcome::Failed { class, detail } }.into();
+                self.emit(self.late(waiter, late), out);
+            }
+        }
+    }
+
+    /// The run of a node that waits still.
+    fn awaiting(&self, waiter: &Waiter) -> Option<&Run> {
+        let run = self.runs.get(&waiter.run)?;
+        let index = run.executable.find(&waiter.node)?;
+        let waits = matches!(run.node(index), Some(Node::Awaiting { .. }));
+        (waits && *run.phase() == Phase::Open).then_some(run)
+    }
+
+    fn late(&self, waiter: &Waiter, body: Body) -> Record {
+        Record {
+            tenant: self.runs.get(&waiter.run).map(|run| run.tenant.clone()),
+            run: Some(waiter.run),
+            node: Some(waiter.node.clone()),
+            activation: waiter.activation,
+            ..Record::of_partition(body)
+        }
+    }
+
+    /// A wait took too long.
+    pub(super) fn time_wait_out(&mut self, id: RunId, index: NodeIndex, out: &mut Decision) {
+        let Some(unsubscribe) = self.runs.get(&id).and_then(|run| wait_of(run, id, index)) else {
+            return;
+        };
+        let detail = "no event came within the time limit of the wait".to_owned();
+        let body = NodeFailed { class: FailureClass::Timeout, detail }.into();
+        let record = Record::of_node(&unsubscribe.tenant, id, &unsubscribe.waiter.node, body);
+        self.emit_run_record(id, record, out);
+        self.advance_run(id, out);
+        self.unsubscribe([unsubscribe], out);
+    }
+
+    /// What a run that closes or ends still waits for.
+    pub(super) fn waits_of(&self, id: RunId) -> Vec<Unsubscribe> {
+        let Some(run) = self.runs.get(&id) else { return Vec::new() };
+        if run.awaiting() == 0 {
+            return Vec::new();
+        }
+        run.nodes().filter_map(|(index, _)| wait_of(run, id, index)).collect()
+    }
+
+    /// Bounded by the waits that there were, so it needs no room in the outbox.
+    pub(super) fn unsubscribe(
+        &mut self,
+        waits: impl IntoIterator<Item = Unsubscribe>,
+        out: &mut Decision,
+    ) {
+        for unsubscribe in waits {
+            let target = self.correlation_partition(&unsubscribe.tenant, &unsubscribe.key);
+            let tenant = unsubscribe.tenant.clone();
+            self.relay(&tenant, target, RelayCommand::Unsubscribe(unsubscribe), out);
+        }
+    }
+}
+
+/// What a step asks of the partition of its key.
+pub(super) fn subscribe_of(record: &Record) -> Option<Subscribe> {
+    let Body::NodeWaiting(waiting) = &record.body else { return None };
+    Some(Subscribe {
+        tenant: record.tenant.clone()?,
+        key: waiting.correlation.clone(),
+        event: waiting.event.clone(),
+        waiter: Waiter {
+            run: record.run?,
+            node: record.node.clone()?,
+            activation: record.activation,
+        },
+    })
+}
+
+fn wait_of(run: &Run, id: RunId, index: NodeIndex) -> Option<Unsubscribe> {
+    let Node::Awaiting { key, .. } = run.node(index)? else { return None };
+    let node = run.executable.node(index)?.id.clone();
+    let waiter = Waiter { run: id, node, activation: 1 };
+    Some(Unsubscribe { tenant: run.tenant.clone(), key: key.clone(), waiter })
+}
