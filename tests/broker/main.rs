@@ -11,4 +11,5 @@ mod plans;
 mod python;
 mod runner;
 mod spine;
+mod wait;
 mod workers;

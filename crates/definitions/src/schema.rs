@@ -99,7 +99,7 @@ mod tests {
     fn the_schemas_know_the_keys_that_the_readers_know() {
         let workflow = workflow_schema();
         let strategies = strategies_schema();
-        let expected: [(&Value, Option<&str>, Keys); 10] = [
+        let expected: [(&Value, Option<&str>, Keys); 11] = [
             (&workflow, None, workflow::DOCUMENT),
             (&workflow, Some("Workflow"), workflow::WORKFLOW),
             (&workflow, Some("FaultTolerance"), workflow::FAULT_TOLERANCE),

@@ -52,11 +52,20 @@ fn decode(kind: MessageKind, bytes: &[u8]) -> Result<(), WireError> {
 
 fn sound(kind: MessageKind) -> Vec<u8> {
     match kind {
-        MessageKind::Admitted => fixtures::admitted().encode(),
-        MessageKind::Matched => fixtures::matched().encode(),
+        MessageKind::Admitted => {
+            let mut frame = fixtures::admitted();
+            frame.events.extend(fixtures::correlated().0.events);
+            frame.encode()
+        }
+        MessageKind::Matched => {
+            let mut frame = fixtures::matched();
+            frame.events.extend(fixtures::correlated().1.events);
+            frame.encode()
+        }
         MessageKind::Commands => {
             let mut frame = fixtures::commands();
             frame.commands.extend(fixtures::younger_commands().commands);
+            frame.commands.extend(fixtures::correlated_commands().commands);
             frame.encode()
         }
         MessageKind::Journal => {
