@@ -185,6 +185,8 @@ impl SignalData {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Resume {
+    /// Whose run it is.
+    pub tenant: Tenant,
     /// Who waits.
     pub waiter: Waiter,
     /// What came of it.

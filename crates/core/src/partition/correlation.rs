@@ -269,7 +269,7 @@ impl Partition {
         answer: ResumeAnswer,
         out: &mut Decision,
     ) {
-        let resume = Resume { waiter: waiter.clone(), answer };
+        let resume = Resume { tenant: tenant.clone(), waiter: waiter.clone(), answer };
         self.relay(tenant, waiter.run.partition(), RelayCommand::Resume(resume), out);
     }
 

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::{Decision, Partition};
 use crate::identity::{PartitionId, Tenant};
 use crate::record::{OutboxDelivered, OutboxQueued, Record, RelayTaken};
-use crate::relay::{RelayCommand, Relayed, Resume, ResumeAnswer};
+use crate::relay::{RelayCommand, Relayed};
 use crate::run::CorruptHistory;
 
 /// Commands of one partition that are not delivered, by target.
@@ -288,10 +288,7 @@ impl Partition {
             RelayCommand::Subscribe(subscribe) => self.decide_subscribe(subscribe, out),
             RelayCommand::Unsubscribe(unsubscribe) => self.decide_unsubscribe(unsubscribe, out),
             RelayCommand::Signal(signal) => self.decide_signal(signal, out),
-            RelayCommand::Resume(Resume { waiter, answer }) => match answer {
-                ResumeAnswer::Event(event) => self.resume_wait(waiter, event, out),
-                ResumeAnswer::Refused(detail) => self.refuse_wait(waiter, detail, out),
-            },
+            RelayCommand::Resume(resume) => self.decide_resume(resume, out),
         }
     }
 

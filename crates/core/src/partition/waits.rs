@@ -6,7 +6,9 @@ use crate::effect::{Outcome, bounded_detail};
 use crate::identity::{PartitionId, RunId};
 use crate::plan::{FailureClass, NodeIndex};
 use crate::record::{Body, EffectLate, EventSignalled, NodeFailed, NodeSucceeded, Record};
-use crate::relay::{RelayCommand, Signal, SignalEvent, Subscribe, Unsubscribe, Waiter};
+use crate::relay::{
+    RelayCommand, Resume, ResumeAnswer, Signal, SignalEvent, Subscribe, Unsubscribe, Waiter,
+};
 use crate::run::{Node, Phase, Run, Step};
 
 impl Partition {
@@ -71,56 +73,36 @@ impl Partition {
         self.relay(&tenant, target, RelayCommand::Subscribe(subscribe), out);
     }
 
-    /// The event came.
-    pub(super) fn resume_wait(&mut self, waiter: &Waiter, event: &SignalEvent, out: &mut Decision) {
-        let output = event.output();
-        match self.awaiting(waiter) {
-            Some(run) => {
-                let body = NodeSucceeded { output }.into();
-                let record = Record::of_node(&run.tenant, waiter.run, &waiter.node, body);
-                self.emit_run_record(waiter.run, record, out);
-                self.advance_run(waiter.run, out);
+    /// The event came, or it cannot be waited for.
+    pub(super) fn decide_resume(&mut self, resume: &Resume, out: &mut Decision) {
+        let Resume { tenant, waiter, answer } = resume;
+        let outcome = match answer {
+            ResumeAnswer::Event(event) => Outcome::Succeeded { output: event.output() },
+            ResumeAnswer::Refused(detail) => {
+                let (class, detail) = (FailureClass::NotAllowed, bounded_detail(detail));
+                Outcome::Failed { class, detail }
             }
-            None => {
-                let late = EffectLate { outcome: Outcome::Succeeded { output } }.into();
-                self.emit(self.late(waiter, late), out);
-            }
-        }
-    }
-
-    /// The event cannot be waited for.
-    pub(super) fn refuse_wait(&mut self, waiter: &Waiter, detail: &str, out: &mut Decision) {
-        let (class, detail) = (FailureClass::NotAllowed, bounded_detail(detail));
-        match self.awaiting(waiter) {
-            Some(run) => {
-                let body = NodeFailed { class, detail }.into();
-                let record = Record::of_node(&run.tenant, waiter.run, &waiter.node, body);
-                self.emit_run_record(waiter.run, record, out);
-                self.advance_run(waiter.run, out);
-            }
-            None => {
-                let late = EffectLate { outcome: Outcome::Failed { class, detail } }.into();
-                self.emit(self.late(waiter, late), out);
-            }
-        }
-    }
-
-    /// The run of a node that waits still.
-    fn awaiting(&self, waiter: &Waiter) -> Option<&Run> {
-        let run = self.runs.get(&waiter.run)?;
-        let index = run.executable.find(&waiter.node)?;
-        let waits = matches!(run.node(index), Some(Node::Awaiting { .. }));
-        (waits && *run.phase() == Phase::Open).then_some(run)
-    }
-
-    fn late(&self, waiter: &Waiter, body: Body) -> Record {
-        Record {
-            tenant: self.runs.get(&waiter.run).map(|run| run.tenant.clone()),
-            run: Some(waiter.run),
-            node: Some(waiter.node.clone()),
+        };
+        let of_node = |body| Record {
             activation: waiter.activation,
-            ..Record::of_partition(body)
+            ..Record::of_node(tenant, waiter.run, &waiter.node, body)
+        };
+        if !self.is_awaiting(waiter) {
+            self.emit(of_node(EffectLate { outcome }.into()), out);
+            return;
         }
+        let body = match outcome {
+            Outcome::Succeeded { output } => NodeSucceeded { output }.into(),
+            Outcome::Failed { class, detail } => NodeFailed { class, detail }.into(),
+        };
+        self.emit_run_record(waiter.run, of_node(body), out);
+        self.advance_run(waiter.run, out);
+    }
+
+    fn is_awaiting(&self, waiter: &Waiter) -> bool {
+        let Some(run) = self.runs.get(&waiter.run) else { return false };
+        let node = run.executable.find(&waiter.node).and_then(|index| run.node(index));
+        *run.phase() == Phase::Open && matches!(node, Some(Node::Awaiting { .. }))
     }
 
     /// A wait took too long.
