@@ -15,8 +15,8 @@ use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Enough that runs, keys and events live apart.
-const PARTITIONS: u16 = 4;
+/// Runs, keys and events live in both.
+const PARTITIONS: u16 = 2;
 
 /// Waits for a payment of the order, and passes on what came.
 const WORKFLOW: &str = "
@@ -56,8 +56,7 @@ strategies:
 ";
 
 async fn engine(broker: &TestBroker) -> Engine {
-    let engine = TestEngine { partitions: PARTITIONS, ..TestEngine::at(broker.url()) };
-    let engine = engine.start(broker.folder()).await;
+    let engine = TestEngine::at(broker.url()).start(broker.folder()).await;
     engine.ready().await;
     engine
 }

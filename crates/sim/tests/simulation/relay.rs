@@ -5,7 +5,7 @@
 use fermata_sim::{RelayScenario, RelayTrace, run_relays};
 
 /// Lives of one run of the suite.
-const SEEDS_DEFAULT: u64 = 600;
+const SEEDS_DEFAULT: u64 = 300;
 
 fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |text| text.parse().unwrap())
