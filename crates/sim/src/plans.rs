@@ -11,7 +11,8 @@ use crate::trace::Broken;
 
 /// The plans by number, each under the digest of its stored bytes.
 pub(crate) fn all() -> Result<Vec<(Digest, Arc<Executable>)>, Broken> {
-    [sequence(), branch(), calls(), short_lived()].into_iter().map(executable).collect()
+    let plans = [sequence(), branch(), calls(), short_lived()];
+    plans.into_iter().map(executable).chain([waiting()]).collect()
 }
 
 fn executable(plan: Plan) -> Result<(Digest, Arc<Executable>), Broken> {
