@@ -197,6 +197,7 @@ fn one_event_resumes_every_wait_that_it_matches_once() {
     net.deliver();
 
     net.signal("order.paid", "k");
+    net.deliver();
     net.signal("order.paid", "k");
     net.deliver();
 
