@@ -545,3 +545,56 @@ mod laws {
         }
     }
 }
+
+#[test]
+fn a_task_can_wait_for_an_event() {
+    let plan = read_workflow(
+        "
+workflow:
+  name: order
+  version: '1'
+  tasks:
+    - { id: paid, wait: { event: order.paid, correlation: input.order, timeout: 1h } }
+    - { id: any, wait: { event: 'order.>', correlation: '\"k\"' } }
+",
+        None,
+        &Limits::WRITTEN,
+    )
+    .unwrap_or_else(|problems| panic!("{}", report(&problems)))
+    .into_plan();
+
+    let [paid, any] = plan.nodes.as_slice() else { panic!("two tasks") };
+    let correlation = "input.order".to_owned();
+    assert_eq!(paid.work, Work::Wait { event: "order.paid".to_owned(), correlation });
+    assert_eq!((paid.timeout_ms, any.timeout_ms), (3_600_000, 86_400_000));
+}
+
+#[test]
+fn what_is_wrong_with_a_wait_is_told_where_it_stands() {
+    let problems = workflow_problems(
+        "
+workflow:
+  name: order
+  version: '1'
+  tasks:
+    - { id: a, timeout: 1m, wait: { event: order.paid, correlation: input.order } }
+    - { id: b, wait: { event: 'order.>.x', correlation: input.order } }
+    - { id: c, wait: { correlation: input.order } }
+",
+    );
+
+    let text = problems.join("\n");
+    for part in ["`timeout` has no effect", "`event`"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let pattern = workflow_problems(
+        "
+workflow:
+  name: order
+  version: '1'
+  tasks:
+    - { id: b, wait: { event: 'order.>.x', correlation: input.order } }
+",
+    );
+    assert!(pattern.join("\n").contains("no pattern of event types"), "{pattern:?}");
+}

@@ -75,7 +75,8 @@ fn event(sequence: u64, verdict: Verdict) -> Command {
     };
     let source = SourcePosition { sequence, index: 2 };
     let key = u128::from(sequence) * 0x1_0001_0001_0001_0001_0001;
-    Command::Event(EventCommand { event, key, source, replay: None, verdict })
+    let (replay, correlation) = (None, None);
+    Command::Event(EventCommand { event, key, source, replay, verdict, correlation })
 }
 
 fn start(sequence: u64) -> Command {
