@@ -148,7 +148,7 @@ fn every_problem_is_told_with_its_place() {
             "18:7: workflow.tasks[2].compensate: `compensate` has no effect yet (undo by a task of its own with a `when`)",
             "19:11: workflow.tasks[3].id: there is another task `sum`, tasks[1]",
             "23:7: workflow.tasks[3].noop: a task does one thing, this one has `transform` and `noop`",
-            "24:7: workflow.tasks[4]: the task does nothing (add one of `http`, `nats`, `command`, `emit`, `transform`, `delay` or `noop: {}`)",
+            "24:7: workflow.tasks[4]: the task does nothing (add one of `http`, `nats`, `command`, `emit`, `transform`, `delay`, `wait` or `noop: {}`)",
             "25:38: workflow.tasks[4].retry.on[0]: `timeot` is no class of failures (did you mean `timeout`?)",
             "27:7: workflow.tasks[5].approval: `approval` has no effect yet (ask through a plugin with `http` and `completion: callback`)",
             "28:13: workflow.tasks[5].join: `n` has no effect yet (use `all` or `any`)",

@@ -181,9 +181,9 @@ impl PartitionImage {
 
 impl Partition {
     /// A copy of the state, see [`FrozenPartition`]. Takes a pointer per shard of
-    /// the runs, per chunk of keys and per shard of correlation keys, and a copy
-    /// of what is never much: cases, positions above the floor, what is not
-    /// delivered yet.
+    /// the runs and per chunk of keys, and a copy of the rest: cases, positions
+    /// above the floor and commands that are not delivered are never much; what
+    /// waits under correlation keys may be, and is copied as well.
     #[must_use]
     pub fn freeze(&self) -> FrozenPartition {
         // Without `..`: see the head of this file.
