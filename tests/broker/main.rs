@@ -13,4 +13,5 @@ mod python;
 mod runner;
 mod snapshots;
 mod spine;
+mod wait;
 mod workers;

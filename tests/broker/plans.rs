@@ -42,6 +42,7 @@ fn start_of(plan: Digest, number: u64) -> Command {
         key: u128::from(number),
         source: SourcePosition { sequence: 1_000_000 + number, index: 0 },
         replay: None,
+        correlation: None,
         verdict: Verdict::Start {
             runs: vec![StartRun {
                 strategy: "start".into(),

@@ -190,6 +190,7 @@ pub fn source_of(body: &Body) -> Option<SourcePosition> {
         Body::EventUnmatched(event) => Some(event.source),
         Body::EventRejected(event) => Some(event.source),
         Body::EventRepeated(event) => Some(event.source),
+        Body::EventSignalled(event) => Some(event.source),
         _ => None,
     }
 }

@@ -144,7 +144,14 @@ impl Built {
 fn record_bytes(command: &Command) -> usize {
     let Command::Event(event) = command else { return RECORD_BYTES };
     let reference = reference_bytes(&event.event);
-    match &event.verdict {
+    let signal = event.correlation.as_ref().map_or(0, |correlation| {
+        reference + correlation.key.len() + correlation.data.json.as_str().len()
+    });
+    signal + verdict_bytes(&event.verdict, reference)
+}
+
+fn verdict_bytes(verdict: &Verdict, reference: usize) -> usize {
+    match verdict {
         Verdict::Start { runs } => start_bytes(reference, runs.iter().map(|run| &run.input)),
         Verdict::Ignored { .. } => reference,
         Verdict::Unmatched { .. } | Verdict::Rejected { .. } => reference + 2 * RECORD_BYTES,
@@ -191,6 +198,7 @@ fn build(
             source: event.source,
             replay: event.replay,
             verdict,
+            correlation: event.correlation.clone(),
         });
         let (builder, bytes) = builders.entry(partition).or_default();
         let next = record_bytes(&command);

@@ -11,6 +11,7 @@
 //! | `message` | what it is told, and what comes back |
 //! | `state` | the owner of the moment, and what outlives it |
 //! | `ownership` | beginning to own, standing down, halting |
+//! | `outbox` | commands to other partitions |
 //! | `outputs`, `effects` | what the owner wants done, here and in the world |
 //! | `readers` | tasks that read the journal and the commands |
 //! | `janitor`, `hop_janitor` | purge what snapshots stand for, and what was taken from the shared streams |
@@ -25,6 +26,7 @@ mod effects;
 mod hop_janitor;
 mod janitor;
 mod message;
+mod outbox;
 mod outputs;
 mod ownership;
 mod projection;
@@ -319,6 +321,7 @@ impl Coordinator {
                 state.commands_missed += 1;
                 return self.doubt_read(myself, state.commands_missed, reason, state);
             }
+            Answer::Relayed(target, up_to, outcome) => Input::Relayed { target, up_to, outcome },
             Answer::CommandsHalted(reason) => {
                 self.halt(reason, state);
                 return Ok(());

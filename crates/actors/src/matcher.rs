@@ -72,7 +72,7 @@ fn matched(
     dead: &mut Vec<DeadLetter>,
     counted: &mut Counted,
 ) -> MatchedEvent {
-    let AdmittedEvent { event, key, source, replay, admission } = admitted;
+    let AdmittedEvent { event, key, source, replay, admission, correlation } = admitted;
     let outcome = match admission {
         Admission::Rejected(rejection) => MatchOutcome::Rejected(rejection),
         Admission::Admitted { raw } => {
@@ -93,7 +93,7 @@ fn matched(
             }
         }
     };
-    MatchedEvent { event, key, source, replay, outcome }
+    MatchedEvent { event, key, source, replay, outcome, correlation }
 }
 
 fn decide(snapshot: &Snapshot, tenant: &str, kind: &str, raw: &Bytes) -> MatchOutcome {

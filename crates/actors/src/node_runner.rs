@@ -391,7 +391,7 @@ fn command_of(report: Report) -> Option<Command> {
         Report::Case { case, attempt, outcome } => {
             Some(Command::Case(CaseCommand { case, attempt, outcome }))
         }
-        // The next owner files it again.
-        Report::DeadFiled { .. } => None,
+        // The next owner files it again, and sends what it finds undelivered.
+        Report::DeadFiled { .. } | Report::Relayed { .. } => None,
     }
 }

@@ -10,6 +10,7 @@ use crate::effect::Outcome;
 use crate::flags::Flags;
 use crate::identity::{RunId, SourcePosition, Tenant};
 use crate::json::Json;
+use crate::relay::SignalData;
 
 /// One thing to decide; the first one journaled under its id wins.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +47,19 @@ pub struct EventCommand {
     pub replay: Option<Uuid>,
     /// What matching decided.
     pub verdict: Verdict,
+    /// For those who wait for it; absent where it has no correlation key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub correlation: Option<Box<Correlation>>,
+}
+
+/// What those who wait for an event are told besides what it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Correlation {
+    /// The event's correlation key.
+    pub key: Arc<str>,
+    /// The event's data.
+    pub data: SignalData,
 }
 
 /// What is kept of an event wherever it is mentioned.

@@ -13,6 +13,7 @@
 //! | [`plan`] | the compiled workflow graph |
 //! | [`command`] | what a partition is asked to decide |
 //! | [`record`] | what a partition has decided: the journal's vocabulary |
+//! | [`relay`] | what one partition asks another to decide |
 //! | [`run`] | one run as a fold of its records |
 //! | [`partition`] | many runs, keys, cases and time: `decide` and `evolve` |
 
@@ -27,5 +28,6 @@ pub mod json;
 pub mod partition;
 pub mod plan;
 pub mod record;
+pub mod relay;
 pub mod run;
 pub mod strategy;

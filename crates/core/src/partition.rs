@@ -13,12 +13,14 @@
 
 mod cases;
 mod complete;
+mod correlation;
 mod decide;
 mod define;
 mod evolve;
 mod held_back;
 mod keys;
 mod limits;
+mod outbox;
 mod progress;
 mod recover;
 mod runs;
@@ -27,6 +29,9 @@ mod snapshot;
 #[cfg(test)]
 mod tests;
 mod timers;
+#[cfg(test)]
+mod wait_tests;
+mod waits;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -41,9 +46,11 @@ use crate::record::{Body, EffectLate, Record};
 use crate::run::{AttemptReport, Run};
 
 pub use cases::Case;
+pub use correlation::{Correlations, SIGNALS_OF_KEY_MAX, WAITS_OF_KEY_MAX};
 pub use define::Definitions;
 pub use keys::KeyWindow;
 pub use limits::Limits;
+pub use outbox::{HighWaters, Outbox, Queued};
 pub use recover::{Outstanding, Untold};
 pub use seen::SeenPositions;
 pub use snapshot::{FrozenPartition, PartitionImage, RestoreError};
@@ -78,6 +85,15 @@ pub struct Partition {
     held_back: HeldBack,
     /// Whether this owner orders no further attempt.
     settling: bool,
+    /// Commands to other partitions.
+    outbox: Outbox,
+    /// Up to where other partitions' commands are taken.
+    high_waters: HighWaters,
+    /// What waits under correlation keys here.
+    correlations: Correlations,
+    /// Runs with a ready node that waits for room in the outbox, by target; like
+    /// `held_back`.
+    outbox_held: BTreeMap<PartitionId, HeldBack>,
 }
 
 /// What a decision comes to; the buffers are reused from decision to decision.
@@ -129,6 +145,8 @@ fn large_part(body: &Body) -> usize {
         Some(&started.input)
     } else if let Body::EffectLate(EffectLate { outcome: Outcome::Succeeded { output } }) = body {
         Some(output)
+    } else if let Body::OutboxQueued(queued) = body {
+        return queued.command.bytes();
     } else {
         None
     };
@@ -157,6 +175,13 @@ pub enum Report {
         /// Place in the frame.
         index: Option<u32>,
     },
+    /// A target's COMMANDS holds every command for it up to an index.
+    Relayed {
+        /// The target.
+        target: PartitionId,
+        /// Index in the outbox.
+        up_to: u64,
+    },
 }
 
 impl Partition {
@@ -181,6 +206,10 @@ impl Partition {
             running: 0,
             plans: HashMap::new(),
             held_back: HeldBack::default(),
+            outbox: Outbox::default(),
+            high_waters: HighWaters::default(),
+            correlations: Correlations::default(),
+            outbox_held: BTreeMap::new(),
             limits,
             settling: false,
         }
@@ -290,11 +319,13 @@ impl Partition {
     #[must_use]
     pub fn is_like(&self, other: &Self) -> bool {
         let running = |(id, run): (&RunId, &Run)| {
-            other.runs.get(id).is_some_and(|other| other.running() == run.running())
+            other.runs.get(id).is_some_and(|other| {
+                (other.running(), other.awaiting()) == (run.running(), run.awaiting())
+            })
         };
         self.freeze().image() == other.freeze().image()
-            && (&self.seen, &self.timers, self.running)
-                == (&other.seen, &other.timers, other.running)
+            && (&self.seen, &self.timers, &self.correlations, self.running)
+                == (&other.seen, &other.timers, &other.correlations, other.running)
             && self.runs.iter().all(running)
     }
 
@@ -305,9 +336,13 @@ impl Partition {
     pub fn summary(&self) -> String {
         let image = self.freeze().image();
         let seen = &self.seen;
-        let (timers, running) = (&self.timers, self.running);
-        let mut runs = self.runs.iter().map(|(id, run)| (*id, run.running())).collect::<Vec<_>>();
+        let (timers, correlations, running) = (&self.timers, &self.correlations, self.running);
+        let counts = |(id, run): (&RunId, &Run)| (*id, run.running(), run.awaiting());
+        let mut runs = self.runs.iter().map(counts).collect::<Vec<_>>();
         runs.sort_unstable();
-        format!("{image:?}\nseen {seen:?} timers {timers:?} running {running} of {runs:?}")
+        format!(
+            "{image:?}\nseen {seen:?} timers {timers:?} correlations {correlations:?} \
+             running {running} of {runs:?}"
+        )
     }
 }

@@ -52,6 +52,11 @@ pub const PLUGIN_BYTES_MAX: usize = 128;
 pub const PATH_BYTES_MAX: usize = 1_024;
 /// Longest subject of a NATS node in bytes.
 pub const SUBJECT_BYTES_MAX: usize = 256;
+/// Most tasks of one plan that wait for an event: those of a run that ends are
+/// told of in one frame.
+pub const WAITS_MAX: usize = 64;
+/// Time limit of a wait when the definition names none: 24 hours, in milliseconds.
+pub const WAIT_TIMEOUT_MS_DEFAULT: u64 = 24 * 60 * 60 * 1_000;
 /// Longest time limit of an attempt or of a run: 366 days, in milliseconds.
 pub const TIMEOUT_MS_MAX: u64 = 366 * 24 * 60 * 60 * 1_000;
 /// Time limit of an attempt when the definition names none, in milliseconds.
@@ -176,6 +181,13 @@ pub enum Work {
         /// Whether it recognises a repeated idempotency key.
         idempotent: bool,
     },
+    /// Waits for an event; the node's time limit is that of the wait.
+    Wait {
+        /// Pattern of the event's type, as strategies have it.
+        event: String,
+        /// CEL: the event's correlation key.
+        correlation: String,
+    },
 }
 
 /// What ends a node that calls somebody.
@@ -209,7 +221,7 @@ pub enum EventType {
 
 impl Work {
     /// The CEL text whose value the node is made of: a transform's value, a
-    /// call's body, a delay's end.
+    /// call's body, a delay's end, a wait's key.
     #[must_use]
     pub fn value(&self) -> Option<&str> {
         match self {
@@ -220,6 +232,7 @@ impl Work {
             Self::Emit { data, .. } => Some(data),
             Self::Nats { body, .. } => Some(body),
             Self::Command { stdin, .. } => Some(stdin),
+            Self::Wait { correlation, .. } => Some(correlation),
         }
     }
 
@@ -234,6 +247,7 @@ impl Work {
             Self::Emit { .. } => "emit.data",
             Self::Nats { .. } => "nats.body",
             Self::Command { .. } => "command.stdin",
+            Self::Wait { .. } => "wait.correlation",
         }
     }
 
@@ -252,7 +266,8 @@ impl Work {
             | Self::Transform { .. }
             | Self::Http { .. }
             | Self::Delay(_)
-            | Self::Nats { .. } => None,
+            | Self::Nats { .. }
+            | Self::Wait { .. } => None,
         }
     }
 
@@ -268,7 +283,8 @@ impl Work {
             | Self::Transform { .. }
             | Self::Http { .. }
             | Self::Delay(_)
-            | Self::Emit { .. } => None,
+            | Self::Emit { .. }
+            | Self::Wait { .. } => None,
         };
         RetryPolicy::exponential_backoff().on.into_iter().chain(own).collect()
     }
@@ -282,7 +298,8 @@ impl Work {
             | Self::Transform { .. }
             | Self::Delay(_)
             | Self::Emit { .. }
-            | Self::Command { .. } => Completion::Answer,
+            | Self::Command { .. }
+            | Self::Wait { .. } => Completion::Answer,
         }
     }
 
@@ -293,7 +310,11 @@ impl Work {
             Self::Http { plugin, .. } => Some(plugin),
             Self::Nats { subject, .. } => Some(subject),
             Self::Command { name, .. } => Some(name),
-            Self::Noop | Self::Transform { .. } | Self::Delay(_) | Self::Emit { .. } => None,
+            Self::Noop
+            | Self::Transform { .. }
+            | Self::Delay(_)
+            | Self::Emit { .. }
+            | Self::Wait { .. } => None,
         }
     }
 
@@ -301,7 +322,11 @@ impl Work {
     #[must_use]
     pub fn is_repeatable(&self) -> bool {
         match self {
-            Self::Noop | Self::Transform { .. } | Self::Delay(_) | Self::Emit { .. } => true,
+            Self::Noop
+            | Self::Transform { .. }
+            | Self::Delay(_)
+            | Self::Emit { .. }
+            | Self::Wait { .. } => true,
             Self::Http { idempotent, .. }
             | Self::Nats { idempotent, .. }
             | Self::Command { idempotent, .. } => *idempotent,

@@ -14,9 +14,10 @@ use crate::command::{EventReference, StrategyEntry, WorkflowEntry, key_bytes};
 use crate::digest::Digest;
 use crate::effect::Outcome;
 use crate::flags::Flags;
-use crate::identity::{JournalTime, RunId, SourcePosition, Tenant};
+use crate::identity::{JournalTime, PartitionId, RunId, SourcePosition, Tenant};
 use crate::json::Json;
 use crate::plan::FailureClass;
+use crate::relay::{RelayCommand, Signal, Waiter};
 
 /// Version of the header and of the leaf computed from it. A record's leaf is
 /// computed by the rules of its own version for ever.
@@ -347,6 +348,58 @@ kinds! {
     NodeDelayed "node.delayed" { due: JournalTime }
     /// A call was accepted; its outcome comes by callback, or the attempt fails when this time has come.
     NodeAccepted "node.accepted" { due: JournalTime }
+    /// A command to another partition; it is sent once this record is durable.
+    OutboxQueued "outbox.queued" {
+        target: PartitionId,
+        index: u64,
+        previous: u64,
+        command: RelayCommand,
+    }
+    /// A target's COMMANDS holds every command for it up to an index.
+    OutboxDelivered "outbox.delivered" { target: PartitionId, up_to: u64 }
+    /// Commands of another partition were taken, up to and with an index.
+    RelayTaken "relay.taken" { source: PartitionId, index: u64, previous: u64 }
+    /// An event was accepted that starts no run and has a correlation key:
+    /// whoever waits under that key is told.
+    EventSignalled "event.signalled" {
+        event: EventReference,
+        #[serde(with = "key_bytes")]
+        key: u128,
+        source: SourcePosition,
+        correlation: Arc<str>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        strategy: Option<Arc<str>>,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        near: Vec<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        replay: Option<Uuid>,
+    }
+    /// A node waits for an event, until it is due.
+    NodeWaiting "node.waiting" { event: Arc<str>, correlation: Arc<str>, due: JournalTime }
+    /// A node of a run waits under a correlation key of this partition.
+    WaitSubscribed "wait.subscribed" { key: Arc<str>, event: Arc<str>, waiter: Waiter }
+    /// A node waits no longer under a correlation key.
+    WaitClosed "wait.closed" { key: Arc<str>, waiter: Waiter }
+    /// A node's wait ended by an event; one that was kept is nobody else's.
+    WaitMatched "wait.matched" {
+        key: Arc<str>,
+        waiter: Waiter,
+        id: Arc<str>,
+        source: Arc<str>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        kept: Option<u64>,
+    }
+    /// Nobody waits for an event with a correlation key; it is kept for a while.
+    SignalKept "signal.kept" { number: u64, signal: Signal, expires: JournalTime }
+    /// Nobody took an event with a correlation key.
+    SignalExpired "signal.expired" {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        number: Option<u64>,
+        key: Arc<str>,
+        event: EventReference,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        case: Option<Uuid>,
+    }
 }
 
 impl Kind {
@@ -373,6 +426,7 @@ impl Kind {
                 | Self::EventUnmatched
                 | Self::EventRejected
                 | Self::EventRepeated
+                | Self::EventSignalled
         )
     }
 }

@@ -61,6 +61,7 @@ pub struct Run {
     ready: VecDeque<NodeIndex>,
     not_ended: u32,
     running: u32,
+    awaiting: u32,
 }
 
 /// Whether a run takes anything new on.
@@ -135,6 +136,13 @@ pub enum Node {
         /// What the first attempt sent and all others send; `None` for `null`.
         input: Option<Json>,
     },
+    /// Waits for an event, or for its time-out.
+    Awaiting {
+        /// When it has waited too long, journal time.
+        due: JournalTime,
+        /// The correlation key.
+        key: Arc<str>,
+    },
 }
 
 /// A record that cannot follow the ones before it.
@@ -180,6 +188,7 @@ impl Run {
             ready: ready.map(|(index, _)| index).collect(),
             not_ended: u32::try_from(nodes.len()).unwrap_or(u32::MAX),
             running: 0,
+            awaiting: 0,
             nodes,
             executable,
         }
@@ -206,6 +215,12 @@ impl Run {
     #[must_use]
     pub fn running(&self) -> u32 {
         self.running
+    }
+
+    /// Nodes that wait for an event.
+    #[must_use]
+    pub fn awaiting(&self) -> u32 {
+        self.awaiting
     }
 
     /// The next node to move on, if the run takes anything new on.
@@ -360,6 +375,18 @@ impl Run {
             {
                 Some(Node::Unknown)
             }
+            (Body::NodeWaiting(waiting), Node::Ready) if open && attempt.is_none() => {
+                let (due, key) = (waiting.due, waiting.correlation.clone());
+                Some(Node::Awaiting { due, key })
+            }
+            (Body::NodeSucceeded(succeeded), Node::Awaiting { .. })
+                if open && attempt.is_none() =>
+            {
+                Some(Node::succeeded(&succeeded.output))
+            }
+            (Body::NodeFailed(_), Node::Awaiting { .. }) if open && attempt.is_none() => {
+                Some(Node::Failed)
+            }
             _ => None,
         }
     }
@@ -377,6 +404,8 @@ impl Run {
             (true, false) => self.running -= 1,
             (true, true) | (false, false) => {}
         }
+        self.awaiting -= u32::from(matches!(before, Node::Awaiting { .. }));
+        self.awaiting += u32::from(matches!(after, Some(Node::Awaiting { .. })));
         match after {
             Some(Node::Succeeded(_)) => self.end_node(index, true),
             Some(Node::Skipped) => self.end_node(index, false),

@@ -31,3 +31,4 @@ pub use event_pattern::{
 pub use explain::{EXPLAINED_MAX, Explained, Explanation, PatternPart, Standing};
 pub use problem::{StrategyProblem, StrategyProblemKind};
 pub use specificity::Specificity;
+pub use type_pattern::{check_type_pattern, type_matches};

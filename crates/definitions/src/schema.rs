@@ -99,12 +99,13 @@ mod tests {
     fn the_schemas_know_the_keys_that_the_readers_know() {
         let workflow = workflow_schema();
         let strategies = strategies_schema();
-        let expected: [(&Value, Option<&str>, Keys); 10] = [
+        let expected: [(&Value, Option<&str>, Keys); 11] = [
             (&workflow, None, workflow::DOCUMENT),
             (&workflow, Some("Workflow"), workflow::WORKFLOW),
             (&workflow, Some("FaultTolerance"), workflow::FAULT_TOLERANCE),
             (&workflow, Some("Task"), workflow::TASK),
             (&workflow, Some("Http"), workflow::HTTP),
+            (&workflow, Some("Wait"), workflow::WAIT),
             (&workflow, Some("Retry"), workflow::RETRY),
             (&strategies, None, strategies::DOCUMENT),
             (&strategies, Some("Strategy"), strategies::STRATEGY),

@@ -148,7 +148,7 @@ fn every_problem_is_told_with_its_place() {
             "18:7: workflow.tasks[2].compensate: `compensate` has no effect yet (undo by a task of its own with a `when`)",
             "19:11: workflow.tasks[3].id: there is another task `sum`, tasks[1]",
             "23:7: workflow.tasks[3].noop: a task does one thing, this one has `transform` and `noop`",
-            "24:7: workflow.tasks[4]: the task does nothing (add one of `http`, `nats`, `command`, `emit`, `transform`, `delay` or `noop: {}`)",
+            "24:7: workflow.tasks[4]: the task does nothing (add one of `http`, `nats`, `command`, `emit`, `transform`, `delay`, `wait` or `noop: {}`)",
             "25:38: workflow.tasks[4].retry.on[0]: `timeot` is no class of failures (did you mean `timeout`?)",
             "27:7: workflow.tasks[5].approval: `approval` has no effect yet (ask through a plugin with `http` and `completion: callback`)",
             "28:13: workflow.tasks[5].join: `n` has no effect yet (use `all` or `any`)",
@@ -544,4 +544,57 @@ mod laws {
             }
         }
     }
+}
+
+#[test]
+fn a_task_can_wait_for_an_event() {
+    let plan = read_workflow(
+        "
+workflow:
+  name: order
+  version: '1'
+  tasks:
+    - { id: paid, wait: { event: order.paid, correlation: input.order, timeout: 1h } }
+    - { id: any, wait: { event: 'order.>', correlation: '\"k\"' } }
+",
+        None,
+        &Limits::WRITTEN,
+    )
+    .unwrap_or_else(|problems| panic!("{}", report(&problems)))
+    .into_plan();
+
+    let [paid, any] = plan.nodes.as_slice() else { panic!("two tasks") };
+    let correlation = "input.order".to_owned();
+    assert_eq!(paid.work, Work::Wait { event: "order.paid".to_owned(), correlation });
+    assert_eq!((paid.timeout_ms, any.timeout_ms), (3_600_000, 86_400_000));
+}
+
+#[test]
+fn what_is_wrong_with_a_wait_is_told_where_it_stands() {
+    let problems = workflow_problems(
+        "
+workflow:
+  name: order
+  version: '1'
+  tasks:
+    - { id: a, timeout: 1m, wait: { event: order.paid, correlation: input.order } }
+    - { id: b, wait: { event: 'order.>.x', correlation: input.order } }
+    - { id: c, wait: { correlation: input.order } }
+",
+    );
+
+    let text = problems.join("\n");
+    for part in ["`timeout` has no effect", "`event`"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let pattern = workflow_problems(
+        "
+workflow:
+  name: order
+  version: '1'
+  tasks:
+    - { id: b, wait: { event: 'order.>.x', correlation: input.order } }
+",
+    );
+    assert!(pattern.join("\n").contains("no pattern of event types"), "{pattern:?}");
 }

@@ -20,7 +20,7 @@ pub(crate) use retry::RETRY;
 #[cfg(test)]
 pub(crate) use task::TASK;
 #[cfg(test)]
-pub(crate) use work::HTTP;
+pub(crate) use work::{HTTP, WAIT};
 
 /// The names that `orchestration_pattern` takes. It describes; execution
 /// follows the graph.

@@ -16,6 +16,7 @@ mod claim;
 mod commit;
 mod intake;
 mod io;
+mod outbox;
 mod plans;
 mod snapshots;
 mod turn;
@@ -37,6 +38,7 @@ use crate::message::{Message, Now};
 use crate::snapshot::{FrozenFold, Snapshot, SnapshotPolicy};
 
 pub use io::{Cause, HaltReason, Input, Output, StandDown, Undecidable};
+pub use outbox::{RELAY_BYTES_TARGET, RELAY_COMMANDS_MAX, Relay};
 pub use plans::{PLAN_AGAIN_MS, PLAN_ASKED_MAX, PLAN_MISSING_MS};
 pub use turn::TURN_RECORDS;
 
@@ -125,6 +127,7 @@ pub struct Owner {
     snapshots: snapshots::Snapshots,
     /// Whether no further attempt is ordered.
     settling: bool,
+    sending: outbox::Sending,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,6 +155,8 @@ struct ClosedFrame {
     reports: Vec<Report>,
     /// The state at its end, if a snapshot is due there.
     frozen: Option<Box<FrozenFold>>,
+    /// Index of the last command to another partition in it or before it.
+    outbox_last: u64,
 }
 
 impl std::fmt::Debug for Owner {
@@ -200,6 +205,7 @@ impl Owner {
             untold: VecDeque::new(),
             settling: false,
             snapshots: snapshots::Snapshots::begin_from(restoring),
+            sending: outbox::Sending::default(),
         };
         if owner.restore(outputs) {
             outputs.push(Output::Replay { from: 1 });
@@ -322,6 +328,9 @@ impl Owner {
             Input::Plan(digest, plan) => self.take_plan(digest, plan, now, outputs),
             Input::LeaseUntil(until_ms) => self.lease_until_ms = self.lease_until_ms.max(until_ms),
             Input::BrokerTime(broker_time_ns) => self.clock.see(broker_time_ns, now),
+            Input::Relayed { target, up_to, outcome } => {
+                self.relayed(target, up_to, outcome, outputs);
+            }
             Input::Tick => {}
             Input::Snapshot => self.ask_for_snapshot(),
             Input::SnapshotEnded => self.snapshot_ended(),
@@ -366,6 +375,7 @@ impl Owner {
         while self.commit(now, outputs) {
             self.decide_waiting(now, outputs);
         }
+        self.send_relays(outputs);
     }
 
     fn stand_down(&mut self, reason: StandDown, outputs: &mut Vec<Output>) {

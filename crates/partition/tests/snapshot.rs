@@ -20,6 +20,10 @@ use fermata_core::partition::{Decision, Limits, Report};
 use fermata_core::plan::{
     Executable, FailureClass, Join, PLAN_VERSION, Plan, PlanNode, RetryPolicy, Work,
 };
+use fermata_core::record::Kind;
+use fermata_core::relay::{
+    RelayCommand, Relayed, Signal, SignalData, SignalEvent, Subscribe, Waiter,
+};
 use fermata_core::run::AttemptReport;
 use fermata_partition::auditor::AuditMark;
 use fermata_partition::fold::JournalFold;
@@ -43,6 +47,21 @@ const CLASSES: [FailureClass; 11] = [
     FailureClass::Unknown,
 ];
 const START_MS: u64 = 1_800_000_000_000;
+
+/// Spelt out, so that a new class makes no other plan and no other bytes.
+const CLASSES: [FailureClass; 11] = [
+    FailureClass::Timeout,
+    FailureClass::Connect,
+    FailureClass::Http3xx,
+    FailureClass::Http4xx,
+    FailureClass::Http5xx,
+    FailureClass::ResponseTooLarge,
+    FailureClass::ResponseNotJson,
+    FailureClass::NotAllowed,
+    FailureClass::Cancelled,
+    FailureClass::Expression,
+    FailureClass::Unknown,
+];
 
 fn tenant() -> Tenant {
     "acme".parse().unwrap()
@@ -89,7 +108,8 @@ fn event(sequence: u64, verdict: Verdict) -> Command {
     };
     let source = SourcePosition { sequence, index: 2 };
     let key = u128::from(sequence) * 0x1_0001_0001_0001_0001_0001;
-    Command::Event(EventCommand { event, key, source, replay: None, verdict })
+    let (replay, correlation) = (None, None);
+    Command::Event(EventCommand { event, key, source, replay, verdict, correlation })
 }
 
 fn start(sequence: u64) -> Command {
@@ -171,6 +191,76 @@ fn a_snapshot_that_is_read_is_the_state_and_goes_on_like_it() {
     });
     assert_eq!(decided[0], decided[1]);
     assert!(decided[0].records_decided() > 2, "{decided:?}");
+}
+
+/// A wait with its timer, what is queued for another partition, what is taken
+/// from one, a subscription and a kept signal.
+#[test]
+fn what_waits_and_what_is_between_partitions_is_in_a_snapshot() {
+    let wait = Work::Wait { event: "order.*".to_owned(), correlation: "'o-42'".to_owned() };
+    let mut plan = plan().1.plan().clone();
+    plan.nodes.truncate(1);
+    plan.nodes[0].successors.clear();
+    plan.nodes[0].work = wait;
+    let (digest, _) = fermata_wire::plan::encode(&plan).unwrap();
+    let executable = Arc::new(Executable::new(plan).unwrap());
+    let mut fold = JournalFold::new(PARTITION, Limits::default());
+    fold.add_plan(digest, executable.clone());
+    let partition = fold.partition_mut();
+    partition.begin_frame(JournalTime(START_MS));
+    let mut out = Decision::default();
+    let run = StartRun {
+        strategy: "test".into(),
+        strategy_version: 1,
+        plan: digest,
+        input: Json::from_text("{}").unwrap(),
+    };
+    partition.decide(&event(1, Verdict::Start { runs: vec![run] }), &mut out);
+    let run = *partition.runs().next().unwrap().0;
+    let waiter = Waiter { run, node: "first".into(), activation: 1 };
+    let (key, pattern): (Arc<str>, Arc<str>) = ("o-42".into(), "order.*".into());
+    let Command::Event(EventCommand { event: reference, .. }) =
+        event(2, Verdict::Unmatched { near: Vec::new() })
+    else {
+        unreachable!()
+    };
+    let signal_event = SignalEvent { reference, data: SignalData::default() };
+    let commands = [
+        RelayCommand::Subscribe(Subscribe {
+            tenant: tenant(),
+            key: key.clone(),
+            event: pattern,
+            waiter,
+        }),
+        RelayCommand::Signal(Signal { key, event: signal_event, review: true }),
+    ];
+    for (command, index) in commands.into_iter().zip(1..) {
+        let source = PartitionId(7);
+        let relayed = Relayed { source, index, previous: index - 1, command: Some(command) };
+        partition.decide_relayed(&relayed, (index, 0), &mut out);
+    }
+    assert!(!partition.outbox().is_empty() && partition.high_waters().of(PartitionId(7)) == 2);
+    assert_eq!((partition.correlations().waits(), partition.correlations().kept()), (1, 1));
+    let bytes = fold.freeze().encode(&mark(0)).unwrap();
+
+    let read = Snapshot::decode(PARTITION, &bytes).unwrap();
+    let plans = [(digest, executable)].into_iter().collect();
+    let mut restored = read.restore(Limits::default(), plans).unwrap();
+
+    assert_eq!(restored.partition().summary(), fold.partition().summary());
+    assert!(restored.partition().is_like(fold.partition()));
+    let decided = [&mut fold, &mut restored].map(|fold| {
+        let mut out = Decision::default();
+        let partition = fold.partition_mut();
+        partition.begin_frame(JournalTime(START_MS + 3_600_000));
+        partition.fire_timer(&mut out);
+        partition.expire_signal(&mut out);
+        out
+    });
+    assert_eq!(decided[0], decided[1]);
+    let kinds: Vec<_> = decided[0].records.iter().map(|record| record.body.kind()).collect();
+    assert!(kinds.contains(&Kind::NodeFailed), "{kinds:?}");
+    assert!(kinds.contains(&Kind::SignalExpired), "{kinds:?}");
 }
 
 #[test]

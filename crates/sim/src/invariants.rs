@@ -332,6 +332,7 @@ pub(crate) fn changes_run(header: &Header) -> bool {
             K::RunClosing,
             K::NodeDelayed,
             K::NodeAccepted,
+            K::NodeWaiting,
         ]
         .contains(&header.kind)
 }

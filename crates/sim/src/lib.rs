@@ -15,6 +15,7 @@
 //! | `lease` | who should own |
 //! | `load` | what comes in |
 //! | `plans` | the workflows |
+//! | `relay` | several partitions that send each other commands |
 //! | `invariants` | what must hold |
 //!
 //! ```
@@ -29,12 +30,15 @@ mod invariants;
 mod lease;
 mod load;
 mod plans;
+mod relay;
 mod runner;
 mod scenario;
 mod trace;
+mod twin;
 mod worker;
 mod world;
 
+pub use relay::{RelayScenario, RelayTrace, run_relays};
 pub use scenario::{Faults, Scenario};
 pub use trace::{Trace, Violation};
 

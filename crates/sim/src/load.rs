@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use fermata_core::command::{
-    CancelCommand, Command, EventCommand, EventReference, StartRun, Verdict,
+    CancelCommand, Command, Correlation, EventCommand, EventReference, StartRun, Verdict,
 };
 use fermata_core::digest::{Digest, hash_parts_128};
 use fermata_core::identity::{PartitionId, RunId, SourcePosition, Tenant};
 use fermata_core::json::Json;
+use fermata_core::relay::SignalData;
 use fermata_wire::commands::CommandFrame;
 use uuid::Uuid;
 
@@ -22,6 +23,9 @@ const BATCH_MAX: u64 = 3;
 
 /// Names of the strategies; each starts its own run of an event.
 const STRATEGIES: [&str; 2] = ["first", "second"];
+
+/// Different correlation keys: few, so that waits and events meet.
+const CORRELATION_KEYS: u64 = 4;
 
 /// Something to publish until it is acknowledged.
 #[derive(Debug)]
@@ -141,7 +145,13 @@ impl Load {
             traceparent: None,
             hops: 0,
         };
-        EventCommand { event, key: Self::key_hash(key), source, replay, verdict }
+        let key_hash = Self::key_hash(key);
+        // Which events have a correlation key is no choice of matching.
+        let correlation = key.is_multiple_of(3).then(|| {
+            let correlation_key = format!("k{}", (key / 3) % CORRELATION_KEYS).into();
+            Box::new(Correlation { key: correlation_key, data: SignalData::default() })
+        });
+        EventCommand { event, key: key_hash, source, replay, verdict, correlation }
     }
 
     fn verdict(&self, key: u64, dice: &mut Dice) -> Verdict {
@@ -179,7 +189,12 @@ impl Load {
                     strategy: Arc::from(*strategy),
                     strategy_version: 1,
                     plan: *self.plans.get(plan)?,
-                    input: Json::from_text(&format!("{{\"n\":{}}}", key % 12)).ok()?,
+                    input: Json::from_text(&format!(
+                        "{{\"n\":{},\"key\":\"k{}\"}}",
+                        key % 12,
+                        key % CORRELATION_KEYS
+                    ))
+                    .ok()?,
                 })
             })
             .collect()

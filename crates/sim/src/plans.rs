@@ -12,7 +12,8 @@ use crate::trace::Broken;
 
 /// The plans by number, each under the digest of its stored bytes.
 pub(crate) fn all() -> Result<Vec<(Digest, Arc<Executable>)>, Broken> {
-    [sequence(), branch(), calls(), short_lived(), delayed()].into_iter().map(executable).collect()
+    let plans = [sequence(), branch(), calls(), short_lived(), delayed()];
+    plans.into_iter().map(executable).chain([waiting()]).collect()
 }
 
 fn executable(plan: Plan) -> Result<(Digest, Arc<Executable>), Broken> {
@@ -64,6 +65,21 @@ fn plan(workflow: &str, mut nodes: Vec<PlanNode>, run_timeout_ms: u64) -> Plan {
         run_timeout_ms,
         input_schema: None,
     }
+}
+
+/// A run that waits for two events and goes on with the first; a wait that takes
+/// too long fails it.
+pub(crate) fn waiting() -> Result<(Digest, Arc<Executable>), Broken> {
+    let wait = |id: &str, event: &str, timeout_ms: u64| PlanNode {
+        timeout_ms,
+        ..node(id, &[], Work::Wait { event: event.to_owned(), correlation: "input.key".to_owned() })
+    };
+    let nodes = vec![
+        wait("paid", "order.paid", 15_000),
+        wait("any", "order.>", 20_000),
+        PlanNode { join: Join::Any, ..node("after", &[0, 1], Work::Noop) },
+    ];
+    executable(plan("waiting", nodes, 40_000))
 }
 
 const HOUR_MS: u64 = 3_600_000;

@@ -113,6 +113,8 @@ impl Scenario {
                 attempts_open_max: 6,
                 decision_records_max: 12,
                 decision_bytes_max: 4_096,
+                partitions: 1,
+                signal_kept_ms: 20_000,
                 ..Limits::default()
             },
             verbose: false,

@@ -208,10 +208,10 @@ impl CheckpointWriter {
 
 /// Salts of a simulation: as unpredictable as its seed. One is drawn for each
 /// record, so here is also where a decision fails by a fault of the program.
-struct SeededSalts {
-    dice: Dice,
+pub(crate) struct SeededSalts {
+    pub(crate) dice: Dice,
     /// In thousandths of the records.
-    panics: Arc<AtomicU32>,
+    pub(crate) panics: Arc<AtomicU32>,
 }
 
 impl SaltSource for SeededSalts {

@@ -81,6 +81,7 @@ enum Reply {
     Outcome { worker: usize, generation: u64, id: u64 },
     Checkpoint { worker: usize, generation: u64, seat: u64 },
     Load(usize),
+    Relay { worker: usize, generation: u64, seat: u64, up_to: u64 },
 }
 
 pub(crate) struct World {

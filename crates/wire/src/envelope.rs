@@ -34,6 +34,8 @@ pub enum MessageKind {
     Definitions,
     /// A dead letter.
     Dead,
+    /// Commands of one partition to another.
+    Relay,
 }
 
 impl MessageKind {
@@ -48,7 +50,8 @@ impl MessageKind {
             | Self::Audit
             | Self::Plan
             | Self::Definitions
-            | Self::Dead => 1,
+            | Self::Dead
+            | Self::Relay => 1,
         }
     }
 
@@ -64,6 +67,7 @@ impl MessageKind {
             Self::Plan => "plan",
             Self::Definitions => "definitions",
             Self::Dead => "dead",
+            Self::Relay => "relay",
         }
     }
 }

@@ -11,6 +11,7 @@ pub mod dead;
 pub mod envelope;
 pub mod journal;
 pub mod plan;
+pub mod relay;
 pub mod replay;
 pub mod sealed_file;
 pub mod segment;

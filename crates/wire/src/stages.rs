@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use fermata_core::command::EventReference;
+use fermata_core::command::{Correlation, EventReference};
 use fermata_core::digest::Digest;
 use fermata_core::identity::SourcePosition;
 use fermata_core::json::Json;
@@ -39,6 +39,9 @@ pub struct AdmittedEvent {
     pub replay: Option<Uuid>,
     /// Whether it can be used.
     pub admission: Admission,
+    /// For those who wait for it; absent where it has no correlation key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub correlation: Option<Box<Correlation>>,
 }
 
 /// Whether an event can be used.
@@ -90,6 +93,9 @@ pub struct MatchedEvent {
     pub replay: Option<Uuid>,
     /// What the strategies say.
     pub outcome: MatchOutcome,
+    /// For those who wait for it; absent where it has no correlation key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub correlation: Option<Box<Correlation>>,
 }
 
 /// What the strategies say about an event.

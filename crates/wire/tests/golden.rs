@@ -17,6 +17,7 @@ use fermata_wire::audit::{AuditFrame, AuditFrameBuilder, Entries, Entry};
 use fermata_wire::commands::{CommandFrame, CommandFrameBuilder};
 use fermata_wire::dead::DeadLetter;
 use fermata_wire::journal::{FrameBuilder, JournalFrame};
+use fermata_wire::relay::RelayFrame;
 use fermata_wire::stages::{AdmittedFrame, MatchedFrame, StageFrame};
 use fermata_wire::{MessageKind, envelope, plan};
 
@@ -130,6 +131,7 @@ fn a_command_frame_keeps_its_bytes_however_it_is_built() {
         ("commands", fixtures::commands()),
         ("commands.younger", fixtures::younger_commands()),
         ("commands.complete", fixtures::completing_commands()),
+        ("commands.correlated", fixtures::correlated_commands()),
     ] {
         let bytes = golden(name, &frame.encode().expect("a frame"));
 
@@ -149,6 +151,28 @@ fn frames_between_stages_keep_their_bytes() {
 
     assert_eq!(AdmittedFrame::decode(&admitted_bytes).expect("a frame"), admitted);
     assert_eq!(MatchedFrame::decode(&matched_bytes).expect("a frame"), matched);
+}
+
+#[test]
+fn frames_between_stages_keep_their_bytes_with_correlation_keys() {
+    let (admitted, matched) = fixtures::correlated();
+
+    let admitted_bytes = golden("admitted.correlated", &admitted.encode().expect("a frame"));
+    let matched_bytes = golden("matched.correlated", &matched.encode().expect("a frame"));
+
+    assert_eq!(AdmittedFrame::decode(&admitted_bytes).expect("a frame"), admitted);
+    assert_eq!(MatchedFrame::decode(&matched_bytes).expect("a frame"), matched);
+}
+
+#[test]
+fn a_frame_between_partitions_keeps_its_bytes() {
+    let relay = fixtures::relay();
+
+    let bytes = golden("relay", &relay.encode().expect("a frame"));
+
+    let decoded = RelayFrame::decode(&bytes).expect("a frame");
+    assert_eq!(decoded, relay);
+    assert!(decoded.commands().iter().all(|relayed| relayed.command.is_some()));
 }
 
 #[test]

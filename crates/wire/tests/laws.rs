@@ -12,12 +12,13 @@ use fermata_wire::commands::CommandFrame;
 use fermata_wire::dead::DeadLetter;
 use fermata_wire::envelope::{DEPTH_MAX, decode_message};
 use fermata_wire::journal::{FrameBuilder, JournalFrame};
+use fermata_wire::relay::RelayFrame;
 use fermata_wire::stages::{AdmittedFrame, MatchedFrame, StageFrame};
 use fermata_wire::{ENVELOPE_BYTES_MAX, Envelope, MessageKind, WireError, plan};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-const KINDS: [MessageKind; 8] = [
+const KINDS: [MessageKind; 9] = [
     MessageKind::Admitted,
     MessageKind::Matched,
     MessageKind::Commands,
@@ -26,6 +27,7 @@ const KINDS: [MessageKind; 8] = [
     MessageKind::Plan,
     MessageKind::Definitions,
     MessageKind::Dead,
+    MessageKind::Relay,
 ];
 
 /// Decodes all the way down to what actors work with.
@@ -44,17 +46,27 @@ fn decode(kind: MessageKind, bytes: &[u8]) -> Result<(), WireError> {
             decode_message::<Definitions>(MessageKind::Definitions, bytes).map(drop)
         }
         MessageKind::Dead => DeadLetter::decode(bytes).map(drop),
+        MessageKind::Relay => RelayFrame::decode(bytes).map(|frame| drop(frame.commands())),
     }
 }
 
 fn sound(kind: MessageKind) -> Vec<u8> {
     match kind {
-        MessageKind::Admitted => fixtures::admitted().encode(),
-        MessageKind::Matched => fixtures::matched().encode(),
+        MessageKind::Admitted => {
+            let mut frame = fixtures::admitted();
+            frame.events.extend(fixtures::correlated().0.events);
+            frame.encode()
+        }
+        MessageKind::Matched => {
+            let mut frame = fixtures::matched();
+            frame.events.extend(fixtures::correlated().1.events);
+            frame.encode()
+        }
         MessageKind::Commands => {
             let mut frame = fixtures::commands();
             frame.commands.extend(fixtures::younger_commands().commands);
             frame.commands.extend(fixtures::completing_commands().commands);
+            frame.commands.extend(fixtures::correlated_commands().commands);
             frame.encode()
         }
         MessageKind::Journal => {
@@ -74,6 +86,7 @@ fn sound(kind: MessageKind) -> Vec<u8> {
         MessageKind::Plan => plan::encode(&fixtures::plan()).map(|(_, bytes)| bytes),
         MessageKind::Definitions => plan::encode_definitions(&fixtures::definitions()),
         MessageKind::Dead => fixtures::dead().encode(),
+        MessageKind::Relay => fixtures::relay().encode(),
     }
     .expect("an encodable message")
 }
@@ -116,6 +129,7 @@ fn key_of(kind: MessageKind) -> (&'static str, u8) {
         MessageKind::Plan => ("version", 1),
         MessageKind::Definitions => ("revision", 0),
         MessageKind::Dead => ("id", 0xa0),
+        MessageKind::Relay => ("source", 0),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use fermata_core::digest::Digest;
+use fermata_core::identity::PartitionId;
 use fermata_core::partition::Report;
 use fermata_core::plan::Executable;
 use fermata_jetstream::StoredMessage;
@@ -84,4 +85,6 @@ pub enum Answer {
     JournalMissing(String),
     /// The same of the commands.
     CommandsMissing(String),
+    /// Whether a partition's COMMANDS holds what was sent to it, up to an index.
+    Relayed(PartitionId, u64, AppendOutcome),
 }

@@ -133,6 +133,8 @@ impl Coordinator {
                 self.stand_down(myself, reason, state)?;
             }
             Output::Halt(reason) => self.doubt(myself, &reason, state)?,
+            Output::Relay(relay) => self.relay(myself, relay, Duration::ZERO, state),
+            Output::RelayLater(relay) => self.relay(myself, relay, AGAIN_AFTER, state),
         }
         Ok(())
     }

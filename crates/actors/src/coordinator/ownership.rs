@@ -107,7 +107,7 @@ impl Coordinator {
         state.snapshots.begin(snapshot.as_deref());
         let config = OwnerConfig {
             partition: self.partition,
-            limits: Limits::default(),
+            limits: Limits { partitions: self.ports.facts.partitions, ..Limits::default() },
             worker: self.ports.facts.worker.clone(),
             incarnation,
             salts: Box::new(RandomSalts),

@@ -4,13 +4,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fermata_core::command::EventReference;
+use fermata_core::command::{Correlation, EventReference};
 use fermata_core::digest::Digest;
 use fermata_core::event::{
     Event, EventLimits, Form, MessageHeaders, RejectReason, Rejected, decode_message,
     parse_subject, read_form,
 };
 use fermata_core::identity::{SourcePosition, Tenant};
+use fermata_core::relay::SignalData;
 use fermata_jetstream::Headers;
 use fermata_wire::dead::DeadLetter;
 use fermata_wire::replay::{ReplayHeaders, ReplayKeys};
@@ -188,6 +189,10 @@ impl Shared {
             source: SourcePosition { sequence: message.sequence, index },
             replay,
             admission: Admission::Admitted { raw },
+            correlation: event.correlation_key.as_ref().map(|key| {
+                let (key, data) = (Arc::from(&**key), SignalData::of(event.data));
+                Box::new(Correlation { key, data })
+            }),
         }
     }
 
@@ -249,7 +254,9 @@ impl Shared {
             original: Digest::of(original),
         };
         let admission = Admission::Rejected(rejection);
-        out.events.push(AdmittedEvent { event, key: NO_KEY, source, replay: None, admission });
+        let (replay, correlation) = (None, None);
+        let key = NO_KEY;
+        out.events.push(AdmittedEvent { event, key, source, replay, admission, correlation });
     }
 
     fn tenant(&mut self, name: &str) -> Option<Tenant> {

@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use fermata_core::command::EventReference;
 use fermata_core::identity::{PartitionId, RunId, Tenant};
 use fermata_core::record::{Body, Header, Record};
 use fermata_jetstream::StreamReader;
@@ -103,16 +104,11 @@ impl ReviewList {
                 self.types.insert(run, started.event.kind.clone());
             }
         } else if let Body::EventUnmatched(unmatched) = &record.body {
-            let sample = Sample {
-                event: Some(unmatched.event.id.clone()),
-                near: unmatched.near.clone(),
-                run: None,
-                detail: Value::Null,
-            };
-            match self.cases.get(&unmatched.case).and_then(|like| self.reviews.get_mut(like)) {
-                Some(review) => review.add(sample),
-                None => self.ahead.entry(unmatched.case).or_default().push(sample),
-            }
+            self.add_event(unmatched.case, &unmatched.event, unmatched.near.clone());
+        } else if let Body::SignalExpired(expired) = &record.body
+            && let Some(case) = expired.case
+        {
+            self.add_event(case, &expired.event, Vec::new());
         } else if let Body::CaseOpened(opened) = &record.body {
             self.open(header, opened.case, opened.tier, &opened.reason, opened.detail.parse());
         } else if let Body::CaseNotified(notified) = &record.body
@@ -121,6 +117,15 @@ impl ReviewList {
         {
             review.untold = review.untold.saturating_sub(1);
             review.told = review.untold == 0;
+        }
+    }
+
+    /// Adds an event that nobody took to its case, which may come behind it.
+    fn add_event(&mut self, case: Uuid, event: &EventReference, near: Vec<String>) {
+        let sample = Sample { event: Some(event.id.clone()), near, run: None, detail: Value::Null };
+        match self.cases.get(&case).and_then(|like| self.reviews.get_mut(like)) {
+            Some(review) => review.add(sample),
+            None => self.ahead.entry(case).or_default().push(sample),
         }
     }
 
@@ -217,11 +222,10 @@ impl Review {
 
 #[cfg(test)]
 mod tests {
-    use fermata_core::command::EventReference;
     use fermata_core::effect::Outcome;
     use fermata_core::identity::{JournalTime, SourcePosition};
     use fermata_core::json::Json;
-    use fermata_core::record::{CaseNotified, CaseOpened, EventUnmatched};
+    use fermata_core::record::{CaseNotified, CaseOpened, EventUnmatched, SignalExpired};
 
     use super::*;
 
@@ -253,6 +257,19 @@ mod tests {
             self.record(time_ms, body.into());
         }
 
+        fn expired(&mut self, time_ms: u64, id: &str) {
+            let event = EventReference {
+                tenant: "acme".parse().unwrap(),
+                id: id.into(),
+                source: "/test".into(),
+                kind: "a.b".into(),
+                traceparent: None,
+                hops: 0,
+            };
+            let (number, key, case) = (None, "o-42".into(), Some(self.case()));
+            self.record(time_ms, SignalExpired { number, key, event, case }.into());
+        }
+
         fn opened(&mut self, time_ms: u64) {
             let detail = Json::from_value(&serde_json::json!({ "type": "a.b", "sample": "x" }));
             let (case, reason) = (self.case(), "unmatched".into());
@@ -263,6 +280,22 @@ mod tests {
             let outcome = Outcome::Succeeded { output: Json::null() };
             self.record(time_ms, CaseNotified { case: self.case(), outcome }.into());
         }
+    }
+
+    #[test]
+    fn an_event_that_nobody_waited_for_is_reviewed_with_the_unmatched_ones() {
+        let mut list = ReviewList::default();
+        let mut journal = Journal(&mut list, 1);
+        journal.expired(60_000, "first");
+        journal.opened(60_000);
+        journal.unmatched(61_000, "second");
+        journal.expired(62_000, "third");
+
+        let reviews = list.into_newest_first();
+
+        assert_eq!((reviews.len(), reviews[0].count), (1, 3), "{reviews:?}");
+        let events: Vec<_> = reviews[0].samples.iter().map(|sample| sample.event.clone()).collect();
+        assert_eq!(events[0].as_deref(), Some("first"));
     }
 
     #[test]

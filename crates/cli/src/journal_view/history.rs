@@ -51,10 +51,24 @@ pub struct NodeView {
     pub last_ms: u64,
     /// What it answered.
     pub output: Option<Value>,
-    /// When its next attempt is due, while it waits for one.
+    /// When what it waits for is due, while it waits: its next attempt, the end
+    /// of a delay, of the wait for a callback or for an event.
     pub due_ms: Option<u64>,
+    /// The event that it waits or waited for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub event: Option<AwaitedEvent>,
     /// Its last failure: when, of which class, and what was said.
     pub failure: Option<Failure>,
+}
+
+/// An event that a node waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AwaitedEvent {
+    /// Its type, or a pattern of it.
+    #[serde(rename = "type")]
+    pub kind: Arc<str>,
+    /// Its correlation key.
+    pub correlation: Arc<str>,
 }
 
 /// A failure of a node.
@@ -174,6 +188,10 @@ impl RunHistory {
         if let Body::NodeSucceeded(succeeded) = &record.body {
             node.output = Some(succeeded.output.parse());
         }
+        if let Body::NodeWaiting(waiting) = &record.body {
+            let (kind, correlation) = (waiting.event.clone(), waiting.correlation.clone());
+            node.event = Some(AwaitedEvent { kind, correlation });
+        }
         node.due_ms = due(&record.body);
         node.failure = failure(header, &record.body).or(node.failure.take());
     }
@@ -194,6 +212,7 @@ impl RunHistory {
                 last_ms: header.time.0,
                 output: None,
                 due_ms: None,
+                event: None,
                 failure: None,
             });
         }
@@ -211,6 +230,8 @@ fn due(body: &Body) -> Option<u64> {
         delayed.due
     } else if let Body::NodeAccepted(accepted) = body {
         accepted.due
+    } else if let Body::NodeWaiting(waiting) = body {
+        waiting.due
     } else {
         return None;
     };
@@ -243,6 +264,7 @@ fn node_status(kind: Kind) -> Option<NodeStatus> {
         (Kind::NodeUnknown, NodeStatus::Unknown),
         (Kind::NodeDelayed, NodeStatus::Delayed),
         (Kind::NodeAccepted, NodeStatus::Accepted),
+        (Kind::NodeWaiting, NodeStatus::Waiting),
     ]
     .into_iter()
     .find_map(|(of, status)| (of == kind).then_some(status))
@@ -310,6 +332,12 @@ fn what_happened(body: &Body, now: JournalTime) -> What {
             format!("cancel asked by {}: {}", answered.by, answered.answer.as_str()),
             answered.reason.as_str(),
         ),
+        Body::NodeWaiting(waiting) => What::plain(format!(
+            "waits for {} with correlation key {}, {} ms at most",
+            waiting.event,
+            waiting.correlation,
+            waiting.due.0.saturating_sub(now.0)
+        )),
         // Records of the partition: none belongs to a run.
         Body::PartitionOwned(_)
         | Body::ForeignSkipped(_)
@@ -321,7 +349,16 @@ fn what_happened(body: &Body, now: JournalTime) -> What {
         | Body::EventRejected(_)
         | Body::EventRepeated(_)
         | Body::DefinitionsApplied(_)
-        | Body::DefinitionsRefused(_) => What::plain(body.kind().as_str()),
+        | Body::DefinitionsRefused(_)
+        | Body::OutboxQueued(_)
+        | Body::OutboxDelivered(_)
+        | Body::RelayTaken(_)
+        | Body::EventSignalled(_)
+        | Body::WaitSubscribed(_)
+        | Body::WaitClosed(_)
+        | Body::WaitMatched(_)
+        | Body::SignalKept(_)
+        | Body::SignalExpired(_) => What::plain(body.kind().as_str()),
     }
 }
 

@@ -24,6 +24,8 @@ pub enum NodeStatus {
     Delayed,
     /// Accepted; its outcome comes by callback.
     Accepted,
+    /// It waits for an event.
+    Waiting,
 }
 
 impl NodeStatus {
@@ -31,7 +33,7 @@ impl NodeStatus {
     #[must_use]
     pub fn is_under_way(self) -> bool {
         match self {
-            Self::Running | Self::Backoff | Self::Delayed | Self::Accepted => true,
+            Self::Running | Self::Backoff | Self::Delayed | Self::Accepted | Self::Waiting => true,
             Self::Succeeded | Self::Skipped | Self::Failed | Self::Unknown => false,
         }
     }
@@ -48,6 +50,7 @@ impl NodeStatus {
             Self::Unknown => "unknown",
             Self::Delayed => "delayed",
             Self::Accepted => "accepted",
+            Self::Waiting => "waiting",
         }
     }
 }

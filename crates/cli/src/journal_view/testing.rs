@@ -8,8 +8,8 @@ use fermata_core::identity::{JournalTime, PartitionId, RunId, SourcePosition, Te
 use fermata_core::json::Json;
 use fermata_core::plan::FailureClass;
 use fermata_core::record::{
-    Body, EndReason, Header, NodeDispatched, NodeRetrying, NodeSucceeded, PartitionOwned, Record,
-    RunFailed, RunStarted, RunSucceeded,
+    Body, EndReason, Header, NodeDispatched, NodeRetrying, NodeSucceeded, NodeWaiting,
+    PartitionOwned, Record, RunFailed, RunStarted, RunSucceeded,
 };
 use fermata_jetstream::StoredMessage;
 use fermata_wire::journal::{FrameBuilder, FrameHead};
@@ -107,6 +107,18 @@ impl Script {
     ) -> (Header, Record) {
         let (class, detail) = (FailureClass::Http5xx, "status 500".to_owned());
         self.of_node(run, node, attempt, NodeRetrying { class, detail, due: JournalTime(due_ms) })
+    }
+
+    pub(crate) fn waiting(
+        &mut self,
+        run: RunId,
+        node: &str,
+        (event, correlation): (&str, &str),
+        due: u64,
+    ) -> (Header, Record) {
+        let (event, correlation) = (event.into(), correlation.into());
+        let body = NodeWaiting { event, correlation, due: JournalTime(due) }.into();
+        self.write(Record::of_node(&tenant(), run, &node.into(), body))
     }
 
     pub(crate) fn node_succeeded(

@@ -95,7 +95,8 @@ mod tests {
         };
         let source = SourcePosition { sequence: 1, index: 0 };
         let verdict = Verdict::Start { runs: vec![run] };
-        let command = EventCommand { event, key: 1, source, replay: None, verdict };
+        let command =
+            EventCommand { event, key: 1, source, replay: None, verdict, correlation: None };
         let mut out = Decision::default();
         partition.decide(&Command::Event(command), &mut out);
         let id = *partition.runs().next().unwrap().0;

@@ -19,6 +19,9 @@ use crate::run::{AttemptReport, Phase};
 /// Reason code where no further key or id can be kept.
 pub(super) const WINDOW_FULL: &str = "window_full";
 
+/// Reason code where the partition of the event's correlation key takes nothing.
+pub(super) const OUTBOX_FULL: &str = "outbox_full";
+
 impl Partition {
     /// Decides `command`.
     ///
@@ -60,6 +63,7 @@ impl Partition {
                     self.emit(Record::of_partition(body.into()), out);
                 }
             }
+            Report::Relayed { target, up_to } => self.conclude_relay(*target, *up_to, out),
         }
     }
 
@@ -120,6 +124,11 @@ impl Partition {
                 EventRepeated { event, key: command.key, source, first, replay }.into()
             }
             (Verdict::Start { runs }, None) => return self.start_runs(command, runs, out),
+            (Verdict::Ignored { .. } | Verdict::Unmatched { .. }, None)
+                if command.correlation.is_some() =>
+            {
+                return self.decide_signalled(command, out);
+            }
             (Verdict::Ignored { strategy }, None) => EventIgnored {
                 event: event.clone(),
                 key: command.key,
@@ -168,26 +177,14 @@ impl Partition {
     }
 
     fn start_runs(&mut self, command: &EventCommand, runs: &[StartRun], out: &mut Decision) {
-        let refused = if self.keys.is_full() && command.replay.is_none() {
-            let kept = self.keys.len();
-            Some((WINDOW_FULL, format!("{kept} keys are kept, the most that are allowed")))
-        } else {
+        let refused = self.has_no_room(command).or_else(|| {
             runs.iter()
                 .find(|run| !self.has_plan(&run.plan))
                 .map(|run| ("definition_missing", format!("plan {} cannot be found", run.plan)))
-        };
+        });
         let event = &command.event;
-        if let Some((reason, detail)) = refused {
-            let body = EventRejected {
-                event: event.clone(),
-                source: command.source,
-                reason: reason.into(),
-                detail,
-                original: None,
-                replay: command.replay,
-            };
-            self.emit(Record::of_tenant(&event.tenant, body.into()), out);
-            return;
+        if let Some(refused) = refused {
+            return self.refuse_event(command, refused, out);
         }
         let named = runs.iter().map(|run| (self.run_id(command, run), run)).collect::<Vec<_>>();
         // The same start decided again would be no other run.
@@ -207,9 +204,41 @@ impl Partition {
             runs: named.iter().map(|(id, _)| *id).collect(),
         };
         self.emit(Record::of_tenant(&event.tenant, body.into()), out);
+        self.signal(command, out);
         for (id, run) in named {
             self.start_run_of(id, command, run, out);
         }
+    }
+
+    /// Why an event that would be kept or passed on cannot be.
+    pub(super) fn has_no_room(&self, command: &EventCommand) -> Option<(&'static str, String)> {
+        if self.keys.is_full() && command.replay.is_none() {
+            let kept = self.keys.len();
+            return Some((WINDOW_FULL, format!("{kept} keys are kept, the most that are allowed")));
+        }
+        let correlation = command.correlation.as_ref()?;
+        let target = self.correlation_partition(&command.event.tenant, &correlation.key);
+        self.is_outbox_full(target).then(|| {
+            (OUTBOX_FULL, format!("partition {target}, which its correlation key names, is behind"))
+        })
+    }
+
+    pub(super) fn refuse_event(
+        &mut self,
+        command: &EventCommand,
+        (reason, detail): (&str, String),
+        out: &mut Decision,
+    ) {
+        let event = &command.event;
+        let body = EventRejected {
+            event: event.clone(),
+            source: command.source,
+            reason: reason.into(),
+            detail,
+            original: None,
+            replay: command.replay,
+        };
+        self.emit(Record::of_tenant(&event.tenant, body.into()), out);
     }
 
     fn run_id(&self, command: &EventCommand, run: &StartRun) -> RunId {

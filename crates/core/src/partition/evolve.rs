@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::Partition;
-use super::decide::WINDOW_FULL;
+use super::decide::{OUTBOX_FULL, WINDOW_FULL};
 use super::timers::Timer;
 use crate::effect::DeadCommand;
 use crate::identity::{RunId, SourcePosition, Tenant};
@@ -50,7 +50,8 @@ impl Partition {
             // Refused for want of room: the replay can come again, and nothing is
             // said of the event itself.
             Body::EventRejected(rejected)
-                if rejected.replay.is_some() && *rejected.reason == *WINDOW_FULL => {}
+                if rejected.replay.is_some()
+                    && matches!(&*rejected.reason, WINDOW_FULL | OUTBOX_FULL) => {}
             Body::EventRejected(rejected) => self.decided(rejected.source, rejected.replay),
             Body::EventRepeated(repeated) => self.decided(repeated.source, repeated.replay),
             Body::RunStarted(started) => self.start_run(record, started)?,
@@ -91,6 +92,27 @@ impl Partition {
                 self.commands.insert(refused.id.as_u128(), (), self.time);
             }
             Body::ForeignSkipped(_) | Body::EffectLate(_) => {}
+            Body::OutboxQueued(queued) => self.evolve_outbox_queued(record, queued)?,
+            Body::OutboxDelivered(delivered) => self.evolve_outbox_delivered(record, delivered)?,
+            Body::RelayTaken(taken) => self.evolve_relay_taken(record, taken)?,
+            Body::EventSignalled(signalled) => {
+                if signalled.replay.is_none() {
+                    self.keys.insert(signalled.key, signalled.source, self.time);
+                }
+                self.decided(signalled.source, signalled.replay);
+            }
+            Body::NodeWaiting(_) => self.evolve_run(record)?,
+            Body::WaitSubscribed(subscribed) => {
+                self.evolve_wait_subscribed(tenant_of(record)?, subscribed);
+            }
+            Body::WaitClosed(closed) => {
+                self.evolve_wait_closed(record, tenant_of(record)?, closed)?;
+            }
+            Body::WaitMatched(matched) => {
+                self.evolve_wait_matched(record, tenant_of(record)?, matched)?;
+            }
+            Body::SignalKept(kept) => self.evolve_signal_kept(record, kept)?,
+            Body::SignalExpired(expired) => self.evolve_signal_expired(record, expired)?,
         }
         Ok(())
     }

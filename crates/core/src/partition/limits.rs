@@ -31,6 +31,22 @@ pub struct Limits {
     /// is set aside: poisoned or quarantined. With the other bounds at their
     /// defaults nothing but a command message of nearly 1 MiB does.
     pub frame_bytes_max: usize,
+    /// Data partitions of the engine. Default 8; fixed when its streams are
+    /// created.
+    pub partitions: u16,
+    /// Most commands to one partition that are not delivered. Default 10,000:
+    /// some megabytes. Above it a ready task that would wait for an event is held
+    /// back, and an event with a correlation key is rejected as `outbox_full`.
+    pub outbox_max: usize,
+    /// Most tasks that wait under correlation keys of one partition. Default
+    /// 1,000,000 (about 300 MB). A further one is refused and its task fails.
+    pub waits_max: usize,
+    /// Most signals that one partition keeps for whoever comes later. Default
+    /// 10,000: with their data at most 200 MB. A further one is given up at once.
+    pub signals_max: usize,
+    /// How long a signal that nobody waits for is kept, journal time,
+    /// milliseconds. Default 1 hour.
+    pub signal_kept_ms: u64,
 }
 
 impl Limits {
@@ -50,6 +66,11 @@ impl Default for Limits {
             decision_records_max: 1_000,
             decision_bytes_max: 192 * 1024,
             frame_bytes_max: 1_020 * 1024,
+            partitions: 8,
+            outbox_max: 10_000,
+            waits_max: 1_000_000,
+            signals_max: 10_000,
+            signal_kept_ms: 60 * 60 * 1_000,
         }
     }
 }

@@ -3,10 +3,12 @@
 use serde_json::json;
 
 use super::cases::run_case;
+use super::held_back::HeldBack;
 use super::timers::Timer;
+use super::waits::subscribe_of;
 use super::{Decision, Partition};
 use crate::effect::{Effect, bounded_detail};
-use crate::identity::{JournalTime, RunId};
+use crate::identity::{JournalTime, PartitionId, RunId};
 use crate::plan::FailureClass;
 use crate::record::{Body, EndReason, Kind, Record, RunClosing, RunQuarantined};
 use crate::run::{Phase, Step};
@@ -16,7 +18,8 @@ impl Partition {
     /// attempt is taken, deadlines and delays do not.
     #[must_use]
     pub fn next_due(&self) -> Option<JournalTime> {
-        self.timers.first(self.has_attempts_left()).map(|(due, _)| due)
+        let timer = self.timers.first(self.has_attempts_left()).map(|(due, _)| due);
+        timer.into_iter().chain(self.next_signal_due()).min()
     }
 
     /// The run whose timer [`Self::fire_timer`] acts on next, if one that can
@@ -24,7 +27,10 @@ impl Partition {
     #[must_use]
     pub fn due_run(&self, time: JournalTime) -> Option<RunId> {
         let (due, timer) = self.timers.first(self.has_attempts_left())?;
-        let (Timer::Deadline(run) | Timer::Retry(run, _) | Timer::Alarm(run, _)) = timer;
+        let (Timer::Deadline(run)
+        | Timer::Retry(run, _)
+        | Timer::Alarm(run, _)
+        | Timer::Wait(run, _)) = timer;
         (due <= time).then_some(run)
     }
 
@@ -47,6 +53,10 @@ impl Partition {
                     self.advance_run(id, out);
                 }
             }
+            Timer::Wait(id, index) if self.runs.contains_key(&id) => {
+                self.time_wait_out(id, index, out);
+            }
+            Timer::Wait(..) => self.timers.remove(due, timer),
         }
     }
 
@@ -54,12 +64,22 @@ impl Partition {
     /// can be ordered.
     #[must_use]
     pub fn held_back_run(&self) -> Option<RunId> {
-        self.held_back.front().filter(|_| self.has_attempts_left())
+        let waits_for_room = self.outbox_with_room().and_then(|(_, held)| held.front());
+        waits_for_room.or_else(|| self.held_back.front().filter(|_| self.has_attempts_left()))
+    }
+
+    /// Runs that waited for room in the outbox of a target that has room now.
+    fn outbox_with_room(&self) -> Option<(PartitionId, &HeldBack)> {
+        let held = self.outbox_held.iter().map(|(target, held)| (*target, held));
+        held.filter(|(_, held)| held.front().is_some())
+            .find(|(target, _)| !self.is_outbox_full(*target))
     }
 
     /// Goes on with the run that a bound has held back longest.
     pub fn resume(&mut self, out: &mut Decision) {
-        if let Some(id) = self.held_back.pop() {
+        let target = self.outbox_with_room().map(|(target, _)| target);
+        let held = target.and_then(|target| self.outbox_held.get_mut(&target));
+        if let Some(id) = held.unwrap_or(&mut self.held_back).pop() {
             self.advance_run(id, out);
         }
     }
@@ -83,8 +103,10 @@ impl Partition {
         let detail = bounded_detail(detail);
         let body = RunQuarantined { detail: detail.clone() }.into();
         let quarantined = Record::of_run(&tenant, id, body);
+        let waits = self.waits_of(id);
         if self.evolve(&quarantined).is_ok() {
             out.push(quarantined);
+            self.unsubscribe(waits, out);
             out.effects.push(Effect::Abort(id));
             self.open_run_case(id, &tenant, "run_quarantined", &json!({ "detail": detail }), out);
         }
@@ -118,15 +140,22 @@ impl Partition {
                 return;
             }
             let Some(step) = run.step(id, index, self.time) else { return };
+            if let Some(target) = self.without_room(&step) {
+                return self.outbox_held.entry(target).or_default().push(id);
+            }
             self.emit_step(step, out);
         }
     }
 
     pub(super) fn emit_step(&mut self, step: Step, out: &mut Decision) {
         let Some(id) = step.record.run else { return };
+        let subscribe = subscribe_of(&step.record);
         let ordered = self.emit_run_record(id, step.record, out);
         if let (Some(attempt), true) = (step.attempt, ordered) {
             out.effects.push(Effect::Start(attempt));
+        }
+        if let (Some(subscribe), true) = (subscribe, ordered) {
+            self.subscribe(subscribe, out);
         }
     }
 
@@ -160,7 +189,9 @@ impl Partition {
     pub(super) fn close(&mut self, id: RunId, reason: EndReason, out: &mut Decision) {
         let Some(run) = self.runs.get(&id) else { return };
         let (tenant, running) = (run.tenant.clone(), run.running());
+        let waits = self.waits_of(id);
         self.emit(Record::of_run(&tenant, id, RunClosing { reason }.into()), out);
+        self.unsubscribe(waits, out);
         if running > 0 {
             out.effects.push(Effect::Abort(id));
         }

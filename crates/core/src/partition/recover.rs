@@ -110,5 +110,6 @@ impl Partition {
             .collect::<Vec<_>>();
         held_back.sort_unstable();
         self.held_back = held_back.into_iter().collect();
+        self.outbox_held.clear();
     }
 }

@@ -29,10 +29,14 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use uuid::Uuid;
 
+use super::correlation::CorrelationsImage;
 use super::keys::{FrozenKeys, KeyHour};
 use super::runs::FrozenRuns;
 use super::timers::{Timer, Timers};
-use super::{Case, Definitions, KeyWindow, Limits, Partition, SeenPositions};
+use super::{
+    Case, Correlations, Definitions, HighWaters, KeyWindow, Limits, Outbox, Partition,
+    SeenPositions,
+};
 use crate::digest::Digest;
 use crate::effect::DeadCommand;
 use crate::identity::{JournalTime, PartitionId, RunId, SourcePosition, StreamPosition};
@@ -56,6 +60,9 @@ pub struct FrozenPartition {
     case_expiry: BTreeSet<(JournalTime, Uuid)>,
     unfiled: Vec<DeadCommand>,
     definitions: Definitions,
+    outbox: Outbox,
+    high_waters: HighWaters,
+    correlations: Correlations,
 }
 
 /// The state of a partition as a snapshot holds it.
@@ -76,6 +83,12 @@ pub struct PartitionImage {
     cases: Vec<CaseImage>,
     unfiled: Vec<DeadCommand>,
     definitions: Definitions,
+    #[serde(default, skip_serializing_if = "Outbox::is_unused")]
+    outbox: Outbox,
+    #[serde(default, skip_serializing_if = "HighWaters::is_empty")]
+    high_waters: HighWaters,
+    #[serde(default, skip_serializing_if = "CorrelationsImage::is_unused")]
+    correlations: CorrelationsImage,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,6 +152,9 @@ impl FrozenPartition {
             cases: cases.collect(),
             unfiled: self.unfiled.clone(),
             definitions: self.definitions.clone(),
+            outbox: self.outbox.clone(),
+            high_waters: self.high_waters.clone(),
+            correlations: self.correlations.image(),
         }
     }
 }
@@ -165,8 +181,9 @@ impl PartitionImage {
 
 impl Partition {
     /// A copy of the state, see [`FrozenPartition`]. Takes a pointer per shard of
-    /// the runs and per chunk of keys, and a copy of what is never much: cases,
-    /// positions above the floor.
+    /// the runs and per chunk of keys, and a copy of the rest: cases, positions
+    /// above the floor and commands that are not delivered are never much; what
+    /// waits under correlation keys may be, and is copied as well.
     #[must_use]
     pub fn freeze(&self) -> FrozenPartition {
         // Without `..`: see the head of this file.
@@ -189,6 +206,10 @@ impl Partition {
             running: _,
             plans: _,
             held_back: _,
+            outbox,
+            high_waters,
+            correlations,
+            outbox_held: _,
             settling: _,
         } = self;
         FrozenPartition {
@@ -205,6 +226,9 @@ impl Partition {
             case_expiry: case_expiry.clone(),
             unfiled: unfiled.values().cloned().collect(),
             definitions: definitions.clone(),
+            outbox: outbox.clone(),
+            high_waters: high_waters.clone(),
+            correlations: correlations.clone(),
         }
     }
 
@@ -237,6 +261,9 @@ impl Partition {
                 .map(|dead| ((dead.sequence, dead.index), dead))
                 .collect(),
             definitions: image.definitions,
+            outbox: image.outbox,
+            high_waters: image.high_waters,
+            correlations: Correlations::restore(image.correlations),
             plans,
             ..Self::new(image.partition, limits)
         };

@@ -32,7 +32,8 @@ fn event(sequence: u64, replay: Option<Uuid>, verdict: Verdict) -> Command {
         hops: 0,
     };
     let source = SourcePosition { sequence, index: 0 };
-    Command::Event(EventCommand { event, key: u128::from(sequence), source, replay, verdict })
+    let (key, correlation) = (u128::from(sequence), None);
+    Command::Event(EventCommand { event, key, source, replay, verdict, correlation })
 }
 
 fn start() -> Verdict {

@@ -6,7 +6,7 @@ use crate::identity::{JournalTime, RunId};
 use crate::plan::NodeIndex;
 use crate::run::{Node, Run};
 
-/// Deadlines of runs, alarms and retries of nodes, apart: all but
+/// Deadlines of runs, alarms, waits and retries of nodes, apart: all but
 /// retries fire also while no further attempt can be ordered, and must be found
 /// without stepping over the retries that wait for that.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -14,6 +14,7 @@ pub(super) struct Timers {
     deadlines: BTreeSet<(JournalTime, RunId)>,
     retries: BTreeSet<(JournalTime, RunId, NodeIndex)>,
     alarms: BTreeSet<(JournalTime, RunId, NodeIndex)>,
+    waits: BTreeSet<(JournalTime, RunId, NodeIndex)>,
 }
 
 /// Something that is due.
@@ -25,6 +26,8 @@ pub(super) enum Timer {
     Retry(RunId, NodeIndex),
     /// The end of a delay, or of the wait for a callback.
     Alarm(RunId, NodeIndex),
+    /// The end of a node's wait for an event.
+    Wait(RunId, NodeIndex),
 }
 
 impl Timer {
@@ -35,6 +38,7 @@ impl Timer {
             Node::Delayed { due } | Node::Accepted { due, .. } => {
                 Some((*due, Self::Alarm(id, index)))
             }
+            Node::Awaiting { due, .. } => Some((*due, Self::Wait(id, index))),
             Node::Waiting { .. }
             | Node::Ready
             | Node::Dead
@@ -56,7 +60,8 @@ impl Timers {
         let alarm = alarm.map(|(due, run, node)| (*due, Timer::Alarm(*run, *node)));
         let retry = self.retries.first().filter(|_| retries);
         let retry = retry.map(|(due, run, node)| (*due, Timer::Retry(*run, *node)));
-        [deadline, alarm, retry].into_iter().flatten().min_by_key(|(due, _)| *due)
+        let wait = self.waits.first().map(|(due, run, node)| (*due, Timer::Wait(*run, *node)));
+        [deadline, alarm, wait, retry].into_iter().flatten().min_by_key(|(due, _)| *due)
     }
 
     pub(super) fn insert(&mut self, due: JournalTime, timer: Timer) {
@@ -64,6 +69,7 @@ impl Timers {
             Timer::Deadline(run) => self.deadlines.insert((due, run)),
             Timer::Retry(run, node) => self.retries.insert((due, run, node)),
             Timer::Alarm(run, node) => self.alarms.insert((due, run, node)),
+            Timer::Wait(run, node) => self.waits.insert((due, run, node)),
         };
     }
 
@@ -72,13 +78,14 @@ impl Timers {
             Timer::Deadline(run) => self.deadlines.remove(&(due, run)),
             Timer::Retry(run, node) => self.retries.remove(&(due, run, node)),
             Timer::Alarm(run, node) => self.alarms.remove(&(due, run, node)),
+            Timer::Wait(run, node) => self.waits.remove(&(due, run, node)),
         };
     }
 
     /// Drops every timer of `run`, which closes or ends.
     pub(super) fn forget(&mut self, id: RunId, run: &Run) {
         self.deadlines.remove(&(run.deadline, id));
-        if self.retries.is_empty() && self.alarms.is_empty() {
+        if self.retries.is_empty() && self.alarms.is_empty() && self.waits.is_empty() {
             return;
         }
         for (index, _) in run.nodes() {

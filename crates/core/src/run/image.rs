@@ -73,6 +73,7 @@ impl Run {
             ready,
             not_ended,
             running: _,
+            awaiting: _,
             hops,
         } = self;
         let closing = match phase {
@@ -106,8 +107,10 @@ impl Run {
             return Err(NotThePlan { run: image.id, found, planned });
         }
         let running = image.nodes.iter().filter(|node| matches!(node, Node::Running { .. }));
+        let awaiting = image.nodes.iter().filter(|node| matches!(node, Node::Awaiting { .. }));
         Ok(Self {
             running: u32::try_from(running.count()).unwrap_or(u32::MAX),
+            awaiting: u32::try_from(awaiting.count()).unwrap_or(u32::MAX),
             tenant: image.tenant,
             plan: image.plan,
             executable,

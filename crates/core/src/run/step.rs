@@ -1,5 +1,7 @@
 //! What a run does next: pure, bounded, and the same on every machine.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json};
 
 use super::{Node, Phase, Run};
@@ -13,8 +15,9 @@ use crate::plan::{
 };
 use crate::record::{
     Body, NodeDelayed, NodeDispatched, NodeFailed, NodeRetrying, NodeSkipped, NodeSucceeded,
-    NodeUnknown, Record,
+    NodeUnknown, NodeWaiting, Record,
 };
+use crate::relay::CORRELATION_KEY_BYTES_MAX;
 
 /// Largest output of a node and largest body of a call, bytes of JSON text.
 /// A record must fit a broker message of 1 MiB together with its neighbours of
@@ -56,7 +59,8 @@ impl Run {
             | Node::Succeeded(_)
             | Node::Skipped
             | Node::Failed
-            | Node::Unknown => None,
+            | Node::Unknown
+            | Node::Awaiting { .. } => None,
         }
     }
 
@@ -154,6 +158,16 @@ impl Run {
             Work::Emit { event_type, .. } => self.order(id, node, self.event(index, event_type)),
             Work::Command { .. } => self.order(id, node, self.invocation(index)),
             Work::Delay(delay) => self.record_only(id, node, self.delay(index, delay, now)),
+            Work::Wait { event, .. } => {
+                let body = match self.correlation_key(index) {
+                    Ok(correlation) => {
+                        let (event, due) = (event.as_str().into(), now.plus_ms(node.timeout_ms));
+                        NodeWaiting { event, correlation, due }.into()
+                    }
+                    Err(detail) => expression_failure("wait.correlation", &detail),
+                };
+                self.record_only(id, node, body)
+            }
         }
     }
 
@@ -192,7 +206,9 @@ impl Run {
     /// since, and a repeated key with another body is no repeat.
     fn dispatch(&self, id: RunId, node: &PlanNode, attempt: u32, input: Json) -> Step {
         let work = match &node.work {
-            Work::Noop | Work::Transform { .. } | Work::Delay(_) => AttemptWork::Noop,
+            Work::Noop | Work::Transform { .. } | Work::Delay(_) | Work::Wait { .. } => {
+                AttemptWork::Noop
+            }
             Work::Http { plugin, path, .. } => {
                 let (plugin, path) = (plugin.as_str().into(), path.as_str().into());
                 AttemptWork::Http { plugin, path, body: input.clone() }
@@ -233,6 +249,21 @@ impl Run {
         self.evaluate(expression, Expression::evaluate)
     }
 
+    /// What a wait is found by.
+    fn correlation_key(&self, index: NodeIndex) -> Result<Arc<str>, String> {
+        let Some(expression) = self.executable.value(index) else { return Err(String::new()) };
+        let value = self.evaluate(expression, Expression::evaluate)?;
+        let Some(key) = value.as_str() else {
+            return Err(bounded_detail(&format!("the key is no text but `{value}`")));
+        };
+        match key.len() {
+            1..=CORRELATION_KEY_BYTES_MAX => Ok(key.into()),
+            bytes => Err(format!(
+                "the key has {bytes} bytes, it can have 1 to {CORRELATION_KEY_BYTES_MAX}"
+            )),
+        }
+    }
+
     fn evaluate<T, E: std::fmt::Display>(
         &self,
         expression: &Expression,
@@ -269,6 +300,7 @@ impl Run {
             | Node::Delayed { .. }
             | Node::Accepted { .. }
             | Node::Failed
+            | Node::Awaiting { .. }
             | Node::Unknown => Some(json!({ "status": "pending", "output": null })),
         }
     }

@@ -30,6 +30,29 @@ pub(super) fn parse_pattern(pattern: &str) -> Result<Vec<Token<'_>>, &'static st
     Ok(tokens)
 }
 
+/// Whether `pattern` is one; `Err` is the rule that it breaks.
+///
+/// # Errors
+///
+/// The rule, for people.
+pub fn check_type_pattern(pattern: &str) -> Result<(), &'static str> {
+    parse_pattern(pattern).map(|_| ())
+}
+
+/// Whether an event of type `kind` is one of `pattern`, in time linear in both.
+#[must_use]
+pub fn type_matches(pattern: &str, kind: &str) -> bool {
+    let mut tokens = kind.split('.');
+    for part in pattern.split('.') {
+        match (part, tokens.next()) {
+            (">", Some(_)) => return true,
+            (part, Some(token)) if part == "*" || part == token => {}
+            (_, Some(_) | None) => return false,
+        }
+    }
+    tokens.next().is_none()
+}
+
 fn parse_token(token: &str) -> Result<Token<'_>, &'static str> {
     match token {
         "" => Err("a token is empty; tokens are separated by single dots"),

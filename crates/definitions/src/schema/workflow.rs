@@ -62,7 +62,7 @@ struct FaultTolerance {
 }
 
 /// One task: exactly one of `http`, `transform`, `noop`, `delay`,
-/// `emit`, `nats`, `command`.
+/// `emit`, `nats`, `command`, `wait`.
 #[derive(JsonSchema, Serialize)]
 #[schemars(deny_unknown_fields)]
 struct Task {
@@ -95,6 +95,8 @@ struct Task {
     nats: Option<Nats>,
     /// Runs a program of the engine's configuration.
     command: Option<Command>,
+    /// Waits for an event.
+    wait: Option<Wait>,
 }
 
 /// A program to run.
@@ -279,6 +281,19 @@ enum Completion {
     Answer,
     /// A completion that names the call's token, within the task's `timeout`.
     Callback,
+}
+
+/// A wait for an event by its type and correlation key.
+#[derive(JsonSchema, Serialize)]
+#[schemars(deny_unknown_fields)]
+struct Wait {
+    /// Type of the event, or a pattern: `*` is one token, `>` at the end the rest.
+    #[schemars(length(min = 1, max = 256))]
+    event: String,
+    /// CEL: the event's `correlationkey`, a text of 1 to 2048 bytes.
+    correlation: Cel,
+    /// How long to wait; 24h when absent.
+    timeout: Option<DurationText>,
 }
 
 /// Nothing.

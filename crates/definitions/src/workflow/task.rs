@@ -24,6 +24,7 @@ pub(crate) const TASK: Keys = Keys {
         "emit",
         "nats",
         "command",
+        "wait",
     ],
     later: &[
         ("compensate", "undo by a task of its own with a `when`"),
@@ -33,7 +34,7 @@ pub(crate) const TASK: Keys = Keys {
         ("map", "make a task per item"),
         ("loop", "make a task per round"),
         ("timer", "use `delay`"),
-        ("wait_for", "wait in a plugin"),
+        ("wait_for", "use `wait`"),
         ("workflow", "start the other workflow by an event and a strategy"),
         ("llm", "call a plugin with `http`"),
         ("queue", "the engine's own workers run every task"),
@@ -99,7 +100,10 @@ pub(super) fn read(reader: &mut Reader, path: &str, located: &Located) -> TaskDo
         Some(ids.collect())
     });
     let work = work::read(reader, &fields);
-    let timeout_ms = fields.read(reader, "timeout", duration::milliseconds);
+    let timeout_ms = match &work {
+        Some(Work::Wait { .. }) => Some(work::wait_timeout(reader, &fields)),
+        _ => fields.read(reader, "timeout", duration::milliseconds),
+    };
     let work = work.unwrap_or(Work::Noop);
     let retry = retry::read(reader, &fields, &work);
     TaskDocument {

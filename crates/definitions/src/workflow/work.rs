@@ -1,6 +1,6 @@
 //! What a task does: exactly one of the kinds of work.
 
-use fermata_core::plan::{Completion, Delay, EventType, Work};
+use fermata_core::plan::{Completion, Delay, EventType, WAIT_TIMEOUT_MS_DEFAULT, Work};
 
 use super::task::TASK;
 use crate::duration;
@@ -38,7 +38,11 @@ const COMMAND: Keys = Keys {
         ("env", "the engine's configuration says what the program's environment holds"),
     ],
 };
-const WORKS: [&str; 7] = ["http", "transform", "noop", "delay", "emit", "nats", "command"];
+pub(crate) const WAIT: Keys = Keys {
+    known: &["event", "correlation", "timeout"],
+    later: &[("match", "narrow the event's `type`; look at the data in a `when` behind the wait")],
+};
+const WORKS: [&str; 8] = ["http", "transform", "noop", "delay", "emit", "nats", "command", "wait"];
 
 pub(super) fn read(reader: &mut Reader, fields: &Fields<'_>) -> Option<Work> {
     let named: Vec<_> = WORKS.into_iter().filter(|name| fields.get(name).is_some()).collect();
@@ -55,7 +59,8 @@ pub(super) fn read(reader: &mut Reader, fields: &Fields<'_>) -> Option<Work> {
             fields.start,
             &fields.path,
             "the task does nothing",
-            "add one of `http`, `nats`, `command`, `emit`, `transform`, `delay` or `noop: {}`",
+            "add one of `http`, `nats`, `command`, `emit`, `transform`, `delay`, `wait` or \
+             `noop: {}`",
         );
     }
     let transform = fields.read(reader, "transform", |reader, path, located| {
@@ -68,7 +73,8 @@ pub(super) fn read(reader: &mut Reader, fields: &Fields<'_>) -> Option<Work> {
     let emit = fields.read(reader, "emit", emit);
     let nats = fields.read(reader, "nats", nats);
     let command = fields.read(reader, "command", command);
-    let local = transform.or(noop).or(delay).or(emit);
+    let wait = fields.read(reader, "wait", wait);
+    let local = transform.or(noop).or(delay).or(emit).or(wait);
     local.or(nats).or(command).or_else(|| fields.read(reader, "http", http))
 }
 
@@ -160,6 +166,31 @@ fn command(reader: &mut Reader, path: &str, located: &Located) -> Option<Work> {
         // A program seldom looks for a key: whoever wrote one that does says so.
         idempotent: idempotent.unwrap_or(false),
     })
+}
+
+fn wait(reader: &mut Reader, path: &str, located: &Located) -> Option<Work> {
+    let fields = reader.mapping(path, located, &WAIT)?;
+    let event = fields.require(reader, "event", Reader::text);
+    let correlation = fields.require(reader, "correlation", Reader::expression);
+    Some(Work::Wait { event: event?, correlation: correlation? })
+}
+
+/// The time limit of a wait stands with it; one of an attempt has no meaning.
+pub(super) fn wait_timeout(reader: &mut Reader, fields: &Fields<'_>) -> u64 {
+    for key in ["timeout", "retry", "retry_policy"] {
+        if let Some(entry) = fields.entry(key) {
+            let (path, hint) = (fields.path_to(key), "put `timeout` into `wait`");
+            let message = format!("`{key}` has no effect on a task that waits");
+            reader.problems.add_with_hint(entry.key_start, &path, message, hint);
+        }
+    }
+    let timeout_ms = fields.read(reader, "wait", |reader, path, located| {
+        // Its keys have been checked with the rest of it.
+        let Tree::Map(entries) = &located.value else { return None };
+        let timeout = entries.iter().find(|entry| entry.key == "timeout")?;
+        duration::milliseconds(reader, &format!("{path}.timeout"), &timeout.value)
+    });
+    timeout_ms.unwrap_or(WAIT_TIMEOUT_MS_DEFAULT)
 }
 
 #[cfg(test)]

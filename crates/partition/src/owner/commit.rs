@@ -42,7 +42,8 @@ impl Owner {
         }
         self.begin_frame(now);
         let epoch = self.fold.partition().epoch();
-        let Some(mut frame) = self.close(epoch, outputs) else { return true };
+        let outbox_last = self.fold.partition().outbox().last();
+        let Some(mut frame) = self.close(epoch, outbox_last, outputs) else { return true };
         if due {
             let incarnation = self.config.incarnation;
             let (number, time) = (self.frames_written - 1, self.fold.partition().time());
@@ -55,7 +56,8 @@ impl Owner {
 
     /// Closes the open frame and appends it.
     pub(super) fn close_frame(&mut self, epoch: u64, outputs: &mut Vec<Output>) {
-        if let Some(frame) = self.close(epoch, outputs) {
+        let outbox_last = self.fold.partition().outbox().last();
+        if let Some(frame) = self.close(epoch, outbox_last, outputs) {
             self.send(frame, outputs);
         }
     }
@@ -67,7 +69,8 @@ impl Owner {
         let rest = self.builder.split_off(mark.records);
         let effects = self.decision.effects.split_off(mark.effects);
         let reports = self.open_reports.split_off(mark.reports);
-        let Some(frame) = self.close(self.fold.partition().epoch(), outputs) else { return };
+        let epoch = self.fold.partition().epoch();
+        let Some(frame) = self.close(epoch, mark.outbox_last, outputs) else { return };
         let first_record_index = open.first_record_index + mark.records as u64;
         self.open = Some(OpenFrame { first_record_index, moved: false, ..open });
         self.builder = rest;
@@ -79,7 +82,12 @@ impl Owner {
         }
     }
 
-    fn close(&mut self, epoch: u64, outputs: &mut Vec<Output>) -> Option<ClosedFrame> {
+    fn close(
+        &mut self,
+        epoch: u64,
+        outbox_last: u64,
+        outputs: &mut Vec<Output>,
+    ) -> Option<ClosedFrame> {
         let open = self.open.take()?;
         // The next frame has room again, also before anything opens it.
         self.decision.begin_frame();
@@ -105,7 +113,7 @@ impl Owner {
         self.fold.appended(self.fold.last_sequence(), next_index);
         let effects = std::mem::take(&mut self.decision.effects);
         let reports = std::mem::take(&mut self.open_reports);
-        Some(ClosedFrame { writer, bytes, effects, reports, frozen: None })
+        Some(ClosedFrame { writer, bytes, effects, reports, frozen: None, outbox_last })
     }
 
     fn send(&mut self, frame: ClosedFrame, outputs: &mut Vec<Output>) {
@@ -146,6 +154,7 @@ impl Owner {
         self.fold.appended(sequence, self.fold.next_index());
         self.count_journal(frame.bytes.len());
         outputs.push(Output::Committed { sequence, frame: Some(frame.bytes) });
+        self.sending.durable_to(frame.outbox_last);
         if self.phase == Phase::Claiming {
             return self.own(now, outputs);
         }

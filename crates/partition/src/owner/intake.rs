@@ -3,8 +3,10 @@
 use fermata_core::digest::Digest;
 use fermata_core::identity::{RunId, StreamPosition};
 use fermata_core::partition::{Decision, Partition, Report};
+use fermata_core::relay::Relayed;
 use fermata_wire::WireError;
 use fermata_wire::commands::CommandFrame;
+use fermata_wire::relay::RelayFrame;
 
 use super::turn::Source;
 use super::{FRAME_BYTES_TARGET, Output, Owner, Phase, Undecidable};
@@ -14,7 +16,28 @@ use crate::message::{Message, Now};
 #[derive(Debug)]
 pub(super) struct CommandMessage {
     position: StreamPosition,
-    frame: Result<CommandFrame, WireError>,
+    frame: Result<Consumed, WireError>,
+}
+
+/// What a message of COMMANDS holds.
+#[derive(Debug)]
+enum Consumed {
+    /// Commands from outside, and those that the engine's own workers send.
+    Commands(CommandFrame),
+    /// Commands of another partition.
+    Relays(Vec<Relayed>),
+}
+
+impl Consumed {
+    fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        match CommandFrame::decode(bytes) {
+            Ok(frame) => Ok(Self::Commands(frame)),
+            Err(WireError::WrongKind { .. }) => {
+                RelayFrame::decode(bytes).map(|frame| Self::Relays(frame.commands()))
+            }
+            Err(error) => Err(error),
+        }
+    }
 }
 
 impl Owner {
@@ -28,7 +51,7 @@ impl Owner {
         self.commands_last = message.sequence;
         self.clock.see(message.broker_time_ns, now);
         let (sequence, broker_time_ns) = (message.sequence, message.broker_time_ns);
-        let frame = CommandFrame::decode(&message.payload);
+        let frame = Consumed::decode(&message.payload);
         let position = StreamPosition { sequence, broker_time_ns };
         self.commands_waiting.push_back(CommandMessage { position, frame });
     }
@@ -58,8 +81,13 @@ impl Owner {
             }
             Source::Timers => {
                 let time = self.open.map_or_else(|| self.clock.peek(now), |open| open.time);
-                let Some(run) = self.fold.partition().due_run(time) else { return false };
-                self.decide_run(run, now, outputs, Partition::fire_timer);
+                match self.fold.partition().due_run(time) {
+                    Some(run) => self.decide_run(run, now, outputs, Partition::fire_timer),
+                    None if self.fold.partition().is_signal_due(time) => {
+                        self.decide(None, now, outputs, Partition::expire_signal)
+                    }
+                    None => return false,
+                };
             }
             Source::HeldBack => {
                 let Some(run) = self.fold.partition().held_back_run() else { return false };
@@ -74,7 +102,7 @@ impl Owner {
     fn decide_report(&mut self, report: Report, now: Now, outputs: &mut Vec<Output>) {
         let run = match &report {
             Report::Attempt(report) => Some(report.run),
-            Report::Case { .. } | Report::DeadFiled { .. } => None,
+            Report::Case { .. } | Report::DeadFiled { .. } | Report::Relayed { .. } => None,
         };
         let about = run.map(Undecidable::Run);
         if let Some(run) = run.filter(|_| about.is_some_and(|what| self.is_set_aside(what))) {
@@ -147,7 +175,7 @@ impl Owner {
     }
 
     fn missing_plan(&self, message: &CommandMessage, now: Now) -> Option<Digest> {
-        let frame = message.frame.as_ref().ok()?;
+        let Ok(Consumed::Commands(frame)) = &message.frame else { return None };
         let partition = self.fold.partition();
         let mut missing =
             frame.commands.iter().flat_map(|command| partition.missing_plans(command));
@@ -162,14 +190,21 @@ impl Owner {
         let mark = self.mark(now);
         let mut floor = self.fold.partition().floor();
         let decided = match (&message.frame, self.config.set_aside.get(&whole).cloned()) {
-            (_, Some(cause)) => {
+            (Ok(Consumed::Relays(relays)), Some(cause)) => {
+                let reason = (cause.code(), &*cause.to_string());
+                self.decide_part(None, outputs, |partition, out| {
+                    partition.poison_relays(relays, sequence, reason, out);
+                })
+            }
+            (Ok(Consumed::Commands(_)) | Err(_), Some(cause)) => {
                 let detail = cause.to_string();
                 self.poison(sequence, None, cause.code(), &detail, outputs)
             }
             (Err(error), None) => {
                 self.poison(sequence, None, error.code(), &describe(error), outputs)
             }
-            (Ok(frame), None) => {
+            (Ok(Consumed::Relays(relays)), None) => self.decide_relays(sequence, relays, outputs),
+            (Ok(Consumed::Commands(frame)), None) => {
                 floor = frame.floor;
                 self.decide_commands(sequence, frame, outputs)
             }
@@ -197,6 +232,29 @@ impl Owner {
                 }
                 None => self.decide_part(Some(what), outputs, |partition, out| {
                     partition.decide(command, out);
+                }),
+            }
+        })
+    }
+
+    fn decide_relays(
+        &mut self,
+        sequence: u64,
+        relays: &[Relayed],
+        outputs: &mut Vec<Output>,
+    ) -> bool {
+        (0..).zip(relays).all(|(index, relayed)| {
+            let what = Undecidable::Command { sequence, index };
+            let place = (sequence, index);
+            match self.config.set_aside.get(&what).cloned() {
+                Some(cause) => {
+                    let reason = (cause.code(), &*cause.to_string());
+                    self.decide_part(None, outputs, |partition, out| {
+                        partition.poison_relayed(relayed, place, reason, out);
+                    })
+                }
+                None => self.decide_part(Some(what), outputs, |partition, out| {
+                    partition.decide_relayed(relayed, place, out);
                 }),
             }
         })

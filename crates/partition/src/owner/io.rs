@@ -5,11 +5,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use fermata_core::digest::Digest;
 use fermata_core::effect::Effect;
-use fermata_core::identity::{RunId, StreamPosition};
+use fermata_core::identity::{PartitionId, RunId, StreamPosition};
 use fermata_core::partition::Report;
 use fermata_core::plan::Executable;
 use fermata_wire::WireError;
 
+use super::outbox::Relay;
 use crate::append::{ReadAnswer, Send};
 use crate::fold::FoldError;
 use crate::message::{AppendOutcome, Message};
@@ -55,6 +56,15 @@ pub enum Input {
     /// The owner is about to leave: from here on it orders no attempt, so that
     /// those under way come to an end. It goes on deciding everything else.
     Settle,
+    /// What became of [`Output::Relay`].
+    Relayed {
+        /// Its target.
+        target: PartitionId,
+        /// Index of its last command.
+        up_to: u64,
+        /// Whether the target's COMMANDS holds it.
+        outcome: AppendOutcome,
+    },
 }
 
 /// What an owner wants done, in order. Nothing follows [`Self::StandDown`] or
@@ -117,6 +127,10 @@ pub enum Output {
     StandDown(StandDown),
     /// The journal or the commands cannot be trusted: stop and tell a person.
     Halt(HaltReason),
+    /// Publish commands to another partition and answer with [`Input::Relayed`].
+    Relay(Relay),
+    /// The same after a short pause: it is not known to be stored.
+    RelayLater(Relay),
 }
 
 /// Why an owner gives up what it has not committed.

@@ -21,6 +21,8 @@ pub(super) struct Mark {
     pub(super) effects: usize,
     pub(super) reports: usize,
     bytes: usize,
+    /// Index of the last command to another partition.
+    pub(super) outbox_last: u64,
 }
 
 impl Owner {
@@ -46,6 +48,7 @@ impl Owner {
             effects: self.decision.effects.len(),
             reports: self.open_reports.len(),
             bytes: self.builder.bytes(),
+            outbox_last: self.fold.partition().outbox().last(),
         }
     }
 

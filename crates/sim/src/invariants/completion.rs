@@ -12,6 +12,7 @@ use fermata_core::record::Kind;
 use fermata_partition::message::Message;
 use fermata_wire::audit::AuditFrame;
 use fermata_wire::commands::CommandFrame;
+use fermata_wire::relay::RelayFrame;
 use uuid::Uuid;
 
 use super::{Invariants, Leaf};
@@ -42,6 +43,9 @@ type Place = (u64, u32);
 impl Expected {
     /// Notes what a message of COMMANDS holds.
     pub(crate) fn command_stored(&mut self, sequence: u64, payload: &[u8]) {
+        if RelayFrame::decode(payload).is_ok() {
+            return;
+        }
         let Ok(frame) = CommandFrame::decode(payload) else {
             self.garbage.insert(sequence);
             return;
@@ -96,6 +100,9 @@ impl Invariants {
                 .run(*run)
                 .map(|run| run.nodes().map(|(_, node)| format!("{node:?}")).collect::<Vec<_>>());
             return Some(format!("run {run} has not ended: {state:?}"));
+        }
+        if !partition.outbox().is_empty() {
+            return Some(format!("{:?} is not delivered", partition.outbox()));
         }
         if let Some((sequence, _)) = self.reference.unfiled() {
             return Some(format!("command message {sequence} is not filed as a dead letter"));

@@ -171,6 +171,11 @@ impl World {
                 self.say(worker, format_args!("halts: {during} panicked"));
                 self.crash(worker);
             }
+            Output::Relay(relay) => self.publish_relay(worker, seat, relay, 0),
+            Output::RelayLater(relay) => {
+                let pause_ms = self.dice.between(100, 1_000);
+                self.publish_relay(worker, seat, relay, pause_ms);
+            }
             Output::Halt(reason) => {
                 return Err(Broken::new("invariant_nothing_halts", format!("{reason:?}")));
             }
@@ -398,7 +403,7 @@ impl World {
         known.runner.results.extend(reports.filter_map(|report| match report {
             Report::Attempt(report) => Some(report),
             // The next owner orders these again.
-            Report::Case { .. } | Report::DeadFiled { .. } => None,
+            Report::Case { .. } | Report::DeadFiled { .. } | Report::Relayed { .. } => None,
         }));
         if stays {
             let after = self.dice.between(1, 500);

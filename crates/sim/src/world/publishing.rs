@@ -125,6 +125,11 @@ impl World {
             Reply::Checkpoint { worker, generation, seat } => {
                 (worker, generation, Work::CheckpointAnswered(seat, outcome))
             }
+            Reply::Relay { worker, generation, seat, up_to } => {
+                let target = fermata_core::identity::PartitionId(0);
+                let input = owner::Input::Relayed { target, up_to, outcome };
+                (worker, generation, Work::OwnerInput(seat, input))
+            }
             Reply::Load(item) => {
                 self.load_answered(item, outcome);
                 return Ok(());
@@ -147,6 +152,25 @@ impl World {
             payload,
         };
         self.publish(publish, 0, reply);
+    }
+
+    /// There is one partition, so what it sends comes back to it.
+    pub(super) fn publish_relay(
+        &mut self,
+        worker: usize,
+        seat: u64,
+        relay: owner::Relay,
+        pause_ms: u64,
+    ) {
+        let generation = self.generation(worker);
+        let publish = Publish {
+            stream: StreamName::Commands,
+            expected_last_sequence: None,
+            writer: None,
+            payload: relay.frame,
+        };
+        let up_to = relay.up_to;
+        self.publish(publish, pause_ms, Reply::Relay { worker, generation, seat, up_to });
     }
 
     fn load_answered(&mut self, item: usize, outcome: AppendOutcome) {

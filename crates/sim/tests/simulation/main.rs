@@ -7,4 +7,6 @@ mod crashes;
 #[cfg(test)]
 mod owner;
 #[cfg(test)]
+mod relay;
+#[cfg(test)]
 mod seeds;

@@ -86,7 +86,8 @@ fn event(sequence: u64, index: u32, kind: &str, verdict: Verdict) -> Command {
     };
     let key = u128::from(sequence) << 32 | u128::from(index);
     let source = SourcePosition { sequence, index };
-    Command::Event(EventCommand { event, key, source, replay: None, verdict })
+    let (replay, correlation) = (None, None);
+    Command::Event(EventCommand { event, key, source, replay, verdict, correlation })
 }
 
 fn start(sequence: u64, index: u32) -> Command {
@@ -205,7 +206,9 @@ impl Bench {
                 Output::StandDown(reason) => self.stood_down = Some(reason),
                 other @ (Output::AppendLater(_)
                 | Output::ReadJournal { .. }
-                | Output::ConsumeAgain { .. }) => panic!("{other:?}"),
+                | Output::ConsumeAgain { .. }
+                | Output::Relay(_)
+                | Output::RelayLater(_)) => panic!("{other:?}"),
             }
         }
     }

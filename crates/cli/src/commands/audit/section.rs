@@ -74,7 +74,10 @@ impl Section {
     ) -> Result<Self, CliError> {
         let replay = match end {
             0 => None,
-            _ => Some(Source::Stream(Box::new(reader.replay(stream, 1, Holes::Allowed).await?))),
+            _ => {
+                let replay = reader.replay(stream, 1, Holes::Allowed).await?;
+                Some(Source::Stream(Box::new(replay)))
+            }
         };
         Ok(Self { replay, end, waiting: VecDeque::new(), progress: progress.clone() })
     }

@@ -198,6 +198,18 @@ impl Told<'_> {
                 time_text(node.due_ms.unwrap_or_default()),
                 self.until(node)
             )),
+            NodeStatus::Waiting => {
+                let event = node.event.as_ref().map(|event| {
+                    let correlation = excerpt(&event.correlation, CHARACTERS_MAX);
+                    format!(" of type `{}` with the correlation key `{correlation}`", event.kind)
+                });
+                Some(format!(
+                    "`{id}` waits for an event{} until {}, {}.",
+                    event.unwrap_or_default(),
+                    time_text(node.due_ms.unwrap_or_default()),
+                    self.until(node)
+                ))
+            }
             NodeStatus::Succeeded | NodeStatus::Skipped => None,
         }
     }
@@ -272,7 +284,8 @@ impl Told<'_> {
         });
         let freed: Vec<_> = freed.map(|after| format!("`{}`", after.id)).collect();
         let attempts = planned.retry.max_attempts;
-        let fails = if node.attempts >= attempts {
+        // What is decided without an attempt is not tried again.
+        let fails = if node.attempts == 0 || node.attempts >= attempts {
             "if it fails, the run fails".to_owned()
         } else {
             format!("if it fails, it may be tried again up to attempt {attempts}")
@@ -358,6 +371,23 @@ workflow:
         ];
 
         insta::assert_snapshot!(explained(&records, 1_600));
+    }
+
+    #[test]
+    fn a_run_that_waits_for_an_event_says_for_which_and_until_when() {
+        let run = run_of("a");
+        let mut script = Script::default();
+        let records = [
+            script.at(1_000).started(run),
+            script.at(1_100).waiting(run, "fetch", ("order.*", "o-42"), 61_100),
+        ];
+
+        let text = explained(&records, 1_600);
+
+        let sentence = "`fetch` waits for an event of type `order.*` with the correlation key \
+                        `o-42` until 1970-01-01T00:01:01.100Z, in 59.500s.";
+        assert!(text.contains(sentence), "{text}");
+        assert!(text.contains("if it fails, the run fails"), "{text}");
     }
 
     #[test]

@@ -64,6 +64,7 @@ pub(super) fn does(work: &Work) -> String {
     match work {
         Work::Noop => "nothing".to_owned(),
         Work::Transform { .. } => "transform".to_owned(),
+        Work::Wait { event, .. } => format!("wait for {event}"),
         Work::Http { plugin, idempotent: true, .. } => format!("http {plugin}"),
         Work::Http { plugin, idempotent: false, .. } => format!("http {plugin}, once at most"),
         Work::Delay(Delay::Milliseconds(milliseconds)) => {

@@ -10,7 +10,7 @@ use crate::expression::{Expression, ExpressionError};
 use crate::plan::retry::{ATTEMPTS_MAX, RETRY_DELAY_MS_MAX, RETRY_FACTOR_PERMILLE_MAX};
 use crate::plan::{
     EDGES_MAX, INPUT_SCHEMA_BYTES_MAX, NAME_BYTES_MAX, NODE_ID_BYTES_MAX, NODES_MAX, NodeIndex,
-    PLAN_VERSION, Plan, PlanNode, TIMEOUT_MS_MAX, input,
+    PLAN_VERSION, Plan, PlanNode, TIMEOUT_MS_MAX, WAITS_MAX, Work, input,
 };
 
 /// The values from outside that a workflow's expressions may mention.
@@ -70,6 +70,11 @@ pub(super) fn of_plan(plan: &Plan) -> Vec<PlanProblem> {
             let message = format!("there is another task `{}`", shortened(&node.id));
             problems.push(PlanProblem::new(Some(index), "id", message));
         }
+    }
+    let waits = plan.nodes.iter().filter(|node| matches!(node.work, Work::Wait { .. })).count();
+    if waits > WAITS_MAX {
+        let message = format!("a plan has at most {WAITS_MAX} tasks that wait, not {waits}");
+        problems.push(PlanProblem::new(None, "tasks", message));
     }
     of_edges(plan, &mut problems);
     problems

@@ -6,11 +6,18 @@ use crate::event::{is_plain_type, no_plain_type};
 use crate::plan::{
     Delay, EventType, NodeIndex, PATH_BYTES_MAX, PLUGIN_BYTES_MAX, Plan, SUBJECT_BYTES_MAX, Work,
 };
+use crate::strategy::check_type_pattern;
 
 pub(super) fn check(work: &Work, plan: &Plan, index: NodeIndex, problems: &mut Vec<PlanProblem>) {
     let mut about =
         |field, message: String| problems.push(PlanProblem::new(Some(index), field, message));
     match work {
+        Work::Wait { event, .. } => {
+            if let Err(problem) = check_type_pattern(event) {
+                let event = shortened(event);
+                about("wait.event", format!("`{event}` is no pattern of event types: {problem}"));
+            }
+        }
         Work::Noop
         | Work::Transform { .. }
         | Work::Delay(Delay::Until(_))
