@@ -5,6 +5,8 @@
 #[cfg(test)]
 mod audit;
 #[cfg(test)]
+mod book;
+#[cfg(test)]
 mod collector;
 #[cfg(test)]
 mod definitions;
@@ -16,8 +18,6 @@ mod events;
 mod health;
 #[cfg(test)]
 mod logs;
-#[cfg(test)]
-mod readme;
 #[cfg(test)]
 mod runs;
 #[cfg(test)]
