@@ -5,6 +5,8 @@
 #[cfg(test)]
 mod audit;
 #[cfg(test)]
+mod book;
+#[cfg(test)]
 mod collector;
 #[cfg(test)]
 mod completion;
@@ -30,8 +32,6 @@ mod operations;
 mod process;
 #[cfg(test)]
 mod read_model;
-#[cfg(test)]
-mod readme;
 #[cfg(test)]
 mod replay;
 #[cfg(test)]

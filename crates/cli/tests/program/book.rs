@@ -1,5 +1,5 @@
-//! README.md as its reader would follow it: every command is typed as it stands there, and
-//! what is shown is what comes.
+//! README.md and the pages below `docs/` as their reader would follow them: every command is
+//! typed as it stands there, and what is shown is what comes.
 //!
 //! A comment before a block says what it is for: `<!-- runs -->` once, `<!-- looks -->` again
 //! until it shows what the block shows, `<!-- stays -->` until the end, `<!-- file: NAME -->`
@@ -16,7 +16,13 @@ use tokio::process::{Child, ChildStdout, Command};
 use crate::logs::Logs;
 use crate::support::SOON;
 
-const README: &str = include_str!("../../../../README.md");
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+
+/// The pages whose commands are typed, each by a test of its own: they run side by side.
+const PAGES: [&str; 3] = ["README.md", "docs/clients.md", "docs/quick-start.md"];
+
+/// Pages whose every line is held against the program's arguments, elsewhere.
+const PARSED: [&str; 1] = ["docs/cli.md"];
 
 /// The port of the plugin in the text; the test takes a free one in its place.
 const PORT: &str = "9000";
@@ -132,7 +138,7 @@ struct Clone {
 impl Clone {
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let root = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
+        let root = PathBuf::from(ROOT);
         let port = free_port().to_string();
         let bin = folder.path().join("bin");
         std::fs::create_dir(&bin).expect("a folder");
@@ -234,11 +240,15 @@ fn link(target: &Path, name: &Path) {
     std::os::unix::fs::symlink(target, name).expect("a link");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_the_readme_says_works_and_shows_what_it_shows() {
-    let mut clone = Clone::new();
+fn read(page: &str) -> String {
+    let path = Path::new(ROOT).join(page);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("`{}`: {error}", path.display()))
+}
 
-    for block in blocks(README) {
+/// Does what `page` says, in a folder of its own.
+async fn follow(page: &str) {
+    let mut clone = Clone::new();
+    for block in blocks(&read(page)) {
         match block.mark.split_once(": ").unwrap_or((&block.mark, "")) {
             ("runs", _) => {
                 for typed in typed(&block.lines) {
@@ -268,8 +278,71 @@ async fn what_the_readme_says_works_and_shows_what_it_shows() {
             }
         }
     }
-
     assert_eq!(clone.staying.len(), 2, "the plugin and the engine were started");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_readme_says_works_and_shows_what_it_shows() {
+    follow("README.md").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_quick_start_says_works_and_shows_what_it_shows() {
+    follow("docs/quick-start.md").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_said_of_clients_works_and_shows_what_it_shows() {
+    follow("docs/clients.md").await;
+}
+
+/// A page with commands that is not followed would say what nobody has seen.
+#[test]
+fn every_page_with_commands_is_followed() {
+    let docs = std::fs::read_dir(Path::new(ROOT).join("docs")).expect("a folder");
+    let names = docs.map(|page| page.expect("a page").file_name().into_string().expect("UTF-8"));
+    let pages = names.filter(|name| name.ends_with(".md")).map(|name| format!("docs/{name}"));
+    let known = PAGES.into_iter().chain(PARSED).collect::<Vec<_>>();
+    for page in pages.filter(|page| !known.contains(&page.as_str())) {
+        for block in blocks(&read(&page)) {
+            let language = &*block.language;
+            let is_left_out = block.mark.starts_with("not run: ");
+            assert!(
+                is_left_out || !TO_BE_MARKED.contains(&language),
+                "`{page}` has commands, and no test follows it: {:#?}",
+                block.lines
+            );
+        }
+    }
+}
+
+/// A link that leads nowhere sends its reader away.
+#[test]
+fn every_link_between_pages_leads_somewhere() {
+    let mut pages = vec!["README.md".to_owned(), "ARCHITECTURE.md".to_owned()];
+    for folder in ["docs", "docs/adr"] {
+        for page in std::fs::read_dir(Path::new(ROOT).join(folder)).expect("a folder") {
+            let name = page.expect("a page").file_name().into_string().expect("UTF-8");
+            if name.ends_with(".md") {
+                pages.push(format!("{folder}/{name}"));
+            }
+        }
+    }
+    let mut links = 0;
+    for page in &pages {
+        let text = read(page);
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split_once(')')) {
+            let file = target.0.split('#').next().unwrap_or_default();
+            if file.is_empty() || file.contains("://") || file.contains(char::is_whitespace) {
+                continue;
+            }
+            let folder = Path::new(ROOT).join(page);
+            let found = folder.parent().expect("a folder").join(file);
+            assert!(found.exists(), "`{page}` links to `{file}`, which is not there");
+            links += 1;
+        }
+    }
+    assert!(links > 40, "only {links} links were found");
 }
 
 #[test]
