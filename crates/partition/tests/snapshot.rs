@@ -32,20 +32,6 @@ use fermata_wire::sealed_file::FileError;
 use proptest::prelude::*;
 
 const PARTITION: PartitionId = PartitionId(3);
-/// Named one by one: the bytes of the plan, and so its digest, must not change with a new class.
-const CLASSES: [FailureClass; 11] = [
-    FailureClass::Timeout,
-    FailureClass::Connect,
-    FailureClass::Http3xx,
-    FailureClass::Http4xx,
-    FailureClass::Http5xx,
-    FailureClass::ResponseTooLarge,
-    FailureClass::ResponseNotJson,
-    FailureClass::NotAllowed,
-    FailureClass::Cancelled,
-    FailureClass::Expression,
-    FailureClass::Unknown,
-];
 const START_MS: u64 = 1_800_000_000_000;
 
 /// Spelt out, so that a new class makes no other plan and no other bytes.
