@@ -12,7 +12,7 @@
 //! | [`canonical_json`] | audit entries as people see them |
 //! | [`diagnostics`] | problems of documents, as a compiler shows them |
 //! | [`operations`] | how this process answers whoever operates it |
-//! | [`output`] | tables, lines, times |
+//! | `output` | tables, lines, times |
 //! | [`telemetry`] | logs, traces, metrics |
 //! | [`demo`] | the parts of the demonstration that are not the engine |
 
