@@ -7,6 +7,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Instant;
 
 use tempfile::TempDir;
@@ -231,7 +232,10 @@ impl Clone {
 /// A port that is free, and that the system gives to nobody who asks for any: it lies below
 /// the range that these are taken from.
 fn free_port() -> u16 {
-    let first = 10_000 + std::process::id() as u16 % 10_000;
+    // Pages that are followed in one process begin to look at different places.
+    static PAGE: AtomicU16 = AtomicU16::new(0);
+    let page = PAGE.fetch_add(1_000, Ordering::Relaxed);
+    let first = 10_000 + (std::process::id() as u16 % 10_000 + page) % 10_000;
     let is_free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
     (first..first + 10_000).find(is_free).expect("a free port")
 }
