@@ -1,6 +1,7 @@
 //! The engine under measurement: a process of its own, told by lines on its standard input what
 //! the bench wants to know, and ended by their end.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -20,6 +21,12 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use crate::arguments::EngineArguments;
 use crate::process_usage::{Memory, cpu_time, memory};
+
+/// Every role, but for the projector where nobody asks for it.
+fn roles() -> BTreeSet<Role> {
+    let with_projector = std::env::var_os("FERMATA_BENCH_PROJECTOR").is_some();
+    Role::ALL.into_iter().filter(|role| with_projector || *role != Role::Projector).collect()
+}
 
 /// Name of the plugin that workflows call.
 pub const PLUGIN: &str = "hold";
@@ -50,7 +57,9 @@ pub async fn run(arguments: EngineArguments) -> miette::Result<()> {
     let engine = Engine::start(EngineConfig {
         nats_url: arguments.nats_url,
         worker: arguments.worker,
-        roles: Role::ALL.into_iter().collect(),
+        // The read model follows the journals when there is time, and would only be measured with
+        // what is measured here; `FERMATA_BENCH_PROJECTOR` puts it beside.
+        roles: roles(),
         topology: Topology {
             partitions: arguments.partitions,
             replicas: arguments.replicas,
