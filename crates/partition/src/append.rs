@@ -1,4 +1,4 @@
-//! One fenced append in flight (DESIGN decisions 4 and 5).
+//! One fenced append in flight (ADR 5).
 //!
 //! ```text
 //!              Stored ─────────────────────────► Committed

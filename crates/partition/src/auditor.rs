@@ -1,5 +1,5 @@
-//! The auditor of a partition: committed records into a signed log (DESIGN
-//! decision 11).
+//! The auditor of a partition: committed records into a signed log
+//! (ADR 12).
 //!
 //! ```text
 //! journal ack ─► leaves ─► AUDIT append ─► AUDIT ack ─► tree ─► checkpoint

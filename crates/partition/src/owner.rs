@@ -1,5 +1,5 @@
 //! The owner of a partition: takeover, decisions ahead of the append, group
-//! commit, effects after commit (DESIGN decisions 4 to 10).
+//! commit, effects after commit (ADRs 4 to 9).
 //!
 //! ```text
 //! Replaying ─end reached─► Claiming ─Owned stored─► Owning ─► (stood down | halted)

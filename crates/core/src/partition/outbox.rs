@@ -1,4 +1,4 @@
-//! Commands to other partitions, and from them (DESIGN decision 13).
+//! Commands to other partitions, and from them (ADR 22).
 //!
 //! A partition's outbox is a fold of its journal: `outbox.queued` puts a command
 //! in, `outbox.delivered` drops what is stored in the target's COMMANDS. An

@@ -1,4 +1,4 @@
-//! Commands to other partitions on their way (DESIGN decision 13).
+//! Commands to other partitions on their way (ADR 22).
 //!
 //! One frame per target is under way, of commands whose records are durable. It
 //! is published until it is known to be stored; only then the next one goes
