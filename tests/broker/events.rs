@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fermata_actors::Engine;
+use fermata_actors::listener::LISTENER_CONSUMER;
 use fermata_core::event::msgpack_of_json;
 use fermata_core::record::{Body, Kind};
+use fermata_jetstream::progress::shared_progress;
+use fermata_jetstream::topology::EVENTS_STREAM;
 use fermata_jetstream::{Durability, Headers, PublishOutcome};
 use fermata_tests::journal::{Entry, count, records_until};
 use fermata_tests::{TestBroker, TestEngine, audit, definitions};
@@ -290,4 +293,65 @@ async fn a_replay_that_nobody_authorised_is_filed_and_audited_and_starts_nothing
     records_until(reader, 2, LIMIT, |records| count(records, Kind::EventRejected) == 7).await;
     assert_eq!(self::letters(&without).await["7.0"].reason, "replay_not_configured");
     without.shut_down().await;
+}
+
+/// Publishes as a client that checks nothing: each is a subject and a header block.
+async fn publish_raw(url: &str, messages: &[(&[u8], &[u8])]) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let address = url.trim_start_matches("nats://");
+    let mut stream = tokio::net::TcpStream::connect(address).await.expect("a connection");
+    let mut sent = b"CONNECT {\"verbose\":false,\"pedantic\":false,\"headers\":true}\r\n".to_vec();
+    for (subject, block) in messages {
+        let block = [*block, b"\r\n\r\n"].concat();
+        let sizes = format!("{} {}", block.len(), block.len() + 4);
+        sent.extend([b"HPUB ", *subject, b" ", sizes.as_bytes(), b"\r\n"].concat());
+        sent.extend([&*block, b"body\r\n"].concat());
+    }
+    stream.write_all(&[&*sent, b"PING\r\n"].concat()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"PONG\r\n") {
+        let mut chunk = [0; 4096];
+        let bytes = stream.read(&mut chunk).await.expect("an answer");
+        assert!(bytes > 0, "{}", String::from_utf8_lossy(&answer));
+        answer.extend_from_slice(&chunk[..bytes]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_client_can_be_given_is_filed_and_stops_nothing() {
+    let (broker, engine) = engine().await;
+    let subject = SUBJECT.as_bytes();
+    let odd_subject = [subject, b".\xff"].concat();
+
+    let url = broker.url();
+    let messages: [(&[u8], &[u8]); 3] = [
+        (subject, b"NATS/1.0\r\nce-id: \xff\xfe\r\nkept: yes"),
+        (subject, b"NATS/1.0\r\nno colon"),
+        (&odd_subject, b"NATS/1.0\r\na: b"),
+    ];
+    publish_raw(&url, &messages).await;
+    let reader = &engine.ports().reader;
+    records_until(reader, 2, LIMIT, |records| count(records, Kind::EventRejected) >= 3).await;
+    // This one is delivered, and looks like the broker's word that the consumer is gone.
+    publish_raw(&url, &[(subject, b"NATS/1.0 503 gone\r\na: b")]).await;
+    publish(&engine, SUBJECT, &[], structured("good", &json!({"n": 1})).as_bytes()).await;
+    let succeeded = |records: &[Entry]| count(records, Kind::RunSucceeded) == 1;
+    let records = records_until(reader, 2, LIMIT, succeeded).await;
+
+    assert_eq!(count(&records, Kind::EventRejected), 4);
+    let letters = letters(&engine).await.into_values().collect::<Vec<_>>();
+    assert_eq!(letters.len(), 4, "{letters:#?}");
+    for fault in ["no UTF-8", "no colon", "its subject"] {
+        assert!(
+            letters.iter().any(|letter| letter.detail.contains(fault)),
+            "{fault}: {letters:#?}"
+        );
+    }
+    assert!(letters.iter().all(|letter| &letter.original[..] == b"body"));
+    let kept = ("kept".to_owned(), "yes".to_owned());
+    assert!(letters.iter().any(|letter| letter.headers.contains(&kept)), "{letters:#?}");
+    let progress = shared_progress(&engine.ports().broker, EVENTS_STREAM, LISTENER_CONSUMER);
+    let progress = progress.await.expect("the listener's consumer");
+    assert_eq!((progress.unacknowledged, progress.acknowledged_up_to), (0, 5));
+    engine.shut_down().await;
 }

@@ -42,6 +42,8 @@ const DEAD_LETTERS_AT_ONCE: usize = 256;
 pub struct Arrived {
     subject: Subject,
     headers: Option<Headers>,
+    /// Why its headers or its subject cannot be read.
+    fault: Option<&'static str>,
     payload: Bytes,
     sequence: u64,
     time_ms: u64,
@@ -69,6 +71,7 @@ fn arrived(delivery: Delivery) -> (Arrived, Acker) {
     let arrived = Arrived {
         subject: delivery.subject,
         headers: delivery.headers,
+        fault: delivery.fault,
         payload: delivery.payload,
         sequence: delivery.stream_sequence,
         time_ms: u64::try_from(delivery.broker_time_ns / 1_000_000).unwrap_or(0),

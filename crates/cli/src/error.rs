@@ -251,7 +251,6 @@ fn of_read(error: &ReadError) -> ExitCode {
         ReadError::Message { .. } | ReadError::CutOff { .. } | ReadError::Subscribe(_) => {
             ExitCode::Unreachable
         }
-        ReadError::TimeOutOfRange { .. } => ExitCode::Internal,
     }
 }
 

@@ -161,6 +161,21 @@ pub(crate) struct Link {
     pub(crate) interruptions: u64,
 }
 
+/// How often each connection of a process was lost so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Losses {
+    publishing: u64,
+    consuming: u64,
+}
+
+impl Losses {
+    /// Whether since `before` the connection that carries deliveries was lost and the other one was not: the
+    /// server and the network are there, so something that was delivered may be the reason.
+    pub(crate) fn only_consuming_since(self, before: Self) -> bool {
+        self.consuming != before.consuming && self.publishing == before.publishing
+    }
+}
+
 /// One connection with its state.
 #[derive(Debug, Clone)]
 pub(crate) struct Connection {
@@ -214,7 +229,15 @@ impl Broker {
     /// How often a connection was lost so far. Where it has not moved between two reads, they were read over
     /// the same connections.
     pub fn interruptions(&self) -> u64 {
-        self.publishing.link.borrow().interruptions + self.consuming.link.borrow().interruptions
+        let Losses { publishing, consuming } = self.losses();
+        publishing + consuming
+    }
+
+    pub(crate) fn losses(&self) -> Losses {
+        Losses {
+            publishing: self.publishing.link.borrow().interruptions,
+            consuming: self.consuming.link.borrow().interruptions,
+        }
     }
 
     /// Waits until what was sent over both connections, acknowledgements included, is written to the server's

@@ -48,6 +48,12 @@ impl DeliveryPosition {
         Some(Self { delivered_count, stream_sequence, consumer_sequence, broker_time_ns, pending })
     }
 
+    /// Where an acknowledgement of a message that never arrived goes. The broker takes the counts that it
+    /// remembers and not those that stand here.
+    pub(crate) fn reply_for(stream: &str, consumer: &str, stream_sequence: u64) -> Subject {
+        Subject::from(format!("$JS.ACK.{stream}.{consumer}.1.{stream_sequence}.1.0.0"))
+    }
+
     pub(crate) fn of(message: &Message) -> Option<Self> {
         Self::read(message.reply.as_ref()?)
     }
@@ -80,6 +86,14 @@ mod tests {
         broker_time_ns: 1_700_000_000_123_456_789,
         pending: 9,
     };
+
+    #[test]
+    fn a_reply_subject_made_here_names_its_message() {
+        let reply = DeliveryPosition::reply_for("EVENTS", "listener", 15);
+
+        let position = DeliveryPosition::read(&reply).expect("a position");
+        assert_eq!(position.stream_sequence, 15);
+    }
 
     #[test]
     fn both_forms_of_a_reply_subject_say_the_same() {

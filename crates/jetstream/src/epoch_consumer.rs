@@ -200,7 +200,7 @@ pub async fn check_position(
     if state.last_sequence < sequence {
         return Ok(PositionCheck::StreamEndsBefore { last: state.last_sequence });
     }
-    Ok(match read_one(broker.context(), stream, sequence).await? {
+    Ok(match read_one(&broker.publishing().client, stream, sequence).await? {
         None => PositionCheck::Purged { first: state.first_sequence },
         Some(message) if message.broker_time_ns == broker_time_ns => PositionCheck::Ok,
         Some(message) => PositionCheck::DifferentTimestamp {

@@ -6,14 +6,15 @@
 
 use std::time::Duration;
 
-use async_nats::{Message, jetstream};
+use async_nats::Message;
 use thiserror::Error;
 use tokio::time::sleep;
 
 use crate::{
     api::ApiError,
-    connection::{Broker, Connection},
+    connection::{Broker, Connection, Losses},
     delivery::{DeliveryPosition, StoredMessage, stored_message},
+    held_message::{Wanted, held_message},
     pull::{ConsumerSpec, Pull, PullSize, Pulled, create_consumer, forget_consumer},
     reader::{ReadError, StreamState, read_one, stream_state},
 };
@@ -95,8 +96,10 @@ pub(crate) struct FollowOptions {
 
 #[derive(Debug)]
 pub(crate) struct Follower {
+    broker: Broker,
     connection: Connection,
-    context: jetstream::Context,
+    /// When the present consumer was made.
+    losses: Losses,
     options: FollowOptions,
     next: u64,
     /// Last count of the present consumer.
@@ -113,8 +116,9 @@ pub(crate) struct Follower {
 impl Follower {
     pub(crate) fn new(broker: &Broker, options: FollowOptions) -> Self {
         Self {
+            broker: broker.clone(),
             connection: broker.consuming().clone(),
-            context: broker.context().clone(),
+            losses: broker.losses(),
             next: options.start.max(1),
             options,
             consumer_sequence: 0,
@@ -171,6 +175,11 @@ impl Follower {
         into: &mut Vec<StoredMessage>,
     ) -> Result<Followed, FollowError> {
         loop {
+            if let Some(message) = self.unreadable_next().await {
+                self.next = message.sequence + 1;
+                into.push(message);
+                return Ok(Followed::Messages);
+            }
             self.ready().await?;
             let Some(pull) = &mut self.pull else { continue };
             self.scratch.clear();
@@ -199,6 +208,30 @@ impl Follower {
         }
     }
 
+    /// The message that would come next, if it looks like the reason why the connection was lost: deliveries
+    /// come in order, so what cannot be read is the first one that did not arrive.
+    async fn unreadable_next(&self) -> Option<StoredMessage> {
+        if self.pull.is_some() || !self.broker.losses().only_consuming_since(self.losses) {
+            return None;
+        }
+        let client = &self.broker.publishing().client;
+        let stream = &self.options.stream;
+        // Not knowing is no reason to stop: if it is the reason, the connection will be lost again.
+        let held = held_message(client, stream, Wanted::from(self.next)).await.ok()??;
+        let fault = held.fault?;
+        let sequence = held.sequence;
+        if sequence != self.next && self.options.holes == Holes::Refused {
+            return None;
+        }
+        tracing::warn!(
+            stream,
+            sequence,
+            fault,
+            "a message cannot be delivered; it was read by name"
+        );
+        Some(held.stored())
+    }
+
     /// Moves what fits from the scratch list to `into`; tells the sequence after a hole when that comes first.
     fn take(&mut self, into: &mut Vec<StoredMessage>) -> Option<u64> {
         for message in self.scratch.drain(..) {
@@ -225,9 +258,7 @@ impl Follower {
     /// A hole is real when the leader does not have the message either, or stays after several new consumers.
     async fn look_at_gap(&mut self, got: u64) -> Result<(), FollowError> {
         self.gap_tries += 1;
-        let held = read_one(&self.context, &self.options.stream, self.next)
-            .await
-            .map_err(|source| self.read_error(source))?;
+        let held = self.read_wanted().await?;
         if self.gap_tries > 1 && (held.is_none() || self.gap_tries > GAP_TRIES_MAX) {
             return Err(self.gap(got));
         }
@@ -241,10 +272,14 @@ impl Follower {
         if self.options.holes == Holes::Allowed || last < self.next {
             return Ok(());
         }
-        let held = read_one(&self.context, &self.options.stream, self.next)
-            .await
-            .map_err(|source| self.read_error(source))?;
+        let held = self.read_wanted().await?;
         if held.is_some() { Ok(()) } else { Err(self.gap(last.saturating_add(1))) }
+    }
+
+    async fn read_wanted(&self) -> Result<Option<StoredMessage>, FollowError> {
+        read_one(&self.broker.publishing().client, &self.options.stream, self.next)
+            .await
+            .map_err(|source| self.read_error(source))
     }
 
     fn gap(&self, got: u64) -> FollowError {
@@ -273,6 +308,7 @@ impl Follower {
     }
 
     async fn try_rebuild(&mut self) -> Result<(), FollowError> {
+        let losses = self.broker.losses();
         let state = self.state().await?;
         self.check_bounds(state)?;
         if let Some(old) = self.consumer.take() {
@@ -292,6 +328,7 @@ impl Follower {
         let pull = Pull::open(&self.connection, &self.options.stream, &name, self.options.size)
             .await
             .map_err(|source| self.read_error(ReadError::Subscribe(source)))?;
+        self.losses = losses;
         self.drained = pending == 0;
         self.consumer_sequence = 0;
         self.consumer = Some(name);

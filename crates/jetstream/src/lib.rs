@@ -23,6 +23,7 @@ mod delivery;
 pub mod engine_config;
 pub mod epoch_consumer;
 mod follower;
+mod held_message;
 pub mod leases;
 pub mod monitoring;
 pub mod object_folder;
@@ -37,6 +38,7 @@ pub mod server;
 mod server_process;
 pub mod shared_consumer;
 pub mod topology;
+mod unreadable;
 pub mod usage;
 
 pub use async_nats::{HeaderMap as Headers, Subject};

@@ -14,6 +14,7 @@ use tokio::{sync::watch, task::unconstrained, time::Instant};
 use crate::{
     api::{ApiError, ask},
     connection::{Connection, Link},
+    delivery::DeliveryPosition,
 };
 
 /// How long a request stands at the broker when nothing comes.
@@ -292,10 +293,15 @@ impl Pull {
 
     fn take(&mut self, message: Message, into: &mut Vec<Message>) {
         match message.status {
-            None | Some(StatusCode::OK) => {
+            // Whoever publishes may write a status too: what is to be acknowledged is a message all the same.
+            status
+                if status.is_none_or(|status| status == StatusCode::OK)
+                    || is_delivery(&message) =>
+            {
                 self.outstanding = self.outstanding.saturating_sub(1);
                 into.push(message);
             }
+            None => {}
             Some(StatusCode::IDLE_HEARTBEAT) => {}
             Some(_) if ends_consumer(&message) => self.end = Some(PullEnd::ConsumerGone),
             Some(_) => {
@@ -303,6 +309,11 @@ impl Pull {
             }
         }
     }
+}
+
+/// Whether a stream holds it, and not the broker speaks for itself.
+fn is_delivery(message: &Message) -> bool {
+    DeliveryPosition::of(message).is_some()
 }
 
 /// Statuses after which the same request would never be answered.

@@ -2,20 +2,17 @@
 
 use std::time::Duration;
 
-use async_nats::{
-    Client, HeaderMap,
-    jetstream::{self, message::StreamMessage, stream::RawMessageErrorKind},
-};
+use async_nats::Client;
 use serde::Deserialize;
 use thiserror::Error;
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    WRITER_HEADER,
-    api::{ApiError, NO_MESSAGE_FOUND, STREAM_NOT_FOUND, ask},
+    api::{ApiError, STREAM_NOT_FOUND, ask},
     connection::Broker,
     delivery::StoredMessage,
     follower::{FollowOptions, Followed, Follower},
+    held_message::{HeldMessage, Wanted, held_message},
     pull::{PullSize, nanoseconds},
 };
 
@@ -55,7 +52,7 @@ pub enum ReadError {
         sequence: u64,
         /// Why not.
         #[source]
-        source: jetstream::stream::RawMessageError,
+        source: ApiError,
     },
     /// The server that answers for the stream is cut off from the others: what it says may be old.
     #[error("the leader of stream `{stream}` does not hear a majority of its replicas")]
@@ -66,14 +63,6 @@ pub enum ReadError {
     /// The connection is closed for good.
     #[error("could not subscribe to deliveries")]
     Subscribe(#[source] async_nats::SubscribeError),
-    /// The time that the broker gave does not fit.
-    #[error("sequence {sequence} of stream `{stream}` has a time outside of 1678 to 2262")]
-    TimeOutOfRange {
-        /// The stream.
-        stream: String,
-        /// The sequence.
-        sequence: u64,
-    },
 }
 
 impl ReadError {
@@ -82,18 +71,17 @@ impl ReadError {
         match self {
             Self::Api(error) => error.is_transient(),
             Self::Message { .. } | Self::CutOff { .. } => true,
-            Self::Subscribe(_) | Self::TimeOutOfRange { .. } => false,
+            Self::Subscribe(_) => false,
         }
     }
 
     /// Whether the stream does not exist.
     pub fn is_stream_not_found(&self) -> bool {
         match self {
-            Self::Api(error) => error.code() == Some(STREAM_NOT_FOUND),
-            Self::Message { .. }
-            | Self::CutOff { .. }
-            | Self::Subscribe(_)
-            | Self::TimeOutOfRange { .. } => false,
+            Self::Api(source) | Self::Message { source, .. } => {
+                source.code() == Some(STREAM_NOT_FOUND)
+            }
+            Self::CutOff { .. } | Self::Subscribe(_) => false,
         }
     }
 }
@@ -169,7 +157,7 @@ impl StreamReader {
         stream: &str,
         sequence: u64,
     ) -> Result<Option<StoredMessage>, ReadError> {
-        read_one(self.broker.context(), stream, sequence).await
+        read_one(&self.broker.publishing().client, stream, sequence).await
     }
 
     /// Reads the newest message of one subject from the leader; nothing when there is none.
@@ -184,15 +172,12 @@ impl StreamReader {
         stream: &str,
         subject: &str,
     ) -> Result<Option<StoredMessage>, ReadError> {
-        let failed = |source| ReadError::Message { stream: stream.to_owned(), sequence: 0, source };
-        let handle = self.broker.context().get_stream_no_info(stream).await.map_err(|_| {
-            failed(jetstream::stream::RawMessageError::new(RawMessageErrorKind::InvalidSubject))
-        })?;
-        match handle.get_last_raw_message_by_subject(subject).await {
-            Ok(message) => stored(stream, message).map(Some),
-            Err(error) if is_absent(&error.kind()) => Ok(None),
-            Err(error) => Err(failed(error)),
-        }
+        let client = &self.broker.publishing().client;
+        let wanted = Wanted::Newest { last_by_subj: subject };
+        held_message(client, stream, wanted)
+            .await
+            .map(|held| held.map(HeldMessage::stored))
+            .map_err(|source| ReadError::Message { stream: stream.to_owned(), sequence: 0, source })
     }
 
     /// Reads `stream` from sequence `from` (1 is the first) to its end.
@@ -364,46 +349,14 @@ pub(crate) async fn stream_state(client: &Client, stream: &str) -> Result<Stream
 }
 
 pub(crate) async fn read_one(
-    context: &jetstream::Context,
+    client: &Client,
     stream: &str,
     sequence: u64,
 ) -> Result<Option<StoredMessage>, ReadError> {
-    let failed = |source| ReadError::Message { stream: stream.to_owned(), sequence, source };
-    // This makes a handle and asks nothing.
-    let handle = context.get_stream_no_info(stream).await.map_err(|_| {
-        failed(jetstream::stream::RawMessageError::new(RawMessageErrorKind::InvalidSubject))
-    })?;
-    let message = match handle.get_raw_message(sequence).await {
-        Ok(message) => message,
-        Err(error) if is_absent(&error.kind()) => return Ok(None),
-        Err(error) => return Err(failed(error)),
-    };
-    stored(stream, message).map(Some)
-}
-
-fn stored(stream: &str, message: StreamMessage) -> Result<StoredMessage, ReadError> {
-    let sequence = message.sequence;
-    let broker_time_ns = i64::try_from(message.time.unix_timestamp_nanos())
-        .map_err(|_| ReadError::TimeOutOfRange { stream: stream.to_owned(), sequence })?;
-    Ok(StoredMessage {
-        sequence,
-        broker_time_ns,
-        writer: writer(&message.headers),
-        subject: message.subject,
-        payload: message.payload,
-    })
-}
-
-fn is_absent(kind: &RawMessageErrorKind) -> bool {
-    match kind {
-        RawMessageErrorKind::NoMessageFound => true,
-        RawMessageErrorKind::JetStream(error) => error.error_code().0 == NO_MESSAGE_FOUND,
-        RawMessageErrorKind::InvalidSubject | RawMessageErrorKind::Other => false,
+    match held_message(client, stream, Wanted::sequence(sequence)).await {
+        Ok(held) => Ok(held.map(HeldMessage::stored)),
+        Err(source) => Err(ReadError::Message { stream: stream.to_owned(), sequence, source }),
     }
-}
-
-fn writer(headers: &HeaderMap) -> Option<String> {
-    headers.get(WRITER_HEADER).map(|value| value.as_str().to_owned())
 }
 
 #[cfg(test)]

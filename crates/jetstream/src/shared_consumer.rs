@@ -3,7 +3,11 @@
 //! Never all up to one: that acknowledges what a neighbour still holds. Nothing that was received
 //! before the connection was lost is acknowledged after it; the broker delivers it again.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use async_nats::{Client, HeaderMap, Message, Subject};
 use bytes::Bytes;
@@ -12,9 +16,11 @@ use tokio::{sync::watch, time::sleep};
 
 use crate::{
     api::ApiError,
-    connection::{Broker, Connection, Link},
+    connection::{Broker, Connection, Link, Losses},
     delivery::DeliveryPosition,
+    held_message::HeldMessage,
     pull::{ConsumerSpec, Pull, PullSize, Pulled, create_consumer, nanoseconds},
+    unreadable::{self, Found},
 };
 
 /// How many messages one request asks for; below 500 the broker waits for requests.
@@ -105,8 +111,10 @@ pub struct Delivery {
     pub delivered_count: u64,
     /// Subject that it was published to.
     pub subject: Subject,
-    /// Its headers.
+    /// Its headers, those that can be read.
     pub headers: Option<HeaderMap>,
+    /// What is wrong with its headers or its subject, if they cannot be read.
+    pub fault: Option<&'static str>,
     /// Its bytes.
     pub payload: Bytes,
     /// Says what became of it.
@@ -116,7 +124,12 @@ pub struct Delivery {
 /// One worker's share of a stream.
 #[derive(Debug)]
 pub struct SharedConsumer {
+    broker: Broker,
     connection: Connection,
+    /// When the present pull was opened.
+    losses: Losses,
+    /// Unreadable messages that were acknowledged, as far as the broker's floor has not passed them.
+    settled: Settled,
     options: SharedConsumerOptions,
     pull: Option<Pull>,
     session: Arc<AckSession>,
@@ -138,9 +151,17 @@ impl SharedConsumer {
         options: SharedConsumerOptions,
     ) -> Result<Self, SharedConsumerError> {
         let connection = broker.consuming().clone();
-        let session = AckSession::new(&connection);
-        let (scratch, arrived) = (Vec::new(), VecDeque::new());
-        let mut consumer = Self { connection, options, pull: None, session, scratch, arrived };
+        let mut consumer = Self {
+            session: AckSession::new(&connection),
+            connection,
+            broker: broker.clone(),
+            losses: broker.losses(),
+            settled: Settled::default(),
+            options,
+            pull: None,
+            scratch: Vec::new(),
+            arrived: VecDeque::new(),
+        };
         consumer.rebuild().await?;
         Ok(consumer)
     }
@@ -156,11 +177,11 @@ impl SharedConsumer {
     /// Nothing is lost when dropped.
     pub async fn next_batch(&mut self, max: usize) -> Result<Vec<Delivery>, SharedConsumerError> {
         let max = max.max(1);
-        self.arrived.retain(|delivery| delivery.acker.is_current());
-        if !self.arrived.is_empty() {
-            return Ok(self.arrived.drain(..max.min(self.arrived.len())).collect());
-        }
         loop {
+            self.arrived.retain(|delivery| delivery.acker.is_current());
+            if !self.arrived.is_empty() {
+                return Ok(self.arrived.drain(..max.min(self.arrived.len())).collect());
+            }
             let Some(pull) = &mut self.pull else {
                 self.rebuild_patiently().await?;
                 continue;
@@ -237,6 +258,7 @@ impl SharedConsumer {
     }
 
     async fn rebuild(&mut self) -> Result<(), SharedConsumerError> {
+        let losses = self.broker.losses();
         let SharedConsumerOptions { stream, name, .. } = &self.options;
         let spec = ConsumerSpec {
             name: name.clone(),
@@ -263,10 +285,56 @@ impl SharedConsumer {
         let pull = Pull::open(&self.connection, stream, name, size)
             .await
             .map_err(|source| SharedConsumerError::Subscribe { stream: stream.clone(), source })?;
+        if losses.only_consuming_since(self.losses) {
+            self.take_unreadable().await;
+        }
+        self.losses = losses;
         self.pull = Some(pull);
         Ok(())
     }
+
+    /// Takes what the connection may have been lost over, by name.
+    async fn take_unreadable(&mut self) {
+        let SharedConsumerOptions { stream, name, .. } = &self.options;
+        let client = &self.broker.publishing().client;
+        let Found { acknowledged_up_to, messages } =
+            match unreadable::among_delivered(client, stream, name).await {
+                Ok(found) => found,
+                // If one is the reason, it comes again, and so does this.
+                Err(error) => {
+                    tracing::debug!(stream, %error, "what was delivered cannot be looked at");
+                    return;
+                }
+            };
+        let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        settled.retain(|sequence| *sequence > acknowledged_up_to);
+        for held in messages.into_iter().filter(|held| !settled.contains(&held.sequence)) {
+            let HeldMessage { sequence, fault, .. } = held;
+            tracing::warn!(
+                stream,
+                sequence,
+                fault,
+                "a message cannot be delivered; it was read by name"
+            );
+            let reply = DeliveryPosition::reply_for(stream, name, sequence);
+            let session = Arc::clone(&self.session);
+            let noted = Some(Box::new((Arc::clone(&self.settled), sequence)));
+            self.arrived.push_back(Delivery {
+                stream_sequence: sequence,
+                broker_time_ns: held.broker_time_ns,
+                delivered_count: 1,
+                subject: held.subject,
+                headers: Some(held.headers),
+                fault,
+                payload: held.payload,
+                acker: Acker { session, reply, noted },
+            });
+        }
+    }
 }
+
+/// Sequences of unreadable messages that were acknowledged: they are few, and go when the floor passes them.
+type Settled = Arc<Mutex<BTreeSet<u64>>>;
 
 fn delivery(message: Message, session: &Arc<AckSession>) -> Option<Delivery> {
     let position = DeliveryPosition::of(&message)?;
@@ -276,8 +344,9 @@ fn delivery(message: Message, session: &Arc<AckSession>) -> Option<Delivery> {
         delivered_count: position.delivered_count,
         subject: message.subject,
         headers: message.headers,
+        fault: None,
         payload: message.payload,
-        acker: Acker { session: Arc::clone(session), reply: message.reply? },
+        acker: Acker { session: Arc::clone(session), reply: message.reply?, noted: None },
     })
 }
 
@@ -308,6 +377,8 @@ impl AckSession {
 pub struct Acker {
     session: Arc<AckSession>,
     reply: Subject,
+    /// Where the acknowledgement of an unreadable message is noted, and under which sequence.
+    noted: Option<Box<(Settled, u64)>>,
 }
 
 impl Acker {
@@ -316,6 +387,9 @@ impl Acker {
     /// # Cancel safety
     /// When dropped, the message comes again.
     pub async fn ack(self) {
+        if let Some((settled, sequence)) = self.noted.as_deref() {
+            settled.lock().unwrap_or_else(PoisonError::into_inner).insert(*sequence);
+        }
         self.answer(ACKNOWLEDGED).await;
     }
 

@@ -86,6 +86,12 @@ impl Shared {
                 return self.reject(&rejected, NO_TENANT, message, None, out);
             }
         };
+        if let Some(fault) = message.fault {
+            let detail = format!("{fault}; what cannot be read of it is not kept");
+            let (reason, index) = (RejectReason::BadHeader, 0);
+            let rejected = Rejected { index, reason, detail, original: payload };
+            return self.reject(&rejected, subject.tenant, message, None, out);
+        }
         let headers = MessageHeaders::new(pairs(message.headers.as_ref()));
         if headers.asks_for_replay() {
             let signed = ReplayHeaders::new(pairs(message.headers.as_ref()));

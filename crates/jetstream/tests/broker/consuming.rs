@@ -94,6 +94,51 @@ async fn a_start_beyond_the_end_is_refused_because_it_would_lose_what_comes_up_t
 }
 
 #[tokio::test]
+async fn a_message_whose_headers_are_none_is_handed_on_as_a_foreign_one() {
+    let stage = Stage::new().await;
+    stage.fill("fermata.commands.0", 1..=2).await;
+    publish_unreadable(&stage, "fermata.commands.0").await;
+    publish_unreadable(&stage, "fermata.commands.0").await;
+    stage.fill("fermata.commands.0", 5..=6).await;
+
+    let mut consumer = EpochConsumer::open(&stage.broker, epoch(1)).await.expect("a consumer");
+    let mut messages = Vec::new();
+    while messages.len() < 6 {
+        messages.extend(timeout(SOON, consumer.next_batch(10)).await.expect("in time").unwrap());
+    }
+
+    assert_eq!(
+        messages.iter().map(|message| message.sequence).collect::<Vec<_>>(),
+        [1, 2, 3, 4, 5, 6]
+    );
+    assert_eq!(messages[2].writer, None);
+    assert_eq!(&messages[2].payload[..], b"body");
+    let position = check_position(&stage.broker, "COMMANDS_0", 3, messages[2].broker_time_ns).await;
+    assert_eq!(position.expect("a position"), PositionCheck::Ok);
+}
+
+/// Publishes headers that the client library would not send, nor read.
+async fn publish_unreadable(stage: &Stage, subject: &str) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let url = stage.server.url();
+    let address = url.trim_start_matches("nats://");
+    let mut stream = tokio::net::TcpStream::connect(address).await.expect("a connection");
+    let block = b"NATS/1.0\r\nFermata-Writer: \xff\r\n\r\n";
+    let sizes = format!("{} {}", block.len(), block.len() + 4);
+    let connect = "CONNECT {\"verbose\":false,\"headers\":true}\r\n";
+    let start = format!("{connect}HPUB {subject} {sizes}\r\n");
+    let sent = [start.as_bytes(), block, b"body\r\nPING\r\n"].concat();
+    stream.write_all(&sent).await.expect("sent");
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"PONG\r\n") {
+        let mut chunk = [0; 4096];
+        let bytes = stream.read(&mut chunk).await.expect("an answer");
+        assert!(bytes > 0, "{}", String::from_utf8_lossy(&answer));
+        answer.extend_from_slice(&chunk[..bytes]);
+    }
+}
+
+#[tokio::test]
 async fn purged_messages_are_a_gap_unless_holes_are_allowed() {
     let stage = Stage::new().await;
     stage.fill("fermata.journal.0", 1..=10).await;
