@@ -10,10 +10,10 @@ use axum::routing::post;
 use fermata_core::record::Kind;
 use fermata_jetstream::topology::LEASE_TTL;
 use rustix::process::Signal;
-use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
 
+use crate::engine::event;
 use crate::operations::{count, kinds};
 use crate::process::Running;
 use crate::support::{SOON, Stage};
@@ -80,31 +80,17 @@ impl Gate {
 }
 
 async fn worker(stage: &Stage, gate: &Gate, name: &str, arguments: &[&str]) -> Running {
-    let url = stage.server.url();
-    let path = |name: &str| stage.folder.path().join(name).display().to_string();
-    let (folder, key, plugin) = (path(name), path("audit.key"), format!("gate={}", gate.url));
-    let mut all = vec![
-        "worker",
-        "--json",
-        "--roles",
-        "listener,matcher,builder,coordinator",
-        "--name",
-        name,
-        "--nats-url",
-        &url,
-        "--data-dir",
-        &folder,
-        "--audit-key",
-        &key,
-        "--plugin",
-        &plugin,
-        "--partitions",
-        "2",
-        "--http",
-        "127.0.0.1:0",
+    let key = stage.folder.path().join("audit.key").display().to_string();
+    let plugin = format!("gate={}", gate.url);
+    let own = [
+        ["--name", name],
+        ["--audit-key", &key],
+        ["--plugin", &plugin],
+        ["--partitions", "2"],
+        ["--http", "127.0.0.1:0"],
     ];
-    all.extend(arguments);
-    Running::start(&all).await
+    let all = [own.as_flattened(), arguments].concat();
+    Running::worker(stage, name, "listener,matcher,builder,coordinator", &all).await
 }
 
 /// A worker with a run whose first attempt is held by the plugin.
@@ -118,11 +104,7 @@ async fn holding(stage: &Stage, gate: &mut Gate, arguments: &[&str]) -> Running 
         assert_eq!(applied.code, 0, "{}{}", applied.stdout, applied.stderr);
         worker.logs.until_applied(&applied.stdout).await;
     }
-    let event = json!({
-        "specversion": "1.0", "id": "e", "source": "/test", "type": "slow.start",
-        "tenant": "acme", "data": {},
-    });
-    std::fs::write(path("event.json"), event.to_string()).expect("a file");
+    std::fs::write(path("event.json"), event("e", "slow.start").to_string()).expect("a file");
     let published = stage.run(&["publish", &path("event.json")]).await;
     assert_eq!(published.code, 0, "{}{}", published.stdout, published.stderr);
     assert_eq!(gate.next().await, ("held".to_owned(), "1".to_owned()));

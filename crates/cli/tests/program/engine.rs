@@ -1,37 +1,43 @@
 //! `fermata up` in a folder of its own, and the other commands beside it.
 
-use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use fermata_jetstream::{Broker, ConnectOptions};
+use serde_json::json;
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
-use tokio::process::{Child, ChildStdout};
 
-use crate::logs::Logs;
-use crate::support::{Ended, SOON, program, run};
+use crate::process::Running;
+use crate::support::{Ended, program, run};
+
+/// An event of the tenant `acme` without data.
+pub fn event(id: impl ToString, kind: &str) -> serde_json::Value {
+    json!({
+        "specversion": "1.0", "id": id.to_string(), "source": "/test", "type": kind,
+        "tenant": "acme", "data": {},
+    })
+}
 
 /// A running engine with a broker of its own; both end with the value.
 pub struct RunningEngine {
     pub folder: TempDir,
-    child: Child,
-    logs: Logs,
-    /// Held, because a program that cannot print ends.
-    _printed: Lines<BufReader<ChildStdout>>,
+    pub up: Running,
 }
 
 impl RunningEngine {
     /// Starts it with `arguments` and environment `variables`, and waits until it is ready.
     pub async fn start(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut command = program(&["up", "--json", "--durability", "process", "--data-dir"]);
-        command.arg(folder.path()).args(arguments).envs(variables.iter().copied());
-        let mut child = command.spawn().expect("the program starts");
-        let logs = Logs::of(child.stderr.take().expect("a pipe"));
-        let mut printed = BufReader::new(child.stdout.take().expect("a pipe")).lines();
-        let line = tokio::time::timeout(SOON, printed.next_line()).await.expect("ready in time");
-        let line = line.expect("text").unwrap_or_else(|| panic!("not ready\n{}", logs.all()));
-        let said = serde_json::from_str::<Value>(&line).expect(&line);
-        assert_eq!(said["ready"], true, "{line}");
-        Self { folder, child, logs, _printed: printed }
+        let up = up(&folder, arguments, variables).await;
+        Self { folder, up }
+    }
+
+    /// Ends it in order, and starts it again in its folder with `arguments`.
+    pub async fn restart(&mut self, arguments: &[&str]) {
+        self.up.end().await;
+        self.up = up(&self.folder, arguments, &[]).await;
+    }
+
+    /// A file beside what the engine keeps.
+    pub fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).display().to_string()
     }
 
     /// Runs another command against it.
@@ -42,32 +48,54 @@ impl RunningEngine {
         run(&all).await
     }
 
+    /// Runs another command that must go well; what it printed.
+    pub async fn do_it(&self, arguments: &[&str]) -> String {
+        let ended = self.run(arguments).await;
+        assert_eq!(ended.code, 0, "{}{}", ended.stdout, ended.stderr);
+        ended.stdout
+    }
+
+    /// Runs a command that changes definitions, and waits until the engine works by them.
+    pub async fn set(&self, arguments: &[&str]) -> String {
+        let printed = self.do_it(arguments).await;
+        self.up.logs.until_applied(&printed).await;
+        printed
+    }
+
     /// Makes the document `yaml` active; `command` is `workflow` or `strategy`.
     pub async fn apply(&self, command: &str, yaml: &str) {
         let file = self.file(&format!("{command}.yaml"), yaml);
-        let applied = self.run(&[command, "apply", &file]).await;
-        assert_eq!(applied.code, 0, "{}{}", applied.stdout, applied.stderr);
-        self.logs.until_applied(&applied.stdout).await;
+        self.set(&[command, "apply", &file]).await;
     }
 
-    /// Publishes one event, given as JSON.
-    pub async fn publish(&self, event: &str) {
-        let file = self.file("event.json", event);
-        let published = self.run(&["publish", &file]).await;
-        assert_eq!(published.code, 0, "{}{}", published.stdout, published.stderr);
+    /// Publishes one event, or an array of them, given as JSON.
+    pub async fn publish(&self, events: &str) {
+        let file = self.file("event.json", events);
+        self.do_it(&["publish", &file]).await;
+    }
+
+    /// A connection to its broker.
+    pub async fn broker(&self) -> Broker {
+        let url = self.up.said["nats_url"].as_str().expect("an address");
+        Broker::connect(url, ConnectOptions::default()).await.expect("a connection")
     }
 
     /// Asks it to end, and waits until it has.
     pub async fn stop(mut self) {
-        let pid = self.child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
-        kill_process(pid.expect("a running process"), Signal::TERM).expect("a signal");
-        let ended = tokio::time::timeout(SOON, self.child.wait()).await.expect("it ends in time");
-        assert_eq!(ended.expect("a status").code(), Some(0), "{}", self.logs.all());
+        self.up.end().await;
     }
 
     fn file(&self, name: &str, text: &str) -> String {
-        let path = self.folder.path().join(name);
+        let path = self.path(name);
         std::fs::write(&path, text).expect("a file");
-        path.display().to_string()
+        path
     }
+}
+
+async fn up(folder: &TempDir, arguments: &[&str], variables: &[(&str, &str)]) -> Running {
+    let mut command = program(&["up", "--json", "--durability", "process", "--data-dir"]);
+    command.arg(folder.path()).args(arguments).envs(variables.iter().copied());
+    let up = Running::of(command).await;
+    assert_eq!(up.said["ready"], true, "{}", up.said);
+    up
 }

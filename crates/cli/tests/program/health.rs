@@ -87,23 +87,12 @@ async fn a_halted_partition_is_told_with_the_reason_that_its_worker_gives() {
     let stage = Stage::bare().await;
     topology().apply(&stage.broker).await.expect("streams");
     stage.append("fermata.journal.0", 0, b"no frame of ours".to_vec()).await;
-    let (url, folder) = (stage.server.url(), stage.folder.path().join("worker"));
-    let worker = Running::start(&[
+    let worker = Running::worker(
+        &stage,
         "worker",
-        "--json",
-        "--roles",
         "coordinator",
-        "--nats-url",
-        &url,
-        "--data-dir",
-        &folder.display().to_string(),
-        "--http",
-        "127.0.0.1:0",
-        "--partitions",
-        "1",
-        "--name",
-        "w-1",
-    ])
+        &["--http", "127.0.0.1:0", "--partitions", "1", "--name", "w-1"],
+    )
     .await;
     let is_halted = |answer: &Answer| answer.reasons().contains(&"partition_halted".to_owned());
     worker.until("/ready", is_halted).await;

@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use fermata_core::record::Kind;
+use fermata_jetstream::StreamReader;
 use fermata_jetstream::reader::Holes;
 use fermata_jetstream::topology::{commands_stream, journal_stream};
-use fermata_jetstream::{Broker, ConnectOptions, StreamReader};
 use fermata_wire::journal::JournalFrame;
 use serde_json::{Value, json};
 
+use crate::engine::{RunningEngine, event};
 use crate::process::Running;
 use crate::support::{Stage, run, topology};
 
@@ -92,50 +93,20 @@ pub fn count(kinds: &[Kind], kind: Kind) -> f64 {
     kinds.iter().filter(|found| **found == kind).count() as f64
 }
 
-async fn run_beside(folder: &str, arguments: &[&str]) {
-    let mut all = vec!["--data-dir", folder];
-    all.extend(arguments);
-    let ended = run(&all).await;
-    assert_eq!(ended.code, 0, "{}{}", ended.stdout, ended.stderr);
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_scraped_under_load_is_what_the_journals_hold() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = |name: &str| folder.path().join(name).display().to_string();
-    let data_dir = path("engine");
-    let up = Running::start(&[
-        "up",
-        "--json",
-        "--durability",
-        "process",
-        "--data-dir",
-        &data_dir,
-        "--http",
-        "127.0.0.1:0",
-        "--partitions",
-        "2",
-    ])
-    .await;
-    for (command, yaml) in [("workflow", WORKFLOW), ("strategy", STRATEGIES)] {
-        std::fs::write(path(command), yaml).expect("a file");
-        run_beside(&data_dir, &[command, "apply", &path(command)]).await;
-    }
-    let told = std::fs::read_to_string(folder.path().join("engine/fermata.http"));
+    let engine = RunningEngine::start(&["--http", "127.0.0.1:0", "--partitions", "2"], &[]).await;
+    engine.apply("workflow", WORKFLOW).await;
+    engine.apply("strategy", STRATEGIES).await;
+    let up = &engine.up;
+    let told = std::fs::read_to_string(engine.path("fermata.http"));
     assert_eq!(told.expect("a file").trim(), up.said["http_url"].as_str().expect("an address"));
 
-    let event = |id: usize| {
-        let kind = if id < STARTED { "counted.start" } else { "counted.unknown" };
-        json!({
-            "specversion": "1.0", "id": id.to_string(), "source": "/test", "type": kind,
-            "tenant": "acme", "data": {},
-        })
-    };
+    let kind = |id: usize| if id < STARTED { "counted.start" } else { "counted.unknown" };
     // Scraped while they come; each scrape is one that Prometheus can read.
     for (number, batch) in (0..STARTED + UNMATCHED).collect::<Vec<_>>().chunks(40).enumerate() {
-        let events = batch.iter().map(|id| event(*id)).collect::<Vec<_>>();
-        std::fs::write(path("events.json"), json!(events).to_string()).expect("a file");
-        run_beside(&data_dir, &["publish", &path("events.json")]).await;
+        let events = batch.iter().map(|id| event(id, kind(*id))).collect::<Vec<_>>();
+        engine.publish(&json!(events).to_string()).await;
         let scraped = Scrape::of(&up.get("/metrics").await.body);
         assert_eq!(scraped.plain("fermata_broker_connected"), 1.0, "scrape {number}");
     }
@@ -159,11 +130,7 @@ async fn what_is_scraped_under_load_is_what_the_journals_hold() {
     assert!(settled.head.contains("text/plain; version=0.0.4"), "{}", settled.head);
     let scraped = Scrape::of(&settled.body);
 
-    let broker = Broker::connect(
-        up.said["nats_url"].as_str().expect("an address"),
-        ConnectOptions::default(),
-    );
-    let reader = StreamReader::new(&broker.await.expect("a connection"));
+    let reader = StreamReader::new(&engine.broker().await);
     let mut journals = BTreeMap::new();
     for partition in partitions {
         journals.insert(partition, kinds(&reader, partition).await);
@@ -218,24 +185,12 @@ async fn what_is_scraped_under_load_is_what_the_journals_hold() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_waits_for_owners_or_the_broker_lives_and_is_not_ready() {
     let mut stage = Stage::bare().await;
-    let url = stage.server.url();
-    let folder = stage.folder.path().join("worker").display().to_string();
-    let worker = Running::start(&[
+    let worker = Running::worker(
+        &stage,
         "worker",
-        "--json",
-        "--roles",
         "listener",
-        "--name",
-        "w-1",
-        "--nats-url",
-        &url,
-        "--data-dir",
-        &folder,
-        "--http",
-        "127.0.0.1:0",
-        "--partitions",
-        "2",
-    ])
+        &["--name", "w-1", "--http", "127.0.0.1:0", "--partitions", "2"],
+    )
     .await;
 
     let waiting = worker.get("/ready").await;
@@ -265,21 +220,12 @@ async fn a_worker_with_a_halted_partition_names_it_and_its_reason() {
     let stage = Stage::bare().await;
     topology().apply(&stage.broker).await.expect("streams");
     stage.append("fermata.journal.0", 0, b"no frame of ours".to_vec()).await;
-    let (url, folder) = (stage.server.url(), stage.folder.path().join("worker"));
-    let worker = Running::start(&[
+    let worker = Running::worker(
+        &stage,
         "worker",
-        "--json",
-        "--roles",
         "coordinator",
-        "--nats-url",
-        &url,
-        "--data-dir",
-        &folder.display().to_string(),
-        "--http",
-        "127.0.0.1:0",
-        "--partitions",
-        "1",
-    ])
+        &["--http", "127.0.0.1:0", "--partitions", "1"],
+    )
     .await;
 
     let halted = worker.until("/ready", |answer| {
@@ -297,18 +243,7 @@ async fn a_worker_with_a_halted_partition_names_it_and_its_reason() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_answered_over_http_unless_asked_for() {
     let stage = Stage::bare().await;
-    let (url, folder) = (stage.server.url(), stage.folder.path().join("worker"));
-    let worker = Running::start(&[
-        "worker",
-        "--json",
-        "--roles",
-        "listener",
-        "--nats-url",
-        &url,
-        "--data-dir",
-        &folder.display().to_string(),
-    ])
-    .await;
+    let worker = Running::worker(&stage, "worker", "listener", &[]).await;
 
     assert_eq!(worker.said["http_url"], Value::Null);
     assert!(!stage.folder.path().join("worker/fermata.http").exists());

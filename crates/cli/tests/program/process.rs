@@ -1,15 +1,16 @@
 //! A program of ours that stays: `fermata worker` or `fermata up`, its endpoints and its end.
 
+use std::borrow::BorrowMut;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::net::TcpStream;
-use tokio::process::{Child, ChildStdout};
+use tokio::process::{Child, ChildStdout, Command};
 
 use crate::logs::Logs;
-use crate::support::{SOON, program};
+use crate::support::{SOON, Stage, program};
 
 /// How often something is looked at again.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
@@ -46,9 +47,17 @@ impl Answer {
 }
 
 impl Running {
-    /// Starts it with `arguments`, and waits for the first line that it prints.
-    pub async fn start(arguments: &[&str]) -> Self {
-        let mut child = program(arguments).spawn().expect("the program starts");
+    /// Starts a worker at the broker of `stage`; it keeps its files in `folder` beside those of the broker.
+    pub async fn worker(stage: &Stage, folder: &str, roles: &str, arguments: &[&str]) -> Self {
+        let mut command = program(&["worker", "--json", "--roles", roles]);
+        command.arg("--nats-url").arg(stage.server.url());
+        command.arg("--data-dir").arg(stage.folder.path().join(folder));
+        Self::of(command.args(arguments)).await
+    }
+
+    /// Starts it, and waits for the first line that it prints.
+    pub async fn of(mut command: impl BorrowMut<Command>) -> Self {
+        let mut child = command.borrow_mut().spawn().expect("the program starts");
         let logs = Logs::of(child.stderr.take().expect("a pipe"));
         let mut printed = BufReader::new(child.stdout.take().expect("a pipe")).lines();
         let line = tokio::time::timeout(SOON, printed.next_line()).await.expect("in time");
@@ -80,6 +89,12 @@ impl Running {
     pub fn signal(&self, signal: Signal) {
         let pid = self.child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
         kill_process(pid.expect("a running process"), signal).expect("a signal");
+    }
+
+    /// Asks it to end, and waits until it has; all must have gone well.
+    pub async fn end(&mut self) {
+        self.signal(Signal::TERM);
+        assert_eq!(self.ended().await, Some(0), "{}", self.logs.all());
     }
 
     /// Waits until it has ended; its exit code, nothing when a signal ended it.

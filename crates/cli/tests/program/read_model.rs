@@ -1,49 +1,29 @@
 //! `fermata worker --roles projector`, and who asks it.
 
-use std::process::Stdio;
 use std::time::Instant;
 
 use fermata_core::plan::FailureClass;
 use fermata_core::record::EndReason;
 use fermata_core::record::{Record, RunFailed, RunSucceeded};
 use fermata_jetstream::core_messages::CoreMessages;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::process::Child;
 
-use crate::logs::Logs;
+use crate::process::Running;
 use crate::runs::{run_of, started, tenant};
-use crate::support::{SOON, Stage, program, signer};
+use crate::support::{SOON, Stage, signer};
 
-struct Worker {
-    child: Child,
-    logs: Logs,
+/// A projector beside the broker of `stage`, its read model in the folder `model`.
+async fn projector(stage: &Stage, model: &str) -> Running {
+    let folder = stage.folder.path().join(model);
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("audit.key"), signer().to_private_text()).unwrap();
+    Running::worker(stage, model, "projector", &[]).await
 }
 
-impl Worker {
-    /// A projector beside the broker of `stage`, its read model in the folder `model`.
-    async fn start(stage: &Stage, model: &str) -> Self {
-        let folder = stage.folder.path().join(model);
-        std::fs::create_dir_all(&folder).unwrap();
-        std::fs::write(folder.join("audit.key"), signer().to_private_text()).unwrap();
-        let url = stage.server.url();
-        let folder = folder.display().to_string();
-        let mut command = program(&["--nats-url", &url, "--data-dir", &folder, "worker"]);
-        command.args(["--roles", "projector", "--json"]).env("RUST_LOG", "fermata=info");
-        let mut child = command.stdin(Stdio::null()).spawn().unwrap();
-        let logs = Logs::of(child.stderr.take().unwrap());
-        let mut printed = BufReader::new(child.stdout.take().unwrap()).lines();
-        let line = tokio::time::timeout(SOON, printed.next_line()).await.unwrap().unwrap();
-        assert!(line.as_deref().is_some_and(|line| line.contains("started")), "{}", logs.all());
-        Self { child, logs }
-    }
-
-    async fn stop(mut self, signal: Signal) {
-        let pid = self.child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
-        kill_process(pid.unwrap(), signal).unwrap();
-        tokio::time::timeout(SOON, self.child.wait()).await.unwrap().unwrap();
-    }
+async fn stop(mut worker: Running, signal: Signal) {
+    worker.signal(signal);
+    worker.ended().await;
 }
 
 /// Lists until a projector has answered.
@@ -93,8 +73,8 @@ async fn a_projector_lists_what_the_journals_hold_also_when_it_was_ended_or_kill
     let mut worker = None;
     for signal in [None, Some(Signal::TERM), Some(Signal::KILL)] {
         if let Some(signal) = signal {
-            let ended: Option<Worker> = worker.take();
-            ended.unwrap().stop(signal).await;
+            let ended: Option<Running> = worker.take();
+            stop(ended.unwrap(), signal).await;
             // What comes while nobody follows is caught up with.
             journal_runs(&stage, last, &[&format!("{signal:?}"), "x"]).await;
             last += 1;
@@ -105,7 +85,7 @@ async fn a_projector_lists_what_the_journals_hold_also_when_it_was_ended_or_kill
             assert!(read.stderr.contains("no projector answers"), "{}", read.stderr);
             told.push(read.json());
         }
-        let running = Worker::start(&stage, "model").await;
+        let running = projector(&stage, "model").await;
         for (question, told) in QUESTIONS.iter().zip(&told) {
             assert_eq!(&listed(&stage, question).await, told, "{question:?} after {signal:?}");
         }
@@ -124,7 +104,7 @@ async fn a_projector_lists_what_the_journals_hold_also_when_it_was_ended_or_kill
 #[tokio::test]
 async fn what_was_just_journaled_is_in_the_next_list_and_pages_go_on_where_the_last_ended() {
     let stage = Stage::new().await;
-    let _worker = Worker::start(&stage, "model").await;
+    let _worker = projector(&stage, "model").await;
     assert!(listed(&stage, &[]).await.is_empty());
     for last in 0..4 {
         let name = format!("run-{last}");
@@ -145,13 +125,13 @@ async fn what_was_just_journaled_is_in_the_next_list_and_pages_go_on_where_the_l
 #[tokio::test]
 async fn a_second_process_says_that_another_keeps_the_folder() {
     let stage = Stage::new().await;
-    let first = Worker::start(&stage, "model").await;
+    let first = projector(&stage, "model").await;
     listed(&stage, &[]).await;
 
-    let second = Worker::start(&stage, "model").await;
+    let second = projector(&stage, "model").await;
 
     second.logs.until("another process keeps its read model in").await;
-    first.stop(Signal::TERM).await;
+    stop(first, Signal::TERM).await;
     listed(&stage, &[]).await;
 }
 
@@ -159,14 +139,14 @@ async fn a_second_process_says_that_another_keeps_the_folder() {
 async fn a_journal_that_was_made_again_is_read_again() {
     let stage = Stage::new().await;
     journal_runs(&stage, 0, &["a", "b"]).await;
-    let worker = Worker::start(&stage, "model").await;
+    let worker = projector(&stage, "model").await;
     assert_eq!(listed(&stage, &[]).await.len(), 2);
-    worker.stop(Signal::TERM).await;
+    stop(worker, Signal::TERM).await;
     stage.delete_stream("JOURNAL_0").await;
     crate::support::topology().apply(&stage.broker).await.unwrap();
     journal_runs(&stage, 0, &["c"]).await;
 
-    let worker = Worker::start(&stage, "model").await;
+    let worker = projector(&stage, "model").await;
 
     let ids: Vec<_> = listed(&stage, &[]).await.iter().map(|run| run["id"].clone()).collect();
     assert_eq!(ids, [json!(run_of("c"))]);
@@ -177,7 +157,7 @@ async fn a_journal_that_was_made_again_is_read_again() {
 async fn questions_that_make_no_sense_are_answered_with_the_reason() {
     let stage = Stage::new().await;
     journal_runs(&stage, 0, &["a"]).await;
-    let _worker = Worker::start(&stage, "model").await;
+    let _worker = projector(&stage, "model").await;
     listed(&stage, &[]).await;
     let core = CoreMessages::new(&stage.broker);
     let ask = async |subject: &str, question: &Value| {

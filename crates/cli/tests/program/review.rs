@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 
 use fermata_jetstream::core_messages::CoreMessages;
 use fermata_jetstream::reader::Holes;
-use fermata_jetstream::{Broker, ConnectOptions, Publisher, PublisherOptions, StreamReader};
+use fermata_jetstream::{Publisher, PublisherOptions, StreamReader};
 use fermata_wire::audit::AuditFrame;
 use fermata_wire::dead::DeadLetter;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::process::Running;
-use crate::support::{SOON, run};
+use crate::engine::{RunningEngine, event};
+use crate::support::SOON;
 
 const WORKFLOW: &str = "
 workflow:
@@ -123,48 +123,18 @@ impl Described {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn cases_are_reviewed_together_and_every_public_message_is_as_the_document_says() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = |name: &str| folder.path().join(name).display().to_string();
-    let data_dir = path("engine");
-    let up = Running::start(&[
-        "up",
-        "--json",
-        "--durability",
-        "process",
-        "--data-dir",
-        &data_dir,
-        "--http",
-        "127.0.0.1:0",
-        "--partitions",
-        "2",
-    ])
-    .await;
-    let beside = async |arguments: &[&str]| {
-        let mut all = vec!["--data-dir", data_dir.as_str()];
-        all.extend(arguments);
-        run(&all).await
-    };
-    for (command, yaml) in [("workflow", WORKFLOW), ("strategy", STRATEGIES)] {
-        std::fs::write(path(command), yaml).expect("a file");
-        let applied = beside(&[command, "apply", &path(command)]).await;
-        up.logs.until_applied(&applied.stdout).await;
-    }
-    let url = up.said["nats_url"].as_str().expect("an address");
-    let broker = Broker::connect(url, ConnectOptions::default()).await.expect("a connection");
+    let engine = RunningEngine::start(&["--http", "127.0.0.1:0", "--partitions", "2"], &[]).await;
+    engine.apply("workflow", WORKFLOW).await;
+    engine.apply("strategy", STRATEGIES).await;
+    let broker = engine.broker().await;
     let core = CoreMessages::new(&broker);
     let mut escalations = core.subscribe("fermata.escalation.>").await.expect("a subscription");
     let mut audit = core.subscribe("fermata.audit.>").await.expect("a subscription");
     let publisher = Publisher::new(&broker, PublisherOptions::default()).await.expect("one");
-    let event = |kind: &str, id: usize| {
-        json!({
-            "specversion": "1.0", "id": id.to_string(), "source": "/test", "type": kind,
-            "tenant": "acme", "data": {},
-        })
-    };
     let mut messages = (0..UNMATCHED)
-        .map(|id| ("nobody.wants", event("nobody.wants", id).to_string()))
+        .map(|id| ("nobody.wants", event(id, "nobody.wants").to_string()))
         .collect::<Vec<_>>();
-    messages.push(("known.start", event("known.start", 0).to_string()));
+    messages.push(("known.start", event(0, "known.start").to_string()));
     messages.push(("known.start", "{".to_owned()));
     for (kind, text) in messages {
         let subject = format!("fermata.events.acme.{kind}");
@@ -195,7 +165,7 @@ async fn cases_are_reviewed_together_and_every_public_message_is_as_the_document
         ];
         lines.iter().all(|line| answer.body.contains(line))
     };
-    up.until("/metrics", drained).await;
+    engine.up.until("/metrics", drained).await;
     let reader = StreamReader::new(&broker);
     for (stream, channel) in [("EVENTS", "events"), ("DEAD", "dead")] {
         let mut replay = reader.replay(stream, 1, Holes::Allowed).await.expect("a stream");
@@ -216,18 +186,18 @@ async fn cases_are_reviewed_together_and_every_public_message_is_as_the_document
     }
     assert_eq!(described.seen.len(), 4, "{:?}", described.seen);
 
-    let listed = beside(&["review", "list", "--tenant", "acme", "--json"]).await.json();
+    let listed = engine.run(&["review", "list", "--tenant", "acme", "--json"]).await.json();
     let unmatched = listed.iter().filter(|review| review["reason"] == "unmatched");
     let counts = unmatched.clone().map(|review| review["count"].as_u64().expect("a count"));
     // Two minutes at the most, however many partitions.
     assert_eq!(counts.clone().sum::<u64>(), UNMATCHED as u64, "{listed:?}");
     assert!(counts.count() <= 2, "{listed:?}");
     let case = unmatched.clone().next().expect("a review")["case"].as_str().expect("an id");
-    let shown = beside(&["review", "show", case]).await;
+    let shown = engine.run(&["review", "show", case]).await;
     assert!(shown.stdout.contains("reason  unmatched, tier 3"), "{}", shown.stdout);
-    let failed = beside(&["review", "list", "--reason", "run_failed", "--json"]).await.json();
+    let failed = engine.run(&["review", "list", "--reason", "run_failed", "--json"]).await.json();
     assert_eq!((failed.len(), &failed[0]["type"]), (1, &"known.start".into()), "{failed:?}");
     assert!(failed[0]["samples"][0]["run"].is_string(), "{failed:?}");
-    let missing = beside(&["review", "show", "00000000-0000-8000-8000-000000000000"]).await;
+    let missing = engine.run(&["review", "show", "00000000-0000-8000-8000-000000000000"]).await;
     assert_eq!(missing.code, 4, "{}", missing.stderr);
 }
