@@ -3,6 +3,7 @@
 
 mod acknowledgement;
 mod audit;
+mod commands;
 mod events;
 mod floor;
 mod garbage;

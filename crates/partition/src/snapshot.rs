@@ -37,8 +37,9 @@ pub struct SnapshotPolicy {
     /// So many bytes of journal after the last one. Default 96 MiB: of the 1 GiB
     /// that a journal holds, what three of them take is needed at the most.
     pub bytes_max: u64,
-    /// So long after the last one if there is any record since, milliseconds.
-    /// Default 10 minutes: what is idle is purged, too.
+    /// So long after the last one if there is any record since, milliseconds, and once more
+    /// behind the last record: only what two snapshots stand for is purged. Default 10
+    /// minutes: what is idle is purged, too.
     pub interval_ms: u64,
     /// Not sooner after the last one, milliseconds, whatever there is. Default
     /// 10 s: a partition under full load does not write snapshots all the time.
