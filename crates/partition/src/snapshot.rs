@@ -47,6 +47,10 @@ pub struct SnapshotPolicy {
     /// What a snapshot stands for is archived in segments of so many bytes, and
     /// purged. Default 4 MiB. What is less stays in the journal until it is more.
     pub segment_bytes: u64,
+    /// How long segments are kept after they were stored, milliseconds. Default:
+    /// for ever. What is removed can no longer be shown, and stays proved by the
+    /// audit log.
+    pub archive_retention_ms: Option<u64>,
 }
 
 impl SnapshotPolicy {
@@ -66,6 +70,7 @@ impl Default for SnapshotPolicy {
             interval_ms: 10 * 60 * 1_000,
             rest_ms: 10_000,
             segment_bytes: 4 * 1024 * 1024,
+            archive_retention_ms: None,
         }
     }
 }
