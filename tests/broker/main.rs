@@ -2,6 +2,7 @@
 //! program: each more would be linked with the whole engine once more.
 
 mod acknowledgement;
+mod archives;
 mod audit;
 mod commands;
 mod events;

@@ -11,7 +11,7 @@ use crate::run::RunSummary;
 
 /// Runs that an index holds at most. Of more, those that ended and began longest ago are left
 /// out: an index is for what people look at, the journals and their archives are the record. At
-/// some 4 KiB of disk for each it stays below half of what an index may take.
+/// some 2 KiB of disk for each it stays below a quarter of what an index may take.
 pub const RUNS_MAX_DEFAULT: u64 = 2_000_000;
 
 /// Runs that have changed and are not written yet at most, see [`RunIndex::apply`]: what a full
