@@ -71,8 +71,6 @@ pub struct DrivenOwner {
     tree: Tree,
     /// The longest time that one input took.
     pub longest: Duration,
-    /// How long each input took, if that is wanted.
-    pub times: Option<Vec<Duration>>,
 }
 
 impl DrivenOwner {
@@ -104,7 +102,6 @@ impl DrivenOwner {
             now: Now { wall_ms: BEGIN_MS, monotonic_ms: 0 },
             tree: Tree::new(),
             longest: Duration::ZERO,
-            times: None,
         };
         let asked = driven.settle(outputs)?;
         driven.handle(Input::LeaseUntil(u64::MAX), asked)?;
@@ -192,9 +189,6 @@ impl DrivenOwner {
 
     fn took(&mut self, time: Duration) {
         self.longest = self.longest.max(time);
-        if let Some(times) = &mut self.times {
-            times.push(time);
-        }
     }
 
     fn broker_time_ns(&self) -> i64 {

@@ -44,18 +44,19 @@ pub fn run(n: u64) -> miette::Result<Vec<Figures>> {
     bar.finish_and_clear();
 
     let begun = Instant::now();
-    owner.times = Some(Vec::new());
+    let mut without = Vec::new();
     for _ in 0..SNAPSHOTS * STEPS {
-        owner.step(1, EVENTS)?;
-        forget_streams(&mut owner);
+        without.push(step(&mut owner)?);
     }
-    let without = owner.times.replace(Vec::new()).unwrap_or_default();
     let without_elapsed = begun.elapsed();
 
     let begun = Instant::now();
     let (mut bytes, mut writing) = (0, Duration::ZERO);
+    let mut with = Vec::new();
     for _ in 0..SNAPSHOTS {
+        let taking = Instant::now();
         let asked = owner.handle(Input::Snapshot, Vec::new())?;
+        with.push(taking.elapsed());
         let frozen = asked.into_iter().find_map(|asked| match asked {
             Asked::Snapshot(frozen) => Some(frozen),
             Asked::Attempt(_) => None,
@@ -67,15 +68,13 @@ pub fn run(n: u64) -> miette::Result<Vec<Figures>> {
             (frozen.encode(&mark).map(|bytes| bytes.len()), begun.elapsed())
         });
         for _ in 0..STEPS {
-            owner.step(1, EVENTS)?;
-            forget_streams(&mut owner);
+            with.push(step(&mut owner)?);
         }
         let (length, took) = written.join().map_err(|_| miette!("writing it panicked"))?;
         bytes = length.into_diagnostic()?;
         writing = writing.max(took);
         owner.handle(Input::SnapshotEnded, Vec::new())?;
     }
-    let with = owner.times.take().unwrap_or_default();
     let with_elapsed = begun.elapsed();
 
     let open = owner.owner().partition().runs().count();
@@ -94,6 +93,15 @@ pub fn run(n: u64) -> miette::Result<Vec<Figures>> {
             "{SNAPSHOTS} snapshots of up to {bytes} bytes, written in up to {writing:.0} ms each"
         )),
     ])
+}
+
+/// One message of commands and all that comes of it.
+fn step(owner: &mut DrivenOwner) -> miette::Result<Duration> {
+    let begun = Instant::now();
+    owner.step(1, EVENTS)?;
+    let took = begun.elapsed();
+    forget_streams(owner);
+    Ok(took)
 }
 
 /// What is purged in an engine: here nobody reads it.

@@ -67,7 +67,7 @@ const PANELS: [Panel; 3] = [
         ],
     },
     Panel {
-        title: "takeover, ms: the newest snapshot and the journal behind it",
+        title: "takeover, ms of processor time: the newest snapshot and the journal behind it",
         lines: &[Line { name: "recovery", color: "#17becf", of: |sample| sample.recovery_ms }],
     },
 ];
