@@ -13,7 +13,8 @@ use fermata_jetstream::topology::PARTITIONS_DEFAULT;
 Examples:
   fermata-bench intake runs
   fermata-bench runs --durability power --n 20000 --json
-  fermata-bench intake runs recovery --workers 4 --cluster
+  fermata-bench intake runs recovery --workers 1,2,4 --cluster
+  fermata-bench week --graph bench/week.svg
   fermata-bench all --smoke")]
 pub struct Arguments {
     /// What to do instead of measuring
@@ -44,9 +45,14 @@ pub struct BenchArguments {
     /// What an acknowledged message survives
     #[arg(long, value_enum, default_value_t = DurabilityChoice::Process)]
     pub durability: DurabilityChoice,
-    /// Engine processes that share the partitions
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
-    pub workers: u16,
+    /// Engine processes that share the partitions; several numbers are measured one after the other
+    #[arg(
+        long,
+        default_value = "1",
+        value_delimiter = ',',
+        value_parser = clap::value_parser!(u16).range(1..=16)
+    )]
+    pub workers: Vec<u16>,
     /// Three servers that hold a copy of every stream each, instead of one
     #[arg(long)]
     pub cluster: bool,
@@ -56,6 +62,9 @@ pub struct BenchArguments {
     /// One line of JSON per measurement instead of a table
     #[arg(long)]
     pub json: bool,
+    /// `week`: draw it into this file (SVG), with its samples (JSON) beside it
+    #[arg(long, value_name = "FILE")]
+    pub graph: Option<PathBuf>,
     /// Sizes of a moment, to see that the cases work; the figures mean nothing
     #[arg(long, conflicts_with = "n")]
     pub smoke: bool,
@@ -68,6 +77,17 @@ impl BenchArguments {
     /// How many servers there are, and so copies of each stream.
     pub fn servers(&self) -> usize {
         if self.cluster { CLUSTER_SERVERS } else { 1 }
+    }
+
+    /// How many engine processes there are, once one number was chosen.
+    pub fn engines(&self) -> u16 {
+        self.workers.first().copied().unwrap_or(1)
+    }
+
+    /// The same arguments for each number of workers alone; once where `case` has no engine.
+    pub fn for_each_number_of_workers(&self, case: Case) -> Vec<Self> {
+        let numbers = self.workers.iter().take(if case.has_engines() { usize::MAX } else { 1 });
+        numbers.map(|workers| Self { workers: vec![*workers], ..self.clone() }).collect()
     }
 }
 
@@ -120,6 +140,10 @@ pub enum CaseChoice {
     Memory,
     /// Lists of runs out of a read model of 1,000,000, without a broker
     Query,
+    /// How long an owner stands still for a snapshot, without a broker
+    Snapshot,
+    /// Seven days of the load of `runs` in accelerated journal time, without a broker
+    Week,
     /// Each of these
     All,
 }
@@ -149,10 +173,14 @@ pub enum Case {
     Memory,
     /// See [`CaseChoice`].
     Query,
+    /// See [`CaseChoice`].
+    Snapshot,
+    /// See [`CaseChoice`].
+    Week,
 }
 
 impl Case {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 13] = [
         Self::Raw,
         Self::Intake,
         Self::IntakeBatch,
@@ -164,6 +192,8 @@ impl Case {
         Self::Recovery,
         Self::Memory,
         Self::Query,
+        Self::Snapshot,
+        Self::Week,
     ];
 
     /// The case as it is called on the command line and in the output.
@@ -180,6 +210,24 @@ impl Case {
             Self::Recovery => "recovery",
             Self::Memory => "memory",
             Self::Query => "query",
+            Self::Snapshot => "snapshot",
+            Self::Week => "week",
+        }
+    }
+
+    /// Whether it starts engines, so that their number matters.
+    fn has_engines(self) -> bool {
+        match self {
+            Self::Raw | Self::Plan | Self::Match | Self::Query | Self::Snapshot | Self::Week => {
+                false
+            }
+            Self::Intake
+            | Self::IntakeBatch
+            | Self::Runs
+            | Self::Latency
+            | Self::Fanout
+            | Self::Recovery
+            | Self::Memory => true,
         }
     }
 
@@ -211,6 +259,10 @@ impl Case {
             (Self::Memory, true) => &[500],
             (Self::Query, false) => &[1_000_000],
             (Self::Query, true) => &[2_000],
+            (Self::Snapshot, false) => &[100_000],
+            (Self::Snapshot, true) => &[1_000],
+            (Self::Week, false) => &[700_000],
+            (Self::Week, true) => &[7_000],
         }
     }
 }
@@ -244,6 +296,8 @@ impl CaseChoice {
             Self::Recovery => &[Case::Recovery],
             Self::Memory => &[Case::Memory],
             Self::Query => &[Case::Query],
+            Self::Snapshot => &[Case::Snapshot],
+            Self::Week => &[Case::Week],
             Self::All => &Case::ALL,
         }
     }

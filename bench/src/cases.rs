@@ -10,6 +10,8 @@ mod query;
 mod raw;
 mod recovery;
 mod runs;
+mod snapshot;
+mod week;
 mod workflows;
 
 use crate::arguments::{BenchArguments, Case};
@@ -28,6 +30,14 @@ pub async fn run(case: Case, arguments: &BenchArguments) -> miette::Result<Vec<F
                 measured.extend(query::run(n)?);
                 continue;
             }
+            Case::Snapshot => {
+                measured.extend(snapshot::run(n)?);
+                continue;
+            }
+            Case::Week => {
+                measured.extend(week::run(n, arguments.graph.as_deref())?);
+                continue;
+            }
             Case::Raw => raw::run(arguments, n).await?,
             Case::Intake => intake::run(arguments, n).await?,
             Case::IntakeBatch => intake::run_batch(arguments, n).await?,
@@ -41,7 +51,7 @@ pub async fn run(case: Case, arguments: &BenchArguments) -> miette::Result<Vec<F
         measured.push(figures);
     }
     for figures in &mut measured {
-        (figures.workers, figures.servers) = (arguments.workers, arguments.servers());
+        (figures.workers, figures.servers) = (arguments.engines(), arguments.servers());
     }
     Ok(measured)
 }

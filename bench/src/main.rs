@@ -9,6 +9,7 @@ mod audit_progress;
 mod cases;
 mod client;
 mod definitions;
+mod driven_owner;
 mod engine_process;
 mod events;
 mod figures;
@@ -47,10 +48,12 @@ async fn run(arguments: Arguments) -> miette::Result<()> {
         None => {
             let mut report = report::Report::new(arguments.bench.json);
             for case in arguments.bench.chosen() {
-                let measured = cases::run(case, &arguments.bench)
-                    .await
-                    .wrap_err_with(|| format!("case `{}` failed", case.name()))?;
-                measured.into_iter().for_each(|figures| report.add(figures));
+                for bench in arguments.bench.for_each_number_of_workers(case) {
+                    let measured = cases::run(case, &bench)
+                        .await
+                        .wrap_err_with(|| format!("case `{}` failed", case.name()))?;
+                    measured.into_iter().for_each(|figures| report.add(figures));
+                }
             }
             report.finish();
             Ok(())

@@ -46,6 +46,16 @@ pub fn memory(pid: u32) -> miette::Result<Memory> {
     Ok(Memory { peak_bytes: field("VmHWM:")?, now_bytes: field("VmRSS:")? })
 }
 
+/// CPU time of this thread so far: with other work on the machine the clock
+/// measures that too. Needs Linux.
+pub fn thread_cpu() -> miette::Result<Duration> {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").into_diagnostic()?;
+    let nanoseconds = text.split(' ').next().and_then(|first| first.parse().ok());
+    nanoseconds
+        .map(Duration::from_nanos)
+        .ok_or_else(|| miette!("`/proc/thread-self/schedstat` does not begin with a number"))
+}
+
 fn read(path: &str) -> miette::Result<String> {
     std::fs::read_to_string(path)
         .into_diagnostic()

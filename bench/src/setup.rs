@@ -103,7 +103,7 @@ impl Setup {
             data_dir: Arc::<Path>::from(broker.folder.path().join(format!("engine-{worker}"))),
             plugin_url: plugin_url.clone(),
         };
-        let options = (1..=arguments.workers).map(option).collect::<Vec<_>>();
+        let options = (1..=arguments.engines()).map(option).collect::<Vec<_>>();
         let mut engines =
             options.iter().map(EngineProcess::spawn).collect::<miette::Result<Vec<_>>>()?;
         let workers = options.iter().map(|option| option.worker.clone()).collect::<Vec<_>>();

@@ -2,7 +2,9 @@
 //! program: each more would be linked with the whole engine once more.
 
 mod acknowledgement;
+mod archives;
 mod audit;
+mod commands;
 mod events;
 mod floor;
 mod garbage;

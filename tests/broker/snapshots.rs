@@ -33,6 +33,7 @@ fn often() -> SnapshotPolicy {
         interval_ms: 200,
         rest_ms: 50,
         segment_bytes: 2_000,
+        ..SnapshotPolicy::default()
     }
 }
 

@@ -9,6 +9,7 @@ use miette::{IntoDiagnostic as _, ensure, miette};
 use serde_json::{Map, Value, json};
 
 use crate::figures::{Figures, Times, count};
+use crate::process_usage::thread_cpu;
 use crate::setup::progress;
 
 /// Decisions measured for each shape.
@@ -126,16 +127,6 @@ fn measure(shape: &Shape, n: u64) -> miette::Result<Figures> {
         batch_us(50),
         batch_us(99),
     )))
-}
-
-/// CPU time of this thread so far: with other work on the machine the clock
-/// measures that too. Needs Linux.
-fn thread_cpu() -> miette::Result<Duration> {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").into_diagnostic()?;
-    let nanoseconds = text.split(' ').next().and_then(|first| first.parse().ok());
-    nanoseconds
-        .map(Duration::from_nanos)
-        .ok_or_else(|| miette!("`/proc/thread-self/schedstat` does not begin with a number"))
 }
 
 fn definition(shape: &Shape, number: u64) -> StrategyDefinition {

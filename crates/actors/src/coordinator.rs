@@ -23,7 +23,7 @@
 
 mod cases;
 mod effects;
-mod hop_janitor;
+pub mod hop_janitor;
 mod janitor;
 mod message;
 mod outbox;

@@ -5,7 +5,11 @@
 //! checks it reads the segments and then the stream; the owner of a partition
 //! reads the stream alone, behind a snapshot.
 
+mod retention;
+
 use std::collections::VecDeque;
+
+pub use retention::{REMOVED_NAME, Removed};
 
 use fermata_core::identity::PartitionId;
 use fermata_jetstream::definitions_store::StoreError;
@@ -46,6 +50,9 @@ pub enum ArchiveError {
     /// A message of ours cannot be read, or a segment not be written.
     #[error("the journal cannot be archived")]
     Wire(#[from] WireError),
+    /// What is said of removed segments cannot be read or written.
+    #[error("what was removed from the archive cannot be read")]
+    Removed(#[from] serde_json::Error),
 }
 
 /// The segments of one partition.

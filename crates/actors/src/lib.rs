@@ -22,6 +22,7 @@ mod callbacks;
 pub mod checkpoint_folder;
 pub mod checkpoint_log;
 pub mod clock;
+pub mod command_room;
 pub mod coordinator;
 pub mod definitions;
 pub mod engine;

@@ -12,6 +12,7 @@
 
 mod following;
 mod index_thread;
+mod pace;
 mod progress;
 mod questions;
 mod source;

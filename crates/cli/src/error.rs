@@ -211,7 +211,10 @@ impl CliError {
             Self::Archive(ArchiveError::Follow(error)) => of_follow(error),
             Self::Archive(ArchiveError::Read(error)) => of_read(error),
             Self::Archive(
-                ArchiveError::Store(_) | ArchiveError::Segment { .. } | ArchiveError::Wire(_),
+                ArchiveError::Store(_)
+                | ArchiveError::Segment { .. }
+                | ArchiveError::Wire(_)
+                | ArchiveError::Removed(_),
             ) => ExitCode::Internal,
             Self::Topology(TopologyError::NoRoom { .. }) => ExitCode::Unreachable,
             Self::Topology(TopologyError::Api { source, .. }) => of_api(source),

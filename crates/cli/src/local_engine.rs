@@ -278,7 +278,10 @@ fn engine_config(start: &Start<'_>) -> Result<EngineConfig, CliError> {
         engine: format!("fermata-{}", short_random()),
         checkpoint_dir: data_dir.join("checkpoints"),
         read_model_dir: data_dir.join("read-model"),
-        snapshots: SnapshotPolicy::default(),
+        snapshots: SnapshotPolicy {
+            archive_retention_ms: start.engine.archive_retention_ms(),
+            ..SnapshotPolicy::default()
+        },
         replay_keys: replay_keys(start.engine.replay_secrets.as_deref())?,
     })
 }

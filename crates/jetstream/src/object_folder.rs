@@ -215,6 +215,22 @@ impl ObjectFolder {
         Ok(found.values().sum::<u64>() == info.chunks as u64)
     }
 
+    /// When an object was stored, milliseconds since 1970 as the broker counts; nothing when there is none.
+    ///
+    /// # Errors
+    /// When the broker refuses or does not answer.
+    ///
+    /// # Cancel safety
+    /// Can be dropped.
+    pub async fn stored_ms(&self, name: &str) -> Result<Option<u64>, StoreError> {
+        let name = self.full(name);
+        let stream = format!("OBJ_{}", self.bucket);
+        let meta =
+            StreamReader::new(&self.broker).last_of_subject(&stream, &self.meta(&name)).await;
+        let meta = meta.map_err(StoreError::broker("look at the object", &name))?;
+        Ok(meta.map(|meta| u64::try_from(meta.broker_time_ns).unwrap_or(0) / 1_000_000))
+    }
+
     /// Names of the objects, in order.
     ///
     /// # Errors

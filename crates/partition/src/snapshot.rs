@@ -37,8 +37,9 @@ pub struct SnapshotPolicy {
     /// So many bytes of journal after the last one. Default 96 MiB: of the 1 GiB
     /// that a journal holds, what three of them take is needed at the most.
     pub bytes_max: u64,
-    /// So long after the last one if there is any record since, milliseconds.
-    /// Default 10 minutes: what is idle is purged, too.
+    /// So long after the last one if there is any record since, milliseconds, and once more
+    /// behind the last record: only what two snapshots stand for is purged. Default 10
+    /// minutes: what is idle is purged, too.
     pub interval_ms: u64,
     /// Not sooner after the last one, milliseconds, whatever there is. Default
     /// 10 s: a partition under full load does not write snapshots all the time.
@@ -46,6 +47,10 @@ pub struct SnapshotPolicy {
     /// What a snapshot stands for is archived in segments of so many bytes, and
     /// purged. Default 4 MiB. What is less stays in the journal until it is more.
     pub segment_bytes: u64,
+    /// How long segments are kept after they were stored, milliseconds. Default:
+    /// for ever. What is removed can no longer be shown, and stays proved by the
+    /// audit log.
+    pub archive_retention_ms: Option<u64>,
 }
 
 impl SnapshotPolicy {
@@ -65,6 +70,7 @@ impl Default for SnapshotPolicy {
             interval_ms: 10 * 60 * 1_000,
             rest_ms: 10_000,
             segment_bytes: 4 * 1024 * 1024,
+            archive_retention_ms: None,
         }
     }
 }

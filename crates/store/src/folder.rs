@@ -22,7 +22,9 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::frame::FrameChanges;
-use crate::index::{Applied, Origin, Position, RUNS_MAX_DEFAULT, RunIndex, StoreError};
+use crate::index::{
+    Applied, Origin, Position, RUNS_MAX_DEFAULT, RunIndex, StoreError, YOUNG_RUNS_MAX,
+};
 use crate::query::{RunPage, RunQuery};
 use crate::rows::{SCHEMA, decode, encode};
 use crate::run::RunSummary;
@@ -45,6 +47,8 @@ pub struct StoreLimits {
     pub size_bytes_max: u64,
     /// Bytes of memory that the database aims at for its cache.
     pub cache_bytes: u64,
+    /// Runs that have changed and are not written yet at most.
+    pub young_runs_max: usize,
 }
 
 impl Default for StoreLimits {
@@ -53,6 +57,7 @@ impl Default for StoreLimits {
             runs_max: RUNS_MAX_DEFAULT,
             size_bytes_max: 16 * 1024 * 1024 * 1024,
             cache_bytes: 128 * 1024 * 1024,
+            young_runs_max: YOUNG_RUNS_MAX,
         }
     }
 }

@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 
 use fermata_core::digest::Digest;
-use fermata_core::identity::{PartitionId, RunId};
-use fermata_core::record::{Header, Kind};
+use fermata_core::identity::{JournalTime, PartitionId, RunId};
+use fermata_core::record::Kind;
 use fermata_wire::WireError;
+use fermata_wire::envelope::read;
 use fermata_wire::journal::JournalFrame;
+use serde::Deserialize;
 
 use crate::run::RunSummary;
 
@@ -33,7 +35,16 @@ pub struct RunChange {
     /// The run.
     pub run: RunId,
     began: Option<RunSummary>,
-    later: Vec<Header>,
+    later: Vec<(Kind, JournalTime)>,
+}
+
+/// What a list needs of a record's header: most of a frame is read past.
+#[derive(Deserialize)]
+struct RunHeader {
+    #[serde(default)]
+    run: Option<RunId>,
+    kind: Kind,
+    time: JournalTime,
 }
 
 impl FrameChanges {
@@ -48,18 +59,18 @@ impl FrameChanges {
         let frame = JournalFrame::decode(payload)?;
         changes.time_ms = frame.head.time.0;
         for sealed in frame.records {
-            let header = sealed.header()?;
-            let Some(run) = header.run else { continue };
+            let RunHeader { run, kind, time } = read("record header", sealed.header)?;
+            let Some(run) = run else { continue };
             let place = *places.entry(run).or_insert_with(|| {
                 changes.runs.push(RunChange { run, began: None, later: Vec::new() });
                 changes.runs.len() - 1
             });
             let Some(change) = changes.runs.get_mut(place) else { continue };
-            if header.kind == Kind::RunStarted {
+            if kind == Kind::RunStarted {
                 let (header, record) = sealed.open()?;
                 change.began = RunSummary::begin(&header, &record);
             } else {
-                change.later.push(header);
+                change.later.push((kind, time));
             }
         }
         Ok(changes)
@@ -85,7 +96,12 @@ impl RunChange {
     #[must_use]
     pub fn after(&self, before: Option<RunSummary>) -> Option<RunSummary> {
         let mut run = before.or_else(|| self.began.clone())?;
-        self.later.iter().for_each(|header| run.fold(header));
+        self.fold(&mut run);
         Some(run)
+    }
+
+    /// The same for a run that is known.
+    pub(crate) fn fold(&self, run: &mut RunSummary) {
+        self.later.iter().for_each(|(kind, time)| run.fold(*kind, *time));
     }
 }

@@ -1,9 +1,9 @@
 //! The read model of runs: what the journals say, laid out to be asked.
 //!
 //! ```text
-//! journal message ─► FrameChanges (pure) ─► RunIndex::apply ─► rows + position, one batch
-//!                                              │
-//!                            RunQuery ─► list, get
+//! journal message ─► FrameChanges (pure) ─► RunIndex::apply ─► newest runs ─► rows
+//!                                              │                  └────┬─────────┘
+//!                                           position     RunQuery ─► list, get
 //! ```
 //!
 //! [`RunIndex`] has two implementations that give the same answers: [`MemoryIndex`], which is
@@ -13,6 +13,7 @@
 
 pub mod folder;
 pub mod frame;
+mod guarded_db;
 pub mod index;
 pub mod memory;
 pub mod query;
@@ -20,6 +21,7 @@ pub mod question;
 mod rows;
 pub mod run;
 mod sled_index;
+mod young;
 
 pub use folder::{OpenError, Opened, ReadModel, Rebuild, StoreLimits};
 pub use frame::{FrameChanges, RunChange};

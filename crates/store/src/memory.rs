@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use fermata_core::identity::{PartitionId, RunId};
 
 use crate::frame::FrameChanges;
-use crate::index::{Applied, Origin, Position, RunIndex, StoreError};
+use crate::index::{Applied, Origin, Position, RunIndex, StoreError, kept_when_full};
 use crate::query::{Cursor, RunPage, RunQuery};
 use crate::run::RunSummary;
 
@@ -35,7 +35,10 @@ impl MemoryIndex {
     }
 
     fn leave_out(&mut self) {
-        while self.runs() > self.runs_max {
+        if self.runs() <= self.runs_max {
+            return;
+        }
+        while self.runs() > kept_when_full(self.runs_max) {
             let ended = |run: &RunId| self.runs.get(run).is_some_and(|run| run.status.has_ended());
             let oldest = self.order.iter().rev().find(|(_, run)| ended(run));
             let Some((place, run)) = oldest.map(|(place, run)| (*place, *run)) else { return };

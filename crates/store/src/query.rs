@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use fermata_core::identity::Tenant;
+use fermata_core::identity::{RunId, Tenant};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
@@ -30,11 +30,16 @@ impl Cursor {
     /// Where `run` stands.
     #[must_use]
     pub fn of(run: &RunSummary) -> Self {
+        Self::new(run.started_ms, run.id)
+    }
+
+    pub(crate) fn new(started_ms: u64, run: RunId) -> Self {
         let mut place = [0; PLACE_BYTES];
-        let newest_first = (u64::MAX - run.started_ms).to_be_bytes();
-        let bytes =
-            newest_first.iter().chain(run.id.as_uuid().as_bytes()).copied().collect::<Vec<_>>();
-        place.copy_from_slice(&bytes);
+        let (newest_first, run) = ((u64::MAX - started_ms).to_be_bytes(), run.as_uuid());
+        let bytes = newest_first.iter().chain(run.as_bytes());
+        for (to, from) in place.iter_mut().zip(bytes) {
+            *to = *from;
+        }
         Self(place)
     }
 
@@ -45,6 +50,12 @@ impl Cursor {
             *to = *from;
         }
         id
+    }
+
+    /// When the run there started.
+    pub(crate) fn started_ms(&self) -> u64 {
+        let newest_first = self.0.first_chunk().copied().map_or(u64::MAX, u64::from_be_bytes);
+        u64::MAX - newest_first
     }
 
     /// Before every run that started at `started_ms` or earlier, behind those that started later.

@@ -111,6 +111,10 @@ pub struct RunAnswer {
 pub struct ModelState {
     /// Journal messages that are known of and were not applied yet.
     pub behind: u64,
+    /// Up to when all of them were applied, milliseconds since 1970 as the broker counts;
+    /// absent while none is known that was not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_of_ms: Option<u64>,
     /// Runs that it holds.
     pub runs_held: u64,
     /// Runs that started at this journal time or before may be left out, because there were

@@ -3,9 +3,13 @@
 //! ```text
 //! 0                                             header
 //! 1 partition                                   a journal and how far it was applied
-//! 2 run                                         the run
-//! 3 by [tenant] [workflow] status place         nothing: the order of runs, four times
+//! 2 run                                         its status and when it began
+//! 3 0 status place                              the run
+//! 3 by [tenant] [workflow] status place         nothing: the order of runs, three times
 //! ```
+//!
+//! The run itself stands in the order of time: what is written then is written side by side,
+//! while ids are spread over all of the database, and only small rows are kept there.
 //!
 //! `by` says which of tenant and workflow follow, each as the first 8 bytes of its SHA-256: a
 //! row found there is compared with its run, so names that share them cost time and nothing
@@ -23,11 +27,11 @@ use crate::query::{Cursor, PLACE_BYTES, RunQuery};
 use crate::run::{RunStatus, RunSummary};
 
 /// Layout of the rows. Another one is not read: the index is made anew.
-pub(crate) const SCHEMA: u16 = 1;
+pub(crate) const SCHEMA: u16 = 2;
 
 pub(crate) const HEADER_KEY: &[u8] = &[0];
 const STREAM: u8 = 1;
-const RUN: u8 = 2;
+const ID: u8 = 2;
 const PLACE: u8 = 3;
 
 const BY_TENANT: u8 = 1;
@@ -92,66 +96,109 @@ pub(crate) fn is_stream_key(key: &[u8]) -> bool {
     key.first() == Some(&STREAM)
 }
 
-pub(crate) fn run_key(run: RunId) -> Vec<u8> {
-    run_key_of(*run.as_uuid().as_bytes())
+/// Where a run is found by its id.
+pub(crate) fn id_key(run: RunId) -> [u8; 17] {
+    let mut key = [ID; 17];
+    for (to, from) in key.iter_mut().skip(1).zip(run.as_uuid().as_bytes()) {
+        *to = *from;
+    }
+    key
 }
 
-pub(crate) fn run_key_of(bytes: [u8; 16]) -> Vec<u8> {
-    [&[RUN][..], &bytes[..]].concat()
+/// What stands there: the rest of the run's place.
+pub(crate) fn id_row(run: &RunSummary) -> [u8; 9] {
+    let mut row = [status_byte(run.status); 9];
+    for (to, from) in row.iter_mut().zip(run.started_ms.to_be_bytes()) {
+        *to = from;
+    }
+    row
+}
+
+/// The row of the run `run`, by what stands at its id.
+pub(crate) fn run_key_at(run: RunId, id_row: &[u8]) -> Result<Vec<u8>, StoreError> {
+    let damaged = StoreError::Damaged("an id");
+    let Some((status, started_ms)) = id_row.split_last() else { return Err(damaged) };
+    let Ok(started_ms) = started_ms.try_into().map(u64::from_be_bytes) else {
+        return Err(damaged);
+    };
+    let status = usize::from(*status);
+    let status = RunStatus::ALL.get(status).ok_or(damaged)?;
+    Ok(run_key(*status, &Cursor::new(started_ms, run)))
+}
+
+/// The row of the run at `place`.
+pub(crate) fn run_key(status: RunStatus, place: &Cursor) -> Vec<u8> {
+    place_key(Named::default(), status, place)
 }
 
 pub(crate) fn is_run_key(key: &[u8]) -> bool {
-    key.first() == Some(&RUN)
+    key.first_chunk() == Some(&[PLACE, 0])
 }
 
-/// The four rows by which a run is found.
-pub(crate) fn place_keys(run: &RunSummary) -> [Vec<u8>; 4] {
+/// First bytes of the digests of names, where they take part in a key.
+#[derive(Clone, Copy, Default)]
+struct Named {
+    tenant: Option<[u8; 8]>,
+    workflow: Option<[u8; 8]>,
+}
+
+/// The rows by which a run is found, but for that of its id and its own.
+pub(crate) fn place_keys(run: &RunSummary) -> [Vec<u8>; 3] {
     let place = Cursor::of(run);
-    let (tenant, workflow) = (Some(run.tenant.as_str()), Some(&*run.workflow));
-    [(None, None), (tenant, None), (None, workflow), (tenant, workflow)]
-        .map(|(tenant, workflow)| place_key(tenant, workflow, run.status, &place))
+    let (tenant, workflow) = (Some(digest_of(run.tenant.as_str())), Some(digest_of(&run.workflow)));
+    [(tenant, None), (None, workflow), (tenant, workflow)]
+        .map(|(tenant, workflow)| place_key(Named { tenant, workflow }, run.status, &place))
 }
 
-fn place_key(
-    tenant: Option<&str>,
-    workflow: Option<&str>,
-    status: RunStatus,
-    place: &Cursor,
-) -> Vec<u8> {
+fn digest_of(name: &str) -> [u8; 8] {
+    let mut first = [0; 8];
+    for (to, from) in first.iter_mut().zip(Sha256::digest(name.as_bytes())) {
+        *to = from;
+    }
+    first
+}
+
+fn place_key(named: Named, status: RunStatus, place: &Cursor) -> Vec<u8> {
+    let Named { tenant, workflow } = named;
     let by = u8::from(tenant.is_some()) * BY_TENANT + u8::from(workflow.is_some()) * BY_WORKFLOW;
     let mut key = Vec::with_capacity(2 + 16 + 1 + PLACE_BYTES);
     key.extend_from_slice(&[PLACE, by]);
     for name in [tenant, workflow].into_iter().flatten() {
-        key.extend(Sha256::digest(name.as_bytes()).iter().take(8));
+        key.extend_from_slice(&name);
     }
     key.push(status_byte(status));
     key.extend_from_slice(&place.0);
     key
 }
 
+/// A range of rows, and the status that all runs in it have.
+pub(crate) type PlaceRange = (RunStatus, Vec<u8>, Vec<u8>);
+
 /// The rows where the runs that `query` wants are found: one range for each status.
-pub(crate) fn place_ranges(query: &RunQuery) -> Vec<(Vec<u8>, Vec<u8>)> {
+pub(crate) fn place_ranges(query: &RunQuery) -> Vec<PlaceRange> {
     let Some((first, last)) = query.places() else { return Vec::new() };
-    let (tenant, workflow) = (query.tenant.as_ref(), query.workflow.as_deref());
-    let tenant = tenant.map(fermata_core::identity::Tenant::as_str);
+    let named = Named {
+        tenant: query.tenant.as_ref().map(|tenant| digest_of(tenant.as_str())),
+        workflow: query.workflow.as_deref().map(digest_of),
+    };
     let wanted = |status: &RunStatus| query.status.is_none_or(|wanted| wanted == *status);
     let range = |status| {
-        let key = |place| place_key(tenant, workflow, status, place);
-        (key(&first), key(&last))
+        let key = |place| place_key(named, status, place);
+        (status, key(&first), key(&last))
     };
     RunStatus::ALL.into_iter().filter(wanted).map(range).collect()
 }
 
 /// The rows of runs of any tenant that have ended, a range for each way to end.
-pub(crate) fn ended_ranges() -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {
+pub(crate) fn ended_ranges() -> impl Iterator<Item = PlaceRange> {
     let range = |status| {
-        let key = |fill| place_key(None, None, status, &Cursor([fill; PLACE_BYTES]));
-        (key(0), key(0xff))
+        let key = |fill| run_key(status, &Cursor([fill; PLACE_BYTES]));
+        (status, key(0), key(0xff))
     };
     RunStatus::ALL.into_iter().filter(|status| status.has_ended()).map(range)
 }
 
-/// The place at the end of a key of [`place_keys`].
+/// The place at the end of a key of a run, or of [`place_keys`].
 pub(crate) fn place_of(key: &[u8]) -> Option<Cursor> {
     let (_, place) = key.split_last_chunk::<PLACE_BYTES>()?;
     Some(Cursor(*place))
@@ -160,6 +207,11 @@ pub(crate) fn place_of(key: &[u8]) -> Option<Cursor> {
 fn status_byte(status: RunStatus) -> u8 {
     let place = RunStatus::ALL.iter().position(|other| *other == status);
     place.and_then(|place| u8::try_from(place).ok()).unwrap_or(u8::MAX)
+}
+
+/// The run as its row holds it: without names of fields, since [`SCHEMA`] says what they are.
+pub(crate) fn encode_run(run: &RunSummary) -> Result<Vec<u8>, StoreError> {
+    Ok(rmp_serde::to_vec(run)?)
 }
 
 pub(crate) fn encode(row: &impl Serialize) -> Result<Vec<u8>, StoreError> {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use fermata_core::identity::{RunId, Tenant};
+use fermata_core::identity::{JournalTime, RunId, Tenant};
 use fermata_core::record::{Body, Header, Kind, Record};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -157,14 +157,13 @@ impl RunSummary {
         })
     }
 
-    /// Folds a later record of the run: all that a list shows of it is in the header.
-    pub fn fold(&mut self, header: &Header) {
-        self.attempts =
-            self.attempts.saturating_add(u32::from(header.kind == Kind::NodeDispatched));
-        self.retries = self.retries.saturating_add(u32::from(header.kind == Kind::NodeRetrying));
-        if let Some(status) = RunStatus::after(header.kind) {
+    /// Folds a later record of the run, of this kind and at this time: a list shows no more of it.
+    pub fn fold(&mut self, kind: Kind, time: JournalTime) {
+        self.attempts = self.attempts.saturating_add(u32::from(kind == Kind::NodeDispatched));
+        self.retries = self.retries.saturating_add(u32::from(kind == Kind::NodeRetrying));
+        if let Some(status) = RunStatus::after(kind) {
             self.status = status;
-            self.ended_ms = status.has_ended().then_some(header.time.0);
+            self.ended_ms = status.has_ended().then_some(time.0);
         }
     }
 

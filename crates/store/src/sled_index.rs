@@ -1,39 +1,42 @@
 //! The index of runs in sled.
 //!
-//! sled panics on some files that it wrote itself before a power cut, and on damaged ones.
-//! So each call of it is made under `catch_unwind`, and after a panic the database is left as
-//! it is, not even closed: closing works on the same state, and a panic while unwinding ends
-//! the process. Leaking it is the lesser evil: its folder is given up in the same breath.
+//! The newest runs are in memory ([`crate::young`]), the others in the database. What the
+//! index says of itself, header and positions, is written when it is closed: an index that was
+//! not closed is never read.
 
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use fermata_core::digest::Digest;
 use fermata_core::identity::{PartitionId, RunId};
-use sled::{Batch, Db};
+use sled::{Batch, Db, IVec};
 
 use crate::folder::StoreLimits;
 use crate::frame::FrameChanges;
-use crate::index::{Applied, Origin, Position, RunIndex, StoreError};
+use crate::guarded_db::GuardedDb;
+use crate::index::{Applied, Origin, Position, RunIndex, StoreError, kept_when_full};
 use crate::query::{Cursor, RunPage, RunQuery};
 use crate::rows::{
-    HEADER_KEY, HeaderRow, RowSum, SCHEMA, StreamRow, decode, encode, ended_ranges, is_run_key,
-    is_stream_key, place_keys, place_of, place_ranges, run_key, run_key_of, state_digest,
-    stream_key,
+    HEADER_KEY, HeaderRow, RowSum, SCHEMA, StreamRow, decode, encode, encode_run, ended_ranges,
+    id_key, id_row, is_run_key, is_stream_key, place_keys, place_of, place_ranges, run_key,
+    run_key_at, state_digest, stream_key,
 };
-use crate::run::RunSummary;
+use crate::run::{RunStatus, RunSummary};
+use crate::young::{Young, YoungRun};
 
 /// After how many messages the room on disk is looked at.
 const FRAMES_PER_LOOK: u32 = 1_024;
 
+/// Runs that are written at once, of those that have to be.
+const RUNS_PER_BATCH: usize = 256;
+
 #[derive(Debug)]
 pub(crate) struct SledIndex {
-    /// Absent after a panic.
-    db: Option<Db>,
+    db: GuardedDb,
+    /// Its sum is over what is written, its count over all.
     header: HeaderRow,
     streams: BTreeMap<PartitionId, StreamRow>,
+    young: Young,
     limits: StoreLimits,
     frames: u32,
 }
@@ -41,7 +44,7 @@ pub(crate) struct SledIndex {
 impl SledIndex {
     /// An index in a folder that is not there yet.
     pub fn create(path: &Path, origin: &Origin, limits: StoreLimits) -> Result<Self, StoreError> {
-        let db = open(path, limits)?;
+        let db = GuardedDb::open(path, limits.cache_bytes)?;
         let header = HeaderRow {
             schema: SCHEMA,
             engine: origin.engine.clone(),
@@ -54,14 +57,7 @@ impl SledIndex {
             (origin.partition, row)
         };
         let streams = origin.streams.iter().map(row).collect();
-        let mut index = Self { db: Some(db), header, streams, limits, frames: 0 };
-        let mut batch = Batch::default();
-        batch.insert(HEADER_KEY, encode(&index.header)?);
-        for (partition, row) in &index.streams {
-            batch.insert(stream_key(*partition), encode(row)?);
-        }
-        index.with(|db| db.apply_batch(batch))?;
-        Ok(index)
+        Ok(Self { db, header, streams, young: Young::default(), limits, frames: 0 })
     }
 
     /// The index that was closed in `path` with this digest of its state.
@@ -73,19 +69,13 @@ impl SledIndex {
         limits: StoreLimits,
         closed: Digest,
     ) -> Result<Self, StoreError> {
-        let db = open(path, limits)?;
-        let found = guarded(|| db.get(HEADER_KEY));
-        let found = match found {
-            Ok(found) => found,
-            Err(error) => {
-                std::mem::forget(db);
-                return Err(error);
-            }
-        };
+        let mut db = GuardedDb::open(path, limits.cache_bytes)?;
+        let found = db.with(|db| db.get(HEADER_KEY))?;
         let mut index = Self {
-            db: Some(db),
+            db,
             header: decode(&found.ok_or(StoreError::Damaged("it is empty"))?, "its header")?,
             streams: BTreeMap::new(),
+            young: Young::default(),
             limits,
             frames: 0,
         };
@@ -104,7 +94,7 @@ impl SledIndex {
     }
 
     fn read_all(&mut self) -> Result<(), StoreError> {
-        let (sum, runs, streams) = self.with(|db| {
+        let (sum, runs, streams) = self.db.with(|db| {
             let (mut sum, mut runs, mut streams) = (RowSum::default(), 0_u64, Vec::new());
             for row in db.iter() {
                 let (key, value) = row?;
@@ -134,96 +124,111 @@ impl SledIndex {
 
     /// Writes everything to disk and closes; tells what to open it with.
     pub fn close(mut self) -> Result<Digest, StoreError> {
-        let state = self.state()?;
-        self.with(|db| db.flush().map(drop))?;
-        if let Some(db) = self.db.take() {
-            guarded(move || {
-                drop(db);
-                Ok(())
-            })?;
+        self.write_oldest(0)?;
+        let mut batch = Batch::default();
+        batch.insert(HEADER_KEY, encode(&self.header)?);
+        for (partition, row) in &self.streams {
+            batch.insert(stream_key(*partition), encode(row)?);
         }
+        self.db.with(|db| db.apply_batch(batch))?;
+        let state = self.state()?;
+        self.db.close()?;
         Ok(state)
     }
 
     /// Bytes on disk.
     pub fn size_bytes(&mut self) -> Result<u64, StoreError> {
-        self.with(Db::size_on_disk)
+        self.db.with(Db::size_on_disk)
     }
 
-    fn with<T>(&mut self, call: impl FnOnce(&Db) -> sled::Result<T>) -> Result<T, StoreError> {
-        let Some(db) = self.db.take() else {
-            return Err(StoreError::Panicked("earlier".to_owned()));
-        };
-        let answer = guarded(|| call(&db));
-        if matches!(answer, Err(StoreError::Panicked(_))) {
-            std::mem::forget(db);
-        } else {
-            self.db = Some(db);
+    fn written(&mut self, run: RunId) -> Result<Option<RunSummary>, StoreError> {
+        let found = self.db.with(|db| db.get(id_key(run)))?;
+        let Some(place) = found else { return Ok(None) };
+        let key = run_key_at(run, &place)?;
+        let row = self.db.with(|db| db.get(key))?;
+        let row = row.ok_or(StoreError::Damaged("an id without its run"))?;
+        decode(&row, "a run").map(Some)
+    }
+
+    /// Writes the runs that came first until at most `kept` are not written.
+    fn write_oldest(&mut self, kept: usize) -> Result<(), StoreError> {
+        while self.young.len() > kept {
+            let most = (self.young.len() - kept).min(RUNS_PER_BATCH);
+            let mut batch = Batch::default();
+            for YoungRun { written, now } in self.young.take_oldest(most) {
+                self.write(written.as_ref(), Some(&now), &mut batch)?;
+            }
+            self.db.with(|db| db.apply_batch(batch))?;
         }
-        answer
+        Ok(())
     }
 
-    fn run(&mut self, key: &[u8]) -> Result<Option<(RunSummary, sled::IVec)>, StoreError> {
-        let found = self.with(|db| db.get(key))?;
-        found.map(|row| Ok((decode(&row, "a run")?, row))).transpose()
-    }
-
-    /// Writes `after` in the place of `before`.
+    /// Writes `after` in the place of `before`, what did not change aside.
     fn write(
         &mut self,
-        before: Option<&(RunSummary, sled::IVec)>,
+        before: Option<&RunSummary>,
         after: Option<&RunSummary>,
         batch: &mut Batch,
     ) -> Result<(), StoreError> {
         let sum = &mut self.header.sum;
         // Nothing else in the keys of its places ever changes.
-        let moved = before.map(|(run, _)| run.status) != after.map(|run| run.status);
-        if let Some((run, row)) = before {
-            let key = run_key(run.id);
-            sum.take(&key, row);
-            if after.is_none() {
+        let moved = before.map(|run| run.status) != after.map(|run| run.status);
+        if let Some(run) = before {
+            let (key, row) = (run_key(run.status, &Cursor::of(run)), encode_run(run)?);
+            sum.take(&key, &row);
+            if moved {
                 batch.remove(key);
-                self.header.runs -= 1;
+                sum.take(&id_key(run.id), &id_row(run));
+                for key in place_keys(run) {
+                    sum.take(&key, &[]);
+                    batch.remove(key);
+                }
             }
-            for key in place_keys(run).into_iter().filter(|_| moved) {
-                sum.take(&key, &[]);
-                batch.remove(key);
+            if after.is_none() {
+                batch.remove(&id_key(run.id));
             }
         }
         if let Some(run) = after {
-            let (key, row) = (run_key(run.id), encode(run)?);
+            let (key, row) = (run_key(run.status, &Cursor::of(run)), encode_run(run)?);
             sum.add(&key, &row);
             batch.insert(key, row);
-            self.header.runs += u64::from(before.is_none());
-            for key in place_keys(run).into_iter().filter(|_| moved) {
-                sum.add(&key, &[]);
-                batch.insert(key, &[]);
+            if moved {
+                let (key, row) = (id_key(run.id), id_row(run));
+                sum.add(&key, &row);
+                batch.insert(&key, &row);
+                for key in place_keys(run) {
+                    sum.add(&key, &[]);
+                    batch.insert(key, &[]);
+                }
             }
         }
         Ok(())
     }
 
+    /// Leaves the oldest runs out that have ended, when there are too many.
     fn leave_out(&mut self) -> Result<(), StoreError> {
-        while self.header.runs > self.limits.runs_max {
-            let last = self.with(|db| {
-                let mut oldest: Option<Cursor> = None;
-                for (first, last) in ended_ranges() {
-                    let found = db.range(first..=last).next_back().transpose()?;
-                    oldest = oldest.max(found.and_then(|(key, _)| place_of(&key)));
-                }
-                Ok(oldest)
-            })?;
-            let Some(place) = last else { return Ok(()) };
-            let run = self.run(&run_key_of(place.run_bytes()))?;
-            let run = run.ok_or(StoreError::Damaged("a place without its run"))?;
-            let mut batch = Batch::default();
-            self.write(Some(&run), None, &mut batch)?;
-            self.header.left_out_until_ms =
-                self.header.left_out_until_ms.max(Some(run.0.started_ms));
-            batch.insert(HEADER_KEY, encode(&self.header)?);
-            self.with(|db| db.apply_batch(batch))?;
+        if self.header.runs <= self.limits.runs_max {
+            return Ok(());
         }
-        Ok(())
+        let excess = self.header.runs - kept_when_full(self.limits.runs_max);
+        let excess = usize::try_from(excess).unwrap_or(usize::MAX);
+        let young = &self.young;
+        let mut oldest = self.db.with(|db| oldest_ended(db, young, excess))?;
+        oldest.extend(young.ended().map(|place| (place, None)));
+        oldest.sort_unstable_by(|(one, _), (other, _)| other.cmp(one));
+        oldest.truncate(excess);
+        let mut batch = Batch::default();
+        for (place, row) in oldest {
+            let run = match row {
+                Some(row) => Some(decode::<RunSummary>(&row, "a run")?),
+                None => self.young.remove(place.run_bytes()).and_then(|run| run.written),
+            };
+            self.write(run.as_ref(), None, &mut batch)?;
+            self.header.runs -= 1;
+            let until = self.header.left_out_until_ms.max(Some(place.started_ms()));
+            self.header.left_out_until_ms = until;
+        }
+        self.db.with(|db| db.apply_batch(batch))
     }
 
     fn look_at_size(&mut self) -> Result<(), StoreError> {
@@ -237,42 +242,31 @@ impl SledIndex {
     }
 }
 
-impl Drop for SledIndex {
-    fn drop(&mut self) {
-        // Unless it was closed, its folder is given up anyhow.
-        if let Some(db) = self.db.take() {
-            let _ = guarded(move || {
-                drop(db);
-                Ok(())
-            });
-        }
-    }
-}
-
 impl RunIndex for SledIndex {
     fn apply(&mut self, frame: &FrameChanges) -> Result<Applied, StoreError> {
         let position = self.position(frame.partition)?;
         if frame.sequence <= position.sequence {
             return Ok(Applied::Known);
         }
-        let mut batch = Batch::default();
         for change in &frame.runs {
-            let before = self.run(&run_key(change.run))?;
-            let Some(after) = change.after(before.as_ref().map(|(run, _)| run.clone())) else {
+            let id = *change.run.as_uuid().as_bytes();
+            if let Some(young) = self.young.get_mut(id) {
+                change.fold(&mut young.now);
                 continue;
-            };
-            self.write(before.as_ref(), Some(&after), &mut batch)?;
+            }
+            let written = self.written(change.run)?;
+            let Some(now) = change.after(written.clone()) else { continue };
+            self.header.runs += u64::from(written.is_none());
+            self.young.insert(id, YoungRun { written, now });
         }
         if let Some(stream) = self.streams.get_mut(&frame.partition) {
             stream.position = position.after(frame);
-            batch.insert(stream_key(frame.partition), encode(stream)?);
         }
         self.header.left_out_until_ms = self.header.left_out_until_ms.max(frame.missing_until_ms);
-        if !frame.runs.is_empty() || frame.missing_until_ms.is_some() {
-            batch.insert(HEADER_KEY, encode(&self.header)?);
-        }
-        self.with(|db| db.apply_batch(batch))?;
         self.leave_out()?;
+        if self.young.len() > self.limits.young_runs_max {
+            self.write_oldest(self.limits.young_runs_max)?;
+        }
         self.look_at_size()?;
         Ok(Applied::Taken)
     }
@@ -283,33 +277,37 @@ impl RunIndex for SledIndex {
     }
 
     fn list(&mut self, query: &RunQuery) -> Result<RunPage, StoreError> {
-        let ranges = place_ranges(query);
         let wanted = query.page_runs();
-        let (found, more) = self.with(|db| {
-            let mut orders: Vec<_> =
-                ranges.into_iter().map(|(first, last)| db.range(first..=last)).collect();
+        let young = &self.young;
+        let (found, more) = self.db.with(|db| {
+            let written = |(status, first, last)| Order::Written(status, db.range(first..=last));
+            let mut orders: Vec<_> = place_ranges(query).into_iter().map(written).collect();
+            orders.push(Order::Young(young.places(query, wanted + 1).into_iter()));
             // The next place of each order, the smallest of them first.
             let mut heads = BTreeMap::new();
-            for (order, places) in orders.iter_mut().enumerate() {
-                heads.extend(next_place(places)?.map(|place| (place, order)));
+            for (number, order) in orders.iter_mut().enumerate() {
+                heads.extend(order.next(young)?.map(|place| (place, number)));
             }
             let mut found = Vec::new();
-            while let Some((place, order)) = heads.pop_first() {
+            while let Some((place, number)) = heads.pop_first() {
                 if found.len() == wanted {
                     return Ok((found, true));
                 }
-                if let Some(places) = orders.get_mut(order) {
-                    heads.extend(next_place(places)?.map(|place| (place, order)));
+                if let Some(order) = orders.get_mut(number) {
+                    found.push((place, order.find(db, &place)?));
+                    heads.extend(order.next(young)?.map(|place| (place, number)));
                 }
-                found.push((place, db.get(run_key_of(place.run_bytes()))?));
             }
             Ok((found, false))
         })?;
         let last = found.last().map(|(place, _)| *place);
         let mut runs = Vec::with_capacity(found.len());
-        for (place, row) in found {
-            let row = row.ok_or(StoreError::Damaged("a place without its run"))?;
-            let run: RunSummary = decode(&row, "a run")?;
+        for (place, found) in found {
+            let run = match found {
+                Found::Young => young.get(place.run_bytes()).cloned(),
+                Found::Row(row) => row.map(|row| decode(&row, "a run")).transpose()?,
+            };
+            let run = run.ok_or(StoreError::Damaged("a place without its run"))?;
             if Cursor::of(&run) != place {
                 return Err(StoreError::Damaged("a run in another's place"));
             }
@@ -320,7 +318,10 @@ impl RunIndex for SledIndex {
     }
 
     fn get(&mut self, run: RunId) -> Result<Option<RunSummary>, StoreError> {
-        Ok(self.run(&run_key(run))?.map(|(run, _)| run))
+        match self.young.get(*run.as_uuid().as_bytes()) {
+            Some(run) => Ok(Some(run.clone())),
+            None => self.written(run),
+        }
     }
 
     fn runs(&self) -> u64 {
@@ -332,47 +333,67 @@ impl RunIndex for SledIndex {
     }
 }
 
-fn next_place(places: &mut sled::Iter) -> sled::Result<Option<Cursor>> {
-    Ok(places.next().transpose()?.and_then(|(key, _)| place_of(&key)))
+/// Places in order.
+enum Order {
+    /// Of a range of the database; those of young runs aside, which say it better.
+    Written(RunStatus, sled::Iter),
+    /// Of young runs.
+    Young(std::vec::IntoIter<Cursor>),
 }
 
-/// How long a handle that was let go may take to be gone.
-const RELEASE_LIMIT: Duration = Duration::from_secs(5);
-/// How often that is looked at.
-const RELEASE_PAUSE: Duration = Duration::from_millis(10);
+/// Where a run is to be read.
+enum Found {
+    Row(Option<IVec>),
+    Young,
+}
 
-fn open(path: &Path, limits: StoreLimits) -> Result<Db, StoreError> {
-    // What was written is of use only once it was closed, so nothing is synced before.
-    let config =
-        sled::Config::new().path(path).cache_capacity(limits.cache_bytes).flush_every_ms(None);
-    let begun = Instant::now();
-    loop {
-        match guarded(|| config.open()) {
-            // The handle that this process had may still be on its way out; another
-            // process cannot be here, for it would need the folder's own lock.
-            Err(StoreError::Database(sled::Error::Io(error)))
-                if is_locked(&error) && begun.elapsed() < RELEASE_LIMIT =>
-            {
-                std::thread::sleep(RELEASE_PAUSE);
+impl Order {
+    fn next(&mut self, young: &Young) -> sled::Result<Option<Cursor>> {
+        match self {
+            Self::Young(places) => Ok(places.next()),
+            Self::Written(_, rows) => {
+                for row in rows {
+                    let place = row.map(|(key, _)| place_of(&key))?;
+                    if let Some(place) = place.filter(|place| !young.contains(place)) {
+                        return Ok(Some(place));
+                    }
+                }
+                Ok(None)
             }
-            opened => return opened,
+        }
+    }
+
+    fn find(&self, db: &Db, place: &Cursor) -> sled::Result<Found> {
+        match self {
+            Self::Written(status, _) => db.get(run_key(*status, place)).map(Found::Row),
+            Self::Young(_) => Ok(Found::Young),
         }
     }
 }
 
-/// sled tells of its lock in words around the system's error.
-fn is_locked(error: &std::io::Error) -> bool {
-    error.kind() == std::io::ErrorKind::WouldBlock
-        || error.to_string().contains("could not acquire lock")
-}
-
-fn guarded<T>(call: impl FnOnce() -> sled::Result<T>) -> Result<T, StoreError> {
-    match catch_unwind(AssertUnwindSafe(call)) {
-        Ok(answer) => answer.map_err(StoreError::Database),
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-            Err(StoreError::Panicked(text.unwrap_or("without a word").to_owned()))
+/// The runs written that have ended and began first, at most `most`, the oldest first; those
+/// aside that have changed since.
+fn oldest_ended(db: &Db, young: &Young, most: usize) -> sled::Result<Vec<(Cursor, Option<IVec>)>> {
+    let mut orders: Vec<_> =
+        ended_ranges().map(|(_, first, last)| db.range(first..=last).rev()).collect();
+    let mut next = |order: usize| -> sled::Result<Option<(Cursor, IVec)>> {
+        for row in orders.get_mut(order).into_iter().flatten() {
+            let (key, row) = row?;
+            if let Some(place) = place_of(&key).filter(|place| !young.contains(place)) {
+                return Ok(Some((place, row)));
+            }
         }
+        Ok(None)
+    };
+    let mut heads = BTreeMap::new();
+    for order in 0..ended_ranges().count() {
+        heads.extend(next(order)?.map(|(place, row)| (place, (order, row))));
     }
+    let mut oldest = Vec::new();
+    while oldest.len() < most {
+        let Some((place, (order, row))) = heads.pop_last() else { break };
+        heads.extend(next(order)?.map(|(place, row)| (place, (order, row))));
+        oldest.push((place, Some(row)));
+    }
+    Ok(oldest)
 }

@@ -12,12 +12,14 @@ mod plans;
 
 use std::path::PathBuf;
 
+use fermata_core::identity::PartitionId;
 use fermata_core::record::{Body, Kind, Record};
 use fermata_wire::audit::{AuditFrame, AuditFrameBuilder, Entries, Entry};
 use fermata_wire::commands::{CommandFrame, CommandFrameBuilder};
 use fermata_wire::dead::DeadLetter;
 use fermata_wire::journal::{FrameBuilder, JournalFrame};
 use fermata_wire::relay::RelayFrame;
+use fermata_wire::segment::{ArchivedMessage, Segment};
 use fermata_wire::stages::{AdmittedFrame, MatchedFrame, StageFrame};
 use fermata_wire::{MessageKind, envelope, plan};
 
@@ -228,4 +230,29 @@ fn plans_of_every_kind_of_node_keep_their_bytes() {
 
         assert_eq!(plan::decode(&bytes).expect("a plan"), expected);
     }
+}
+
+#[test]
+fn a_segment_of_an_archive_keeps_its_bytes() {
+    let frame =
+        frame_of(&[fixtures::record(Kind::RunStarted), fixtures::record(Kind::RunSucceeded)]);
+    let message = |sequence, writer, payload| ArchivedMessage {
+        sequence,
+        broker_time_ns: 1_800_000_000_123_456_789,
+        writer,
+        payload: serde_bytes::Bytes::new(payload),
+    };
+    let expected = Segment {
+        partition: PartitionId(3),
+        first_record_index: FIRST_INDEX,
+        next_record_index: FIRST_INDEX + 2,
+        messages: vec![
+            message(41, Some("0191d3a0.7.0"), frame.as_slice()),
+            message(42, None, b"nobody of ours wrote this"),
+        ],
+    };
+
+    let bytes = golden("segment", &expected.encode().expect("a segment"));
+
+    assert_eq!(Segment::decode(&bytes).expect("a segment"), expected);
 }

@@ -6,10 +6,13 @@
 
 use std::time::Duration;
 
+use fermata_jetstream::Broker;
+use fermata_jetstream::api::ApiError;
 use fermata_jetstream::progress::shared_progress;
 use fermata_jetstream::purge::{StreamRoom, purge_before, room_of};
 use fermata_jetstream::topology::{ADMITTED_STREAM, EVENTS_STREAM, MATCHED_STREAM};
 
+use super::readers::describe;
 use crate::builder::BUILDER_CONSUMER;
 use crate::lease_term::LeaseView;
 use crate::listener::LISTENER_CONSUMER;
@@ -36,30 +39,41 @@ pub(super) async fn purge_shared_streams(ports: Ports, mut lease: LeaseView) {
             (MATCHED_STREAM, BUILDER_CONSUMER),
             (EVENTS_STREAM, LISTENER_CONSUMER),
         ] {
-            match purge_stream(&ports, stream, consumer).await {
+            match purge_shared_stream(&ports.broker, stream, consumer).await {
                 Ok(0) => {}
                 Ok(messages) => tracing::debug!(stream, messages, "messages are purged"),
                 // A consumer that nobody made yet has acknowledged nothing.
-                Err(error) => tracing::debug!(stream, error, "nothing could be purged"),
+                Err(error) => {
+                    tracing::debug!(stream, error = describe(&error), "nothing could be purged")
+                }
             }
         }
         tokio::time::sleep(HOPS_INTERVAL).await;
     }
 }
 
-async fn purge_stream(ports: &Ports, stream: &str, consumer: &str) -> Result<u64, String> {
-    let text = |error: &dyn std::error::Error| error.to_string();
-    let progress = shared_progress(&ports.broker, stream, consumer).await;
-    let acknowledged = progress.map_err(|error| text(&error))?.acknowledged_up_to;
+/// Purges what nobody needs of one shared stream, and tells how many messages that were: nothing
+/// that `consumer` has not acknowledged, of EVENTS only what is too much.
+///
+/// # Errors
+///
+/// When the broker refuses or does not answer, or the consumer is not there.
+///
+/// # Cancel safety
+///
+/// They may be gone.
+pub async fn purge_shared_stream(
+    broker: &Broker,
+    stream: &str,
+    consumer: &str,
+) -> Result<u64, ApiError> {
+    let acknowledged = shared_progress(broker, stream, consumer).await?.acknowledged_up_to;
     let first = match stream == EVENTS_STREAM {
-        true => {
-            let room = room_of(&ports.broker, stream).await.map_err(|error| text(&error))?;
-            events_kept_from(room, acknowledged)
-        }
+        true => events_kept_from(room_of(broker, stream).await?, acknowledged),
         // The last acknowledged message stays: it shows where the stream was.
         false => acknowledged,
     };
-    purge_before(&ports.broker, stream, first).await.map_err(|error| text(&error))
+    purge_before(broker, stream, first).await
 }
 
 /// The first sequence of EVENTS that stays; 0 where all does. Messages are taken

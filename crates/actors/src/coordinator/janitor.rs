@@ -15,6 +15,7 @@ use fermata_jetstream::topology::{commands_stream, journal_stream};
 use super::KnownSnapshot;
 use super::readers::describe;
 use super::snapshots::{folder, name_of};
+use crate::clock::wall_ms;
 use crate::journal_archive::JournalArchive;
 use crate::ports::Ports;
 
@@ -63,7 +64,21 @@ impl Janitor {
         let archived = archive.archive(reader, older.sequence, bytes).await;
         let archived = archived.map_err(|error| describe(&error))?;
         let journal = self.purge(&journal, older.sequence.min(archived + 1)).await?;
+        self.forget(&archive).await?;
         Ok((journal, commands))
+    }
+
+    /// Removes segments that were kept for as long as they are to be.
+    async fn forget(&self, archive: &JournalArchive) -> Result<(), String> {
+        let Some(kept_ms) = self.ports.facts.snapshots.archive_retention_ms else { return Ok(()) };
+        let (partition, now_ms) = (self.partition, wall_ms());
+        let before_ms = now_ms.saturating_sub(kept_ms);
+        let removed = archive.remove_before(&self.ports.reader, before_ms, now_ms).await;
+        let removed = removed.map_err(|error| describe(&error))?;
+        if removed > 0 {
+            tracing::info!(%partition, segments = removed, "archived segments were kept long enough, and are removed");
+        }
+        Ok(())
     }
 
     async fn purge(&self, stream: &str, first: u64) -> Result<u64, String> {

@@ -1,6 +1,7 @@
-//! Follows one journal and reads its messages for the index.
+//! Follows one journal and hands its messages to the thread of the index.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use fermata_core::identity::PartitionId;
 use fermata_jetstream::StoredMessage;
@@ -13,50 +14,73 @@ use super::source::{FrameSource, Frames};
 /// Journal messages taken at a time.
 const BATCH_MESSAGES: usize = 32;
 
+/// A message of a journal. It is read where it is applied: that takes as long as applying it,
+/// and this side runs among the engine's own work.
+#[derive(Debug)]
+pub(super) struct FollowedFrame {
+    pub partition: PartitionId,
+    pub message: StoredMessage,
+    /// Messages before it are missing.
+    pub gap: bool,
+    /// Said of the journal once a message of it cannot be read: an answer without what it says
+    /// would be wrong, so nothing behind it is applied.
+    pub unreadable: Arc<AtomicBool>,
+}
+
+impl FollowedFrame {
+    /// What it changes; nothing when it, or one before it, cannot be read.
+    pub fn read(&self) -> Option<FrameChanges> {
+        if self.unreadable.load(Ordering::Relaxed) {
+            return None;
+        }
+        let (partition, message) = (self.partition, &self.message);
+        let sequence = message.sequence;
+        if message.writer.is_none() {
+            return Some(FrameChanges::foreign(partition, sequence, &message.payload));
+        }
+        match FrameChanges::read(partition, sequence, &message.payload) {
+            Ok(changes) if self.gap => Some(changes.after_gap()),
+            Ok(changes) => Some(changes),
+            Err(error) => {
+                tracing::error!(%partition, sequence, %error, "a journal message cannot be read; the read model stays behind it");
+                self.unreadable.store(true, Ordering::Relaxed);
+                None
+            }
+        }
+    }
+}
+
 /// Follows the journal of one partition.
 pub(super) struct Following<S> {
     pub partition: PartitionId,
     pub source: Arc<S>,
-    pub frames: mpsc::Sender<FrameChanges>,
+    pub frames: mpsc::Sender<FollowedFrame>,
 }
 
 impl<S: FrameSource> Following<S> {
     /// Hands every message from `wanted` on to the index; ends when nobody takes them.
     pub async fn run(self, mut wanted: u64) -> Result<(), ProjectorError> {
         let mut frames = self.source.frames_from(self.partition, wanted).await?;
+        let unreadable = Arc::<AtomicBool>::default();
         let mut missing = false;
         loop {
             for message in frames.next(BATCH_MESSAGES).await? {
-                let sequence = message.sequence;
+                if unreadable.load(Ordering::Relaxed) {
+                    return std::future::pending().await;
+                }
+                let (partition, sequence) = (self.partition, message.sequence);
                 if sequence > wanted {
-                    let partition = self.partition;
                     tracing::warn!(%partition, wanted, sequence, "the journal begins later; older runs are left out");
                     missing = true;
                 }
                 wanted = sequence + 1;
-                let Some(changes) = self.read(&message) else {
-                    // An answer without what it says would be wrong.
-                    return std::future::pending().await;
-                };
-                let is_ours = message.writer.is_some();
-                let gap = is_ours && std::mem::take(&mut missing);
-                let changes = if gap { changes.after_gap() } else { changes };
-                if self.frames.send(changes).await.is_err() {
+                let gap = message.writer.is_some() && std::mem::take(&mut missing);
+                let unreadable = unreadable.clone();
+                let frame = FollowedFrame { partition, message, gap, unreadable };
+                if self.frames.send(frame).await.is_err() {
                     return Ok(());
                 }
             }
         }
-    }
-
-    fn read(&self, message: &StoredMessage) -> Option<FrameChanges> {
-        let (partition, sequence) = (self.partition, message.sequence);
-        if message.writer.is_none() {
-            return Some(FrameChanges::foreign(partition, sequence, &message.payload));
-        }
-        FrameChanges::read(partition, sequence, &message.payload)
-            .inspect_err(|error| {
-                tracing::error!(%partition, sequence, %error, "a journal message cannot be read; the read model stays behind it");
-            })
-            .ok()
     }
 }

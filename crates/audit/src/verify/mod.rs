@@ -109,6 +109,7 @@ pub struct PartitionVerifier {
     findings: Findings,
     journal_sequence: u64,
     unaudited: u64,
+    removed: u64,
 }
 
 impl PartitionVerifier {
@@ -128,13 +129,25 @@ impl PartitionVerifier {
             findings: Findings::default(),
             journal_sequence: 0,
             unaudited: 0,
+            removed: 0,
         }
+    }
+
+    /// Says that the first `records` records of the journal were removed on purpose: their entries
+    /// in AUDIT stand for them. That these are the ones that were signed is checked as ever; what
+    /// the records said is not. To be said before anything is fed.
+    #[must_use]
+    pub fn with_removed(mut self, records: u64) -> Self {
+        self.removed = records;
+        self
     }
 
     /// Tells what to feed next. Anything else may be fed too, up to the bounds.
     #[must_use]
     pub fn wants(&self) -> Want {
-        let journal_first = self.journal.pending.len() <= self.audit.pending.len();
+        // What was removed comes from AUDIT.
+        let journal_first =
+            self.journal.pending.len() <= self.audit.pending.len() && !self.awaits_removed();
         let order = if journal_first {
             [(&self.journal, Want::Journal), (&self.audit, Want::Audit)]
         } else {
@@ -163,6 +176,9 @@ impl PartitionVerifier {
     /// [`BufferFull`] if something else must be fed before it.
     pub fn journal(&mut self, record: JournalLeaf<'_>) -> Result<(), BufferFull> {
         self.check_room(&self.journal)?;
+        if self.awaits_removed() {
+            return Err(BufferFull { want: self.wants() });
+        }
         let position = self.journal.tree.size();
         if record.journal_sequence < self.journal_sequence {
             self.findings.add(Finding::SequenceDecreased { index: position });
@@ -188,14 +204,20 @@ impl PartitionVerifier {
     pub fn audit(&mut self, entry: AuditEntry<'_>) -> Result<(), BufferFull> {
         self.check_room(&self.audit)?;
         let position = self.audit.tree.size();
-        self.audit.push(Entry {
+        let entry = Entry {
             position,
             declared: entry.index,
             header: Hash::of(&[entry.header]),
             commitment: *entry.commitment,
             leaf: leaf_hash(entry.header, entry.commitment),
             stored: *entry.leaf,
-        });
+        };
+        self.audit.push(entry);
+        if position < self.removed {
+            self.journal.push(Entry { stored: entry.leaf, ..entry });
+            let tree = &self.journal.tree;
+            self.signed.removed_grew(tree.size(), || tree.root(), &mut self.findings);
+        }
         let tree = &self.audit.tree;
         self.signed.audit_grew(tree.size(), || tree.root(), &mut self.findings);
         self.advance();
@@ -280,6 +302,11 @@ impl PartitionVerifier {
         if audited != leaves {
             self.findings.add(Finding::SizeMismatch { records: audited, leaves });
         }
+    }
+
+    /// Whether entries that stand for removed records are still to come.
+    fn awaits_removed(&self) -> bool {
+        self.journal.tree.size() < self.removed && !self.audit.ended
     }
 
     fn check_room(&self, side: &Side) -> Result<(), BufferFull> {

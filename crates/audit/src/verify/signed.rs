@@ -167,6 +167,20 @@ impl Signed {
         }
     }
 
+    /// Notes that the journal would have grown to `size`, by a record that was removed: its message
+    /// is taken to be the one that was signed.
+    pub(super) fn removed_grew(
+        &mut self,
+        size: u64,
+        root: impl Fn() -> Hash,
+        findings: &mut Findings,
+    ) {
+        if let Some(pending) = self.at_size(size) {
+            pending.journal = Some((root(), pending.checkpoint.journal_sequence()));
+            self.settle(findings);
+        }
+    }
+
     fn at_size(&mut self, size: u64) -> Option<&mut Pending> {
         let found = self.pending.binary_search_by_key(&size, |pending| pending.checkpoint.size());
         found.ok().and_then(|place| self.pending.get_mut(place))

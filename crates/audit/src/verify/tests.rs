@@ -5,7 +5,8 @@ mod tamper;
 use proptest::prelude::*;
 
 use self::log::{
-    ORIGIN, Record, check, feed_entry, feed_record, record, signer, sound_log, stored,
+    ORIGIN, Record, check, check_without, feed_entry, feed_record, record, signer, sound_log,
+    stored,
 };
 use self::tamper::{Tamper, apply, names, tamper};
 use super::*;
@@ -75,6 +76,27 @@ proptest! {
         let report = check(&log, false);
 
         prop_assert_eq!(report.is_sound(), log == sound, "{:#?}", report.findings);
+    }
+
+    /// Records that were kept long enough: their entries stand for them, and are what was signed.
+    #[test]
+    fn a_log_whose_first_records_were_removed_is_sound_until_an_entry_is_changed(
+        (size, checkpoints) in shape(),
+        removed: prop::sample::Index,
+        at: prop::sample::Index,
+        bit: u8,
+    ) {
+        let mut log = sound_log(size, &checkpoints);
+        let removed = 1 + removed.index(size);
+        log.journal.drain(..removed);
+
+        let report = check_without(&log, removed as u64, false);
+        prop_assert_eq!(&report.findings, &[]);
+        prop_assert_eq!((report.records, report.leaves), (size as u64, size as u64));
+        prop_assert!(!check(&log, false).is_sound(), "nobody said that they were removed");
+
+        log.audit[at.index(removed)].commitment[usize::from(bit / 8)] ^= 1 << (bit % 8);
+        prop_assert!(!check_without(&log, removed as u64, false).is_sound());
     }
 
     /// Without a checkpoint the place is still right, and one change is one place.

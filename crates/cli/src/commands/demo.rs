@@ -137,6 +137,7 @@ async fn start(data_dir: &Path, plugins: &PluginServer) -> Result<LocalEngine, C
         drain_seconds: ATTEMPTS_LIMIT_DEFAULT.as_secs(),
         audit_key: None,
         replay_secrets: None,
+        archive_retention_days: None,
     };
     LocalEngine::start(Start {
         data_dir,

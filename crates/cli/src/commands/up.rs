@@ -66,13 +66,27 @@ pub struct EngineArguments {
     /// first); default: the variable FERMATA_REPLAY_SECRETS; without both they are refused
     #[arg(long, value_name = "FILE")]
     pub replay_secrets: Option<PathBuf>,
+    /// For how many days after a journal's segment was archived it is kept; default: for ever
+    #[arg(long, env = "FERMATA_ARCHIVE_RETENTION_DAYS", value_parser = clap::value_parser!(u64).range(1..=ARCHIVE_DAYS_MAX), value_name = "DAYS")]
+    pub archive_retention_days: Option<u64>,
 }
+
+/// Longest that a retention of archives may be, a century: whoever means more means for ever.
+const ARCHIVE_DAYS_MAX: u64 = 36_525;
+
+const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 
 /// Longest that a process may wait for attempts when it is asked to end: a day.
 /// Whoever means more means that it must not end.
 const DRAIN_SECONDS_MAX: u64 = 24 * 60 * 60;
 
 impl EngineArguments {
+    /// How long segments of archives are kept, milliseconds; nothing when for ever.
+    #[must_use]
+    pub fn archive_retention_ms(&self) -> Option<u64> {
+        self.archive_retention_days.map(|days| days.saturating_mul(DAY_MS))
+    }
+
     /// How long attempts may take to end.
     #[must_use]
     pub fn drain_limit(&self) -> Duration {

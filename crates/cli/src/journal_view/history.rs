@@ -162,7 +162,7 @@ impl RunHistory {
 
     /// Folds a later record of the run.
     pub fn fold(&mut self, header: &Header, record: &Record) {
-        self.summary.fold(header);
+        self.summary.fold(header.kind, header.time);
         self.fold_node(header, record);
         self.note(header, record);
     }

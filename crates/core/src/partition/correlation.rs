@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+mod shared_keys;
+
 use super::cases::unmatched_case;
 use super::{Decision, Partition};
 use crate::identity::{JournalTime, PartitionId, Tenant};
@@ -19,6 +21,7 @@ use crate::relay::{
 };
 use crate::run::CorruptHistory;
 use crate::strategy::type_matches;
+use shared_keys::Keys;
 
 /// Most waits of one correlation key. 16: all of them are resumed by one
 /// decision, each with the event, which must fit a frame. A further one is
@@ -32,9 +35,9 @@ pub const SIGNALS_OF_KEY_MAX: usize = 16;
 /// Waits and kept signals by correlation key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Correlations {
-    keys: BTreeMap<Tenant, BTreeMap<Arc<str>, Correlation>>,
-    /// Kept signals by number.
-    kept: BTreeMap<u64, Kept>,
+    keys: Keys,
+    /// Kept signals by number; at most 10,000, so a copy of the pointers is cheap.
+    kept: BTreeMap<u64, Arc<Kept>>,
     expiry: BTreeSet<(JournalTime, u64)>,
     /// Number of the signal kept last.
     last: u64,
@@ -107,14 +110,17 @@ impl Correlations {
         // Without `..`: what is added here must be in the image or follow from it.
         let Self { keys, kept, expiry: _, last, waits: _ } = self;
         let mut waits = Vec::new();
-        for (tenant, keys) in keys {
+        for (tenant, keys) in keys.iter() {
             for (key, known) in keys.iter().filter(|(_, known)| !known.waits.is_empty()) {
                 let (tenant, key) = (tenant.clone(), key.clone());
                 waits.push(WaitsImage { tenant, key, waits: known.waits.clone() });
             }
         }
+        waits.sort_unstable_by(|one, other| {
+            (&one.tenant, &one.key).cmp(&(&other.tenant, &other.key))
+        });
         let kept = kept.iter().map(|(number, kept)| {
-            let Kept { signal, expires } = kept.clone();
+            let Kept { signal, expires } = Kept::clone(kept);
             KeptImage { number: *number, signal, expires }
         });
         CorrelationsImage { waits, kept: kept.collect(), last: *last }
@@ -138,7 +144,7 @@ impl Correlations {
         self.expiry.insert((kept.expires, number));
         let tenant = &kept.signal.event.reference.tenant;
         self.of_mut(tenant, &kept.signal.key).kept.push(number);
-        self.kept.insert(number, kept);
+        self.kept.insert(number, Arc::new(kept));
     }
 
     /// Waits over all keys.
@@ -154,20 +160,17 @@ impl Correlations {
     }
 
     fn of(&self, tenant: &Tenant, key: &str) -> Option<&Correlation> {
-        self.keys.get(tenant)?.get(key)
+        self.keys.get(tenant, key)
     }
 
     fn of_mut(&mut self, tenant: &Tenant, key: &Arc<str>) -> &mut Correlation {
-        self.keys.entry(tenant.clone()).or_default().entry(key.clone()).or_default()
+        self.keys.get_or_insert(tenant, key)
     }
 
     fn forget_if_empty(&mut self, tenant: &Tenant, key: &str) {
-        let Some(keys) = self.keys.get_mut(tenant) else { return };
-        if keys.get(key).is_some_and(|known| known.waits.is_empty() && known.kept.is_empty()) {
-            keys.remove(key);
-        }
-        if keys.is_empty() {
-            self.keys.remove(tenant);
+        let is_empty = |known: &Correlation| known.waits.is_empty() && known.kept.is_empty();
+        if self.of(tenant, key).is_some_and(is_empty) {
+            self.keys.remove(tenant, key);
         }
     }
 

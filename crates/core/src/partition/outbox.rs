@@ -11,6 +11,7 @@
 //! mechanism, and no decision that begins another one.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -35,7 +36,8 @@ pub struct Outbox {
 struct Channel {
     /// Index of the command queued last for this target.
     last: u64,
-    waiting: VecDeque<Queued>,
+    /// Shared with the copies that snapshots took.
+    waiting: VecDeque<Arc<Queued>>,
 }
 
 /// A command that waits to be delivered.
@@ -65,7 +67,8 @@ impl Outbox {
 
     /// What waits for `target`, in order.
     pub fn waiting(&self, target: PartitionId) -> impl Iterator<Item = &Queued> {
-        self.channels.get(&target).into_iter().flat_map(|channel| &channel.waiting)
+        let waiting = self.channels.get(&target).into_iter().flat_map(|channel| &channel.waiting);
+        waiting.map(|queued| &**queued)
     }
 
     /// How many commands wait for `target`.
@@ -99,7 +102,7 @@ impl Outbox {
         let channel = self.channels.entry(queued.target).or_default();
         channel.last = index;
         let command = queued.command.clone();
-        channel.waiting.push_back(Queued { index, previous, command });
+        channel.waiting.push_back(Arc::new(Queued { index, previous, command }));
         Ok(())
     }
 

@@ -181,9 +181,9 @@ impl PartitionImage {
 
 impl Partition {
     /// A copy of the state, see [`FrozenPartition`]. Takes a pointer per shard of
-    /// the runs and per chunk of keys, and a copy of the rest: cases, positions
-    /// above the floor and commands that are not delivered are never much; what
-    /// waits under correlation keys may be, and is copied as well.
+    /// the runs and of what waits under correlation keys, per chunk of keys, per
+    /// command that is not delivered and per kept signal, and a copy of the rest:
+    /// cases and positions above the floor are never much.
     #[must_use]
     pub fn freeze(&self) -> FrozenPartition {
         // Without `..`: see the head of this file.
@@ -280,6 +280,12 @@ impl Partition {
             state.runs.insert(id, run);
         }
         Ok(state)
+    }
+
+    /// Keys of events that it remembers.
+    #[must_use]
+    pub fn keys_kept(&self) -> usize {
+        self.keys.len()
     }
 
     /// The plans that are at hand.

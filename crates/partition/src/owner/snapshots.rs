@@ -24,6 +24,9 @@ pub(super) struct Snapshots {
     /// Bytes of journal appended or replayed since.
     bytes: u64,
     asked: bool,
+    /// The last one holds records that the one before does not: what two snapshots stand for
+    /// is purged, so it takes one more until all that is idle goes.
+    alone: bool,
 }
 
 impl Snapshots {
@@ -76,7 +79,7 @@ impl Owner {
 
     /// Whether the next frame is to be the end of a snapshot.
     pub(super) fn is_snapshot_due(&self, now: Now) -> bool {
-        let Snapshots { under_way, records, at_ms, bytes, asked, .. } = &self.snapshots;
+        let Snapshots { under_way, records, at_ms, bytes, asked, alone, .. } = &self.snapshots;
         if *under_way || self.phase != Phase::Owning {
             return false;
         }
@@ -84,7 +87,7 @@ impl Owner {
         let passed_ms = now.monotonic_ms.saturating_sub(*at_ms);
         let since = self.fold.next_index().saturating_sub(*records) + self.builder.len() as u64;
         let much = since >= policy.records_max || *bytes >= policy.bytes_max;
-        let long_ago = passed_ms >= policy.interval_ms && since > 0;
+        let long_ago = passed_ms >= policy.interval_ms && (since > 0 || *alone);
         *asked || (passed_ms >= policy.rest_ms && (much || long_ago))
     }
 
@@ -92,7 +95,7 @@ impl Owner {
     pub(super) fn freeze(&mut self, frame: FrameMark, now: Now) -> FrozenFold {
         let frozen = FrozenFold { last: Some(frame), ..self.fold.freeze() };
         let records = frozen.next_index();
-        let restoring = None;
+        let (restoring, alone) = (None, records > self.snapshots.records);
         self.snapshots = Snapshots {
             restoring,
             under_way: true,
@@ -100,6 +103,7 @@ impl Owner {
             at_ms: now.monotonic_ms,
             bytes: 0,
             asked: false,
+            alone,
         };
         frozen
     }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use fermata_core::identity::PartitionId;
 use fermata_store::{
     Applied, FrameChanges, MemoryIndex, OpenError, Origin, ReadModel, Rebuild, RunIndex, RunQuery,
-    RunStatus,
+    RunStatus, StoreLimits,
 };
 
 use crate::support::{
@@ -51,7 +51,9 @@ proptest! {
     fn the_same_frames_give_the_same_answers_wherever_it_is_reopened(
         acts in prop::collection::vec(act(), 1..40),
         runs_max in prop_oneof![Just(u64::MAX), 1..20_u64],
+        young_runs_max in 0..12_usize,
     ) {
+        let limits = |runs_max| StoreLimits { young_runs_max, ..limits(runs_max) };
         let folder = tempfile::tempdir().unwrap();
         let mut memory = MemoryIndex::new(&origin(), runs_max);
         let mut model = ReadModel::open(folder.path(), &origin(), limits(runs_max)).unwrap().model;

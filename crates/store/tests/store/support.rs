@@ -33,8 +33,14 @@ pub fn origin() -> Origin {
     Origin { engine: "fermata-test".to_owned(), streams: (0..PARTITIONS).map(stream).collect() }
 }
 
+/// Only few runs stay in memory, so that most are written.
 pub fn limits(runs_max: u64) -> StoreLimits {
-    StoreLimits { runs_max, cache_bytes: 8 * 1024 * 1024, ..StoreLimits::default() }
+    StoreLimits {
+        runs_max,
+        cache_bytes: 8 * 1024 * 1024,
+        young_runs_max: 4,
+        ..StoreLimits::default()
+    }
 }
 
 /// The run number `number` of a partition; its tenant goes with it.

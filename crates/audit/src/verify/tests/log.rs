@@ -88,7 +88,13 @@ pub(super) fn feed_entry(
 }
 
 pub(super) fn check(log: &Log, allow_tail: bool) -> Report {
-    let mut verifier = PartitionVerifier::new(ORIGIN, vec![signer().verifier()], allow_tail);
+    check_without(log, 0, allow_tail)
+}
+
+/// The same where the first `removed` records were removed on purpose.
+pub(super) fn check_without(log: &Log, removed: u64, allow_tail: bool) -> Report {
+    let verifier = PartitionVerifier::new(ORIGIN, vec![signer().verifier()], allow_tail);
+    let mut verifier = verifier.with_removed(removed);
     let (mut journal, mut audit) = (log.journal.iter(), log.audit.iter());
     let mut checkpoints = (1..).zip(&log.checkpoints);
     loop {

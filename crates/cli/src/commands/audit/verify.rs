@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use fermata_actors::journal_archive::JournalArchive;
 use fermata_audit::{AuditEntry, Hash, JournalLeaf, PartitionVerifier, Report, Verifier, Want};
 use fermata_core::identity::PartitionId;
 use fermata_jetstream::topology::{
@@ -44,6 +45,8 @@ pub struct PartitionAudit {
     pub unreadable: Vec<Unreadable>,
     /// How many more cannot be read.
     pub unreadable_omitted: u64,
+    /// Records that were kept long enough and are removed: their entries were checked, they were not.
+    pub removed: u64,
 }
 
 impl PartitionAudit {
@@ -68,8 +71,15 @@ impl PartitionAudit {
     /// What is strange and no failure, in words.
     #[must_use]
     pub fn notices(&self) -> Vec<String> {
+        let removed = (self.removed > 0).then(|| {
+            let removed = self.removed;
+            format!(
+                "the first {removed} records were kept long enough and are removed from the archive; \
+                 their entries in the audit log were checked without them"
+            )
+        });
         let notices = self.report.notices.iter().map(ToString::to_string);
-        notices.chain(more(self.report.notices_omitted)).collect()
+        removed.into_iter().chain(notices).chain(more(self.report.notices_omitted)).collect()
     }
 }
 
@@ -107,8 +117,12 @@ pub async fn verify_partitions(
     let mut audits = Vec::new();
     for (partition, ends) in partitions.into_iter().zip(ends) {
         let origin = config.audit_origin(partition);
+        let removed = JournalArchive::open(&reader, partition).await?.removed().await?;
+        let removed = removed.map_or(0, |removed| removed.next_record_index);
         let log = PartitionVerifier::new(&origin, vec![verifier.clone()], !arguments.complete);
+        let log = log.with_removed(removed);
         let mut check = Check::open(&reader, partition, log, ends, progress).await?;
+        check.removed = removed;
         if let Some(folder) = &arguments.export {
             check.export = Some(Export::create(folder, partition, &origin, &verifier.vkey())?);
         }
@@ -173,6 +187,7 @@ struct Check {
     entries: VecDeque<StoredEntry>,
     unreadable: Vec<Unreadable>,
     unreadable_omitted: u64,
+    removed: u64,
     export: Option<Export>,
 }
 
@@ -196,6 +211,7 @@ impl Check {
             entries: VecDeque::new(),
             unreadable: Vec::new(),
             unreadable_omitted: 0,
+            removed: 0,
             export: None,
         })
     }
@@ -212,9 +228,9 @@ impl Check {
         if let Some(export) = self.export.take() {
             export.finish()?;
         }
-        let Self { partition, verifier, unreadable, unreadable_omitted, .. } = self;
+        let Self { partition, verifier, unreadable, unreadable_omitted, removed, .. } = self;
         let report = verifier.finish();
-        Ok(PartitionAudit { partition, report, unreadable, unreadable_omitted })
+        Ok(PartitionAudit { partition, report, unreadable, unreadable_omitted, removed })
     }
 
     async fn feed_journal(&mut self) -> Result<(), CliError> {
@@ -224,7 +240,11 @@ impl Check {
                 return Ok(());
             };
             match leaves_of(&message) {
-                Ok(leaves) => self.records.extend(leaves),
+                // A segment that is told as removed may still be there.
+                Ok(leaves) => {
+                    let removed = self.removed;
+                    self.records.extend(leaves.into_iter().filter(|leaf| leaf.index >= removed));
+                }
                 Err(error) => self.note(journal_stream(self.partition), &message, &error),
             }
         }

@@ -1,6 +1,6 @@
 //! `fermata runs list`: asked of a projector where one runs, else read from the journals.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -9,7 +9,9 @@ use fermata_jetstream::core_messages::{CoreMessageError, CoreMessages};
 use fermata_jetstream::topology::journal_stream;
 use fermata_jetstream::{Bytes, StreamReader};
 use fermata_store::query::PAGE_RUNS_MAX;
-use fermata_store::question::{Answer, AtLeast, RUNS_SUBJECT, RunsAnswer, RunsQuestion};
+use fermata_store::question::{
+    Answer, AtLeast, NoAnswer, NoAnswerCode, RUNS_SUBJECT, RunsAnswer, RunsQuestion,
+};
 use fermata_store::{Cursor, RunPage, RunQuery};
 use serde_json::json;
 
@@ -25,6 +27,10 @@ const LIMIT_DEFAULT: usize = 50;
 
 /// How long a projector may take: it waits up to 2 s for what has just been journaled.
 const ASK_LIMIT: Duration = Duration::from_secs(5);
+
+/// How old a list may be where the projector has not come as far as the journals; older, the
+/// journals are read. It rests for others up to an age of 10 s.
+const STALE_MAX: Duration = Duration::from_secs(60);
 
 /// Arguments of `fermata runs list`.
 #[derive(Debug, Clone, Args)]
@@ -75,6 +81,8 @@ impl ListArguments {
 enum NotAnswered {
     /// For people.
     Because(String),
+    /// The model does not know what was asked for yet.
+    Behind(String),
     /// The command fails.
     Failed(CliError),
 }
@@ -90,7 +98,7 @@ pub(super) async fn run(
     let page = match ask(&query, partitions, session, output).await {
         Ok(page) => page,
         Err(NotAnswered::Failed(error)) => return Err(error),
-        Err(NotAnswered::Because(reason)) => {
+        Err(NotAnswered::Because(reason) | NotAnswered::Behind(reason)) => {
             output.note(&format!("{reason}; the journals are read instead"));
             read(&query, partitions, session, output).await?
         }
@@ -121,12 +129,35 @@ async fn ask(
         at_least.push(AtLeast { partition, sequence: state.last_sequence });
     }
     let core = CoreMessages::new(session.broker());
+    let mut told = false;
     let mut all = RunPage { runs: Vec::new(), next: query.after };
     loop {
         let left = query.limit.saturating_sub(all.runs.len());
         let page = RunQuery { limit: left.min(PAGE_RUNS_MAX), after: all.next, ..query.clone() };
         let question = RunsQuestion { query: page, at_least: at_least.clone() };
-        let RunsAnswer { page, state } = ask_once(&core, &question).await?;
+        let RunsAnswer { page, state } = match ask_once(&core, &question).await {
+            Err(NotAnswered::Behind(_)) if !at_least.is_empty() => {
+                // Where all processors are taken the read model falls behind, and that the
+                // journals are read is the last thing to be wished for.
+                at_least.clear();
+                continue;
+            }
+            answer => answer?,
+        };
+        if at_least.is_empty() && !told {
+            told = true;
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let as_of = Duration::from_millis(state.as_of_ms.unwrap_or(u64::MAX));
+            if now.saturating_sub(as_of) > STALE_MAX {
+                let behind = state.behind;
+                let detail = format!("the read model is {behind} journal messages behind");
+                return Err(NotAnswered::Because(detail));
+            }
+            if let Some(as_of) = state.as_of_ms {
+                let (as_of, behind) = (time_text(as_of), state.behind);
+                output.note(&format!("as of {as_of}: {behind} journal messages are not read yet"));
+            }
+        }
         all.runs.extend(page.runs);
         all.next = page.next;
         if all.next.is_some() && all.runs.len() < query.limit {
@@ -153,6 +184,9 @@ async fn ask_once(core: &CoreMessages, question: &RunsQuestion) -> Result<RunsAn
     };
     match serde_json::from_slice(&answer.payload) {
         Ok(Answer::Ok(answer)) => Ok(answer),
+        Ok(Answer::Error(NoAnswer { code: NoAnswerCode::Behind, detail })) => {
+            Err(NotAnswered::Behind(detail))
+        }
         Ok(Answer::Error(refused)) => Err(NotAnswered::Because(refused.detail)),
         Err(error) => {
             Err(NotAnswered::Because(format!("the projector's answer cannot be read ({error})")))
