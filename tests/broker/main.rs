@@ -14,4 +14,5 @@ mod runner;
 mod snapshots;
 mod spine;
 mod wait;
+mod webhooks;
 mod workers;

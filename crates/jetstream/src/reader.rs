@@ -172,6 +172,25 @@ impl StreamReader {
         read_one(self.broker.context(), stream, sequence).await
     }
 
+    /// Reads one message and all its headers from the leader; nothing when it is not there.
+    ///
+    /// # Errors
+    /// As [`StreamReader::read_one`].
+    ///
+    /// # Cancel safety
+    /// Can be dropped.
+    pub async fn read_with_headers(
+        &self,
+        stream: &str,
+        sequence: u64,
+    ) -> Result<Option<(StoredMessage, HeaderMap)>, ReadError> {
+        let Some(message) = read_raw(self.broker.context(), stream, sequence).await? else {
+            return Ok(None);
+        };
+        let headers = message.headers.clone();
+        Ok(Some((stored(stream, message)?, headers)))
+    }
+
     /// Reads the newest message of one subject from the leader; nothing when there is none.
     ///
     /// # Errors
@@ -368,17 +387,25 @@ pub(crate) async fn read_one(
     stream: &str,
     sequence: u64,
 ) -> Result<Option<StoredMessage>, ReadError> {
+    let message = read_raw(context, stream, sequence).await?;
+    message.map(|message| stored(stream, message)).transpose()
+}
+
+async fn read_raw(
+    context: &jetstream::Context,
+    stream: &str,
+    sequence: u64,
+) -> Result<Option<StreamMessage>, ReadError> {
     let failed = |source| ReadError::Message { stream: stream.to_owned(), sequence, source };
     // This makes a handle and asks nothing.
     let handle = context.get_stream_no_info(stream).await.map_err(|_| {
         failed(jetstream::stream::RawMessageError::new(RawMessageErrorKind::InvalidSubject))
     })?;
-    let message = match handle.get_raw_message(sequence).await {
-        Ok(message) => message,
-        Err(error) if is_absent(&error.kind()) => return Ok(None),
-        Err(error) => return Err(failed(error)),
-    };
-    stored(stream, message).map(Some)
+    match handle.get_raw_message(sequence).await {
+        Ok(message) => Ok(Some(message)),
+        Err(error) if is_absent(&error.kind()) => Ok(None),
+        Err(error) => Err(failed(error)),
+    }
 }
 
 fn stored(stream: &str, message: StreamMessage) -> Result<StoredMessage, ReadError> {
