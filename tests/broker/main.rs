@@ -16,4 +16,5 @@ mod runner;
 mod snapshots;
 mod spine;
 mod wait;
+mod webhooks;
 mod workers;

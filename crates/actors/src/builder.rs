@@ -49,6 +49,9 @@ pub const START_BYTES_MAX: usize = 256 * 1024;
 /// Bytes of a record besides its payload's own texts, roughly.
 const RECORD_BYTES: usize = 320;
 
+/// What a frame says of the floor that stands behind no message of EVENTS.
+const NO_FLOOR: u64 = 0;
+
 /// How long a definition that a strategy names may be missing here, because
 /// this process has not seen the newest ones, before the event is rejected.
 pub const DEFINITION_WAIT: Duration = Duration::from_secs(60);
@@ -320,6 +323,13 @@ fn start_run(
 
 fn rejected(reason: &str, detail: String, raw: &[u8]) -> Verdict {
     Verdict::Rejected { reason: reason.into(), detail, original: Digest::of(raw) }
+}
+
+/// Builds a frame that comes from no stream; true once what comes of it is stored.
+pub(crate) async fn store_commands(ports: &Ports, frame: &MatchedFrame, metrics: &Metrics) -> bool {
+    let snapshot = wait_for_definitions(ports.definitions.clone(), frame).await;
+    let built = build(ports, &snapshot, frame, NO_FLOOR, metrics);
+    store(ports, &CommandRoom::new(ports.broker.clone()), built).await
 }
 
 /// Publishes all frames at once, each as soon as there is room for it; true once every one is

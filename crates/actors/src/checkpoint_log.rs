@@ -13,6 +13,7 @@ use fermata_jetstream::topology::CHECKPOINTS_STREAM;
 use fermata_wire::subjects;
 use tokio::sync::watch;
 
+use crate::log_pace::LogPace;
 use crate::ports::Ports;
 
 /// Pause before a checkpoint is tried again; by then a newer one may take its place.
@@ -60,6 +61,8 @@ async fn store_all(
     mut newest: watch::Receiver<Option<Signed>>,
 ) {
     let mut last = None;
+    // An outage is tried five times a second, by every partition.
+    let mut warnings = LogPace::new(1);
     while newest.changed().await.is_ok() {
         let mut last_tries = 0;
         loop {
@@ -73,10 +76,12 @@ async fn store_all(
             // A synced write takes milliseconds: here nobody waits for it.
             let size = signed.size;
             let written = ports.facts.checkpoints.write(partition, size, &signed.note).await;
-            if let Err(error) = written {
-                tracing::error!(%partition, size, %error, "a checkpoint cannot be written");
+            if let Err(error) = written
+                && let Some(left_out) = warnings.line()
+            {
+                tracing::error!(%partition, size, %error, left_out, "a checkpoint cannot be written");
             }
-            if store(&ports, partition, signed, &mut last).await {
+            if store(&ports, partition, signed, &mut last, &mut warnings).await {
                 break;
             }
             last_tries += u32::from(newest.has_changed().is_err());
@@ -95,6 +100,7 @@ async fn store(
     partition: PartitionId,
     signed: Signed,
     last: &mut Option<u64>,
+    warnings: &mut LogPace,
 ) -> bool {
     let behind = match *last {
         Some(sequence) => sequence,
@@ -102,7 +108,9 @@ async fn store(
             Ok((_, Some(newest))) if newest.size() >= signed.size => return true,
             Ok((sequence, _)) => sequence,
             Err(error) => {
-                tracing::warn!(%partition, %error, "the newest checkpoint cannot be read yet");
+                if let Some(left_out) = warnings.line() {
+                    tracing::warn!(%partition, %error, left_out, "the newest checkpoint cannot be read yet");
+                }
                 return false;
             }
         },

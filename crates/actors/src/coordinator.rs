@@ -17,12 +17,14 @@
 //! | `janitor`, `hop_janitor` | purge what snapshots stand for, and what was taken from the shared streams |
 //! | `snapshots` | where a takeover begins, and what it may begin from |
 //! | `cases` | notices that wait for their handlers |
+//! | `errands` | dead letters and replays of resolved cases |
 //! | `projection` | what every process sees of the definitions |
 //! | `settling` | letting what is under way come to its end before the partition is given away |
 //! | `status` | how it stands |
 
 mod cases;
 mod effects;
+mod errands;
 pub mod hop_janitor;
 mod janitor;
 mod message;
@@ -190,6 +192,10 @@ impl Actor for Coordinator {
                 let _ = reply.send(self.status(state));
             }
             CoordinatorMessage::Settle(reply) => self.settle(&myself, reply, state).await?,
+            CoordinatorMessage::Told(handler) => {
+                state.cases.told(handler);
+                self.tell_cases(&myself, state).await?;
+            }
         }
         self.go_on(&myself, state);
         Ok(())

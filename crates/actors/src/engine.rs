@@ -34,6 +34,7 @@ use crate::figures::Gauges;
 use crate::metrics::Metrics;
 use crate::ports::{EngineFacts, Ports};
 use crate::supervisor::{DRAIN_LIMIT, Drained, Supervisor, SupervisorMessage};
+use crate::webhooks::Webhooks;
 
 /// Publishes that may be unanswered at once in this process.
 const PUBLISH_WINDOW: usize = 2_048;
@@ -297,6 +298,7 @@ impl Engine {
             .map_err(|source| EngineError::Folder { path: config.checkpoint_dir, source })?;
         let executors =
             Executors::beside(&config.executors, std::slice::from_ref(&config.nats_url))?;
+        let executors = Arc::new(executors);
         let journal_bytes = u64::try_from(config.topology.limits.journal_bytes).unwrap_or(0);
         let facts = EngineFacts {
             engine: agreement.engine,
@@ -319,6 +321,7 @@ impl Engine {
             plans,
             clock: Clock::start(),
             facts: Arc::new(facts),
+            webhooks: Webhooks::new(executors.clone(), &config.executors.webhooks),
         };
         Self::spawn(ports, config.roles, executors, config.read_model_dir).await
     }
@@ -326,13 +329,13 @@ impl Engine {
     async fn spawn(
         ports: Ports,
         roles: BTreeSet<Role>,
-        executors: Executors,
+        executors: Arc<Executors>,
         read_model_dir: PathBuf,
     ) -> Result<Self, EngineError> {
         let supervisor = Supervisor {
             ports: ports.clone(),
             roles,
-            executors: Arc::new(executors),
+            executors,
             metrics: Metrics::new(),
             read_model_dir,
         };

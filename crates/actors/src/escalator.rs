@@ -1,5 +1,6 @@
 //! Escalator: one actor per review case. It tells the people concerned on
-//! `fermata.escalation.<tenant>.<tier>`, brings the outcome back, and ends.
+//! `fermata.escalation.<tenant>.<tier>` and over HTTP, brings the outcome back, and
+//! ends.
 //!
 //! This is the place where a mediator will be spawned instead: an effect that
 //! names a case spawns the case's handler, and its outcome comes back as a
@@ -12,7 +13,7 @@ use fermata_core::json::Json;
 use fermata_core::partition::Report;
 use fermata_wire::subjects;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::coordinator::CoordinatorMessage;
 use crate::lease_term::LeaseView;
@@ -77,10 +78,12 @@ impl Actor for Escalator {
                     // Nobody is left to report to: the next owner tells.
                     myself.stop(None);
                 } else if self.tell().await {
-                    let outcome = Outcome::Succeeded { output: Json::null() };
-                    let (case, attempt) = (self.notice.case, self.notice.attempt);
-                    let report = Report::Case { case, attempt, outcome };
-                    let _ = self.owner.cast(CoordinatorMessage::Handled(report));
+                    if let Some(output) = self.send_to_webhooks(&myself).await {
+                        let outcome = Outcome::Succeeded { output };
+                        let (case, attempt) = (self.notice.case, self.notice.attempt);
+                        let report = Report::Case { case, attempt, outcome };
+                        let _ = self.owner.cast(CoordinatorMessage::Handled(report));
+                    }
                     myself.stop(None);
                 } else {
                     drop(myself.send_after(AGAIN_AFTER, || EscalatorMessage::Tell));
@@ -92,19 +95,40 @@ impl Actor for Escalator {
 }
 
 impl Escalator {
-    async fn tell(&self) -> bool {
+    /// The effect key of the notice, the same at every attempt.
+    fn key(&self) -> String {
+        format!("{}/notify/1", self.notice.case)
+    }
+
+    fn message(&self) -> Value {
         let notice = &self.notice;
-        let subject = subjects::escalation(&notice.tenant, notice.tier);
-        let message = json!({
+        json!({
             "case": notice.case,
-            "key": format!("{}/notify/1", notice.case),
+            "key": self.key(),
             "attempt": notice.attempt,
             "tenant": notice.tenant.as_str(),
             "tier": notice.tier,
             "reason": &*notice.reason,
             "run": notice.run.map(|run| run.to_string()),
             "detail": notice.detail.parse(),
-        });
+        })
+    }
+
+    /// What became of it over HTTP; nothing when the lease went meanwhile.
+    async fn send_to_webhooks(&self, myself: &ActorRef<EscalatorMessage>) -> Option<Json> {
+        let webhooks = &self.ports.webhooks;
+        if !webhooks.take(&self.notice) {
+            return Some(Json::null());
+        }
+        let _ = self.owner.cast(CoordinatorMessage::Told(myself.get_id()));
+        let (key, message) = (self.key(), self.message());
+        let sent = webhooks.send(&self.ports, &self.lease, &self.notice, &key, &message).await?;
+        Some(Json::from_value(&json!({ "webhooks": sent })))
+    }
+
+    async fn tell(&self) -> bool {
+        let subject = subjects::escalation(&self.notice.tenant, self.notice.tier);
+        let message = self.message();
         let sent = self.ports.core.publish_core(subject, message.to_string().into()).await;
         sent.is_ok() && self.ports.core.flush().await.is_ok()
     }

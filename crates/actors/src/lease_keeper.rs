@@ -17,6 +17,7 @@ use fermata_jetstream::leases::{
 use fermata_jetstream::topology::LEASE_TTL;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
+use crate::log_pace::LogPace;
 use crate::ports::Ports;
 use crate::supervisor::SupervisorMessage;
 
@@ -59,6 +60,17 @@ pub struct LeaseKeeperState {
     /// Whether this worker is about to leave.
     is_retiring: bool,
     leaving: Option<Keeping>,
+    warnings: Warnings,
+}
+
+/// One line about leases that cannot be kept in each window: a look comes twice a second.
+#[derive(Debug)]
+struct Warnings(LogPace);
+
+impl Default for Warnings {
+    fn default() -> Self {
+        Self(LogPace::new(1))
+    }
 }
 
 #[derive(Debug)]
@@ -100,8 +112,12 @@ impl Actor for LeaseKeeper {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             LeaseKeeperMessage::Look => {
-                if let Err(error) = self.look(state).await {
-                    tracing::warn!(%error, "leases cannot be kept; it is tried again");
+                let errors = self.look(state).await;
+                if let Some(error) = errors.first()
+                    && let Some(left_out) = state.warnings.0.line()
+                {
+                    let count = errors.len();
+                    tracing::warn!(%error, count, left_out, "leases cannot be kept; it is tried again");
                 }
                 drop(myself.send_after(LOOK_INTERVAL, || LeaseKeeperMessage::Look));
             }
@@ -119,7 +135,7 @@ impl Actor for LeaseKeeper {
             }
             LeaseKeeperMessage::Retire => {
                 state.is_retiring = true;
-                if let Err(error) = self.look(state).await {
+                if let Some(error) = self.look(state).await.first() {
                     tracing::warn!(%error, "the other workers were not told yet that this one leaves");
                 }
             }
@@ -129,15 +145,30 @@ impl Actor for LeaseKeeper {
 }
 
 impl LeaseKeeper {
-    async fn look(&self, state: &mut LeaseKeeperState) -> Result<(), LeaseError> {
+    /// Keeps each lease for itself: what fails with one must not let others run
+    /// out. Tells everything that failed.
+    async fn look(&self, state: &mut LeaseKeeperState) -> Vec<LeaseError> {
+        let mut errors = Vec::new();
         let key = worker_key(&self.ports.facts.worker);
-        state.worker = self.keep(&key, state.worker.take()).await?;
+        let kept = self.keep(&key, state.worker.take()).await;
+        state.worker = kept.unwrap_or_else(|error| noted(error, &mut errors));
         if state.is_retiring {
             let leaving = leaving_key(&self.ports.facts.worker);
-            state.leaving = self.keep(&leaving, state.leaving.take()).await?;
-            return self.renew_all(state).await;
+            let kept = self.keep(&leaving, state.leaving.take()).await;
+            state.leaving = kept.unwrap_or_else(|error| noted(error, &mut errors));
+            self.renew_all(state, &mut errors).await;
+            return errors;
         }
-        let Held { mut workers, foreign, leaving, .. } = self.ports.leases.workers().await?;
+        let found = match self.ports.leases.workers().await {
+            Ok(found) => found,
+            Err(error) => {
+                // Who else lives is not known: what is held is kept.
+                errors.push(error);
+                self.renew_all(state, &mut errors).await;
+                return errors;
+            }
+        };
+        let Held { mut workers, foreign, leaving, .. } = found;
         workers.retain(|worker| !leaving.contains(worker));
         let foreign = foreign.into_iter().map(|lease| lease.key).collect::<BTreeSet<_>>();
         for key in foreign.difference(&state.foreign) {
@@ -147,22 +178,24 @@ impl LeaseKeeper {
         let worker = &*self.ports.facts.worker;
         if !workers.iter().any(|living| living == worker) {
             // It ran out, or somebody wrote over it: the others count without this worker.
-            state.worker = self.keep(&key, None).await?;
+            let kept = self.keep(&key, None).await;
+            state.worker = kept.unwrap_or_else(|error| noted(error, &mut errors));
             workers.extend(state.worker.is_some().then(|| worker.to_owned()));
         }
         for partition in self.partitions.clone() {
             let should = preferred(&workers, partition) == Some(worker);
-            match (state.held.remove(&partition), should) {
-                (Some(held), true) => self.renew(partition, held, state).await?,
+            let kept = match (state.held.remove(&partition), should) {
+                (Some(held), true) => self.renew(partition, held, state).await,
                 (Some(held), false) => {
-                    self.give_back(partition, state)?;
-                    self.renew(partition, held, state).await?;
+                    self.give_back(partition, state);
+                    self.renew(partition, held, state).await
                 }
-                (None, true) => self.acquire(partition, state).await?,
-                (None, false) => {}
-            }
+                (None, true) => self.acquire(partition, state).await,
+                (None, false) => Ok(()),
+            };
+            errors.extend(kept.err());
         }
-        Ok(())
+        errors
     }
 
     /// Takes back what an earlier life of this worker said when it left.
@@ -180,13 +213,12 @@ impl LeaseKeeper {
         }
     }
 
-    async fn renew_all(&self, state: &mut LeaseKeeperState) -> Result<(), LeaseError> {
+    async fn renew_all(&self, state: &mut LeaseKeeperState, errors: &mut Vec<LeaseError>) {
         for partition in state.held.keys().copied().collect::<Vec<_>>() {
             if let Some(held) = state.held.remove(&partition) {
-                self.renew(partition, held, state).await?;
+                errors.extend(self.renew(partition, held, state).await.err());
             }
         }
-        Ok(())
     }
 
     async fn acquire(
@@ -236,15 +268,10 @@ impl LeaseKeeper {
         Ok(())
     }
 
-    fn give_back(
-        &self,
-        partition: PartitionId,
-        state: &mut LeaseKeeperState,
-    ) -> Result<(), LeaseError> {
+    fn give_back(&self, partition: PartitionId, state: &mut LeaseKeeperState) {
         if state.giving_back.insert(partition) {
             let _ = self.supervisor.cast(SupervisorMessage::GiveBack(partition));
         }
-        Ok(())
     }
 
     async fn release(&self, partition: PartitionId, state: &mut LeaseKeeperState) {
@@ -290,6 +317,12 @@ impl LeaseKeeper {
             Renewed::Lost => Ok(None),
         }
     }
+}
+
+/// Nothing is held that could not be kept; the error is told with the others.
+fn noted(error: LeaseError, errors: &mut Vec<LeaseError>) -> Option<Keeping> {
+    errors.push(error);
+    None
 }
 
 impl Keeping {

@@ -9,6 +9,7 @@
 //! | [`auditor`] | owned partition | drives [`fermata_partition::auditor::Auditor`] |
 //! | [`node_runner`] | process | runs attempts and keeps their results until they are taken |
 //! | [`escalator`] | review case | tells people, then ends |
+//! | [`webhooks`] | process | tells them over HTTP as well |
 //! | [`lease_keeper`] | process | says which partitions this worker should own |
 //! | [`projector`] | process | keeps the read model of runs and answers questions about it |
 //! | [`supervisor`] | process | starts the others, restarts what fails, with backoff and a limit |
@@ -19,6 +20,7 @@
 pub mod auditor;
 pub mod builder;
 mod callbacks;
+mod case_replay;
 pub mod checkpoint_folder;
 pub mod checkpoint_log;
 pub mod clock;
@@ -36,6 +38,7 @@ pub mod journal_archive;
 pub mod lease_keeper;
 pub mod lease_term;
 pub mod listener;
+pub mod log_pace;
 pub mod matcher;
 pub mod metrics;
 pub mod node_runner;
@@ -50,5 +53,6 @@ pub mod supervisor;
 pub mod switch;
 pub mod trace;
 pub mod uncommitted_reports;
+pub mod webhooks;
 
 pub use engine::{Engine, EngineConfig, EngineError, Role};

@@ -10,9 +10,10 @@ mod replaying;
 use bytes::Bytes;
 use fermata_core::event::EventLimits;
 use fermata_jetstream::topology::EVENTS_STREAM;
-use fermata_jetstream::{Acker, Delivery, Headers, SharedConsumerOptions, Subject};
+use fermata_jetstream::{Acker, Delivery, Headers, SharedConsumerOptions, StoredMessage, Subject};
 use fermata_wire::dead::DeadLetter;
-use fermata_wire::stages::AdmittedFrame;
+use fermata_wire::replay::ReplayKeys;
+use fermata_wire::stages::{Admission, AdmittedEvent, AdmittedFrame};
 use fermata_wire::subjects;
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt as _, stream};
@@ -117,6 +118,28 @@ impl Stage for Listener {
                 && (events.is_empty() || next.pass(AdmittedFrame { events }).await)
         })
     }
+}
+
+/// The event at `index` of a message that was taken before; nothing where it is
+/// none that can be used.
+pub(crate) fn admitted_again(
+    keys: &ReplayKeys,
+    message: StoredMessage,
+    headers: Headers,
+    index: u32,
+) -> Option<AdmittedEvent> {
+    let message = Arrived {
+        subject: message.subject,
+        headers: Some(headers),
+        payload: message.payload,
+        sequence: message.sequence,
+        time_ms: u64::try_from(message.broker_time_ns / 1_000_000).unwrap_or(0),
+    };
+    let mut out = Outcomes::default();
+    Shared::default().admit(&message, &EventLimits::default(), keys, &mut out);
+    out.events.into_iter().find(|event| {
+        event.source.index == index && matches!(event.admission, Admission::Admitted { .. })
+    })
 }
 
 /// Stores dead letters; true once all are.

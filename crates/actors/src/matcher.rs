@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use fermata_core::command::EventReference;
 use fermata_core::digest::Digest;
-use fermata_core::event::{EventLimits, Subject, decode_message};
+use fermata_core::event::{Event, EventLimits, Subject, decode_message};
 use fermata_core::identity::SourcePosition;
 use fermata_core::strategy::{Chosen, Decision, NearMiss, Strategy};
 use fermata_wire::dead::DeadLetter;
@@ -13,6 +13,7 @@ use fermata_wire::stages::{
 };
 use futures_util::future::BoxFuture;
 
+use crate::case_replay::not_routed;
 use crate::clock::wall_ms;
 use crate::definitions::Snapshot;
 use crate::hop::Hop;
@@ -60,13 +61,15 @@ impl Stage for Matcher {
     }
 }
 
+/// Events for which there was a strategy, and the others.
 #[derive(Debug, Default)]
-struct Counted {
+pub(crate) struct Counted {
     hits: u64,
     misses: u64,
 }
 
-fn matched(
+/// What the strategies say about an event.
+pub(crate) fn matched(
     snapshot: &Snapshot,
     admitted: AdmittedEvent,
     dead: &mut Vec<DeadLetter>,
@@ -121,6 +124,25 @@ fn decide(snapshot: &Snapshot, tenant: &str, kind: &str, raw: &Bytes) -> MatchOu
         Decision::Failed { strategy, detail } => {
             let detail = format!("strategy `{}`: {detail}", strategy.name());
             rejection("variables_failed", detail, raw)
+        }
+    }
+}
+
+/// What the strategy of this name starts for an event, whatever it asks of it.
+pub(crate) fn routed(
+    snapshot: &Snapshot,
+    strategy: &str,
+    event: &Event<'_>,
+    raw: &Bytes,
+) -> MatchOutcome {
+    match snapshot.strategies.route(strategy, event) {
+        Ok(chosen) => {
+            let chosen = chosen_workflow(chosen).into_iter().collect();
+            MatchOutcome::Start { chosen, raw: raw.clone() }
+        }
+        Err(error) => {
+            let (reason, detail) = not_routed(strategy, error);
+            rejection(reason, detail, raw)
         }
     }
 }
@@ -180,6 +202,6 @@ fn describe(miss: NearMiss<'_>) -> String {
     }
 }
 
-fn rejection(reason: &str, detail: String, raw: &[u8]) -> MatchOutcome {
+pub(crate) fn rejection(reason: &str, detail: String, raw: &[u8]) -> MatchOutcome {
     MatchOutcome::Rejected(Rejection { reason: reason.into(), detail, original: Digest::of(raw) })
 }

@@ -392,6 +392,6 @@ fn command_of(report: Report) -> Option<Command> {
             Some(Command::Case(CaseCommand { case, attempt, outcome }))
         }
         // The next owner files it again, and sends what it finds undelivered.
-        Report::DeadFiled { .. } | Report::Relayed { .. } => None,
+        Report::DeadFiled { .. } | Report::Relayed { .. } | Report::CaseReplayed(_) => None,
     }
 }

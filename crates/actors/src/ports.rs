@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use crate::checkpoint_folder::CheckpointFolder;
 use crate::clock::Clock;
 use crate::definitions::{Plans, Snapshot};
+use crate::webhooks::Webhooks;
 
 /// Connections and facts that every actor of the process shares.
 #[derive(Debug, Clone)]
@@ -42,6 +43,8 @@ pub struct Ports {
     pub clock: Clock,
     /// What all workers agreed on.
     pub facts: Arc<EngineFacts>,
+    /// Where escalations go over HTTP.
+    pub webhooks: Webhooks,
 }
 
 /// What all workers of an engine agree on.

@@ -112,7 +112,7 @@ pub enum Command {
     /// List and set feature flags: parts of the engine that can be switched off
     #[command(subcommand)]
     Flags(flags::FlagsCommand),
-    /// List and show review cases: what a person has to look at
+    /// List, show and resolve review cases: what a person has to look at
     #[command(subcommand)]
     Review(review::ReviewCommand),
 }

@@ -4,9 +4,11 @@
 //! is shown of its run. Nothing here needs a plan or decides anything: it is
 //! for people, and shows even what an engine would refuse to fold.
 
+mod case_events;
 mod cases;
 mod history;
 mod near;
+mod orphans;
 mod status;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -22,10 +24,12 @@ use fermata_store::{Cursor, RunPage, RunQuery};
 use fermata_wire::WireError;
 use fermata_wire::journal::{JournalFrame, SealedRecord};
 
-pub use cases::{Review, ReviewList, Sample};
+pub use case_events::{CaseEvents, EventsOfCase};
+pub use cases::{Member, Review, ReviewList, Sample, partition_of};
 pub use fermata_store::{RunStatus, RunSummary};
 pub use history::{Failure, NodeView, RunHistory, TimelineEntry, What};
 pub use near::{NearIds, did_you_mean};
+pub use orphans::{Orphan, read_orphans};
 pub use status::NodeStatus;
 
 use crate::error::CliError;

@@ -11,6 +11,7 @@ use crate::flags::Flags;
 use crate::identity::{RunId, SourcePosition, Tenant};
 use crate::json::Json;
 use crate::relay::SignalData;
+use crate::review::ResolveCommand;
 
 /// One thing to decide; the first one journaled under its id wins.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +29,10 @@ pub enum Command {
     Define(DefineCommand),
     /// The outcome of a call that was accepted earlier.
     Complete(CompleteCommand),
+    /// What a person decided about a review case.
+    Resolve(ResolveCommand),
+    /// An attempt that nobody works on any more is given up.
+    Orphan(OrphanCommand),
 }
 
 /// The complete outcome of matching one event: matching may change between two
@@ -196,6 +201,28 @@ pub struct CompleteCommand {
     pub activation: u32,
     /// What came of it.
     pub outcome: Outcome,
+    /// NATS subject for the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply_to: Option<Arc<str>>,
+}
+
+/// Gives up an attempt that nobody works on any more: its outcome is unknown. An
+/// attempt that has an outcome, or another one, is left as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OrphanCommand {
+    /// Whose run it is.
+    pub tenant: Tenant,
+    /// The run.
+    pub run: RunId,
+    /// The node.
+    pub node: Arc<str>,
+    /// The attempt.
+    pub attempt: u32,
+    /// Who asks.
+    pub by: String,
+    /// Why, for people.
+    pub reason: String,
     /// NATS subject for the answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply_to: Option<Arc<str>>,

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::identity::{RunId, Tenant};
 use crate::json::Json;
 use crate::plan::{Completion, FailureClass};
+use crate::review::CaseReplay;
 use crate::run::OUTPUT_BYTES_MAX;
 
 /// Names one effect for ever: `run/node/activation`.
@@ -188,6 +189,9 @@ pub enum Effect {
         /// The answer, JSON.
         answer: Json,
     },
+    /// Have the events of a resolved case decided once more; what came of it
+    /// comes back as [`crate::partition::Report::CaseReplayed`].
+    ReplayCase(CaseReplay),
 }
 
 /// A run that has ended, for traces and metrics: telling is no effect on the

@@ -14,6 +14,7 @@
 //! | [`command`] | what a partition is asked to decide |
 //! | [`record`] | what a partition has decided: the journal's vocabulary |
 //! | [`relay`] | what one partition asks another to decide |
+//! | [`review`] | what people decide about review cases |
 //! | [`run`] | one run as a fold of its records |
 //! | [`partition`] | many runs, keys, cases and time: `decide` and `evolve` |
 
@@ -29,5 +30,6 @@ pub mod partition;
 pub mod plan;
 pub mod record;
 pub mod relay;
+pub mod review;
 pub mod run;
 pub mod strategy;

@@ -20,9 +20,13 @@ mod evolve;
 mod held_back;
 mod keys;
 mod limits;
+mod orphan;
 mod outbox;
 mod progress;
 mod recover;
+mod resolve;
+#[cfg(test)]
+mod resolve_tests;
 mod runs;
 mod seen;
 mod snapshot;
@@ -43,6 +47,7 @@ use crate::effect::{DeadCommand, Effect, Outcome};
 use crate::identity::{JournalTime, PartitionId, RunId, SourcePosition, StreamPosition};
 use crate::plan::Executable;
 use crate::record::{Body, EffectLate, Record};
+use crate::review::CaseReplayed;
 use crate::run::{AttemptReport, Run};
 
 pub use cases::Case;
@@ -52,6 +57,7 @@ pub use keys::KeyWindow;
 pub use limits::Limits;
 pub use outbox::{HighWaters, Outbox, Queued};
 pub use recover::{Outstanding, Untold};
+pub use resolve::Resolutions;
 pub use seen::SeenPositions;
 pub use snapshot::{FrozenPartition, PartitionImage, RestoreError};
 
@@ -94,6 +100,8 @@ pub struct Partition {
     /// Runs with a ready node that waits for room in the outbox, by target; like
     /// `held_back`.
     outbox_held: BTreeMap<PartitionId, HeldBack>,
+    /// What people decided about cases.
+    resolutions: Resolutions,
 }
 
 /// What a decision comes to; the buffers are reused from decision to decision.
@@ -182,6 +190,8 @@ pub enum Report {
         /// Index in the outbox.
         up_to: u64,
     },
+    /// Partitions hold the order to decide the events of a case once more.
+    CaseReplayed(CaseReplayed),
 }
 
 impl Partition {
@@ -210,6 +220,7 @@ impl Partition {
             high_waters: HighWaters::default(),
             correlations: Correlations::default(),
             outbox_held: BTreeMap::new(),
+            resolutions: Resolutions::default(),
             limits,
             settling: false,
         }

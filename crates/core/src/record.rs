@@ -18,6 +18,7 @@ use crate::identity::{JournalTime, PartitionId, RunId, SourcePosition, Tenant};
 use crate::json::Json;
 use crate::plan::FailureClass;
 use crate::relay::{RelayCommand, Signal, Waiter};
+use crate::review::{Resolution, is_zero};
 
 /// Version of the header and of the leaf computed from it. A record's leaf is
 /// computed by the rules of its own version for ever.
@@ -400,6 +401,19 @@ kinds! {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         case: Option<Uuid>,
     }
+    /// A person decided about a case; orders that its events are decided once more.
+    CaseResolved "case.resolved" {
+        case: Uuid,
+        resolution: Resolution,
+        by: Arc<str>,
+        reason: String,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        events: Vec<SourcePosition>,
+        #[serde(default, skip_serializing_if = "is_zero")]
+        left_out: u64,
+    }
+    /// Partitions hold the order to decide the events of a case once more.
+    CaseReplayed "case.replayed" { case: Uuid, asked: u32, missing: u32 }
 }
 
 impl Kind {

@@ -13,6 +13,7 @@ mod index;
 #[cfg(test)]
 mod laws;
 mod problem;
+mod route;
 mod specificity;
 #[cfg(test)]
 mod tests;
@@ -30,5 +31,6 @@ pub use event_pattern::{
 };
 pub use explain::{EXPLAINED_MAX, Explained, Explanation, PatternPart, Standing};
 pub use problem::{StrategyProblem, StrategyProblemKind};
+pub use route::RouteError;
 pub use specificity::Specificity;
 pub use type_pattern::{check_type_pattern, type_matches};

@@ -8,6 +8,7 @@ use thiserror::Error;
 use crate::command::CommandConfig;
 use crate::nats::NatsConfig;
 use crate::signing::SigningConfig;
+use crate::webhook::WebhookConfig;
 
 /// Settings of all executors.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +20,8 @@ pub struct ExecutorsConfig {
     pub nats: NatsConfig,
     /// Programs.
     pub commands: CommandConfig,
+    /// Where escalations are sent besides their subject; nowhere by default.
+    pub webhooks: Vec<WebhookConfig>,
 }
 
 /// Settings of HTTP calls.
@@ -137,6 +140,14 @@ pub enum ConfigError {
         pattern: String,
         /// What is wrong with it.
         problem: &'static str,
+    },
+    /// A webhook can't be used.
+    #[error("webhook {place} of `webhooks` can't be used: {problem}")]
+    Webhook {
+        /// Its place in the list, from 1.
+        place: usize,
+        /// What is wrong with it.
+        problem: String,
     },
     /// The HTTP client can't be set up, as a rule for want of trusted certificates.
     #[error(

@@ -9,6 +9,7 @@ use crate::effect::{EffectKind, EffectOutcome, EffectRequest};
 use crate::http::HttpExecutor;
 use crate::nats::NatsRules;
 use crate::resolver;
+use crate::webhook;
 
 /// Carries out effects, many at a time.
 ///
@@ -38,6 +39,7 @@ impl Executors {
     /// # Errors
     /// As [`Executors::new`].
     pub fn beside(config: &ExecutorsConfig, brokers: &[String]) -> Result<Self, ConfigError> {
+        webhook::check(config)?;
         Ok(Self {
             http: HttpExecutor::new(&config.http, brokers, &resolver::system())?,
             nats: NatsRules::new(&config.nats)?,

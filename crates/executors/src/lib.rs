@@ -23,6 +23,7 @@ mod scripted_plugin;
 mod signing;
 mod target;
 mod traceparent;
+mod webhook;
 
 pub use callback::{CallbackClaim, CallbackTokens, TOKEN_BYTES_MAX, unverified_claim};
 pub use command::{CommandConfig, CommandOutput, Program};
@@ -32,3 +33,4 @@ pub use executor::Executors;
 pub use nats::{NatsAnswer, NatsConfig, NatsQuestion, NatsRules};
 pub use signing::{SecretSource, SigningConfig};
 pub use target::{PATH_BYTES_MAX, PathRefused};
+pub use webhook::{WEBHOOKS_MAX, WebhookConfig};

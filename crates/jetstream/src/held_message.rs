@@ -67,6 +67,12 @@ pub(crate) struct HeldMessage {
 }
 
 impl HeldMessage {
+    /// As a reader gets it, with the headers that can be read.
+    pub(crate) fn with_headers(self) -> (StoredMessage, HeaderMap) {
+        let headers = self.headers.clone();
+        (self.stored(), headers)
+    }
+
     /// As a reader gets it. What cannot be delivered was not written by us: it has no writer.
     pub(crate) fn stored(self) -> StoredMessage {
         let writer = self.headers.get(WRITER_HEADER).map(|value| value.as_str().to_owned());

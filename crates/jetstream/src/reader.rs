@@ -160,6 +160,25 @@ impl StreamReader {
         read_one(&self.broker.publishing().client, stream, sequence).await
     }
 
+    /// Reads one message and all its headers from the leader; nothing when it is not there.
+    ///
+    /// # Errors
+    /// As [`StreamReader::read_one`].
+    ///
+    /// # Cancel safety
+    /// Can be dropped.
+    pub async fn read_with_headers(
+        &self,
+        stream: &str,
+        sequence: u64,
+    ) -> Result<Option<(StoredMessage, HeaderMap)>, ReadError> {
+        let client = &self.broker.publishing().client;
+        match held_message(client, stream, Wanted::sequence(sequence)).await {
+            Ok(held) => Ok(held.map(HeldMessage::with_headers)),
+            Err(source) => Err(ReadError::Message { stream: stream.to_owned(), sequence, source }),
+        }
+    }
+
     /// Reads the newest message of one subject from the leader; nothing when there is none.
     ///
     /// # Errors

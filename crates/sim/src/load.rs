@@ -11,6 +11,7 @@ use fermata_core::digest::{Digest, hash_parts_128};
 use fermata_core::identity::{PartitionId, RunId, SourcePosition, Tenant};
 use fermata_core::json::Json;
 use fermata_core::relay::SignalData;
+use fermata_core::review::{Resolution, ResolveCommand};
 use fermata_wire::commands::CommandFrame;
 use uuid::Uuid;
 
@@ -44,6 +45,8 @@ pub(crate) enum ItemKind {
     Replay { id: Uuid, source: SourcePosition, key: u64 },
     /// Bytes that are no frame.
     Garbage(Bytes),
+    /// Somebody resolves a review case, or says something else about it later.
+    Resolve { case: Uuid, resolution: Resolution, source: SourcePosition },
 }
 
 /// Everything that comes in.
@@ -87,8 +90,26 @@ impl Load {
                 let bytes = bytes.collect::<Bytes>();
                 self.push(ItemKind::Garbage(bytes));
             }
+            if dice.chance(60) {
+                let resolution = match dice.below(3) {
+                    0 => Resolution::Close,
+                    1 => Resolution::Retry,
+                    _ => Resolution::Route { strategy: "first".into() },
+                };
+                // Few cases, so that one is resolved several times.
+                let case = self.case(dice.below(8));
+                self.push(ItemKind::Resolve { case, resolution, source });
+            }
         }
         self.items.len()
+    }
+
+    fn case(&self, number: u64) -> Uuid {
+        let mut bytes = [0; 16];
+        let prefix = self.partition.0.to_be_bytes();
+        let parts = prefix.into_iter().chain(number.to_be_bytes());
+        bytes.iter_mut().zip(parts).for_each(|(byte, value)| *byte = value);
+        Uuid::from_bytes(bytes)
     }
 
     fn push(&mut self, kind: ItemKind) {
@@ -115,6 +136,19 @@ impl Load {
                     Command::Event(self.event(source, *key, None, verdict))
                 })
                 .collect(),
+            ItemKind::Resolve { case, resolution, source } => {
+                vec![Command::Resolve(ResolveCommand {
+                    case: *case,
+                    tenant: self.tenant.clone(),
+                    run: None,
+                    resolution: resolution.clone(),
+                    by: "operator".to_owned(),
+                    reason: "looked at".to_owned(),
+                    events: vec![*source],
+                    left_out: 0,
+                    reply_to: Some("reply".into()),
+                })]
+            }
             ItemKind::Replay { id, source, key } => {
                 let verdict = self.verdict(*key, dice);
                 vec![Command::Event(self.event(*source, *key, Some(*id), verdict))]
@@ -212,7 +246,10 @@ impl Load {
     pub(crate) fn floor(&self) -> u64 {
         let sequences = self.items.iter().filter_map(|item| match &item.kind {
             ItemKind::Events { sequence, .. } => Some((*sequence, item.acknowledged)),
-            ItemKind::Cancel { .. } | ItemKind::Replay { .. } | ItemKind::Garbage(_) => None,
+            ItemKind::Cancel { .. }
+            | ItemKind::Replay { .. }
+            | ItemKind::Garbage(_)
+            | ItemKind::Resolve { .. } => None,
         });
         sequences.take_while(|(_, done)| *done).last().map_or(0, |(sequence, _)| sequence)
     }
@@ -231,7 +268,7 @@ impl Load {
             }
             ItemKind::Cancel { id, .. } => (Vec::new(), Some(*id)),
             ItemKind::Replay { id, source, .. } => (vec![(*source, Some(*id))], None),
-            ItemKind::Garbage(_) => (Vec::new(), None),
+            ItemKind::Garbage(_) | ItemKind::Resolve { .. } => (Vec::new(), None),
         }
     }
 

@@ -133,6 +133,8 @@ fn a_command_frame_keeps_its_bytes_however_it_is_built() {
         ("commands", fixtures::commands()),
         ("commands.younger", fixtures::younger_commands()),
         ("commands.complete", fixtures::completing_commands()),
+        ("commands.resolve", fixtures::resolving_commands()),
+        ("commands.orphan", fixtures::repairing_commands()),
         ("commands.correlated", fixtures::correlated_commands()),
     ] {
         let bytes = golden(name, &frame.encode().expect("a frame"));

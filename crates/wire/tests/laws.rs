@@ -66,6 +66,8 @@ fn sound(kind: MessageKind) -> Vec<u8> {
             let mut frame = fixtures::commands();
             frame.commands.extend(fixtures::younger_commands().commands);
             frame.commands.extend(fixtures::completing_commands().commands);
+            frame.commands.extend(fixtures::resolving_commands().commands);
+            frame.commands.extend(fixtures::repairing_commands().commands);
             frame.commands.extend(fixtures::correlated_commands().commands);
             frame.encode()
         }

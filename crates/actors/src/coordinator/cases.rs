@@ -29,6 +29,8 @@ pub struct PendingCase {
 pub(super) struct Cases {
     waiting: VecDeque<PendingCase>,
     handled: HashMap<ActorId, PendingCase>,
+    /// Those whose handlers only wait for targets over HTTP, which bound them.
+    delivering: HashMap<ActorId, PendingCase>,
 }
 
 impl Cases {
@@ -49,13 +51,22 @@ impl Cases {
         self.handled.insert(handler, case);
     }
 
+    /// A handler has told on the subject; what is left may take long.
+    pub(super) fn told(&mut self, handler: ActorId) {
+        if let Some(case) = self.handled.remove(&handler) {
+            self.delivering.insert(handler, case);
+        }
+    }
+
     fn ended(&mut self, handler: ActorId) {
         self.handled.remove(&handler);
+        self.delivering.remove(&handler);
     }
 
     /// A handler failed: what it handled, and when it is to be tried again.
     fn failed(&mut self, handler: ActorId) -> Option<(PendingCase, Duration)> {
-        let PendingCase { notice, failures } = self.handled.remove(&handler)?;
+        let handled = self.handled.remove(&handler).or_else(|| self.delivering.remove(&handler));
+        let PendingCase { notice, failures } = handled?;
         let pause = AGAIN_AFTER_FIRST.saturating_mul(1 << failures.min(10)).min(AGAIN_AFTER_MAX);
         Some((PendingCase { notice, failures: failures.saturating_add(1) }, pause))
     }
@@ -152,6 +163,18 @@ mod tests {
             spawned += spawn_all(&mut cases, spawned);
         }
         assert_eq!(spawned, 3 * CASE_HANDLERS_MAX as u64);
+    }
+
+    #[test]
+    fn a_handler_that_waits_for_targets_holds_no_other_notice_up() {
+        let mut cases = Cases::default();
+        (0..=CASE_HANDLERS_MAX).for_each(|number| cases.add(notice(number)));
+        spawn_all(&mut cases, 0);
+
+        cases.told(ActorId::Local(0));
+
+        assert_eq!(spawn_all(&mut cases, CASE_HANDLERS_MAX as u64), 1);
+        assert!(cases.failed(ActorId::Local(0)).is_some(), "it may still fail");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use ractor::{ActorProcessingErr, ActorRef};
 
 use super::readers::Reader;
 use super::{AGAIN_AFTER, Coordinator, CoordinatorMessage, CoordinatorState};
+use crate::case_replay::replay_case;
 use crate::clock::wall_ms;
 use crate::listener::file;
 use crate::node_runner::NodeRunnerMessage;
@@ -37,10 +38,15 @@ impl Coordinator {
                 self.tell_cases(myself, state).await?;
             }
             Effect::FileDead(dead) => {
-                tokio::spawn(file_dead(self.reader(), myself.clone(), dead));
+                state.errands.send(myself.clone(), file_dead(self.reader(), dead));
             }
             Effect::Ended(ended) => self.tell_instruments(&ended),
             Effect::Project => self.project(state)?,
+            Effect::ReplayCase(replay) => {
+                let replay = replay_case(self.ports.clone(), self.metrics.clone(), replay);
+                let report = async move { Report::CaseReplayed(replay.await) };
+                state.errands.send(myself.clone(), report);
+            }
             Effect::Reply { to, answer } => {
                 let payload = answer.as_str().to_owned().into();
                 if let Err(error) = self.ports.core.publish_core(to.to_string(), payload).await {
@@ -68,7 +74,7 @@ impl Coordinator {
 
     /// Says in the log what follows from an attempt that failed, as the owner
     /// will decide: another one, or the end of its node.
-    pub(super) fn log_failure(&self, report: &AttemptReport, state: &CoordinatorState) {
+    pub(super) fn log_failure(&self, report: &AttemptReport, state: &mut CoordinatorState) {
         let Outcome::Failed { class, detail } = &report.outcome else { return };
         if !tracing::enabled!(tracing::Level::WARN) {
             return;
@@ -88,14 +94,14 @@ impl Coordinator {
         let trace = || trace::id(*id, run.traceparent.as_deref());
         if follows == Kind::NodeRetrying {
             tracing::debug!(%partition, run = %id, node, attempt, trace = %trace(), class, detail, "an attempt failed; it is tried again");
-        } else {
-            tracing::warn!(%partition, run = %id, node, attempt, trace = %trace(), class, detail, "a node failed");
+        } else if let Some(left_out) = state.failed_nodes.line() {
+            tracing::warn!(%partition, run = %id, node, attempt, trace = %trace(), class, detail, left_out, "a node failed");
         }
     }
 }
 
 /// Files the bytes of a command that could not be decided.
-async fn file_dead(reader: Reader, coordinator: ActorRef<CoordinatorMessage>, dead: DeadCommand) {
+async fn file_dead(reader: Reader, dead: DeadCommand) -> Report {
     let stream = &reader.commands_stream;
     let DeadCommand { sequence, index, reason, detail } = dead;
     let original = loop {
@@ -122,6 +128,5 @@ async fn file_dead(reader: Reader, coordinator: ActorRef<CoordinatorMessage>, de
     while !file(&reader.ports, vec![letter.clone()]).await {
         tokio::time::sleep(AGAIN_AFTER).await;
     }
-    let report = Report::DeadFiled { sequence, index };
-    let _ = coordinator.cast(CoordinatorMessage::Handled(report));
+    Report::DeadFiled { sequence, index }
 }

@@ -11,7 +11,7 @@ use fermata_partition::append::ReadAnswer;
 use fermata_partition::auditor::AuditMark;
 use fermata_partition::message::AppendOutcome;
 use fermata_partition::snapshot::Snapshot;
-use ractor::RpcReplyPort;
+use ractor::{ActorId, RpcReplyPort};
 use tokio::sync::oneshot;
 
 use super::{KnownSnapshot, PartitionStatus, PendingCase};
@@ -56,6 +56,9 @@ pub enum CoordinatorMessage {
     /// The partition will be given away: order no further attempt, and answer
     /// when every one that was ordered is with the runner.
     Settle(RpcReplyPort<()>),
+    /// The handler of a case has told of it on its subject, and goes on with
+    /// targets that may take long: another one may begin.
+    Told(ActorId),
 }
 
 /// What a coordinator asked for.

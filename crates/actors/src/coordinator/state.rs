@@ -11,14 +11,20 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use super::cases::Cases;
+use super::errands::Errands;
 use super::projection::Projection;
 use super::settling::Settling;
 use super::snapshots::Snapshots;
 use super::standstill::Standstill;
 use crate::auditor::AuditorMessage;
 use crate::lease_term::LeaseTerm;
+use crate::log_pace::LogPace;
 use crate::node_runner::NodeRunnerMessage;
 use crate::uncommitted_reports::UncommittedReports;
+
+/// Failed nodes that a partition tells in the log in 10 s; the others are counted
+/// there, and stand in the journal.
+const FAILED_NODES_TOLD_MAX: u32 = 20;
 
 /// A task that ends with its value.
 #[derive(Debug)]
@@ -78,6 +84,9 @@ pub struct CoordinatorState {
     pub(super) standstill: Standstill,
     attachment: Attachment,
     pub(super) settling: Settling,
+    pub(super) errands: Errands,
+    /// Failed nodes are told one by one only while they are few.
+    pub(super) failed_nodes: LogPace,
 }
 
 /// Lets the runner go when it is dropped, however the coordinator ends.
@@ -138,6 +147,8 @@ impl CoordinatorState {
             cases: Cases::default(),
             attachment: Attachment { partition, coordinator, runner: runner.clone() },
             settling: Settling::default(),
+            errands: Errands::default(),
+            failed_nodes: LogPace::new(FAILED_NODES_TOLD_MAX),
         }
     }
 
@@ -157,6 +168,7 @@ impl CoordinatorState {
         self.wakes_at = None;
         self.projection = None;
         self.cases.forget_waiting();
+        self.errands.end();
     }
 
     /// Takes no outcomes any more: those that are here and those that come go

@@ -4,9 +4,10 @@ mod list;
 mod replay;
 mod show;
 
-use std::collections::BTreeMap;
+use std::collections::{HashSet, VecDeque};
 
 use clap::{Args, Subcommand};
+use fermata_core::digest::hash_parts_128;
 use fermata_jetstream::StreamReader;
 use fermata_jetstream::reader::Holes;
 use fermata_jetstream::topology::DEAD_STREAM;
@@ -23,6 +24,17 @@ use crate::output::{Output, hex, time_text};
 
 /// How many messages are taken from the stream at a time.
 const BATCH_MESSAGES: usize = 256;
+
+/// Letters whose keys are remembered while the stream is read. Default 100,000, some
+/// megabytes: a letter is filed again, if it is, within minutes of the first time. One
+/// that is filed again behind so many others is listed again.
+const RECENT_MAX: usize = 100_000;
+
+/// Letters that are kept of those asked for by id. Default 1,000.
+const NAMED_MAX: usize = 1_000;
+
+/// Messages that are no dead letters and are named; the others are counted.
+const UNREADABLE_NAMED_MAX: usize = 20;
 
 /// What to do with dead letters.
 #[derive(Debug, Subcommand)]
@@ -64,17 +76,22 @@ pub struct FiledLetter {
     pub letter: DeadLetter,
 }
 
-/// What the stream holds.
+/// What was looked for in the stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DeadLetters {
-    /// In the order in which they were filed first; each stage and id once.
+    /// The newest that fit, in the order in which they were filed first; each stage and id once.
     pub letters: Vec<FiledLetter>,
-    /// Sequences of messages that are no dead letters.
+    /// How many fit, those that are not kept included.
+    pub found: u64,
+    /// The first sequences of messages that are no dead letters.
     pub unreadable: Vec<u64>,
+    /// How many such messages there are.
+    pub unreadable_count: u64,
 }
 
 impl DeadLetters {
-    /// Reads the stream.
+    /// Reads the stream for the newest `keep` letters that `takes` says yes to. What
+    /// it holds at a time is that, and the keys of the last [`RECENT_MAX`] letters.
     ///
     /// # Errors
     ///
@@ -83,8 +100,12 @@ impl DeadLetters {
     /// # Cancel safety
     ///
     /// Can be dropped.
-    pub async fn read(reader: &StreamReader) -> Result<Self, CliError> {
-        let mut gathered = Gathered::default();
+    pub async fn read(
+        reader: &StreamReader,
+        keep: usize,
+        takes: impl Fn(&DeadLetter) -> bool,
+    ) -> Result<Self, CliError> {
+        let mut gathered = Gathered::new(keep, takes);
         let mut replay = reader.replay(DEAD_STREAM, 1, Holes::Allowed).await?;
         loop {
             let messages = replay.next_batch(BATCH_MESSAGES).await?;
@@ -103,28 +124,67 @@ impl DeadLetters {
     }
 }
 
-#[derive(Debug, Default)]
-struct Gathered {
-    letters: BTreeMap<(String, String), FiledLetter>,
+struct Gathered<Takes> {
+    keep: usize,
+    takes: Takes,
+    letters: VecDeque<FiledLetter>,
+    recent: HashSet<u128>,
+    recent_order: VecDeque<u128>,
+    found: u64,
     unreadable: Vec<u64>,
+    unreadable_count: u64,
 }
 
-impl Gathered {
-    /// Takes a message; a letter that was filed before under its stage and id is the same.
-    fn add(&mut self, sequence: u64, payload: &[u8]) {
-        match DeadLetter::decode(payload) {
-            Ok(letter) => {
-                let key = (letter.stage.clone(), letter.id.clone());
-                self.letters.entry(key).or_insert(FiledLetter { sequence, letter });
-            }
-            Err(_) => self.unreadable.push(sequence),
+impl<Takes: Fn(&DeadLetter) -> bool> Gathered<Takes> {
+    fn new(keep: usize, takes: Takes) -> Self {
+        Self {
+            keep,
+            takes,
+            letters: VecDeque::new(),
+            recent: HashSet::new(),
+            recent_order: VecDeque::new(),
+            found: 0,
+            unreadable: Vec::new(),
+            unreadable_count: 0,
         }
     }
 
+    /// Takes a message; a letter that was filed before under its stage and id is the same.
+    fn add(&mut self, sequence: u64, payload: &[u8]) {
+        let Ok(letter) = DeadLetter::decode(payload) else {
+            self.unreadable_count += 1;
+            if self.unreadable.len() < UNREADABLE_NAMED_MAX {
+                self.unreadable.push(sequence);
+            }
+            return;
+        };
+        if !(self.takes)(&letter) || !self.is_new(&letter) {
+            return;
+        }
+        self.found += 1;
+        self.letters.push_back(FiledLetter { sequence, letter });
+        if self.letters.len() > self.keep {
+            self.letters.pop_front();
+        }
+    }
+
+    fn is_new(&mut self, letter: &DeadLetter) -> bool {
+        let key = hash_parts_128(&[letter.stage.as_bytes(), letter.id.as_bytes()]);
+        if !self.recent.insert(key) {
+            return false;
+        }
+        self.recent_order.push_back(key);
+        if self.recent_order.len() > RECENT_MAX
+            && let Some(oldest) = self.recent_order.pop_front()
+        {
+            self.recent.remove(&oldest);
+        }
+        true
+    }
+
     fn finish(self) -> DeadLetters {
-        let mut letters: Vec<_> = self.letters.into_values().collect();
-        letters.sort_by_key(|filed| filed.sequence);
-        DeadLetters { letters, unreadable: self.unreadable }
+        let Self { letters, found, unreadable, unreadable_count, .. } = self;
+        DeadLetters { letters: letters.into(), found, unreadable, unreadable_count }
     }
 }
 
@@ -144,10 +204,16 @@ pub async fn run(
 ) -> Result<ExitCode, CliError> {
     let session = BrokerSession::open(global).await?;
     session.engine_config().await?;
-    let dead = DeadLetters::read(&StreamReader::new(session.broker())).await?;
+    let reader = StreamReader::new(session.broker());
     match command {
-        DeadCommand::List(arguments) => list::list(&arguments, &dead, output),
+        DeadCommand::List(arguments) => {
+            let takes = |letter: &DeadLetter| arguments.takes(letter);
+            let dead = DeadLetters::read(&reader, arguments.limit, takes).await?;
+            list::list(&dead, output)
+        }
         DeadCommand::Show(arguments) => {
+            let takes = |letter: &DeadLetter| letter.id == arguments.id;
+            let dead = DeadLetters::read(&reader, NAMED_MAX, takes).await?;
             let mut found = dead.of_id(&arguments.id).peekable();
             if found.peek().is_none() {
                 return Err(not_there(&arguments.id));
@@ -155,7 +221,11 @@ pub async fn run(
             found.try_for_each(|filed| show::show(filed, output))?;
             Ok(ExitCode::Success)
         }
-        DeadCommand::Replay(arguments) => replay::replay(&arguments, &session, &dead, output).await,
+        DeadCommand::Replay(arguments) => {
+            let takes = |letter: &DeadLetter| arguments.ids.contains(&letter.id);
+            let dead = DeadLetters::read(&reader, NAMED_MAX, takes).await?;
+            replay::replay(&arguments, &session, &dead, output).await
+        }
     }
 }
 
@@ -207,7 +277,11 @@ mod tests {
     }
 
     fn gathered(messages: &[Vec<u8>]) -> DeadLetters {
-        let mut gathered = Gathered::default();
+        newest(usize::MAX, messages)
+    }
+
+    fn newest(keep: usize, messages: &[Vec<u8>]) -> DeadLetters {
+        let mut gathered = Gathered::new(keep, |letter| letter.tenant == "acme");
         for (sequence, payload) in (1..).zip(messages) {
             gathered.add(sequence, payload);
         }
@@ -224,6 +298,18 @@ mod tests {
         let ids: Vec<_> =
             dead.letters.iter().map(|filed| (filed.sequence, filed.letter.id.as_str())).collect();
         assert_eq!(ids, [(1, "7.0"), (2, "7.1")]);
+    }
+
+    #[test]
+    fn only_the_newest_that_fit_are_kept_and_all_that_fit_are_counted() {
+        let other = DeadLetter { tenant: "other".to_owned(), ..letter("8.0", b"{") };
+        let letters = [letter("7.0", b"{"), letter("7.1", b"{"), other, letter("7.2", b"{")];
+        let messages = letters.map(|letter| letter.encode().unwrap());
+
+        let dead = newest(2, &messages);
+
+        let ids = dead.letters.iter().map(|filed| filed.letter.id.as_str()).collect::<Vec<_>>();
+        assert_eq!((ids, dead.found), (vec!["7.1", "7.2"], 3));
     }
 
     #[test]

@@ -3,9 +3,11 @@
 mod checks;
 mod load;
 mod permissions;
+mod repair;
 mod workers;
 
 pub use checks::MONITOR_FILE;
+pub use repair::Repair;
 
 use clap::Args;
 use serde::Serialize;
@@ -24,7 +26,8 @@ Ends with 1 if a check fails.
 
 Examples:
   fermata doctor
-  fermata doctor --nats-url nats://broker:4222 --monitor-url http://broker:8222 --json")]
+  fermata doctor --nats-url nats://broker:4222 --monitor-url http://broker:8222 --json
+  fermata doctor --repair orphaned-nodes --reason 'the machine is gone'")]
 pub struct DoctorArguments {
     /// Monitoring address of the broker, such as http://127.0.0.1:8222; default: that of the local engine's broker
     #[arg(long, value_name = "URL")]
@@ -35,6 +38,18 @@ pub struct DoctorArguments {
     /// Also try what only a worker must be allowed; nothing is stored
     #[arg(long)]
     pub as_worker: bool,
+    /// Repair this instead of looking around; recorded with who and why
+    #[arg(long, value_enum, value_name = "WHAT", conflicts_with_all = ["durability", "as_worker", "monitor_url"])]
+    pub repair: Option<Repair>,
+    /// Why, for people and the audit log
+    #[arg(long, value_name = "TEXT", requires = "repair")]
+    pub reason: Option<String>,
+    /// Who repairs, for the audit log; default: the user of the operating system
+    #[arg(long, value_name = "NAME", requires = "repair")]
+    pub by: Option<String>,
+    /// Say what would be repaired, and do nothing
+    #[arg(long, requires = "repair")]
+    pub dry_run: bool,
 }
 
 /// How a check came out.
@@ -116,6 +131,9 @@ pub async fn run(
     global: &GlobalArguments,
     output: &mut Output,
 ) -> Result<ExitCode, CliError> {
+    if let Some(what) = arguments.repair {
+        return repair::repair(&arguments, what, global, output).await;
+    }
     let checks = examine(&arguments, global).await;
     print(&checks, output)?;
     let failed = checks.iter().any(|check| check.health == Health::Fail);

@@ -1,5 +1,7 @@
 //! `fermata review`: what a person has to look at.
 
+mod resolve;
+
 use clap::{Args, Subcommand};
 use fermata_core::identity::{PartitionId, Tenant};
 use fermata_jetstream::StreamReader;
@@ -10,6 +12,8 @@ use crate::broker_session::BrokerSession;
 use crate::error::{CliError, ExitCode};
 use crate::journal_view::{Review, ReviewList, Sample};
 use crate::output::{Output, Tone, excerpt, time_text};
+
+pub use resolve::ResolveArguments;
 
 /// How many reviews are listed when nothing else is said: a screenful.
 const LIMIT_DEFAULT: usize = 50;
@@ -28,6 +32,17 @@ pub enum ReviewCommand {
     /// Show a review case with all that is like it, and samples
     #[command(after_help = "Examples:\n  fermata review show 0003c0de-0000-8000-8000-000000000000")]
     Show(ShowArguments),
+    /// Decide about a case and all that are like it: retry, route to a strategy, or close
+    #[command(after_help = "\
+Every open case that `fermata review show` puts together is resolved, each by a record in its
+partition's journal that says who, what and why. The same again changes nothing; something else is
+refused.
+
+Examples:
+  fermata review resolve 0003c0de-0000-8000-8000-000000000000 --retry --reason 'strategy mended'
+  fermata review resolve 0003c0de-0000-8000-8000-000000000000 --route fallback --reason 'by hand'
+  fermata review resolve 0003c0de-0000-8000-8000-000000000000 --close --reason 'a test of theirs'")]
+    Resolve(ResolveArguments),
 }
 
 /// Arguments of `fermata review list`.
@@ -42,12 +57,16 @@ pub struct ListArguments {
     /// At most so many
     #[arg(long, default_value_t = LIMIT_DEFAULT, value_name = "N")]
     pub limit: usize,
+    /// Also what is resolved
+    #[arg(long)]
+    pub all: bool,
 }
 
 impl ListArguments {
     fn takes(&self, review: &Review) -> bool {
         self.tenant.as_ref().is_none_or(|tenant| review.tenant == *tenant)
             && self.reason.as_ref().is_none_or(|reason| *review.reason == **reason)
+            && (self.all || review.is_open())
     }
 }
 
@@ -74,21 +93,28 @@ pub async fn run(
     output: &mut Output,
 ) -> Result<ExitCode, CliError> {
     let session = BrokerSession::open(global).await?;
-    let partitions = (0..session.engine_config().await?.partitions).map(PartitionId);
-    let reviews = ReviewList::read(&StreamReader::new(session.broker()), partitions).await?;
+    let partitions = session.engine_config().await?.partitions;
+    let partitions = (0..partitions).map(PartitionId).collect::<Vec<_>>();
+    let reader = StreamReader::new(session.broker());
     match command {
-        ReviewCommand::List(arguments) => list(&arguments, reviews, output)?,
+        ReviewCommand::List(arguments) => {
+            let reviews = ReviewList::read(&reader, partitions).await?;
+            list(&arguments, reviews, output)?;
+        }
         ReviewCommand::Show(arguments) => {
             let case = arguments.case;
-            let review = reviews.find(case).ok_or_else(|| {
-                CliError::NotFound(format!(
-                    "there is no case `{case}`; `fermata review list` lists them"
-                ))
-            })?;
-            show(review, output)?;
+            let found = ReviewList::read_one(&reader, partitions, case).await?;
+            show(&found.ok_or_else(|| not_there(case))?, output)?;
+        }
+        ReviewCommand::Resolve(arguments) => {
+            return resolve::resolve(arguments, &session, &partitions, output).await;
         }
     }
     Ok(ExitCode::Success)
+}
+
+fn not_there(case: Uuid) -> CliError {
+    CliError::NotFound(format!("there is no case `{case}`; `fermata review list` lists them"))
 }
 
 fn list(
@@ -96,11 +122,14 @@ fn list(
     reviews: ReviewList,
     output: &mut Output,
 ) -> Result<(), CliError> {
+    let caveats = reviews.caveats();
     let all = reviews.into_newest_first();
     let matching = all.iter().filter(|review| arguments.takes(review)).collect::<Vec<_>>();
     let shown = matching.get(..arguments.limit).unwrap_or(&matching);
     if output.is_json() {
-        return shown.iter().try_for_each(|review| output.json_line(review));
+        shown.iter().try_for_each(|review| output.json_line(review))?;
+        caveats.iter().for_each(|caveat| output.note(caveat));
+        return Ok(());
     }
     let row = |review: &&Review| {
         vec![
@@ -111,16 +140,31 @@ fn list(
             review.count.to_string(),
             time_text(review.opened_ms),
             if review.told { "yes" } else { "not yet" }.to_owned(),
+            state_of(review),
         ]
     };
     let rows = shown.iter().map(row).collect();
-    let columns = ["CASE", "TENANT", "TYPE", "REASON", "COUNT", "OPENED", "TOLD"];
+    let columns = ["CASE", "TENANT", "TYPE", "REASON", "COUNT", "OPENED", "TOLD", "STATE"];
     output.table(&columns, rows, "nothing is to be looked at")?;
     if shown.len() < matching.len() {
         let (shown, all) = (shown.len(), matching.len());
         output.line(&format!("{shown} of {all} reviews; `--limit` shows more"))?;
     }
+    caveats.iter().for_each(|caveat| output.note(caveat));
     Ok(())
+}
+
+/// Whether somebody has decided about it, in a word or two.
+fn state_of(review: &Review) -> String {
+    match (&review.resolved, review.is_open()) {
+        (Some(resolved), false) => {
+            format!("{} by {}", resolved.resolution.as_str(), resolved.by)
+        }
+        (Some(_), true) => {
+            format!("{} of {} resolved", review.resolved_count, review.case_count)
+        }
+        (None, _) => "open".to_owned(),
+    }
 }
 
 fn show(review: &Review, output: &mut Output) -> Result<(), CliError> {
@@ -134,6 +178,11 @@ fn show(review: &Review, output: &mut Output) -> Result<(), CliError> {
     output.line(&format!("type    {}", review.kind))?;
     output.line(&format!("opened  {}", time_text(review.opened_ms)))?;
     output.line(&format!("count   {} in {} case(s)", review.count, review.case_count))?;
+    output.line(&format!("state   {}", state_of(review)))?;
+    if let Some(resolved) = &review.resolved {
+        let (time, reason) = (time_text(resolved.time_ms), &resolved.reason);
+        output.line(&format!("        at {time}: {reason}"))?;
+    }
     output.line("")?;
     let row = |sample: &Sample| {
         let what = match (&sample.event, &sample.run) {

@@ -328,6 +328,19 @@ fn what_happened(body: &Body, now: JournalTime) -> What {
                 detail,
             ),
         },
+        Body::CaseResolved(resolved) => What::detailed(
+            format!(
+                "review case {} resolved by {}: {}",
+                resolved.case,
+                resolved.by,
+                resolved.resolution.as_str()
+            ),
+            resolved.reason.as_str(),
+        ),
+        Body::CaseReplayed(replayed) => What::plain(format!(
+            "review case {}: {} events are decided once more",
+            replayed.case, replayed.asked
+        )),
         Body::CancelAnswered(answered) => What::detailed(
             format!("cancel asked by {}: {}", answered.by, answered.answer.as_str()),
             answered.reason.as_str(),

@@ -33,7 +33,11 @@ mod process;
 #[cfg(test)]
 mod read_model;
 #[cfg(test)]
+mod repair;
+#[cfg(test)]
 mod replay;
+#[cfg(test)]
+mod resolve;
 #[cfg(test)]
 mod review;
 #[cfg(test)]

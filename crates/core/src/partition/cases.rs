@@ -53,16 +53,20 @@ impl Case {
     }
 }
 
-/// The case for unmatched events of `kind` in the minute of `now`: one for all
-/// of them, so that a typo in a strategy does not open a hundred thousand.
-pub(super) fn unmatched_case(
+/// The `generation`th case for unmatched events of `kind` in the minute of `now`.
+fn unmatched_case_id(
     partition: PartitionId,
     tenant: &Tenant,
     kind: &str,
     now: JournalTime,
+    generation: u64,
 ) -> Uuid {
     let minute = (now.0 / MINUTE_MS).to_be_bytes();
-    case_id(partition, &[b"unmatched", tenant.as_str().as_bytes(), kind.as_bytes(), &minute])
+    let like: [&[u8]; 4] = [b"unmatched", tenant.as_str().as_bytes(), kind.as_bytes(), &minute];
+    match generation {
+        0 => case_id(partition, &like),
+        later => case_id(partition, &[like.as_slice(), &[&later.to_be_bytes()]].concat()),
+    }
 }
 
 fn case_id(partition: PartitionId, parts: &[&[u8]]) -> Uuid {
@@ -79,6 +83,18 @@ impl Partition {
     /// The cases kept now.
     pub fn cases(&self) -> impl Iterator<Item = (&Uuid, &Case)> {
         self.cases.iter()
+    }
+
+    /// The case for unmatched events of `kind` now: one for all of a minute, so
+    /// that a typo in a strategy does not open a hundred thousand. What comes
+    /// after it was resolved is another one's.
+    pub(super) fn unmatched_case(&self, tenant: &Tenant, kind: &str) -> Uuid {
+        let case = |number| unmatched_case_id(self.id, tenant, kind, self.time, number);
+        let mut generation = 0;
+        while self.resolutions.contains(case(generation)) {
+            generation += 1;
+        }
+        case(generation)
     }
 
     pub(super) fn open_unmatched_case(

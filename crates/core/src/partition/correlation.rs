@@ -12,7 +12,6 @@ use serde::{Deserialize, Serialize};
 
 mod shared_keys;
 
-use super::cases::unmatched_case;
 use super::{Decision, Partition};
 use crate::identity::{JournalTime, PartitionId, Tenant};
 use crate::record::{Record, SignalExpired, SignalKept, WaitClosed, WaitMatched, WaitSubscribed};
@@ -313,7 +312,7 @@ impl Partition {
     fn give_signal_up(&mut self, number: Option<u64>, signal: &Signal, out: &mut Decision) {
         let reference = &signal.event.reference;
         let (tenant, kind) = (&reference.tenant, &reference.kind);
-        let case = signal.review.then(|| unmatched_case(self.id, tenant, kind, self.time));
+        let case = signal.review.then(|| self.unmatched_case(tenant, kind));
         let (key, event) = (signal.key.clone(), reference.clone());
         let body = SignalExpired { number, key, event, case };
         self.emit(Record::of_tenant(tenant, body.into()), out);

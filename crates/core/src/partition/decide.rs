@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::cases::unmatched_case;
 use super::{Decision, Partition, Report};
 use crate::command::{CancelCommand, Command, EventCommand, StartRun, Verdict};
 use crate::effect::{Effect, bounded_detail, bounded_outcome};
@@ -47,6 +46,8 @@ impl Partition {
             }
             Command::Define(define) => self.decide_define(define, out),
             Command::Complete(complete) => self.decide_complete(complete, out),
+            Command::Resolve(resolve) => self.decide_resolve(resolve, out),
+            Command::Orphan(orphan) => self.decide_orphan(orphan, out),
         }
     }
 
@@ -64,6 +65,7 @@ impl Partition {
                 }
             }
             Report::Relayed { target, up_to } => self.conclude_relay(*target, *up_to, out),
+            Report::CaseReplayed(replayed) => self.conclude_case_replay(replayed, out),
         }
     }
 
@@ -97,7 +99,9 @@ impl Partition {
             | Command::Outcome(_)
             | Command::Case(_)
             | Command::Define(_)
-            | Command::Complete(_) => &[],
+            | Command::Complete(_)
+            | Command::Resolve(_)
+            | Command::Orphan(_) => &[],
         };
         runs.iter().map(|run| run.plan).filter(|plan| !self.has_plan(plan))
     }
@@ -138,7 +142,7 @@ impl Partition {
             }
             .into(),
             (Verdict::Unmatched { near }, None) => {
-                let case = unmatched_case(self.id, &event.tenant, &event.kind, self.time);
+                let case = self.unmatched_case(&event.tenant, &event.kind);
                 let (event, near) = (event.clone(), near.clone());
                 let key = command.key;
                 let body = EventUnmatched { event, key, source, near, case, replay }.into();

@@ -113,6 +113,11 @@ impl Partition {
             }
             Body::SignalKept(kept) => self.evolve_signal_kept(record, kept)?,
             Body::SignalExpired(expired) => self.evolve_signal_expired(record, expired)?,
+            Body::CaseResolved(resolved) => {
+                let tenant = tenant_of(record)?;
+                self.evolve_case_resolved(record, tenant, resolved)?;
+            }
+            Body::CaseReplayed(replayed) => self.evolve_case_replayed(record, replayed)?,
         }
         Ok(())
     }

@@ -29,6 +29,8 @@ pub enum Untold {
     Case(Uuid),
     /// A poisoned command that is not filed: sequence in COMMANDS, place.
     Dead(u64, Option<u32>),
+    /// A resolved case whose events are to be decided once more.
+    Replay(Uuid),
 }
 
 impl Partition {
@@ -75,14 +77,15 @@ impl Partition {
         self.advance_run(lost.run, out);
     }
 
-    /// Every case that was not told of and every dead letter that is not filed,
-    /// in a fixed order.
+    /// Every case that was not told of, every dead letter that is not filed and
+    /// every resolved case that is not replayed, in a fixed order.
     #[must_use]
     pub fn untold(&self) -> Vec<Untold> {
         let cases = self.cases.iter().filter(|(_, case)| !case.notified);
         let dead = self.unfiled.keys();
         let cases = cases.map(|(case, _)| Untold::Case(*case));
-        cases.chain(dead.map(|(sequence, index)| Untold::Dead(*sequence, *index))).collect()
+        let dead = dead.map(|(sequence, index)| Untold::Dead(*sequence, *index));
+        cases.chain(dead).chain(self.resolutions.replaying().map(Untold::Replay)).collect()
     }
 
     /// Orders again one of [`Self::untold`], unless it was told meanwhile.
@@ -93,6 +96,7 @@ impl Partition {
                 let dead = self.unfiled.get(&(sequence, index)).cloned();
                 out.effects.extend(dead.map(Effect::FileDead));
             }
+            Untold::Replay(case) => self.replay_case_again(case, out),
         }
     }
 

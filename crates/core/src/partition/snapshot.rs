@@ -34,7 +34,7 @@ use super::keys::{FrozenKeys, KeyHour};
 use super::runs::FrozenRuns;
 use super::timers::{Timer, Timers};
 use super::{
-    Case, Correlations, Definitions, HighWaters, KeyWindow, Limits, Outbox, Partition,
+    Case, Correlations, Definitions, HighWaters, KeyWindow, Limits, Outbox, Partition, Resolutions,
     SeenPositions,
 };
 use crate::digest::Digest;
@@ -63,6 +63,7 @@ pub struct FrozenPartition {
     outbox: Outbox,
     high_waters: HighWaters,
     correlations: Correlations,
+    resolutions: Resolutions,
 }
 
 /// The state of a partition as a snapshot holds it.
@@ -89,6 +90,8 @@ pub struct PartitionImage {
     high_waters: HighWaters,
     #[serde(default, skip_serializing_if = "CorrelationsImage::is_unused")]
     correlations: CorrelationsImage,
+    #[serde(default, skip_serializing_if = "Resolutions::is_empty")]
+    resolutions: Resolutions,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -155,6 +158,7 @@ impl FrozenPartition {
             outbox: self.outbox.clone(),
             high_waters: self.high_waters.clone(),
             correlations: self.correlations.image(),
+            resolutions: self.resolutions.clone(),
         }
     }
 }
@@ -211,6 +215,7 @@ impl Partition {
             correlations,
             outbox_held: _,
             settling: _,
+            resolutions,
         } = self;
         FrozenPartition {
             id: *id,
@@ -229,6 +234,7 @@ impl Partition {
             outbox: outbox.clone(),
             high_waters: high_waters.clone(),
             correlations: correlations.clone(),
+            resolutions: resolutions.clone(),
         }
     }
 
@@ -264,6 +270,7 @@ impl Partition {
             outbox: image.outbox,
             high_waters: image.high_waters,
             correlations: Correlations::restore(image.correlations),
+            resolutions: image.resolutions,
             plans,
             ..Self::new(image.partition, limits)
         };

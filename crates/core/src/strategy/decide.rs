@@ -268,7 +268,7 @@ impl<'e> Facts<'e> {
         when.evaluate_bool(&scope).map_err(|error| error.to_string())
     }
 
-    fn variables(&mut self, strategy: &Strategy) -> Result<Json, String> {
+    pub fn variables(&mut self, strategy: &Strategy) -> Result<Json, String> {
         let Some(variables) = &strategy.variables else { return self.data_as_variables() };
         let mut object = Map::new();
         for (name, expression) in variables {

@@ -102,7 +102,10 @@ impl Owner {
     fn decide_report(&mut self, report: Report, now: Now, outputs: &mut Vec<Output>) {
         let run = match &report {
             Report::Attempt(report) => Some(report.run),
-            Report::Case { .. } | Report::DeadFiled { .. } | Report::Relayed { .. } => None,
+            Report::Case { .. }
+            | Report::DeadFiled { .. }
+            | Report::Relayed { .. }
+            | Report::CaseReplayed(_) => None,
         };
         let about = run.map(Undecidable::Run);
         if let Some(run) = run.filter(|_| about.is_some_and(|what| self.is_set_aside(what))) {

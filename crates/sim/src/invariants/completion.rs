@@ -63,7 +63,9 @@ impl Expected {
                 Command::Outcome(_)
                 | Command::Case(_)
                 | Command::Define(_)
-                | Command::Complete(_) => {}
+                | Command::Complete(_)
+                | Command::Resolve(_)
+                | Command::Orphan(_) => {}
             }
         }
     }
@@ -109,6 +111,9 @@ impl Invariants {
         }
         if !self.reference.all_cases_notified() {
             return Some("a case was not told of".to_owned());
+        }
+        if let Some(case) = self.reference.unreplayed() {
+            return Some(format!("the events of case {case} are not replayed"));
         }
         let records = self.reference.leaves().len() as u64;
         if self.audited() != records || self.signed() != records {

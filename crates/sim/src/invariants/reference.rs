@@ -48,6 +48,8 @@ pub(crate) struct Reference {
     poisoned: BTreeMap<(u64, Option<u32>), bool>,
     cancels: BTreeSet<Uuid>,
     foreign: BTreeSet<u64>,
+    /// Resolved cases, and whether their events are still to be replayed.
+    resolved: BTreeMap<Uuid, bool>,
 }
 
 impl Reference {
@@ -73,6 +75,7 @@ impl Reference {
             poisoned: BTreeMap::new(),
             cancels: BTreeSet::new(),
             foreign: BTreeSet::new(),
+            resolved: BTreeMap::new(),
         }
     }
 
@@ -164,6 +167,15 @@ impl Reference {
                 let twice = self.cases.insert(opened.case, false).is_some();
                 self.refuse_twice(twice, "a case is opened", sequence)
             }
+            Body::CaseResolved(resolved) => {
+                let pending = !resolved.events.is_empty();
+                let twice = self.resolved.insert(resolved.case, pending).is_some();
+                self.refuse_twice(twice, "a case is resolved", sequence)
+            }
+            Body::CaseReplayed(replayed) => {
+                let before = self.resolved.insert(replayed.case, false);
+                self.refuse_twice(before != Some(true), "a case is replayed", sequence)
+            }
             Body::NodeDispatched(_) => {
                 let attempt = header.attempt.unwrap_or(0);
                 if let Some((run, node)) = header.run.zip(header.node.clone()) {
@@ -201,6 +213,11 @@ impl Reference {
             | Body::SignalKept(_)
             | Body::SignalExpired(_) => Ok(()),
         }
+    }
+
+    /// A resolved case whose events were not asked for once more.
+    pub(super) fn unreplayed(&self) -> Option<Uuid> {
+        self.resolved.iter().find(|(_, pending)| **pending).map(|(case, _)| *case)
     }
 
     fn refuse_twice(&self, twice: bool, what: &str, sequence: u64) -> Result<(), Broken> {

@@ -6,6 +6,7 @@ use fermata_core::effect::{Effect, Outcome};
 use fermata_core::identity::PartitionId;
 use fermata_core::json::Json;
 use fermata_core::partition::Report;
+use fermata_core::review::CaseReplayed;
 use fermata_core::run::AttemptReport;
 use fermata_partition::append::{ReadAnswer, Send};
 use fermata_partition::message::Now;
@@ -265,6 +266,9 @@ impl World {
             }
             Effect::FileDead(dead) => {
                 Report::DeadFiled { sequence: dead.sequence, index: dead.index }
+            }
+            Effect::ReplayCase(replay) => {
+                Report::CaseReplayed(CaseReplayed { case: replay.case, asked: 0, missing: 0 })
             }
             Effect::Abort(_) | Effect::Ended(_) | Effect::Project | Effect::Reply { .. } => return,
         };

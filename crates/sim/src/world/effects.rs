@@ -6,6 +6,7 @@ use fermata_core::effect::{Attempt, Effect, Outcome};
 use fermata_core::json::Json;
 use fermata_core::partition::Report;
 use fermata_core::plan::{Completion, FailureClass};
+use fermata_core::review::{CaseReplay, CaseReplayed};
 use fermata_core::run::AttemptReport;
 use fermata_partition::message::AppendOutcome;
 use fermata_partition::owner::Input;
@@ -52,9 +53,19 @@ impl World {
                 let after = self.dice.between(5, 2_000);
                 self.reach_worker(worker, after, Work::Report(report));
             }
+            Effect::ReplayCase(replay) => self.replay_case(worker, &replay),
             Effect::Project | Effect::Reply { .. } | Effect::Ended(_) => {}
         }
         Ok(())
+    }
+
+    /// The events of a resolved case are asked for once more; how that ends is as
+    /// with replays from elsewhere.
+    fn replay_case(&mut self, worker: usize, replay: &CaseReplay) {
+        let asked = u32::try_from(replay.events.len()).unwrap_or(u32::MAX);
+        let report = Report::CaseReplayed(CaseReplayed { case: replay.case, asked, missing: 0 });
+        let after = self.dice.between(5, 2_000);
+        self.reach_worker(worker, after, Work::Report(report));
     }
 
     fn start(&mut self, worker: usize, attempt: Attempt) -> Result<(), Broken> {

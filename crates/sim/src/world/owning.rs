@@ -403,7 +403,10 @@ impl World {
         known.runner.results.extend(reports.filter_map(|report| match report {
             Report::Attempt(report) => Some(report),
             // The next owner orders these again.
-            Report::Case { .. } | Report::DeadFiled { .. } | Report::Relayed { .. } => None,
+            Report::Case { .. }
+            | Report::DeadFiled { .. }
+            | Report::Relayed { .. }
+            | Report::CaseReplayed(_) => None,
         }));
         if stays {
             let after = self.dice.between(1, 500);

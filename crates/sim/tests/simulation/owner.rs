@@ -258,7 +258,8 @@ impl Bench {
             | Effect::FileDead(_)
             | Effect::Ended(_)
             | Effect::Project
-            | Effect::Reply { .. } => None,
+            | Effect::Reply { .. }
+            | Effect::ReplayCase(_) => None,
         });
         started.collect()
     }

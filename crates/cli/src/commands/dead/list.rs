@@ -63,7 +63,7 @@ fn moment_before(text: &str, now_ms: u64) -> Result<u64, String> {
 }
 
 impl ListArguments {
-    fn takes(&self, letter: &DeadLetter) -> bool {
+    pub(super) fn takes(&self, letter: &DeadLetter) -> bool {
         let is = |wanted: &Option<String>, found: &str| {
             wanted.as_ref().is_none_or(|wanted| wanted == found)
         };
@@ -76,20 +76,14 @@ impl ListArguments {
 }
 
 /// Lists what fits, the newest first.
-pub(super) fn list(
-    arguments: &ListArguments,
-    dead: &DeadLetters,
-    output: &mut Output,
-) -> Result<ExitCode, CliError> {
-    let takes = |filed: &&FiledLetter| arguments.takes(&filed.letter);
-    let found: Vec<_> = dead.letters.iter().rev().filter(takes).collect();
-    let shown = found.iter().take(arguments.limit);
+pub(super) fn list(dead: &DeadLetters, output: &mut Output) -> Result<ExitCode, CliError> {
+    let shown = dead.letters.iter().rev();
     if output.is_json() {
         for filed in shown {
             output.json_line(&to_json(filed))?;
         }
     } else {
-        let row = |filed: &&FiledLetter| {
+        let row = |filed: &FiledLetter| {
             let letter = &filed.letter;
             vec![
                 letter.id.clone(),
@@ -103,16 +97,15 @@ pub(super) fn list(
         };
         let columns = ["ID", "TIME", "TENANT", "STAGE", "REASON", "BYTES", "DETAIL"];
         output.table(&columns, shown.map(row).collect(), "no dead letters")?;
-        if found.len() > arguments.limit {
-            let (shown, all) = (arguments.limit, found.len());
+        let (shown, all) = (dead.letters.len() as u64, dead.found);
+        if all > shown {
             output.line(&format!("{shown} of {all} dead letters; `--limit` shows more"))?;
         }
     }
     if !dead.unreadable.is_empty() && !output.is_json() {
-        let count = dead.unreadable.len();
+        let (count, first) = (dead.unreadable_count, &dead.unreadable);
         output.line(&format!(
-            "{count} message(s) of stream {DEAD_STREAM} are no dead letters: {:?}",
-            dead.unreadable
+            "{count} message(s) of stream {DEAD_STREAM} are no dead letters, the first at: {first:?}"
         ))?;
     }
     Ok(ExitCode::Success)

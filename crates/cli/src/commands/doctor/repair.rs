@@ -1,0 +1,123 @@
+//! `fermata doctor --repair`: what is safe, when somebody asks for it by name.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use clap::ValueEnum;
+use fermata_core::command::{Command, OrphanCommand};
+use fermata_core::identity::PartitionId;
+use fermata_jetstream::StreamReader;
+use serde_json::{Value, json};
+
+use super::DoctorArguments;
+use crate::arguments::GlobalArguments;
+use crate::broker_session::{ANSWER_LIMIT, BrokerSession, asking_user};
+use crate::error::{CliError, ExitCode};
+use crate::journal_view::{Orphan, read_orphans};
+use crate::output::{Output, Tone, span_text};
+
+/// What can be repaired.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Repair {
+    /// Attempts without an outcome that nobody works on any more become `unknown`
+    OrphanedNodes,
+    /// Everything above; never what loses something
+    All,
+}
+
+/// Repairs what was named, and tells.
+pub(super) async fn repair(
+    arguments: &DoctorArguments,
+    what: Repair,
+    global: &GlobalArguments,
+    output: &mut Output,
+) -> Result<ExitCode, CliError> {
+    let Some(reason) = &arguments.reason else {
+        let text = "say why with `--reason`; it is recorded";
+        return Err(CliError::Usage(text.to_owned()));
+    };
+    let session = BrokerSession::open(global).await?;
+    match what {
+        Repair::OrphanedNodes | Repair::All => {
+            let by = arguments.by.clone().unwrap_or_else(asking_user);
+            give_orphans_up(&session, arguments.dry_run, &by, reason, output).await
+        }
+    }
+}
+
+async fn give_orphans_up(
+    session: &BrokerSession,
+    dry_run: bool,
+    by: &str,
+    reason: &str,
+    output: &mut Output,
+) -> Result<ExitCode, CliError> {
+    let partitions = session.engine_config().await?.partitions;
+    let partitions = (0..partitions).map(PartitionId).collect::<Vec<_>>();
+    let store = session.definitions_store().await?;
+    let reader = StreamReader::new(session.broker());
+    let orphans = read_orphans(&reader, &store, &partitions, now_ms()).await?;
+    let mut given_up = 0;
+    for orphan in &orphans {
+        let answer = match dry_run {
+            true => "would_give_up".to_owned(),
+            false => give_up(session, orphan, by, reason).await?,
+        };
+        given_up += usize::from(answer == "given_up");
+        tell(orphan, &answer, output)?;
+    }
+    if !output.is_json() {
+        let title = output.tone(Tone::Good, "orphaned nodes");
+        let verb = if dry_run { "would be" } else { "are" };
+        let count = if dry_run { orphans.len() } else { given_up };
+        output.line(&format!("{title}: {count} {verb} given up"))?;
+    }
+    Ok(ExitCode::Success)
+}
+
+async fn give_up(
+    session: &BrokerSession,
+    orphan: &Orphan,
+    by: &str,
+    reason: &str,
+) -> Result<String, CliError> {
+    let command = |reply_to: Arc<str>| {
+        Command::Orphan(OrphanCommand {
+            tenant: orphan.tenant.clone(),
+            run: orphan.run,
+            node: orphan.node.clone(),
+            attempt: orphan.attempt,
+            by: by.to_owned(),
+            reason: reason.to_owned(),
+            reply_to: Some(reply_to),
+        })
+    };
+    let answer = session.ask_partition(orphan.run.partition(), ANSWER_LIMIT, command).await?;
+    Ok(answer.get("answer").and_then(Value::as_str).unwrap_or("unreadable").to_owned())
+}
+
+fn tell(orphan: &Orphan, answer: &str, output: &mut Output) -> Result<(), CliError> {
+    let Orphan { run, node, attempt, ordered_ms, .. } = orphan;
+    if output.is_json() {
+        let mut line = json!({ "repair": "orphaned_node", "answer": answer });
+        if let (Value::Object(line), Ok(Value::Object(orphan))) =
+            (&mut line, serde_json::to_value(orphan))
+        {
+            line.extend(orphan);
+        }
+        return output.json_line(&line);
+    }
+    let age = span_text(now_ms().saturating_sub(*ordered_ms));
+    let said = match answer {
+        "given_up" => "is unknown from now on",
+        "not_running" => "has an outcome by now; nothing was done",
+        "would_give_up" => "would be unknown",
+        other => other,
+    };
+    output.line(&format!("run {run}, node {node}, attempt {attempt}, ordered {age} ago: {said}"))
+}
+
+fn now_ms() -> u64 {
+    let since: Duration = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

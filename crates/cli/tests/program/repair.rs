@@ -1,0 +1,110 @@
+//! `fermata doctor --repair`.
+
+use std::sync::Arc;
+
+use fermata_core::command::Command;
+use fermata_core::json::Json;
+use fermata_core::plan::{Join, Plan, PlanNode, RetryPolicy, Work};
+use fermata_core::record::{Body, NodeDispatched, NodeSucceeded, Record};
+use fermata_jetstream::core_messages::CoreMessages;
+use fermata_jetstream::definitions_store::DefinitionsStore;
+use fermata_jetstream::reader::Holes;
+use fermata_jetstream::topology::commands_stream;
+use fermata_jetstream::{Broker, StreamReader};
+use fermata_wire::commands::CommandFrame;
+
+use crate::runs::{run_of, started, tenant};
+use crate::support::{PARTITION, Stage};
+
+const ASK: [&str; 5] = ["doctor", "--repair", "orphaned-nodes", "--reason", "its machine is gone"];
+
+fn plan() -> Plan {
+    let node = PlanNode {
+        id: "fetch".into(),
+        predecessors: Vec::new(),
+        successors: Vec::new(),
+        join: Join::All,
+        when: None,
+        work: Work::Noop,
+        timeout_ms: 30_000,
+        retry: RetryPolicy::none(),
+    };
+    Plan {
+        version: 1,
+        workflow: "w".into(),
+        workflow_version: "1.0".into(),
+        nodes: vec![node],
+        run_timeout_ms: 86_400_000,
+        input_schema: None,
+    }
+}
+
+/// Two runs, whose attempts were ordered years ago; one has an outcome.
+async fn stage() -> Stage {
+    let stage = Stage::new().await;
+    let (digest, bytes) = fermata_wire::plan::encode(&plan()).unwrap();
+    let store = DefinitionsStore::open(&stage.broker).await.unwrap();
+    store.put_blob(&digest.to_string(), &bytes).await.unwrap();
+    let of_plan = |strategy| {
+        let mut record = started(run_of(strategy));
+        if let Body::RunStarted(started) = &mut record.body {
+            started.plan = digest;
+        }
+        record
+    };
+    let node = |strategy, body: Body| {
+        let node: Arc<str> = "fetch".into();
+        Record::of_node(&tenant(), run_of(strategy), &node, body).attempt(2)
+    };
+    let records = [
+        of_plan("lost"),
+        node("lost", NodeDispatched { input: Json::null() }.into()),
+        of_plan("done"),
+        node("done", NodeDispatched { input: Json::null() }.into()),
+        node("done", NodeSucceeded { output: Json::null() }.into()),
+    ];
+    stage.journal(0, 0, &records).await;
+    stage
+}
+
+/// Answers the first command of the data partition as an engine would.
+async fn answer(broker: Broker) -> Command {
+    let stream = commands_stream(PARTITION);
+    let mut tail = StreamReader::new(&broker).tail(&stream, 1, Holes::Refused).await.unwrap();
+    let message = tail.next_batch(1).await.unwrap().remove(0);
+    let command = CommandFrame::decode(&message.payload).unwrap().commands.remove(0);
+    let Command::Orphan(orphan) = &command else { panic!("{command:?}") };
+    let to = orphan.reply_to.clone().unwrap().to_string();
+    let messages = CoreMessages::new(&broker);
+    messages.publish_core(to, "{\"answer\":\"given_up\"}".into()).await.unwrap();
+    messages.flush().await.unwrap();
+    command
+}
+
+#[tokio::test]
+async fn an_orphaned_attempt_is_given_up_by_a_command_that_says_who_and_why() {
+    let stage = stage().await;
+
+    let dry = stage.run(&[ASK.as_slice(), &["--dry-run", "--json"]].concat()).await;
+    let found = dry.json();
+    assert_eq!((dry.code, found.len()), (0, 1), "{}{}", dry.stdout, dry.stderr);
+    assert_eq!(found[0]["answer"], "would_give_up");
+    let engine = tokio::spawn(answer(stage.broker.clone()));
+    let repaired = stage.run(&[ASK.as_slice(), &["--by", "ada"]].concat()).await;
+
+    assert_eq!(repaired.code, 0, "{}", repaired.stderr);
+    assert!(repaired.stdout.contains("is unknown from now on"), "{}", repaired.stdout);
+    let Command::Orphan(orphan) = engine.await.unwrap() else { panic!("no repair") };
+    assert_eq!((orphan.run, &*orphan.node, orphan.attempt), (run_of("lost"), "fetch", 2));
+    assert_eq!((orphan.by.as_str(), orphan.reason.as_str()), ("ada", "its machine is gone"));
+}
+
+#[tokio::test]
+async fn nothing_is_repaired_without_a_reason() {
+    let stage = Stage::new().await;
+
+    let refused = stage.run(&["doctor", "--repair", "all"]).await;
+
+    assert_eq!(refused.code, 2, "{}", refused.stdout);
+    assert!(refused.stderr.contains("--reason"), "{}", refused.stderr);
+}

@@ -1,0 +1,178 @@
+//! `fermata review resolve`: what people decide about cases, on a running engine.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::process::Running;
+use crate::support::{Ended, SOON, run};
+
+const WORKFLOW: &str = "
+workflow: { name: report, version: '1', tasks: [{ id: a, noop: {} }] }
+";
+const OTHER: &str = "
+strategies:
+  - { name: other, version: 1, tenant: '*', on: other.kind, workflow: { name: report, version: '1' } }
+";
+const WANTED: &str = "
+strategies:
+  - { name: wanted, version: 1, tenant: '*', on: nobody.wants, workflow: { name: report, version: '1' } }
+";
+
+/// Events that nothing matches.
+const UNMATCHED: u64 = 5;
+
+struct Scene {
+    folder: tempfile::TempDir,
+    data_dir: String,
+    up: Running,
+}
+
+impl Scene {
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let data_dir = folder.path().join("engine").display().to_string();
+        let up = Running::start(&[
+            "up",
+            "--json",
+            "--durability",
+            "process",
+            "--data-dir",
+            &data_dir,
+            "--partitions",
+            "2",
+        ])
+        .await;
+        let scene = Self { folder, data_dir, up };
+        scene.apply("workflow", WORKFLOW).await;
+        scene.apply("strategy", OTHER).await;
+        scene
+    }
+
+    async fn beside(&self, arguments: &[&str]) -> Ended {
+        let mut all = vec!["--data-dir", self.data_dir.as_str()];
+        all.extend(arguments);
+        run(&all).await
+    }
+
+    async fn apply(&self, what: &str, yaml: &str) {
+        let file = self.folder.path().join(what).display().to_string();
+        std::fs::write(&file, yaml).expect("a file");
+        let applied = self.beside(&[what, "apply", &file]).await;
+        self.up.logs.until_applied(&applied.stdout).await;
+    }
+
+    /// Publishes events, all in one message.
+    async fn publish(&self, kind: &str, ids: std::ops::Range<u64>) {
+        let event = |id: u64| {
+            let event = json!({
+                "specversion": "1.0", "id": id.to_string(), "source": "/t", "type": kind,
+                "tenant": "acme", "data": { "n": id },
+            });
+            event.to_string() + "\n"
+        };
+        let file = self.folder.path().join("events").display().to_string();
+        std::fs::write(&file, ids.map(event).collect::<String>()).expect("a file");
+        let published = self.beside(&["publish", "--ndjson", "--batch", "10", &file]).await;
+        assert_eq!(published.code, 0, "{}", published.stderr);
+    }
+
+    /// Asks until `enough` says so.
+    async fn until(&self, arguments: &[&str], enough: impl Fn(&[Value]) -> bool) -> Vec<Value> {
+        let begun = Instant::now();
+        loop {
+            let lines = self.beside(arguments).await.json();
+            if enough(&lines) {
+                return lines;
+            }
+            assert!(begun.elapsed() < SOON, "{arguments:?}: {lines:?}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// The open reviews, once they hold `count` events.
+    async fn open(&self, count: u64) -> Vec<Value> {
+        let total = |lines: &[Value]| -> u64 {
+            lines.iter().map(|review| review["count"].as_u64().expect("a count")).sum()
+        };
+        self.until(&["review", "list", "--json"], |lines| total(lines) == count).await
+    }
+
+    async fn resolve(&self, case: &str, rest: &[&str]) -> Ended {
+        let mut all = vec!["review", "resolve", case, "--json", "--by", "ada", "--reason", "why"];
+        all.extend(rest);
+        self.beside(&all).await
+    }
+}
+
+fn case_of(review: &Value) -> &str {
+    review["case"].as_str().expect("a case")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retried_event_starts_one_run_and_the_decision_stays() {
+    let scene = Scene::start().await;
+    scene.publish("nobody.wants", 0..UNMATCHED).await;
+    let open = scene.open(UNMATCHED).await;
+    scene.apply("strategy", WANTED).await;
+
+    let tried = scene.resolve(case_of(&open[0]), &["--retry", "--dry-run"]).await.json();
+    assert_eq!((&tried[0]["dry_run"], &tried[0]["left_out"]), (&true.into(), &0.into()));
+    scene.open(UNMATCHED).await;
+    // Two minutes at the most, each a review.
+    for review in &open {
+        let resolved = scene.resolve(case_of(review), &["--retry"]).await;
+        assert_eq!(resolved.code, 0, "{}{}", resolved.stdout, resolved.stderr);
+        let again = scene.resolve(case_of(review), &["--retry"]).await;
+        assert_eq!((again.code, &again.json()[0]["answer"]), (0, &"already_resolved".into()));
+        let other = scene.resolve(case_of(review), &["--close"]).await;
+        assert_eq!(other.code, 1, "{}", other.stdout);
+        let answer = &other.json()[0];
+        assert_eq!((&answer["answer"], &answer["status"]), (&"conflict".into(), &409.into()));
+        assert_eq!((&answer["by"], &answer["resolution"]), (&"ada".into(), &"retry".into()));
+    }
+
+    let runs = scene
+        .until(&["runs", "list", "--status", "succeeded", "--json"], |runs| {
+            runs.len() as u64 >= UNMATCHED
+        })
+        .await;
+    assert_eq!(runs.len() as u64, UNMATCHED, "{runs:?}");
+    assert_eq!(scene.open(0).await.len(), 0);
+    let all = scene.beside(&["review", "list", "--all"]).await;
+    assert!(all.stdout.contains("retry by ada"), "{}", all.stdout);
+    let verified = scene.beside(&["audit", "verify"]).await;
+    assert_eq!(verified.code, 0, "{}{}", verified.stdout, verified.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_is_routed_to_a_strategy_that_does_not_match_it() {
+    let scene = Scene::start().await;
+    scene.publish("nobody.wants", 0..1).await;
+    let open = scene.open(1).await;
+    let case = case_of(&open[0]);
+
+    let unknown = scene.resolve(case, &["--route", "nobody"]).await;
+    assert_eq!(unknown.code, 4, "{}", unknown.stderr);
+    let routed = scene.resolve(case, &["--route", "other"]).await;
+    assert_eq!(routed.code, 0, "{}", routed.stderr);
+
+    let runs = scene
+        .until(&["runs", "list", "--status", "succeeded", "--json"], |runs| !runs.is_empty())
+        .await;
+    assert_eq!((runs.len(), &runs[0]["strategy"]), (1, &"other".into()), "{runs:?}");
+    // The same trouble again is another case, though perhaps of the same minute.
+    scene.publish("nobody.wants", 1..2).await;
+    let open_cases = |reviews: &[Value]| {
+        let count = |review: &Value, name: &str| review[name].as_u64().expect("a count");
+        let open = |review| count(review, "case_count") - count(review, "resolved_count");
+        reviews.iter().map(open).sum::<u64>()
+    };
+    let list = ["review", "list", "--json"];
+    let again = scene.until(&list, |reviews| open_cases(reviews) == 1).await;
+    let cases = again[0]["cases"].as_array().expect("cases");
+    assert!(cases.iter().any(|other| other != case), "{again:?}");
+    let closed = scene.resolve(case_of(&again[0]), &["--close"]).await;
+    assert_eq!(closed.code, 0, "{}", closed.stderr);
+    scene.open(0).await;
+}
