@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use async_nats::Client;
+use async_nats::{Client, HeaderMap};
 use serde::Deserialize;
 use thiserror::Error;
 use tokio::time::{Instant, sleep};
