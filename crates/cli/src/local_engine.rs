@@ -280,6 +280,7 @@ fn engine_config(start: &Start<'_>) -> Result<EngineConfig, CliError> {
         read_model_dir: data_dir.join("read-model"),
         snapshots: SnapshotPolicy::default(),
         replay_keys: replay_keys(start.engine.replay_secrets.as_deref())?,
+        queues: start.engine.served_queues(),
     })
 }
 

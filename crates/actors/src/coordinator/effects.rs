@@ -41,6 +41,8 @@ impl Coordinator {
             }
             Effect::Ended(ended) => self.tell_instruments(&ended),
             Effect::Project => self.project(state)?,
+            Effect::Enqueue(queued) => self.enqueue(queued, state),
+            Effect::Recall(recall) => self.recall(myself, *recall, state).await,
             Effect::Reply { to, answer } => {
                 let payload = answer.as_str().to_owned().into();
                 if let Err(error) = self.ports.core.publish_core(to.to_string(), payload).await {

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::cases::Cases;
 use super::projection::Projection;
+use super::queues::Queues;
 use super::settling::Settling;
 use super::snapshots::Snapshots;
 use super::standstill::Standstill;
@@ -78,6 +79,7 @@ pub struct CoordinatorState {
     pub(super) standstill: Standstill,
     attachment: Attachment,
     pub(super) settling: Settling,
+    pub(super) queues: Queues,
 }
 
 /// Lets the runner go when it is dropped, however the coordinator ends.
@@ -138,6 +140,7 @@ impl CoordinatorState {
             cases: Cases::default(),
             attachment: Attachment { partition, coordinator, runner: runner.clone() },
             settling: Settling::default(),
+            queues: Queues::default(),
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use fermata_actors::Role;
+use fermata_actors::task_worker::PERMITS_DEFAULT;
 use fermata_actors::hand_over::ATTEMPTS_LIMIT_DEFAULT;
 use fermata_core::identity::RunId;
 use fermata_definitions::{Limits, read_strategies, read_workflow, report};
@@ -137,6 +138,8 @@ async fn start(data_dir: &Path, plugins: &PluginServer) -> Result<LocalEngine, C
         drain_seconds: ATTEMPTS_LIMIT_DEFAULT.as_secs(),
         audit_key: None,
         replay_secrets: None,
+        queues: Vec::new(),
+        queue_permits: PERMITS_DEFAULT as u64,
     };
     LocalEngine::start(Start {
         data_dir,
