@@ -337,8 +337,8 @@ impl Coordinator {
     fn go_on(&self, myself: &ActorRef<CoordinatorMessage>, state: &mut CoordinatorState) {
         state.tell_settled();
         if !state.draining.is_empty() {
-            let quiet = state.owner.as_ref().is_none_or(Owner::is_quiet)
-                && state.queues.waiting() == 0;
+            let quiet =
+                state.owner.as_ref().is_none_or(Owner::is_quiet) && state.queues.has_published();
             if quiet {
                 for reply in state.draining.drain(..) {
                     let _ = reply.send(());

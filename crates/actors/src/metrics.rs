@@ -118,7 +118,8 @@ impl Metrics {
 
     /// A task of `queue` was given here and is not run.
     pub fn task_refused(&self, queue: &str, reason: &'static str) {
-        let attributes = [KeyValue::new("queue", queue.to_owned()), KeyValue::new("reason", reason)];
+        let attributes =
+            [KeyValue::new("queue", queue.to_owned()), KeyValue::new("reason", reason)];
         self.tasks_refused.add(1, &attributes);
     }
 

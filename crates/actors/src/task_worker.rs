@@ -293,7 +293,10 @@ impl TaskWorker {
                 let _ = permits.acquire_many(all).await;
             };
             if tokio::time::timeout(limit, ended()).await.is_err() {
-                tracing::warn!(queue = &*queue, "tasks had not ended in time; other workers get them");
+                tracing::warn!(
+                    queue = &*queue,
+                    "tasks had not ended in time; other workers get them"
+                );
                 stop.send_replace(true);
                 let _ = tokio::time::timeout(serving::END_LIMIT, ended()).await;
             }

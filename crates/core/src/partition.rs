@@ -22,6 +22,8 @@ mod keys;
 mod limits;
 mod outbox;
 mod progress;
+#[cfg(test)]
+mod queue_tests;
 mod recover;
 mod runs;
 mod seen;
@@ -351,8 +353,7 @@ impl Partition {
         let image = self.freeze().image();
         let seen = &self.seen;
         let (timers, correlations, running) = (&self.timers, &self.correlations, self.running);
-        let counts =
-            |(id, run): (&RunId, &Run)| (*id, run.running(), run.awaiting(), run.queued());
+        let counts = |(id, run): (&RunId, &Run)| (*id, run.running(), run.awaiting(), run.queued());
         let mut runs = self.runs.iter().map(counts).collect::<Vec<_>>();
         runs.sort_unstable();
         format!(

@@ -108,11 +108,7 @@ fn queued() -> Plan {
             ..node("pay", &[], call(false, "/pay"))
         },
         node("right", &[0], call(true, "/right")),
-        PlanNode {
-            timeout_ms: 50_000,
-            queue: queue(),
-            ..node("slow", &[2], call(true, "/slow"))
-        },
+        PlanNode { timeout_ms: 50_000, queue: queue(), ..node("slow", &[2], call(true, "/slow")) },
     ];
     plan("queued", nodes, 100_000)
 }

@@ -112,6 +112,14 @@ impl Queues {
         self.0.values().map(|queue| queue.standing.waiting.load(Ordering::Relaxed)).sum()
     }
 
+    /// Whether everything is published that a queue takes.
+    pub(super) fn has_published(&self) -> bool {
+        self.0.values().all(|Dispatcher { standing, .. }| {
+            standing.waiting.load(Ordering::Relaxed) == 0
+                || standing.is_full.load(Ordering::Relaxed)
+        })
+    }
+
     /// Queues that take nothing, for people.
     pub(super) fn full(&self) -> Vec<String> {
         let full = |(name, queue): (&Arc<str>, &Dispatcher)| {

@@ -114,7 +114,9 @@ pub(super) async fn listen_for_cancels(shared: Arc<Shared>, worker: ActorRef<Tas
                     }
                 }
             }
-            Err(error) => tracing::warn!(subject, %error, "it cannot be heard which tasks are to stop"),
+            Err(error) => {
+                tracing::warn!(subject, %error, "it cannot be heard which tasks are to stop")
+            }
         }
         tokio::time::sleep(AGAIN_AFTER).await;
     }

@@ -78,10 +78,16 @@ async fn file(shared: &Shared, delivery: &Delivery, tenant: &str, detail: String
         match publisher.publish_behind(subject.clone(), 0, bytes.clone()).await {
             PublishOutcome::Stored { .. }
             | PublishOutcome::Refused {
-                refusal: Refusal::WrongLastSequence { last: Some(1..) }, ..
+                refusal: Refusal::WrongLastSequence { last: Some(1..) },
+                ..
             } => return,
             PublishOutcome::Refused { description, code, .. } => {
-                tracing::warn!(subject, code, description, "a dead letter was refused; it is tried again");
+                tracing::warn!(
+                    subject,
+                    code,
+                    description,
+                    "a dead letter was refused; it is tried again"
+                );
             }
             PublishOutcome::Unknown => {}
         }

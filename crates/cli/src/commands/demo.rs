@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use fermata_actors::Role;
-use fermata_actors::task_worker::PERMITS_DEFAULT;
 use fermata_actors::hand_over::ATTEMPTS_LIMIT_DEFAULT;
+use fermata_actors::task_worker::PERMITS_DEFAULT;
 use fermata_core::identity::RunId;
 use fermata_definitions::{Limits, read_strategies, read_workflow, report};
 use fermata_jetstream::Durability;

@@ -8,8 +8,8 @@ use super::{
     ADMITTED_STREAM, ADMITTED_SUBJECT, ARCHIVE_BUCKET, CHECKPOINTS_STREAM, CHECKPOINTS_SUBJECTS,
     CONFIG_STREAM, CONFIG_SUBJECT, DEAD_STREAM, DEAD_SUBJECTS, DEFINITIONS_BUCKET, EVENTS_STREAM,
     EVENTS_SUBJECTS, LEASE_TTL, LEASES_BUCKET, MATCHED_STREAM, MATCHED_SUBJECT, PLANS_BUCKET,
-    SNAPSHOTS_BUCKET, TASKS_STREAM, TASKS_SUBJECTS, Topology, audit_stream, audit_subject, commands_stream, commands_subject,
-    journal_stream, journal_subject,
+    SNAPSHOTS_BUCKET, TASKS_STREAM, TASKS_SUBJECTS, Topology, audit_stream, audit_subject,
+    commands_stream, commands_subject, journal_stream, journal_subject,
 };
 use crate::pull::nanoseconds;
 
