@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fermata_actors::lease_keeper::preferred;
+use fermata_actors::task_worker::ServedQueues;
 use fermata_actors::{Engine, EngineConfig, Role};
 use fermata_audit::Signer;
 use fermata_core::identity::PartitionId;
@@ -72,6 +73,7 @@ pub async fn run(arguments: EngineArguments) -> miette::Result<()> {
         checkpoint_dir: arguments.data_dir,
         snapshots: SnapshotPolicy::default(),
         replay_keys: ReplayKeys::default(),
+        queues: ServedQueues::default(),
     })
     .await
     .into_diagnostic()

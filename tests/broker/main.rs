@@ -12,6 +12,7 @@ mod matching;
 mod nodes;
 mod plans;
 mod python;
+mod queues;
 mod runner;
 mod snapshots;
 mod spine;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use fermata_actors::task_worker::ServedQueues;
 use fermata_actors::{Engine, EngineConfig, Role};
 use fermata_audit::Signer;
 use fermata_executors::ExecutorsConfig;
@@ -42,6 +43,8 @@ pub struct TestEngine {
     pub snapshots: SnapshotPolicy,
     /// Secrets of replays.
     pub replay_keys: ReplayKeys,
+    /// Named queues that the process serves.
+    pub queues: ServedQueues,
 }
 
 impl TestEngine {
@@ -57,6 +60,7 @@ impl TestEngine {
             executors: ExecutorsConfig::default(),
             snapshots: SnapshotPolicy::default(),
             replay_keys: ReplayKeys::default(),
+            queues: ServedQueues::default(),
         }
     }
 
@@ -90,6 +94,12 @@ impl TestEngine {
         Self { replay_keys, ..self }
     }
 
+    /// The same, serving these queues.
+    #[must_use]
+    pub fn with_queues(self, queues: ServedQueues) -> Self {
+        Self { queues, ..self }
+    }
+
     /// Starts it; checkpoints go below `folder`.
     ///
     /// # Panics
@@ -113,6 +123,7 @@ impl TestEngine {
             read_model_dir,
             snapshots: self.snapshots,
             replay_keys: self.replay_keys,
+            queues: self.queues,
         };
         Engine::start(config).await.expect("the engine starts")
     }

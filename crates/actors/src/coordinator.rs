@@ -13,6 +13,7 @@
 //! | `ownership` | beginning to own, standing down, halting |
 //! | `outbox` | commands to other partitions |
 //! | `outputs`, `effects` | what the owner wants done, here and in the world |
+//! | `queues` | attempts on their way to named queues |
 //! | `readers` | tasks that read the journal and the commands |
 //! | `janitor`, `hop_janitor` | purge what snapshots stand for, and what was taken from the shared streams |
 //! | `snapshots` | where a takeover begins, and what it may begin from |
@@ -32,6 +33,7 @@ mod outbox;
 mod outputs;
 mod ownership;
 mod projection;
+mod queues;
 mod readers;
 mod settling;
 mod snapshots;
@@ -341,7 +343,8 @@ impl Coordinator {
     fn go_on(&self, myself: &ActorRef<CoordinatorMessage>, state: &mut CoordinatorState) {
         state.tell_settled();
         if !state.draining.is_empty() {
-            let quiet = state.owner.as_ref().is_none_or(Owner::is_quiet);
+            let quiet =
+                state.owner.as_ref().is_none_or(Owner::is_quiet) && state.queues.has_published();
             if quiet {
                 for reply in state.draining.drain(..) {
                     let _ = reply.send(());

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use fermata_audit::Signer;
+use fermata_core::plan::{QUEUE_BYTES_MAX, is_queue_name};
 use fermata_executors::{Executors, ExecutorsConfig};
 use fermata_jetstream::core_messages::CoreMessages;
 use fermata_jetstream::definitions_store::DefinitionsStore;
@@ -35,6 +36,7 @@ use crate::metrics::Metrics;
 use crate::ports::{EngineFacts, Ports};
 use crate::supervisor::{DRAIN_LIMIT, Drained, Supervisor, SupervisorMessage};
 use crate::webhooks::Webhooks;
+use crate::task_worker::ServedQueues;
 
 /// Publishes that may be unanswered at once in this process.
 const PUBLISH_WINDOW: usize = 2_048;
@@ -117,6 +119,8 @@ pub struct EngineConfig {
     pub snapshots: SnapshotPolicy,
     /// Secrets that requests to replay are verified with; none refuses them all.
     pub replay_keys: ReplayKeys,
+    /// Named queues that this process serves.
+    pub queues: ServedQueues,
 }
 
 /// What all workers of an engine agree on, as it stands in CONFIG.
@@ -198,6 +202,14 @@ pub enum EngineError {
         /// The name.
         name: String,
     },
+    /// A queue cannot have this name.
+    #[error(
+        "`{name}` cannot name a queue; use 1 to {QUEUE_BYTES_MAX} lower-case letters, digits and `-`, starting with a letter or digit"
+    )]
+    QueueName {
+        /// The name.
+        name: String,
+    },
     /// The supervisor did not start.
     #[error("the actors did not start")]
     Start(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -223,6 +235,7 @@ impl EngineError {
             | Self::Open { .. }
             | Self::Folder { .. }
             | Self::WorkerName { .. }
+            | Self::QueueName { .. }
             | Self::Start(_) => false,
         }
     }
@@ -259,6 +272,9 @@ impl Engine {
     pub async fn start(config: EngineConfig) -> Result<Self, EngineError> {
         if !is_worker_name(&config.worker) {
             return Err(EngineError::WorkerName { name: config.worker });
+        }
+        if let Some(name) = config.queues.names.iter().find(|name| !is_queue_name(name)) {
+            return Err(EngineError::QueueName { name: name.clone() });
         }
         let name = format!("fermata {}", config.worker);
         let options = ConnectOptions { name, ..ConnectOptions::default() };
@@ -323,7 +339,8 @@ impl Engine {
             facts: Arc::new(facts),
             webhooks: Webhooks::new(executors.clone(), &config.executors.webhooks),
         };
-        Self::spawn(ports, config.roles, executors, config.read_model_dir).await
+        let folder = config.read_model_dir;
+        Self::spawn(ports, config.roles, executors, folder, config.queues).await
     }
 
     async fn spawn(
@@ -331,6 +348,7 @@ impl Engine {
         roles: BTreeSet<Role>,
         executors: Arc<Executors>,
         read_model_dir: PathBuf,
+        queues: ServedQueues,
     ) -> Result<Self, EngineError> {
         let supervisor = Supervisor {
             ports: ports.clone(),
@@ -338,6 +356,7 @@ impl Engine {
             executors,
             metrics: Metrics::new(),
             read_model_dir,
+            queues,
         };
         let mut callbacks = JoinSet::new();
         if supervisor.roles.contains(&Role::Coordinator) {

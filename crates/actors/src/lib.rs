@@ -12,6 +12,7 @@
 //! | [`webhooks`] | process | tells them over HTTP as well |
 //! | [`lease_keeper`] | process | says which partitions this worker should own |
 //! | [`projector`] | process | keeps the read model of runs and answers questions about it |
+//! | [`task_worker`] | queue served | runs tasks of a named queue, whoever owns their runs |
 //! | [`supervisor`] | process | starts the others, restarts what fails, with backoff and a limit |
 //!
 //! Mailboxes are unbounded, so nothing travels through them without a permit:
@@ -51,6 +52,7 @@ pub mod stage;
 pub mod status_service;
 pub mod supervisor;
 pub mod switch;
+pub mod task_worker;
 pub mod trace;
 pub mod uncommitted_reports;
 pub mod webhooks;

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use opentelemetry::metrics::{Counter, Histogram, ObservableGauge};
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::{Counter, Histogram, ObservableGauge, UpDownCounter};
 
 /// Upper bounds of the buckets of a run's time, in seconds: from one that only
 /// transforms to one that waits for a day.
@@ -23,6 +24,31 @@ pub struct Metrics {
     node_success: Counter<u64>,
     escalated: Counter<u64>,
     run_latency: Histogram<f64>,
+    tasks_served: Counter<u64>,
+    tasks_under_way: UpDownCounter<i64>,
+    tasks_refused: Counter<u64>,
+}
+
+/// A task of a queue that is under way here; not any more when it is dropped.
+#[derive(Debug)]
+pub struct TaskUnderWay<'metrics> {
+    metrics: &'metrics Metrics,
+    queue: [KeyValue; 1],
+}
+
+impl TaskUnderWay<'_> {
+    /// It ended here; whether with a result.
+    pub fn ends(self, with_result: bool) {
+        if with_result {
+            self.metrics.tasks_served.add(1, &self.queue);
+        }
+    }
+}
+
+impl Drop for TaskUnderWay<'_> {
+    fn drop(&mut self) {
+        self.metrics.tasks_under_way.add(-1, &self.queue);
+    }
 }
 
 impl Metrics {
@@ -65,7 +91,36 @@ impl Metrics {
                 .with_boundaries(RUN_SECONDS.to_vec())
                 .with_description("Time from the start of a run to its end; take the quantile")
                 .build(),
+            tasks_served: meter
+                .u64_counter("agent.queue.served_total")
+                .with_description("Tasks of named queues that were run here, by queue")
+                .build(),
+            tasks_under_way: meter
+                .i64_up_down_counter("agent.queue.in_flight")
+                .with_description("Tasks of named queues that are under way here, by queue")
+                .build(),
+            tasks_refused: meter
+                .u64_counter("agent.queue.refused_total")
+                .with_description(
+                    "Tasks of named queues that were given here and not run, by queue and reason",
+                )
+                .build(),
         }
+    }
+
+    /// A task of `queue` begins here.
+    #[must_use]
+    pub fn task_begins(&self, queue: &str) -> TaskUnderWay<'_> {
+        let queue = [KeyValue::new("queue", queue.to_owned())];
+        self.tasks_under_way.add(1, &queue);
+        TaskUnderWay { metrics: self, queue }
+    }
+
+    /// A task of `queue` was given here and is not run.
+    pub fn task_refused(&self, queue: &str, reason: &'static str) {
+        let attributes =
+            [KeyValue::new("queue", queue.to_owned()), KeyValue::new("reason", reason)];
+        self.tasks_refused.add(1, &attributes);
     }
 
     /// Events that matched a strategy, and events that matched none.

@@ -29,7 +29,7 @@ use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 
-use self::execution::{Means, carry_out, report_of};
+pub(crate) use self::execution::{Means, carry_out, report_of};
 use self::running::{Running, RunningAttempt, Start};
 use crate::coordinator::CoordinatorMessage;
 use crate::hop::{AGAIN_AFTER, publish};

@@ -305,6 +305,9 @@ mod tests {
             attempts: 0,
             position: 0,
             records: 0,
+            queued: 0,
+            queued_waiting: 0,
+            queues_full: Vec::new(),
             signed_records: 0,
         }
     }

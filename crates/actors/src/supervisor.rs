@@ -24,6 +24,7 @@ use crate::node_runner::{NodeRunner, NodeRunnerMessage};
 use crate::partitions::{Drained as GivenBack, Partitions};
 use crate::ports::Ports;
 use crate::projector::{Projector, ProjectorMessage};
+use crate::task_worker::{ServedQueues, TaskWorker, TaskWorkerMessage};
 
 /// Restarts of one actor that are allowed in a row before the process gives up:
 /// with the backoff below, half a minute of failing.
@@ -90,6 +91,8 @@ pub enum Child {
     Coordinator(PartitionId),
     /// Keeps the read model.
     Projector,
+    /// Serves the queue at this place of [`ServedQueues::names`].
+    TaskWorker(usize),
 }
 
 /// What the supervisor starts its children with.
@@ -105,6 +108,8 @@ pub struct Supervisor {
     pub metrics: Metrics,
     /// Folder for the read model.
     pub read_model_dir: PathBuf,
+    /// Named queues that this process serves.
+    pub queues: ServedQueues,
 }
 
 /// The children.
@@ -119,6 +124,7 @@ pub struct SupervisorState {
     restarts: BTreeMap<Child, (u32, Instant)>,
     draining: bool,
     projector: Option<ActorRef<ProjectorMessage>>,
+    task_workers: BTreeMap<usize, ActorRef<TaskWorkerMessage>>,
 }
 
 impl Actor for Supervisor {
@@ -139,6 +145,9 @@ impl Actor for Supervisor {
         self.start(&myself, Child::Intake, &mut state).await?;
         if self.roles.contains(&Role::Projector) {
             self.start(&myself, Child::Projector, &mut state).await?;
+        }
+        for place in 0..self.queues.names.len() {
+            self.start(&myself, Child::TaskWorker(place), &mut state).await?;
         }
         Ok(state)
     }
@@ -263,6 +272,20 @@ impl Supervisor {
                 state.projector = Some(projector);
                 Ok(())
             }
+            Child::TaskWorker(place) => {
+                let Some(queue) = self.queues.names.get(place) else { return Ok(()) };
+                let worker = TaskWorker::new(
+                    self.ports.clone(),
+                    self.executors.clone(),
+                    self.metrics.clone(),
+                    queue,
+                    &self.queues,
+                );
+                let (worker, _) = Actor::spawn_linked(None, worker, (), myself.get_cell()).await?;
+                state.names.insert(worker.get_id(), child);
+                state.task_workers.insert(place, worker);
+                Ok(())
+            }
         }
     }
 
@@ -356,6 +379,7 @@ impl Supervisor {
         let intake = std::mem::take(&mut state.intake);
         let (runner, keeper) = (state.runner.clone(), state.keeper.clone());
         let projector = state.projector.take();
+        let task_workers = std::mem::take(&mut state.task_workers);
         let running = state.partitions.running().map(|(partition, coordinator)| HandOver {
             partition,
             coordinator: coordinator.clone(),
@@ -370,7 +394,8 @@ impl Supervisor {
             }
             let given_away =
                 join_all(running.iter().map(|hand_over| give_away(hand_over, &keeper)));
-            let ((), cut) = tokio::join!(intake.drain(DRAIN_LIMIT), given_away);
+            let served = join_all(task_workers.values().map(|worker| end_serving(worker, limit)));
+            let ((), cut, _) = tokio::join!(intake.drain(DRAIN_LIMIT), given_away, served);
             if let Some(runner) = runner {
                 let _ = runner.drain_and_wait(Some(DRAIN_LIMIT)).await;
             }
@@ -386,6 +411,13 @@ impl Supervisor {
             let _ = myself.cast(SupervisorMessage::End(drained, reply));
         }
     }
+}
+
+/// Lets a queue go; what had not ended in time goes to other workers.
+async fn end_serving(worker: &ActorRef<TaskWorkerMessage>, limit: Duration) {
+    let drain = |reply| TaskWorkerMessage::Drain(limit, reply);
+    let _ = worker.call(drain, Some(limit + DRAIN_LIMIT)).await;
+    let _ = worker.stop_and_wait(None, Some(DRAIN_LIMIT)).await;
 }
 
 /// Gives a partition away; returns it when attempts had not ended in time.
@@ -412,7 +444,11 @@ fn forget(actor: &ActorCell, state: &mut SupervisorState) -> Option<Child> {
     }
     let is_present = match child {
         Child::Coordinator(partition) => state.partitions.ended(partition, actor.get_id()),
-        Child::Intake | Child::NodeRunner | Child::LeaseKeeper | Child::Projector => true,
+        Child::Intake
+        | Child::NodeRunner
+        | Child::LeaseKeeper
+        | Child::Projector
+        | Child::TaskWorker(_) => true,
     };
     is_present.then_some(child)
 }

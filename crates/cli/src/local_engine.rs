@@ -283,6 +283,7 @@ fn engine_config(start: &Start<'_>) -> Result<EngineConfig, CliError> {
             ..SnapshotPolicy::default()
         },
         replay_keys: replay_keys(start.engine.replay_secrets.as_deref())?,
+        queues: start.engine.served_queues(),
     })
 }
 

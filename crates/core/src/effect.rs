@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::identity::{RunId, Tenant};
+use crate::identity::{JournalTime, RunId, Tenant};
 use crate::json::Json;
 use crate::plan::{Completion, FailureClass};
 use crate::review::CaseReplay;
@@ -122,8 +122,37 @@ impl Attempt {
     }
 }
 
-/// What an attempt does.
+/// An attempt for whoever serves a named queue.
+///
+/// Its owner orders it, keeps its time and takes the first outcome that comes;
+/// which process makes it, and whether any does, the owner does not know.
 #[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueuedAttempt {
+    /// The attempt.
+    pub attempt: Attempt,
+    /// The queue.
+    pub queue: Arc<str>,
+    /// When it counts as failed, journal time.
+    pub due: JournalTime,
+    /// Whether it may be handed out more than once.
+    pub idempotent: bool,
+}
+
+/// Attempts in named queues whose run takes nothing new on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recall {
+    /// The run.
+    pub run: RunId,
+    /// Whose run it is.
+    pub tenant: Tenant,
+    /// Node, attempt number and queue of each.
+    pub tasks: Vec<(Arc<str>, u32, Arc<str>)>,
+}
+
+/// What an attempt does. Messages to the workers of named queues hold it as it is
+/// written here: add kinds and optional fields, never change one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum AttemptWork {
     /// Nothing; reported back like everything else.
     Noop,
@@ -192,6 +221,12 @@ pub enum Effect {
     /// Have the events of a resolved case decided once more; what came of it
     /// comes back as [`crate::partition::Report::CaseReplayed`].
     ReplayCase(CaseReplay),
+    /// Hand an attempt to whoever serves its queue. Ordered again by the next
+    /// owner, the same one, unless it may be handed out only once.
+    Enqueue(Box<QueuedAttempt>),
+    /// Take attempts of a closing run back from their queues; each still reports,
+    /// as cancelled.
+    Recall(Box<Recall>),
 }
 
 /// A run that has ended, for traces and metrics: telling is no effect on the

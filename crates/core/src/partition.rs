@@ -23,6 +23,8 @@ mod limits;
 mod orphan;
 mod outbox;
 mod progress;
+#[cfg(test)]
+mod queue_tests;
 mod recover;
 mod resolve;
 #[cfg(test)]
@@ -102,6 +104,11 @@ pub struct Partition {
     outbox_held: BTreeMap<PartitionId, HeldBack>,
     /// What people decided about cases.
     resolutions: Resolutions,
+    /// Attempts in named queues, part of `running`.
+    queued: u32,
+    /// Runs with a ready node whose queue can be given no further attempt; like
+    /// `held_back`.
+    queue_held: HeldBack,
 }
 
 /// What a decision comes to; the buffers are reused from decision to decision.
@@ -221,6 +228,8 @@ impl Partition {
             correlations: Correlations::default(),
             outbox_held: BTreeMap::new(),
             resolutions: Resolutions::default(),
+            queued: 0,
+            queue_held: HeldBack::default(),
             limits,
             settling: false,
         }
@@ -291,10 +300,16 @@ impl Partition {
         &self.definitions
     }
 
-    /// Attempts that are ordered and have no outcome.
+    /// Attempts that are ordered and have no outcome, those in queues included.
     #[must_use]
     pub fn running(&self) -> u32 {
         self.running
+    }
+
+    /// Attempts in named queues that have no outcome.
+    #[must_use]
+    pub fn queued(&self) -> u32 {
+        self.queued
     }
 
     /// Whether a plan is at hand.
@@ -331,12 +346,13 @@ impl Partition {
     pub fn is_like(&self, other: &Self) -> bool {
         let running = |(id, run): (&RunId, &Run)| {
             other.runs.get(id).is_some_and(|other| {
-                (other.running(), other.awaiting()) == (run.running(), run.awaiting())
+                (other.running(), other.awaiting(), other.queued())
+                    == (run.running(), run.awaiting(), run.queued())
             })
         };
         self.freeze().image() == other.freeze().image()
-            && (&self.seen, &self.timers, &self.correlations, self.running)
-                == (&other.seen, &other.timers, &other.correlations, other.running)
+            && (&self.seen, &self.timers, &self.correlations, self.running, self.queued)
+                == (&other.seen, &other.timers, &other.correlations, other.running, other.queued)
             && self.runs.iter().all(running)
     }
 
@@ -348,12 +364,13 @@ impl Partition {
         let image = self.freeze().image();
         let seen = &self.seen;
         let (timers, correlations, running) = (&self.timers, &self.correlations, self.running);
-        let counts = |(id, run): (&RunId, &Run)| (*id, run.running(), run.awaiting());
+        let counts = |(id, run): (&RunId, &Run)| (*id, run.running(), run.awaiting(), run.queued());
         let mut runs = self.runs.iter().map(counts).collect::<Vec<_>>();
         runs.sort_unstable();
         format!(
             "{image:?}\nseen {seen:?} timers {timers:?} correlations {correlations:?} \
-             running {running} of {runs:?}"
+             running {running} queued {} of {runs:?}",
+            self.queued
         )
     }
 }

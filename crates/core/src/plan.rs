@@ -48,6 +48,9 @@ pub const NODE_ID_BYTES_MAX: usize = 64;
 pub const NAME_BYTES_MAX: usize = 128;
 /// Longest plugin name in bytes.
 pub const PLUGIN_BYTES_MAX: usize = 128;
+/// Longest name of a queue in bytes: it is a token of a subject, and part of a
+/// consumer's name.
+pub const QUEUE_BYTES_MAX: usize = 32;
 /// Longest path of an HTTP node in bytes.
 pub const PATH_BYTES_MAX: usize = 1_024;
 /// Longest subject of a NATS node in bytes.
@@ -110,6 +113,19 @@ pub struct PlanNode {
     pub timeout_ms: u64,
     /// When a failed attempt is made again.
     pub retry: RetryPolicy,
+    /// The named queue whose workers make its attempts; absent where the workers
+    /// that own partitions do: `[a-z0-9][a-z0-9-]*`, at most [`QUEUE_BYTES_MAX`] bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<Arc<str>>,
+}
+
+/// Whether `name` can name a queue.
+#[must_use]
+pub fn is_queue_name(name: &str) -> bool {
+    let alphanumeric = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    name.len() <= QUEUE_BYTES_MAX
+        && name.bytes().next().is_some_and(alphanumeric)
+        && name.bytes().all(|byte| alphanumeric(byte) || byte == b'-')
 }
 
 /// Which predecessors a node waits for; see the [module](self).
@@ -300,6 +316,20 @@ impl Work {
             | Self::Emit { .. }
             | Self::Command { .. }
             | Self::Wait { .. } => Completion::Answer,
+        }
+    }
+
+    /// Whether somebody else than its owner can do it: an attempt, not a value or
+    /// a wait of the run itself.
+    #[must_use]
+    pub fn is_attempted(&self) -> bool {
+        match self {
+            Self::Noop
+            | Self::Http { .. }
+            | Self::Emit { .. }
+            | Self::Nats { .. }
+            | Self::Command { .. } => true,
+            Self::Transform { .. } | Self::Delay(_) | Self::Wait { .. } => false,
         }
     }
 

@@ -63,6 +63,16 @@ fn is_first(activation: &u32) -> bool {
     *activation == 1
 }
 
+/// For whom an attempt is that its owner does not make itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Queued {
+    /// The queue.
+    pub queue: Arc<str>,
+    /// When the attempt counts as failed, journal time.
+    pub due: JournalTime,
+}
+
 /// A record before the journal gives it an index and a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
@@ -289,7 +299,11 @@ kinds! {
         deadline: JournalTime,
     }
     /// An attempt is ordered; it may start once this record is durable.
-    NodeDispatched "node.dispatched" { input: Json }
+    NodeDispatched "node.dispatched" {
+        input: Json,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        queued: Option<Queued>,
+    }
     /// A node ended well.
     NodeSucceeded "node.succeeded" { output: Json }
     /// An attempt failed and another is due.

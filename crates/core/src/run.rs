@@ -6,6 +6,7 @@
 //!           │         │        ▼  │
 //!           │         │      Backoff
 //!           │         ├──► Succeeded (a value)  ·  Failed (a value that does not evaluate)
+//!           │         ├──► Queued: like Running, made by whoever serves a queue, until its time is over
 //!           │         ├──► Delayed ─► Succeeded
 //!           │         │   Running ─► Accepted ─► Succeeded, Failed, Unknown, Backoff
 //!           └► Dead ──┴──► Skipped
@@ -33,11 +34,12 @@ use crate::effect::{Outcome, RunEnded};
 use crate::identity::{JournalTime, RunId, Tenant};
 use crate::json::Json;
 use crate::plan::{Executable, Join, NodeIndex};
-use crate::record::{Body, EndReason, Record, RunStarted};
+use crate::record::{Body, EndReason, NodeDispatched, Queued, Record, RunStarted};
+use step::Try;
 
 pub use command::ARGUMENTS_MAX;
 pub use image::{NotThePlan, RunImage};
-pub use step::{OUTPUT_BYTES_MAX, Step};
+pub use step::{OUTPUT_BYTES_MAX, Queue, Step};
 
 /// A run that has begun and not ended.
 #[derive(Debug, Clone)]
@@ -62,6 +64,7 @@ pub struct Run {
     not_ended: u32,
     running: u32,
     awaiting: u32,
+    queued: u32,
 }
 
 /// Whether a run takes anything new on.
@@ -143,6 +146,19 @@ pub enum Node {
         /// The correlation key.
         key: Arc<str>,
     },
+    /// An attempt is ordered that the workers of a named queue make; it has no
+    /// outcome.
+    Queued {
+        /// Attempt number, from 1.
+        attempt: u32,
+        /// Attempts that failed before it.
+        failures: u32,
+        /// When it counts as failed, journal time.
+        due: JournalTime,
+        /// What the first attempt sent and all others send; `None` for `null`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        input: Option<Json>,
+    },
 }
 
 /// A record that cannot follow the ones before it.
@@ -189,6 +205,7 @@ impl Run {
             not_ended: u32::try_from(nodes.len()).unwrap_or(u32::MAX),
             running: 0,
             awaiting: 0,
+            queued: 0,
             nodes,
             executable,
         }
@@ -211,10 +228,16 @@ impl Run {
         (0..).zip(self.nodes.iter())
     }
 
-    /// Attempts that are ordered and have no outcome.
+    /// Attempts that are ordered and have no outcome, those in queues included.
     #[must_use]
     pub fn running(&self) -> u32 {
         self.running
+    }
+
+    /// Attempts in named queues that have no outcome.
+    #[must_use]
+    pub fn queued(&self) -> u32 {
+        self.queued
     }
 
     /// Nodes that wait for an event.
@@ -304,42 +327,43 @@ impl Run {
         match (&record.body, node) {
             (Body::NodeDispatched(dispatched), Node::Ready) if open && attempt == Some(1) => {
                 let input = (!dispatched.input.is_null()).then(|| dispatched.input.clone());
-                Some(Node::Running { attempt: 1, failures: 0, input })
+                Some(Node::ordered(dispatched, Try { attempt: 1, failures: 0 }, input))
             }
             (
-                Body::NodeDispatched(_),
+                Body::NodeDispatched(dispatched),
                 Node::Backoff { attempt: last, failures, input, .. }
                 | Node::Running { attempt: last, failures, input },
             ) if open && attempt == last.checked_add(1) => {
-                let (failures, input) = (*failures, input.clone());
-                Some(Node::Running { attempt: last + 1, failures, input })
+                let of = Try { attempt: last + 1, failures: *failures };
+                Some(Node::ordered(dispatched, of, input.clone()))
             }
             // The first real outcome of the effect counts, whichever attempt brought it.
-            (Body::NodeSucceeded(succeeded), Node::Running { attempt: running, .. })
-                if attempt.is_some_and(|attempt| attempt >= 1 && attempt <= *running) =>
-            {
+            (
+                Body::NodeSucceeded(succeeded),
+                Node::Running { attempt: running, .. } | Node::Queued { attempt: running, .. },
+            ) if attempt.is_some_and(|attempt| attempt >= 1 && attempt <= *running) => {
                 Some(Node::succeeded(&succeeded.output))
             }
             (Body::NodeSucceeded(succeeded), Node::Ready) if open && attempt.is_none() => {
                 Some(Node::succeeded(&succeeded.output))
             }
-            (Body::NodeRetrying(retrying), Node::Running { attempt: running, failures, input })
-                if open && attempt == Some(*running) =>
-            {
+            (
+                Body::NodeRetrying(retrying),
+                Node::Running { attempt: running, failures, input }
+                | Node::Queued { attempt: running, failures, input, .. },
+            ) if open && attempt == Some(*running) => {
                 let (failures, input) = (failures.saturating_add(1), input.clone());
                 Some(Node::Backoff { attempt: *running, failures, due: retrying.due, input })
             }
-            (Body::NodeFailed(_), Node::Running { attempt: running, .. })
-                if attempt == Some(*running) =>
-            {
-                Some(Node::Failed)
-            }
+            (
+                Body::NodeFailed(_),
+                Node::Running { attempt: running, .. } | Node::Queued { attempt: running, .. },
+            ) if attempt == Some(*running) => Some(Node::Failed),
             (Body::NodeFailed(_), Node::Ready) if open && attempt.is_none() => Some(Node::Failed),
-            (Body::NodeUnknown(_), Node::Running { attempt: running, .. })
-                if attempt == Some(*running) =>
-            {
-                Some(Node::Unknown)
-            }
+            (
+                Body::NodeUnknown(_),
+                Node::Running { attempt: running, .. } | Node::Queued { attempt: running, .. },
+            ) if attempt == Some(*running) => Some(Node::Unknown),
             (Body::NodeSkipped(_), Node::Ready | Node::Dead) if open => Some(Node::Skipped),
             (Body::NodeDelayed(delayed), Node::Ready) if open && attempt.is_none() => {
                 Some(Node::Delayed { due: delayed.due })
@@ -347,9 +371,11 @@ impl Run {
             (Body::NodeSucceeded(succeeded), Node::Delayed { .. }) if open && attempt.is_none() => {
                 Some(Node::succeeded(&succeeded.output))
             }
-            (Body::NodeAccepted(accepted), Node::Running { attempt: last, failures, input })
-                if open && attempt.is_some_and(|attempt| (1..=*last).contains(&attempt)) =>
-            {
+            (
+                Body::NodeAccepted(accepted),
+                Node::Running { attempt: last, failures, input }
+                | Node::Queued { attempt: last, failures, input, .. },
+            ) if open && attempt.is_some_and(|attempt| (1..=*last).contains(&attempt)) => {
                 let (failures, input) = (*failures, input.clone());
                 Some(Node::Accepted { attempt: *last, failures, due: accepted.due, input })
             }
@@ -398,12 +424,14 @@ impl Run {
             self.leave_ready(index);
         }
         let after = self.nodes.get(index as usize);
-        let is_running = matches!(after, Some(Node::Running { .. }));
-        match (matches!(before, Node::Running { .. }), is_running) {
+        let is_running = after.is_some_and(Node::is_attempted);
+        match (before.is_attempted(), is_running) {
             (false, true) => self.running += 1,
             (true, false) => self.running -= 1,
             (true, true) | (false, false) => {}
         }
+        self.queued -= u32::from(matches!(before, Node::Queued { .. }));
+        self.queued += u32::from(matches!(after, Some(Node::Queued { .. })));
         self.awaiting -= u32::from(matches!(before, Node::Awaiting { .. }));
         self.awaiting += u32::from(matches!(after, Some(Node::Awaiting { .. })));
         match after {
@@ -446,6 +474,20 @@ impl Run {
 }
 
 impl Node {
+    /// What an ordered attempt makes of a node.
+    fn ordered(dispatched: &NodeDispatched, of: Try, input: Option<Json>) -> Self {
+        let Try { attempt, failures } = of;
+        match &dispatched.queued {
+            None => Self::Running { attempt, failures, input },
+            Some(Queued { due, .. }) => Self::Queued { attempt, failures, due: *due, input },
+        }
+    }
+
+    /// Whether an attempt is ordered and has no outcome, wherever it is made.
+    fn is_attempted(&self) -> bool {
+        matches!(self, Self::Running { .. } | Self::Queued { .. })
+    }
+
     fn succeeded(output: &Json) -> Self {
         Self::Succeeded((!output.is_null()).then(|| output.clone()))
     }

@@ -249,6 +249,7 @@ fn plan(document: WorkflowDocument, predecessors: &[Vec<usize>], order: &[usize]
             work: task.work,
             timeout_ms: task.timeout_ms,
             retry: task.retry,
+            queue: task.queue.map(Into::into),
         });
     }
     Plan {

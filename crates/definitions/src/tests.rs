@@ -598,3 +598,23 @@ workflow:
     );
     assert!(pattern.join("\n").contains("no pattern of event types"), "{pattern:?}");
 }
+
+#[test]
+fn a_task_names_the_queue_whose_workers_run_it() {
+    let workflow = |queue: &str, work: &str| {
+        format!(
+            "workflow:\n  name: w\n  version: '1'\n  tasks:\n    - {{ id: a, queue: {queue}, {work} }}\n"
+        )
+    };
+
+    let read = read_workflow(&workflow("gpu-2", "noop: {}"), None, &Limits::WRITTEN);
+    assert_eq!(read.unwrap().into_plan().nodes[0].queue.as_deref(), Some("gpu-2"));
+    for name in ["GPU", "'a.b'", "'*'", "-a", "''", &"q".repeat(33)] {
+        let problems = workflow_problems(&workflow(name, "noop: {}"));
+        assert!(problems[0].contains("is no name of a queue"), "{problems:?}");
+    }
+    for work in ["transform: '1'", "delay: 1s"] {
+        let problems = workflow_problems(&workflow("gpu", work));
+        assert!(problems[0].contains("no queue can have it"), "{problems:?}");
+    }
+}

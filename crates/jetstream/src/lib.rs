@@ -11,6 +11,7 @@
 //! - [`topology`] is the list of streams as data; [`leases`] and [`definitions_store`] keep small things.
 //! - [`object_folder`] holds snapshots and archived journals; [`purge`] removes what they stand for.
 //! - [`progress`] tells how far a shared consumer has come.
+//! - [`work_queue`] hands attempts to whoever serves a named queue.
 //! - [`usage`] tells how full the streams are.
 //! - [`core_messages`] are messages that nobody stores.
 
@@ -40,6 +41,7 @@ pub mod shared_consumer;
 pub mod topology;
 mod unreadable;
 pub mod usage;
+pub mod work_queue;
 
 pub use async_nats::{HeaderMap as Headers, Subject};
 pub use bytes::Bytes;

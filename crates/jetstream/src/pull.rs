@@ -18,13 +18,13 @@ use crate::{
 };
 
 /// How long a request stands at the broker when nothing comes.
-const REQUEST_EXPIRES: Duration = Duration::from_secs(30);
+pub(crate) const REQUEST_EXPIRES: Duration = Duration::from_secs(30);
 
 /// How often the broker says that it is still there while a request stands.
-const HEARTBEAT: Duration = Duration::from_secs(5);
+pub(crate) const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// How long nothing at all may come before the request counts as forgotten: two heartbeats and some.
-const SILENCE_MAX: Duration = Duration::from_secs(12);
+pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(12);
 
 /// How much one request asks for.
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +55,8 @@ pub(crate) struct ConsumerSpec {
     pub(crate) mem_storage: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) num_replicas: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) filter_subject: Option<String>,
 }
 
 impl ConsumerSpec {
@@ -74,6 +76,7 @@ impl ConsumerSpec {
             mem_storage: true,
             // One replica and memory: a lost consumer is made again at the next sequence.
             num_replicas: Some(1),
+            filter_subject: None,
         }
     }
 }
@@ -113,11 +116,13 @@ pub(crate) async fn forget_consumer(client: &Client, stream: &str, name: &str) {
 }
 
 #[derive(Serialize)]
-struct PullRequest {
-    batch: usize,
-    max_bytes: usize,
-    expires: u64,
-    idle_heartbeat: u64,
+pub(crate) struct PullRequest {
+    pub(crate) batch: usize,
+    /// No bound but the number of messages when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) max_bytes: Option<usize>,
+    pub(crate) expires: u64,
+    pub(crate) idle_heartbeat: u64,
 }
 
 /// What a wait for messages brought.
@@ -173,7 +178,7 @@ impl Pull {
         let subscriber = connection.client.subscribe(inbox.clone()).await?;
         let request = PullRequest {
             batch: size.messages,
-            max_bytes: size.bytes,
+            max_bytes: Some(size.bytes),
             expires: nanoseconds(REQUEST_EXPIRES),
             idle_heartbeat: nanoseconds(HEARTBEAT),
         };
@@ -317,7 +322,7 @@ fn is_delivery(message: &Message) -> bool {
 }
 
 /// Statuses after which the same request would never be answered.
-fn ends_consumer(message: &Message) -> bool {
+pub(crate) fn ends_consumer(message: &Message) -> bool {
     let text = message.description.as_deref().unwrap_or_default();
     message.status == Some(StatusCode::NO_RESPONDERS)
         || [
@@ -332,7 +337,7 @@ fn ends_consumer(message: &Message) -> bool {
 }
 
 /// How many messages a request that the broker closed leaves unfilled.
-fn unfilled(message: &Message, batch: usize) -> usize {
+pub(crate) fn unfilled(message: &Message, batch: usize) -> usize {
     if message.description.as_deref() == Some("Batch Completed") {
         return 0;
     }

@@ -12,7 +12,10 @@ use std::{
 use async_nats::{Client, HeaderMap, Message, Subject};
 use bytes::Bytes;
 use thiserror::Error;
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 
 use crate::{
     api::ApiError,
@@ -274,6 +277,7 @@ impl SharedConsumer {
             inactive_threshold: None,
             mem_storage: false,
             num_replicas: None,
+            filter_subject: None,
         };
         create_consumer(&self.connection.client, stream, &spec).await.map_err(|source| {
             SharedConsumerError::Create { stream: stream.clone(), name: name.clone(), source }
@@ -336,7 +340,7 @@ impl SharedConsumer {
 /// Sequences of unreadable messages that were acknowledged: they are few, and go when the floor passes them.
 type Settled = Arc<Mutex<BTreeSet<u64>>>;
 
-fn delivery(message: Message, session: &Arc<AckSession>) -> Option<Delivery> {
+pub(crate) fn delivery(message: Message, session: &Arc<AckSession>) -> Option<Delivery> {
     let position = DeliveryPosition::of(&message)?;
     Some(Delivery {
         stream_sequence: position.stream_sequence,
@@ -352,14 +356,14 @@ fn delivery(message: Message, session: &Arc<AckSession>) -> Option<Delivery> {
 
 /// Shared by all deliveries that came over the connection while it was not interrupted.
 #[derive(Debug)]
-struct AckSession {
+pub(crate) struct AckSession {
     client: Client,
     link: watch::Receiver<Link>,
     interruptions: u64,
 }
 
 impl AckSession {
-    fn new(connection: &Connection) -> Arc<Self> {
+    pub(crate) fn new(connection: &Connection) -> Arc<Self> {
         let interruptions = connection.link.borrow().interruptions;
         Arc::new(Self {
             client: connection.client.clone(),
@@ -391,6 +395,23 @@ impl Acker {
             settled.lock().unwrap_or_else(PoisonError::into_inner).insert(*sequence);
         }
         self.answer(ACKNOWLEDGED).await;
+    }
+
+    /// As [`Acker::ack`], and waits until the broker says so; false when it does not within `limit`,
+    /// or the connection was lost since: then nobody knows.
+    ///
+    /// True says that the broker has taken this answer, not that no other worker holds the message:
+    /// one that had it again before may have.
+    ///
+    /// # Cancel safety
+    /// When dropped, the message may or may not come again.
+    pub async fn ack_confirmed(&self, limit: Duration) -> bool {
+        if !self.is_current() {
+            return false;
+        }
+        let confirm = self.session.client.request(self.reply.clone(), ACKNOWLEDGED);
+        let confirmed = timeout(limit, confirm).await;
+        matches!(confirmed, Ok(Ok(_))) && self.is_current()
     }
 
     /// Not now: deliver again after `delay`.

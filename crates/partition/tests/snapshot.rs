@@ -63,6 +63,7 @@ fn plan() -> (Digest, Arc<Executable>) {
         when: None,
         work: Work::Noop,
         timeout_ms: 1_000,
+        queue: None,
         retry: RetryPolicy {
             max_attempts: 3,
             initial_ms: 1_000,

@@ -222,6 +222,18 @@ impl Invariants {
         }
     }
 
+    /// A worker of a queue makes no attempt that no durable record orders; it may
+    /// be given one again.
+    pub(crate) fn invariant_a_task_was_ordered(&mut self, attempt: &Attempt) -> Result<(), Broken> {
+        let name = (attempt.run, attempt.node.clone(), attempt.attempt);
+        if self.reference.dispatched(&name).is_none() {
+            let detail = format!("attempt {} of {}", attempt.attempt, attempt.key());
+            return Err(Broken::new("invariant_a_task_was_ordered", detail));
+        }
+        self.started.insert(name);
+        Ok(())
+    }
+
     /// An attempt is released within the lease, or after one more append than
     /// the one that orders it was acknowledged, up to `committed`.
     pub(crate) fn invariant_effects_are_released_within_the_lease(

@@ -12,7 +12,7 @@ use crate::trace::Broken;
 
 /// The plans by number, each under the digest of its stored bytes.
 pub(crate) fn all() -> Result<Vec<(Digest, Arc<Executable>)>, Broken> {
-    let plans = [sequence(), branch(), calls(), short_lived(), delayed()];
+    let plans = [sequence(), branch(), calls(), short_lived(), delayed(), queued()];
     plans.into_iter().map(executable).chain([waiting()]).collect()
 }
 
@@ -34,6 +34,7 @@ fn node(id: &str, predecessors: &[NodeIndex], work: Work) -> PlanNode {
         work,
         timeout_ms: 5_000,
         retry: RetryPolicy::none(),
+        queue: None,
     }
 }
 
@@ -80,6 +81,36 @@ pub(crate) fn waiting() -> Result<(Digest, Arc<Executable>), Broken> {
         PlanNode { join: Join::Any, ..node("after", &[0, 1], Work::Noop) },
     ];
     executable(plan("waiting", nodes, 40_000))
+}
+
+/// Calls for the workers of named queues: one that is made again, one that must
+/// not be, and one in a run that ends while it is there, every now and then.
+fn queued() -> Plan {
+    let refused = RetryPolicy {
+        max_attempts: 3,
+        initial_ms: 100,
+        factor_permille: 2_000,
+        max_ms: 2_000,
+        on: vec![FailureClass::Http5xx],
+    };
+    let queue = || Some("gpu".into());
+    let nodes = vec![
+        PlanNode {
+            retry: RetryPolicy::exponential_backoff(),
+            timeout_ms: 70_000,
+            queue: queue(),
+            ..node("fetch", &[], call(true, "/fetch"))
+        },
+        PlanNode {
+            retry: refused,
+            timeout_ms: 20_000,
+            queue: queue(),
+            ..node("pay", &[], call(false, "/pay"))
+        },
+        node("right", &[0], call(true, "/right")),
+        PlanNode { timeout_ms: 50_000, queue: queue(), ..node("slow", &[2], call(true, "/slow")) },
+    ];
+    plan("queued", nodes, 100_000)
 }
 
 const HOUR_MS: u64 = 3_600_000;

@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
 use fermata_audit::{Checkpoint, Signer, Verifier};
-use fermata_core::effect::Outcome;
+use fermata_core::effect::{Outcome, QueuedAttempt};
 use fermata_core::identity::{PartitionId, RunId};
 use fermata_core::partition::{Limits, Report};
+use fermata_core::run::AttemptReport;
 use fermata_partition::auditor::{self, AuditMark, Auditor, AuditorConfig};
 use fermata_partition::message::{AppendOutcome, Message, Now};
 use fermata_partition::owner::{self, Cause, Owner, OwnerConfig, SaltSource, Undecidable};
@@ -68,6 +69,15 @@ pub(crate) enum Work {
     StoreSnapshot(u64, StoredSnapshot),
     /// Everything that the snapshots stand for is purged.
     Purge(u64),
+    /// An attempt is published for a named queue.
+    Enqueue(Box<QueuedAttempt>),
+    /// An attempt of a closing run was taken back from its queue.
+    Recalled(AttemptReport),
+    /// A task of a queue ended here.
+    TaskDone {
+        task: u64,
+        report: AttemptReport,
+    },
 }
 
 impl Work {

@@ -5,6 +5,7 @@ mod effects;
 mod owning;
 mod publishing;
 mod snapshots;
+mod tasks;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -71,6 +72,8 @@ enum Happening {
     /// Somebody writes what is not his to write.
     Intrude,
     Heal,
+    /// A queue gives a task to a worker, unless it is done.
+    Task(u64),
 }
 
 /// Who waits for the answer to a publish.
@@ -116,6 +119,7 @@ pub(crate) struct World {
     /// The same before faults stopped.
     panics_drawn: u32,
     log: Log,
+    tasks: tasks::Tasks,
 }
 
 impl World {
@@ -158,6 +162,7 @@ impl World {
             panics: Arc::new(AtomicU32::new(faults.panic)),
             panics_drawn: faults.panic,
             log: Log::new(scenario.verbose),
+            tasks: tasks::Tasks::default(),
             dice,
         };
         world.fill_agenda(scenario.events);
@@ -261,6 +266,7 @@ impl World {
                 Ok(())
             }
             Happening::Heal => self.heal(),
+            Happening::Task(task) => self.deliver_task(task),
         }
     }
 

@@ -36,6 +36,8 @@ pub enum MessageKind {
     Dead,
     /// Commands of one partition to another.
     Relay,
+    /// An attempt for whoever serves a named queue.
+    Task,
 }
 
 impl MessageKind {
@@ -51,7 +53,8 @@ impl MessageKind {
             | Self::Plan
             | Self::Definitions
             | Self::Dead
-            | Self::Relay => 1,
+            | Self::Relay
+            | Self::Task => 1,
         }
     }
 
@@ -68,6 +71,7 @@ impl MessageKind {
             Self::Definitions => "definitions",
             Self::Dead => "dead",
             Self::Relay => "relay",
+            Self::Task => "task",
         }
     }
 }

@@ -17,5 +17,6 @@ pub mod sealed_file;
 pub mod segment;
 pub mod stages;
 pub mod subjects;
+pub mod tasks;
 
 pub use envelope::{ENVELOPE_BYTES_MAX, Envelope, MessageKind, WireError};

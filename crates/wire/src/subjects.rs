@@ -54,6 +54,25 @@ pub fn callbacks(tenant: &str) -> String {
     format!("fermata.callbacks.{tenant}")
 }
 
+/// Attempts for whoever serves `queue`.
+#[must_use]
+pub fn tasks(queue: &str) -> String {
+    format!("fermata.tasks.{queue}")
+}
+
+/// Where whoever serves `queue` is told to stop an attempt. Nobody stores it.
+#[must_use]
+pub fn tasks_cancel(queue: &str) -> String {
+    format!("fermata.tasks-cancel.{queue}")
+}
+
+/// The dead letter of the task at `sequence` of its stream: a subject of its own,
+/// so that the broker can refuse a second one.
+#[must_use]
+pub fn dead_task(tenant: &str, sequence: u64) -> String {
+    format!("fermata.dead.{tenant}.tasks.{sequence}")
+}
+
 /// Dead letters of `tenant` from `stage`.
 #[must_use]
 pub fn dead(tenant: &str, stage: &str) -> String {

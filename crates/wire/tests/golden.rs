@@ -9,11 +9,13 @@
 mod fixtures;
 #[path = "fixtures/plans.rs"]
 mod plans;
+#[path = "fixtures/tasks.rs"]
+mod tasks;
 
 use std::path::PathBuf;
 
 use fermata_core::identity::PartitionId;
-use fermata_core::record::{Body, Kind, Record};
+use fermata_core::record::{Body, Kind, Queued, Record};
 use fermata_wire::audit::{AuditFrame, AuditFrameBuilder, Entries, Entry};
 use fermata_wire::commands::{CommandFrame, CommandFrameBuilder};
 use fermata_wire::dead::DeadLetter;
@@ -21,6 +23,7 @@ use fermata_wire::journal::{FrameBuilder, JournalFrame};
 use fermata_wire::relay::RelayFrame;
 use fermata_wire::segment::{ArchivedMessage, Segment};
 use fermata_wire::stages::{AdmittedFrame, MatchedFrame, StageFrame};
+use fermata_wire::tasks::TaskMessage;
 use fermata_wire::{MessageKind, envelope, plan};
 
 use fixtures::{FIRST_INDEX, HEAD, SALT};
@@ -257,4 +260,27 @@ fn a_segment_of_an_archive_keeps_its_bytes() {
     let bytes = golden("segment", &expected.encode().expect("a segment"));
 
     assert_eq!(Segment::decode(&bytes).expect("a segment"), expected);
+}
+
+#[test]
+fn tasks_of_queues_keep_their_bytes() {
+    for (name, queued) in tasks::all() {
+        let message = TaskMessage::new(&queued);
+        let bytes = golden(name, &message.encode().expect("a message"));
+
+        let decoded = TaskMessage::decode(&bytes).expect("a message");
+        assert_eq!((decoded.due, decoded.idempotent), (queued.due, queued.idempotent));
+        assert_eq!(decoded.into_attempt(), queued.attempt);
+    }
+}
+
+#[test]
+fn an_attempt_for_a_queue_keeps_its_bytes() {
+    let mut record = fixtures::record(Kind::NodeDispatched);
+    if let Body::NodeDispatched(dispatched) = &mut record.body {
+        let due = fermata_core::identity::JournalTime(1_700_000_030_000);
+        dispatched.queued = Some(Queued { queue: "gpu".into(), due });
+    }
+
+    keeps_its_bytes("record.node.dispatched.queued", &record);
 }

@@ -4,6 +4,8 @@
 #![expect(clippy::expect_used, clippy::indexing_slicing, reason = "a panic is how a test fails")]
 
 mod fixtures;
+#[path = "fixtures/tasks.rs"]
+mod tasks;
 
 use fermata_core::partition::Definitions;
 use fermata_core::record::Kind;
@@ -14,11 +16,12 @@ use fermata_wire::envelope::{DEPTH_MAX, decode_message};
 use fermata_wire::journal::{FrameBuilder, JournalFrame};
 use fermata_wire::relay::RelayFrame;
 use fermata_wire::stages::{AdmittedFrame, MatchedFrame, StageFrame};
+use fermata_wire::tasks::{TaskId, TaskMessage};
 use fermata_wire::{ENVELOPE_BYTES_MAX, Envelope, MessageKind, WireError, plan};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-const KINDS: [MessageKind; 9] = [
+const KINDS: [MessageKind; 10] = [
     MessageKind::Admitted,
     MessageKind::Matched,
     MessageKind::Commands,
@@ -28,6 +31,7 @@ const KINDS: [MessageKind; 9] = [
     MessageKind::Definitions,
     MessageKind::Dead,
     MessageKind::Relay,
+    MessageKind::Task,
 ];
 
 /// Decodes all the way down to what actors work with.
@@ -47,6 +51,7 @@ fn decode(kind: MessageKind, bytes: &[u8]) -> Result<(), WireError> {
         }
         MessageKind::Dead => DeadLetter::decode(bytes).map(drop),
         MessageKind::Relay => RelayFrame::decode(bytes).map(|frame| drop(frame.commands())),
+        MessageKind::Task => TaskMessage::decode(bytes).map(|task| drop(task.into_attempt())),
     }
 }
 
@@ -89,6 +94,7 @@ fn sound(kind: MessageKind) -> Vec<u8> {
         MessageKind::Definitions => plan::encode_definitions(&fixtures::definitions()),
         MessageKind::Dead => fixtures::dead().encode(),
         MessageKind::Relay => fixtures::relay().encode(),
+        MessageKind::Task => TaskMessage::new(&tasks::all()[0].1).encode(),
     }
     .expect("an encodable message")
 }
@@ -132,6 +138,7 @@ fn key_of(kind: MessageKind) -> (&'static str, u8) {
         MessageKind::Definitions => ("revision", 0),
         MessageKind::Dead => ("id", 0xa0),
         MessageKind::Relay => ("source", 0),
+        MessageKind::Task => ("activation", 1),
     }
 }
 
@@ -299,5 +306,20 @@ proptest! {
         prop_assert!(end > from && end <= headers.len());
         prop_assert!(end == from + 1 || entries.bytes(from..end) <= bytes_max);
         prop_assert!(end == headers.len() || entries.bytes(from..end + 1) > bytes_max);
+    }
+}
+
+#[test]
+fn the_id_of_a_task_reads_back_and_nothing_else_does() {
+    for (_, queued) in tasks::all() {
+        let id = TaskId::of(&queued.attempt);
+
+        assert_eq!(id.to_string().parse(), Ok(id.clone()));
+        let text = id.to_string();
+        for other in
+            [format!("{text}/1"), text.replace('/', "."), format!("{text}x"), String::new()]
+        {
+            assert!(other.parse::<TaskId>().is_err(), "{other}");
+        }
     }
 }

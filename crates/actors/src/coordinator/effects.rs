@@ -47,6 +47,8 @@ impl Coordinator {
                 let report = async move { Report::CaseReplayed(replay.await) };
                 state.errands.send(myself.clone(), report);
             }
+            Effect::Enqueue(queued) => self.enqueue(queued, state),
+            Effect::Recall(recall) => self.recall(myself, *recall, state).await,
             Effect::Reply { to, answer } => {
                 let payload = answer.as_str().to_owned().into();
                 if let Err(error) = self.ports.core.publish_core(to.to_string(), payload).await {

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::cases::Cases;
 use super::errands::Errands;
 use super::projection::Projection;
+use super::queues::Queues;
 use super::settling::Settling;
 use super::snapshots::Snapshots;
 use super::standstill::Standstill;
@@ -87,6 +88,7 @@ pub struct CoordinatorState {
     pub(super) errands: Errands,
     /// Failed nodes are told one by one only while they are few.
     pub(super) failed_nodes: LogPace,
+    pub(super) queues: Queues,
 }
 
 /// Lets the runner go when it is dropped, however the coordinator ends.
@@ -149,6 +151,7 @@ impl CoordinatorState {
             settling: Settling::default(),
             errands: Errands::default(),
             failed_nodes: LogPace::new(FAILED_NODES_TOLD_MAX),
+            queues: Queues::default(),
         }
     }
 

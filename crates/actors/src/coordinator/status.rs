@@ -28,6 +28,12 @@ pub struct PartitionStatus {
     /// Records that the newest signed checkpoint covers: the high-water mark,
     /// behind which the audit log may never be found.
     pub signed_records: u64,
+    /// Attempts in named queues that have no outcome, part of `attempts`.
+    pub queued: u32,
+    /// Those of them that their queue has not taken yet.
+    pub queued_waiting: usize,
+    /// Queues that take nothing just now.
+    pub queues_full: Vec<String>,
 }
 
 impl Coordinator {
@@ -49,6 +55,9 @@ impl Coordinator {
             position: partition.map_or(0, |partition| partition.position().sequence),
             records: state.owner.as_ref().map_or(0, Owner::records),
             signed_records: self.ports.facts.checkpoints.signed(self.partition),
+            queued: partition.map_or(0, Partition::queued),
+            queued_waiting: state.queues.waiting(),
+            queues_full: state.queues.full(),
         }
     }
 

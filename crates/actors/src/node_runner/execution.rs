@@ -15,11 +15,12 @@ use fermata_jetstream::core_messages::CoreMessages;
 use tracing::Instrument as _;
 
 use super::{emit, nats};
+use crate::ports::Ports;
 use crate::trace;
 
 /// What attempts are carried out with.
 #[derive(Debug, Clone)]
-pub(super) struct Means {
+pub(crate) struct Means {
     pub(super) executors: Arc<Executors>,
     pub(super) publisher: Publisher,
     pub(super) core: CoreMessages,
@@ -27,6 +28,12 @@ pub(super) struct Means {
 }
 
 impl Means {
+    /// What this process carries attempts out with.
+    pub(crate) fn of(ports: &Ports, executors: Arc<Executors>) -> Self {
+        let (publisher, core) = (ports.publisher.clone(), ports.core.clone());
+        Self { executors, publisher, core, tokens: ports.facts.callback_tokens() }
+    }
+
     /// The token of an attempt whose outcome comes by callback.
     pub(super) fn token(&self, attempt: &Attempt) -> Option<String> {
         let key = attempt.key().to_string();
@@ -37,7 +44,7 @@ impl Means {
 
 /// Carries `attempt` out and says what came of it, with its span and its lines
 /// in the log.
-pub(super) async fn carry_out(means: &Means, attempt: &Attempt) -> Outcome {
+pub(crate) async fn carry_out(means: &Means, attempt: &Attempt) -> Outcome {
     let (run, node, number) = (attempt.run, &*attempt.node, attempt.attempt);
     let trace = trace::id(run, attempt.traceparent.as_deref());
     let partition = run.partition();
@@ -61,7 +68,7 @@ pub(super) async fn carry_out(means: &Means, attempt: &Attempt) -> Outcome {
 }
 
 /// What is told of an attempt that has ended.
-pub(super) fn report_of(attempt: &Attempt, outcome: Outcome) -> AttemptReport {
+pub(crate) fn report_of(attempt: &Attempt, outcome: Outcome) -> AttemptReport {
     AttemptReport {
         run: attempt.run,
         node: attempt.node.clone(),

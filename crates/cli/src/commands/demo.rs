@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use fermata_actors::Role;
 use fermata_actors::hand_over::ATTEMPTS_LIMIT_DEFAULT;
+use fermata_actors::task_worker::PERMITS_DEFAULT;
 use fermata_core::identity::RunId;
 use fermata_definitions::{Limits, read_strategies, read_workflow, report};
 use fermata_jetstream::Durability;
@@ -138,6 +139,8 @@ async fn start(data_dir: &Path, plugins: &PluginServer) -> Result<LocalEngine, C
         audit_key: None,
         replay_secrets: None,
         archive_retention_days: None,
+        queues: Vec::new(),
+        queue_permits: PERMITS_DEFAULT as u64,
     };
     LocalEngine::start(Start {
         data_dir,

@@ -3,6 +3,7 @@
 mod checks;
 mod load;
 mod permissions;
+mod queues;
 mod repair;
 mod workers;
 
@@ -163,6 +164,7 @@ async fn examine(arguments: &DoctorArguments, global: &GlobalArguments) -> Vec<C
             list.push(checks::streams(&session, &config).await);
             list.push(load::room(&session, &checks::stream_names(&config)).await);
             list.push(load::lag(&session).await);
+            list.push(queues::served(&session).await);
             list.extend(checks::ownership(&session, &config).await);
             list.push(checks::clock(&session).await);
             permissions::probe(&session, arguments.as_worker).await;

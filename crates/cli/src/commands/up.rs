@@ -1,5 +1,6 @@
 //! `fermata up`: the engine with all roles, and a broker of its own unless one is named.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -8,6 +9,8 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use fermata_actors::Role;
 use fermata_actors::hand_over::ATTEMPTS_LIMIT_DEFAULT;
+use fermata_actors::task_worker::{PERMITS_DEFAULT, PERMITS_MAX, ServedQueues};
+use fermata_core::plan::{QUEUE_BYTES_MAX, is_queue_name};
 use fermata_jetstream::Durability;
 use fermata_jetstream::connection::without_credentials;
 use fermata_jetstream::topology::PARTITIONS_DEFAULT;
@@ -25,6 +28,7 @@ Examples:
   fermata up
   fermata up --data-dir /var/lib/fermata --plugin job-store=http://127.0.0.1:9000
   fermata up --http --durability power
+  fermata up --queues gpu,mail
   fermata up --nats-url nats://broker:4222 --config fermata.json")]
 pub struct UpArguments {
     /// Port of the engine's own broker on loopback; a free one when absent
@@ -69,6 +73,21 @@ pub struct EngineArguments {
     /// For how many days after a journal's segment was archived it is kept; default: for ever
     #[arg(long, env = "FERMATA_ARCHIVE_RETENTION_DAYS", value_parser = clap::value_parser!(u64).range(1..=ARCHIVE_DAYS_MAX), value_name = "DAYS")]
     pub archive_retention_days: Option<u64>,
+    /// Named queues that this process serves: it runs the tasks whose workflow names one of them
+    #[arg(long, value_delimiter = ',', value_parser = queue_name, value_name = "QUEUE")]
+    pub queues: Vec<String>,
+    /// How many tasks of each queue run at once here
+    #[arg(long, default_value_t = PERMITS_DEFAULT as u64, value_parser = clap::value_parser!(u64).range(1..=PERMITS_MAX as u64), value_name = "N")]
+    pub queue_permits: u64,
+}
+
+fn queue_name(text: &str) -> Result<String, String> {
+    if is_queue_name(text) {
+        return Ok(text.to_owned());
+    }
+    Err(format!(
+        "use 1 to {QUEUE_BYTES_MAX} lower-case letters, digits and `-`, starting with a letter or digit"
+    ))
 }
 
 /// Longest that a retention of archives may be, a century: whoever means more means for ever.
@@ -91,6 +110,17 @@ impl EngineArguments {
     #[must_use]
     pub fn drain_limit(&self) -> Duration {
         Duration::from_secs(self.drain_seconds)
+    }
+
+    /// The queues that the process serves, each once.
+    #[must_use]
+    pub fn served_queues(&self) -> ServedQueues {
+        let names = self.queues.iter().cloned().collect::<BTreeSet<_>>();
+        ServedQueues {
+            names: names.into_iter().collect(),
+            permits: usize::try_from(self.queue_permits).unwrap_or(PERMITS_DEFAULT),
+            ..ServedQueues::default()
+        }
     }
 }
 

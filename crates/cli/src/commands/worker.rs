@@ -18,10 +18,17 @@ use crate::output::{Output, Tone};
 #[command(after_help = "\
 Examples:
   fermata worker --nats-url nats://broker:4222 --roles listener,matcher,builder
-  fermata worker --nats-url nats://broker:4222 --roles coordinator --name worker-2 --http 0.0.0.0:9464")]
+  fermata worker --nats-url nats://broker:4222 --roles coordinator --name worker-2 --http 0.0.0.0:9464
+  fermata worker --nats-url nats://broker:4222 --queues gpu,mail --queue-permits 4 --plugin gpu=http://127.0.0.1:9000")]
 pub struct WorkerArguments {
-    /// What this process does; listener, matcher and builder are fused when all three are named
-    #[arg(long, value_enum, value_delimiter = ',', required = true, value_name = "ROLE")]
+    /// What this process does besides serving queues; listener, matcher and builder are fused when all three are named
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        required_unless_present = "queues",
+        value_name = "ROLE"
+    )]
     pub roles: Vec<Role>,
     /// Name of the worker; one that restarts under its name takes its partitions back at once
     #[arg(long, value_name = "NAME")]

@@ -277,7 +277,10 @@ fn what_happened(body: &Body, now: JournalTime) -> What {
             "run started: workflow {} {} by strategy {}",
             started.workflow, started.workflow_version, started.strategy
         )),
-        Body::NodeDispatched(_) => What::plain("attempt ordered"),
+        Body::NodeDispatched(dispatched) => match &dispatched.queued {
+            None => What::plain("attempt ordered"),
+            Some(queued) => What::plain(format!("attempt ordered, for queue {}", queued.queue)),
+        },
         Body::NodeSucceeded(_) => What::plain("succeeded"),
         Body::NodeRetrying(retrying) => {
             let pause_ms = retrying.due.0.saturating_sub(now.0);

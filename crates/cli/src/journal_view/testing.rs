@@ -95,7 +95,7 @@ impl Script {
     }
 
     pub(crate) fn dispatched(&mut self, run: RunId, node: &str, attempt: u32) -> (Header, Record) {
-        self.of_node(run, node, attempt, NodeDispatched { input: Json::null() })
+        self.of_node(run, node, attempt, NodeDispatched { input: Json::null(), queued: None })
     }
 
     pub(crate) fn retrying(

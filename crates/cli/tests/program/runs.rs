@@ -56,7 +56,7 @@ fn node(run: RunId, body: fermata_core::record::Body) -> Record {
 
 /// A run that has begun, and what ends it.
 fn beginning(run: RunId) -> Vec<Record> {
-    vec![started(run), node(run, NodeDispatched { input: Json::null() }.into())]
+    vec![started(run), node(run, NodeDispatched { input: Json::null(), queued: None }.into())]
 }
 
 fn ending(run: RunId) -> Vec<Record> {

@@ -153,9 +153,10 @@ impl Partition {
         };
         let index = record.node.as_deref().and_then(|node| run.executable.find(node));
         let before = index.and_then(|index| Timer::of_node(id, run, index));
-        let running_before = run.running();
+        let (running_before, queued_before) = (run.running(), run.queued());
         run.evolve(record)?;
         self.running = self.running + run.running() - running_before;
+        self.queued = self.queued + run.queued() - queued_before;
         let after = index.and_then(|index| Timer::of_node(id, run, index));
         if before != after {
             if let Some((due, timer)) = before {
@@ -181,6 +182,7 @@ impl Partition {
             return Err(CorruptHistory::new(record, format!("run {id} does not end like this")));
         }
         self.running -= run.running();
+        self.queued -= run.queued();
         self.timers.forget(id, run);
         self.runs.remove(&id);
         Ok(())

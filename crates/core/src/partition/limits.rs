@@ -47,6 +47,11 @@ pub struct Limits {
     /// How long a signal that nobody waits for is kept, journal time,
     /// milliseconds. Default 1 hour.
     pub signal_kept_ms: u64,
+    /// Most attempts in named queues without outcome, apart from
+    /// `attempts_open_max`: a queue that nobody serves holds nothing else up.
+    /// Default 16,384: some megabytes with usual inputs. A ready task of a queue
+    /// beyond it is held back; retries come on top.
+    pub queued_open_max: u32,
 }
 
 impl Limits {
@@ -71,6 +76,7 @@ impl Default for Limits {
             waits_max: 1_000_000,
             signals_max: 10_000,
             signal_kept_ms: 60 * 60 * 1_000,
+            queued_open_max: 16_384,
         }
     }
 }

@@ -7,11 +7,11 @@ use super::held_back::HeldBack;
 use super::timers::Timer;
 use super::waits::subscribe_of;
 use super::{Decision, Partition};
-use crate::effect::{Effect, bounded_detail};
+use crate::effect::{Effect, QueuedAttempt, bounded_detail};
 use crate::identity::{JournalTime, PartitionId, RunId};
 use crate::plan::FailureClass;
 use crate::record::{Body, EndReason, Kind, Record, RunClosing, RunQuarantined};
-use crate::run::{Phase, Step};
+use crate::run::{Phase, Queue, Step};
 
 impl Partition {
     /// When the next timer is due that can fire now: retries wait while every
@@ -65,7 +65,10 @@ impl Partition {
     #[must_use]
     pub fn held_back_run(&self) -> Option<RunId> {
         let waits_for_room = self.outbox_with_room().and_then(|(_, held)| held.front());
-        waits_for_room.or_else(|| self.held_back.front().filter(|_| self.has_attempts_left()))
+        let waits_for_queue = || self.queue_held.front().filter(|_| self.has_queue_room());
+        waits_for_room
+            .or_else(|| self.held_back.front().filter(|_| self.has_attempts_left()))
+            .or_else(waits_for_queue)
     }
 
     /// Runs that waited for room in the outbox of a target that has room now.
@@ -78,8 +81,14 @@ impl Partition {
     /// Goes on with the run that a bound has held back longest.
     pub fn resume(&mut self, out: &mut Decision) {
         let target = self.outbox_with_room().map(|(target, _)| target);
+        let may_attempt = self.held_back.front().is_some() && self.has_attempts_left();
         let held = target.and_then(|target| self.outbox_held.get_mut(&target));
-        if let Some(id) = held.unwrap_or(&mut self.held_back).pop() {
+        let held = match (held, may_attempt) {
+            (Some(held), _) => held,
+            (None, true) => &mut self.held_back,
+            (None, false) => &mut self.queue_held,
+        };
+        if let Some(id) = held.pop() {
             self.advance_run(id, out);
         }
     }
@@ -93,7 +102,12 @@ impl Partition {
     }
 
     fn has_attempts_left(&self) -> bool {
-        !self.settling && self.running < self.limits.attempts_open_max
+        !self.settling && self.running - self.queued < self.limits.attempts_open_max
+    }
+
+    /// Whether a further attempt can be ordered for a named queue.
+    fn has_queue_room(&self) -> bool {
+        self.has_attempts_left() && self.queued < self.limits.queued_open_max
     }
 
     /// Ends the run, whatever is under way, because it cannot be decided about;
@@ -104,10 +118,12 @@ impl Partition {
         let body = RunQuarantined { detail: detail.clone() }.into();
         let quarantined = Record::of_run(&tenant, id, body);
         let waits = self.waits_of(id);
+        let recall = self.recall(id);
         if self.evolve(&quarantined).is_ok() {
             out.push(quarantined);
             self.unsubscribe(waits, out);
             out.effects.push(Effect::Abort(id));
+            out.effects.extend(recall);
             self.open_run_case(id, &tenant, "run_quarantined", &json!({ "detail": detail }), out);
         }
     }
@@ -143,6 +159,9 @@ impl Partition {
             if let Some(target) = self.without_room(&step) {
                 return self.outbox_held.entry(target).or_default().push(id);
             }
+            if step.queue.is_some() && !self.has_queue_room() {
+                return self.queue_held.push(id);
+            }
             self.emit_step(step, out);
         }
     }
@@ -152,7 +171,13 @@ impl Partition {
         let subscribe = subscribe_of(&step.record);
         let ordered = self.emit_run_record(id, step.record, out);
         if let (Some(attempt), true) = (step.attempt, ordered) {
-            out.effects.push(Effect::Start(attempt));
+            out.effects.push(match step.queue {
+                None => Effect::Start(attempt),
+                Some(queue) => {
+                    let Queue { name: queue, due, idempotent } = *queue;
+                    Effect::Enqueue(Box::new(QueuedAttempt { attempt, queue, due, idempotent }))
+                }
+            });
         }
         if let (Some(subscribe), true) = (subscribe, ordered) {
             self.subscribe(subscribe, out);
@@ -194,8 +219,15 @@ impl Partition {
         self.unsubscribe(waits, out);
         if running > 0 {
             out.effects.push(Effect::Abort(id));
+            out.effects.extend(self.recall(id));
         }
         self.advance_run(id, out);
+    }
+
+    /// Takes the attempts of a run that takes nothing new on back from their queues.
+    fn recall(&self, id: RunId) -> Option<Effect> {
+        let recall = self.runs.get(&id)?.recall(id)?;
+        Some(Effect::Recall(Box::new(recall)))
     }
 
     fn end(&mut self, id: RunId, body: Body, out: &mut Decision) {

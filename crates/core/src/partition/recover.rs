@@ -2,6 +2,7 @@
 
 use uuid::Uuid;
 
+use super::held_back::HeldBack;
 use super::{Decision, Partition};
 use crate::effect::{Effect, EffectKey};
 use crate::identity::{PartitionId, RunId};
@@ -40,7 +41,9 @@ impl Partition {
         let mut found = Vec::new();
         for (id, run) in self.runs.iter() {
             for (index, node) in run.nodes() {
-                let Node::Running { attempt, .. } = node else { continue };
+                let (Node::Running { attempt, .. } | Node::Queued { attempt, .. }) = node else {
+                    continue;
+                };
                 let Some(definition) = run.executable.node(index) else { continue };
                 let key = EffectKey::of_node(*id, definition.id.clone(), 1);
                 found.push(Outstanding { run: *id, index, key, attempt: *attempt });
@@ -56,11 +59,26 @@ impl Partition {
     pub fn recover(&mut self, lost: &Outstanding, out: &mut Decision) {
         let Some(run) = self.runs.get(&lost.run) else { return };
         let Some(node) = run.executable.node(lost.index) else { return };
-        let still = matches!(run.node(lost.index), Some(Node::Running { attempt, .. }) if *attempt == lost.attempt);
+        let still = matches!(
+            run.node(lost.index),
+            Some(Node::Running { attempt, .. } | Node::Queued { attempt, .. })
+                if *attempt == lost.attempt
+        );
         if !still {
             return;
         }
         let repeatable = node.work.is_repeatable();
+        if let Some(queued) = run.queued_attempt(lost.run, lost.index)
+            && *run.phase() == Phase::Open
+        {
+            // Nobody knows whether the last owner handed it out. One that may come
+            // twice is handed out again, and recognised; the other one is with its
+            // queue or lost, which its time tells.
+            if repeatable {
+                out.effects.push(Effect::Enqueue(Box::new(queued)));
+            }
+            return;
+        }
         if repeatable && *run.phase() == Phase::Open {
             if let Some(step) = run.step(lost.run, lost.index, self.time) {
                 self.emit_step(step, out);
@@ -115,5 +133,6 @@ impl Partition {
         held_back.sort_unstable();
         self.held_back = held_back.into_iter().collect();
         self.outbox_held.clear();
+        self.queue_held = HeldBack::default();
     }
 }

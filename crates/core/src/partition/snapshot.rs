@@ -214,6 +214,9 @@ impl Partition {
             high_waters,
             correlations,
             outbox_held: _,
+            // Counted again from the runs.
+            queued: _,
+            queue_held: _,
             settling: _,
             resolutions,
         } = self;
@@ -283,6 +286,7 @@ impl Partition {
             let plan = plan.ok_or(RestoreError::PlanMissing(run.plan))?;
             let (id, run) = (run.id, Run::restore(run, plan)?);
             state.running = state.running.saturating_add(run.running());
+            state.queued = state.queued.saturating_add(run.queued());
             state.timers.remember(id, &run);
             state.runs.insert(id, run);
         }

@@ -24,7 +24,7 @@ pub(super) enum Timer {
     Deadline(RunId),
     /// The next attempt of a node.
     Retry(RunId, NodeIndex),
-    /// The end of a delay, or of the wait for a callback.
+    /// The end of a delay, or of the wait for a callback or a queue's result.
     Alarm(RunId, NodeIndex),
     /// The end of a node's wait for an event.
     Wait(RunId, NodeIndex),
@@ -35,7 +35,7 @@ impl Timer {
     pub(super) fn of_node(id: RunId, run: &Run, index: NodeIndex) -> Option<(JournalTime, Self)> {
         match run.node(index)? {
             Node::Backoff { due, .. } => Some((*due, Self::Retry(id, index))),
-            Node::Delayed { due } | Node::Accepted { due, .. } => {
+            Node::Delayed { due } | Node::Accepted { due, .. } | Node::Queued { due, .. } => {
                 Some((*due, Self::Alarm(id, index)))
             }
             Node::Awaiting { due, .. } => Some((*due, Self::Wait(id, index))),

@@ -133,11 +133,14 @@ pub enum FailureClass {
     ExitStatus,
     /// The program says that trying again may help (exit status 75, `EX_TEMPFAIL`).
     ExitTemporary,
+    /// No worker of the task's queue could run it: it cannot be read, or workers
+    /// kept dying at it.
+    Poisoned,
 }
 
 impl FailureClass {
     /// Every class.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Timeout,
         Self::Connect,
         Self::Http3xx,
@@ -155,6 +158,7 @@ impl FailureClass {
         Self::Reported,
         Self::ExitStatus,
         Self::ExitTemporary,
+        Self::Poisoned,
     ];
 
     /// Whether `exponential_backoff` tries again whatever the kind of node: after
@@ -177,7 +181,8 @@ impl FailureClass {
             | Self::ServiceError
             | Self::Reported
             | Self::ExitStatus
-            | Self::ExitTemporary => false,
+            | Self::ExitTemporary
+            | Self::Poisoned => false,
         }
     }
 
@@ -202,6 +207,7 @@ impl FailureClass {
             Self::Reported => "reported",
             Self::ExitStatus => "exit_status",
             Self::ExitTemporary => "exit_temporary",
+            Self::Poisoned => "poisoned",
         }
     }
 }

@@ -19,6 +19,7 @@ pub(crate) fn noop_plan_of(predecessors: &[&[NodeIndex]]) -> Plan {
             work: Work::Noop,
             timeout_ms: TIMEOUT_MS_DEFAULT,
             retry: RetryPolicy::none(),
+            queue: None,
         })
         .collect();
     for (index, predecessors) in predecessors.iter().enumerate() {

@@ -35,7 +35,9 @@ impl Run {
         let outcome = bounded_outcome(outcome);
         let (attempt, failures) = match (self.node(index)?, &outcome) {
             (
-                Node::Accepted { attempt, failures, .. } | Node::Running { attempt, failures, .. },
+                Node::Accepted { attempt, failures, .. }
+                | Node::Running { attempt, failures, .. }
+                | Node::Queued { attempt, failures, .. },
                 _,
             )
             // The call may be made again, and has done its work all the same.

@@ -74,6 +74,7 @@ impl Run {
             not_ended,
             running: _,
             awaiting: _,
+            queued: _,
             hops,
         } = self;
         let closing = match phase {
@@ -106,11 +107,13 @@ impl Run {
         if found != planned || !image.ready.iter().all(known) {
             return Err(NotThePlan { run: image.id, found, planned });
         }
-        let running = image.nodes.iter().filter(|node| matches!(node, Node::Running { .. }));
+        let running = image.nodes.iter().filter(|node| node.is_attempted());
+        let queued = image.nodes.iter().filter(|node| matches!(node, Node::Queued { .. }));
         let awaiting = image.nodes.iter().filter(|node| matches!(node, Node::Awaiting { .. }));
         Ok(Self {
             running: u32::try_from(running.count()).unwrap_or(u32::MAX),
             awaiting: u32::try_from(awaiting.count()).unwrap_or(u32::MAX),
+            queued: u32::try_from(queued.count()).unwrap_or(u32::MAX),
             tenant: image.tenant,
             plan: image.plan,
             executable,

@@ -6,7 +6,10 @@ use serde_json::{Map, Value, json};
 
 use super::{Node, Phase, Run};
 use crate::digest::hash_parts;
-use crate::effect::{Attempt, AttemptWork, EffectKey, Outcome, bounded_detail, bounded_outcome};
+use crate::effect::{
+    Attempt, AttemptWork, EffectKey, Outcome, QueuedAttempt, Recall, bounded_detail,
+    bounded_outcome,
+};
 use crate::expression::{Expression, Scope};
 use crate::identity::{JournalTime, RunId};
 use crate::json::Json;
@@ -15,7 +18,7 @@ use crate::plan::{
 };
 use crate::record::{
     Body, NodeDelayed, NodeDispatched, NodeFailed, NodeRetrying, NodeSkipped, NodeSucceeded,
-    NodeUnknown, NodeWaiting, Record,
+    NodeUnknown, NodeWaiting, Queued, Record,
 };
 use crate::relay::CORRELATION_KEY_BYTES_MAX;
 
@@ -32,6 +35,19 @@ pub struct Step {
     pub record: Record,
     /// The attempt that the record orders.
     pub attempt: Option<Attempt>,
+    /// For whom that attempt is, if its owner does not make it itself.
+    pub queue: Option<Box<Queue>>,
+}
+
+/// On what terms an attempt is handed to a named queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Queue {
+    /// Its name.
+    pub name: Arc<str>,
+    /// When the attempt counts as failed, journal time.
+    pub due: JournalTime,
+    /// Whether it may be handed out more than once.
+    pub idempotent: bool,
 }
 
 impl Run {
@@ -45,7 +61,11 @@ impl Run {
             Node::Ready => Some(self.enter(id, index, node, now)),
             Node::Backoff { attempt, input, .. } | Node::Running { attempt, input, .. } => {
                 let input = input.clone().unwrap_or_default();
-                Some(self.dispatch(id, node, attempt.saturating_add(1), input))
+                Some(self.dispatch(id, node, attempt.saturating_add(1), input, now))
+            }
+            Node::Queued { attempt, failures, .. } => {
+                let of = Try { attempt: *attempt, failures: *failures };
+                Some(Step { record: self.unserved(id, node, of, now), attempt: None, queue: None })
             }
             Node::Delayed { .. } => {
                 let output = Json::null();
@@ -53,7 +73,7 @@ impl Run {
             }
             Node::Accepted { attempt, failures, .. } => {
                 let of = Try { attempt: *attempt, failures: *failures };
-                Some(Step { record: self.overdue(id, node, of, now), attempt: None })
+                Some(Step { record: self.overdue(id, node, of, now), attempt: None, queue: None })
             }
             Node::Waiting { .. }
             | Node::Succeeded(_)
@@ -76,7 +96,9 @@ impl Run {
         now: JournalTime,
     ) -> Option<Record> {
         let node = self.executable.node(index)?;
-        let Node::Running { attempt: running, failures, .. } = self.node(index)? else {
+        let (Node::Running { attempt: running, failures, .. }
+        | Node::Queued { attempt: running, failures, .. }) = self.node(index)?
+        else {
             return None;
         };
         // An earlier attempt may succeed after its owner was lost and another
@@ -150,13 +172,16 @@ impl Run {
                 };
                 self.record_only(id, node, body)
             }
-            Work::Noop => self.dispatch(id, node, 1, Json::null()),
+            Work::Noop => self.dispatch(id, node, 1, Json::null(), now),
             Work::Http { .. } | Work::Nats { .. } => {
                 let body = self.value(index);
-                self.order(id, node, body.map_err(|detail| Refusal::expression("body", &detail)))
+                let body = body.map_err(|detail| Refusal::expression("body", &detail));
+                self.order(id, node, body, now)
             }
-            Work::Emit { event_type, .. } => self.order(id, node, self.event(index, event_type)),
-            Work::Command { .. } => self.order(id, node, self.invocation(index)),
+            Work::Emit { event_type, .. } => {
+                self.order(id, node, self.event(index, event_type), now)
+            }
+            Work::Command { .. } => self.order(id, node, self.invocation(index), now),
             Work::Delay(delay) => self.record_only(id, node, self.delay(index, delay, now)),
             Work::Wait { event, .. } => {
                 let body = match self.correlation_key(index) {
@@ -172,9 +197,15 @@ impl Run {
     }
 
     /// Orders the first attempt with this input, or fails the node for want of it.
-    fn order(&self, id: RunId, node: &PlanNode, input: Result<Json, Refusal>) -> Step {
+    fn order(
+        &self,
+        id: RunId,
+        node: &PlanNode,
+        input: Result<Json, Refusal>,
+        now: JournalTime,
+    ) -> Step {
         match input {
-            Ok(input) => self.dispatch(id, node, 1, input),
+            Ok(input) => self.dispatch(id, node, 1, input, now),
             Err(Refusal { class, detail }) => {
                 self.record_only(id, node, NodeFailed { class, detail }.into())
             }
@@ -204,7 +235,65 @@ impl Run {
 
     /// Every attempt sends what the first one sent: other nodes may have ended
     /// since, and a repeated key with another body is no repeat.
-    fn dispatch(&self, id: RunId, node: &PlanNode, attempt: u32, input: Json) -> Step {
+    fn dispatch(
+        &self,
+        id: RunId,
+        node: &PlanNode,
+        attempt: u32,
+        input: Json,
+        now: JournalTime,
+    ) -> Step {
+        let attempt = self.attempt_of(id, node, attempt, &input);
+        let queue = node.queue.as_ref().map(|name| {
+            let due = now.plus_ms(attempt.timeout_ms);
+            Box::new(Queue { name: name.clone(), due, idempotent: node.work.is_repeatable() })
+        });
+        let queued = queue.as_deref().map(Queue::recorded);
+        let body = NodeDispatched { input, queued }.into();
+        let record = Record::of_node(&self.tenant, id, &node.id, body).attempt(attempt.attempt);
+        Step { record, attempt: Some(attempt), queue }
+    }
+
+    /// The attempt that is in a queue at the node at `index`, as it was ordered.
+    #[must_use]
+    pub fn queued_attempt(&self, id: RunId, index: NodeIndex) -> Option<QueuedAttempt> {
+        let node = self.executable.node(index)?;
+        let Node::Queued { attempt, due, input, .. } = self.node(index)? else { return None };
+        let input = input.clone().unwrap_or_default();
+        Some(QueuedAttempt {
+            attempt: self.attempt_of(id, node, *attempt, &input),
+            queue: node.queue.clone()?,
+            due: *due,
+            idempotent: node.work.is_repeatable(),
+        })
+    }
+
+    /// The attempts that are in queues, if the run has any.
+    pub(crate) fn recall(&self, id: RunId) -> Option<Recall> {
+        if self.queued == 0 {
+            return None;
+        }
+        let tasks = self.nodes().filter_map(|(index, node)| {
+            let Node::Queued { attempt, .. } = node else { return None };
+            let node = self.executable.node(index)?;
+            Some((node.id.clone(), *attempt, node.queue.clone()?))
+        });
+        Some(Recall { run: id, tenant: self.tenant.clone(), tasks: tasks.collect() })
+    }
+
+    /// The record for a result that did not come from a queue in time.
+    fn unserved(&self, id: RunId, node: &PlanNode, of: Try, now: JournalTime) -> Record {
+        let queue = node.queue.as_deref().unwrap_or_default();
+        let limit_ms = call_timeout_ms(node);
+        let detail = format!(
+            "no result came from queue `{queue}` within {limit_ms} ms; `fermata doctor` says \
+             whether a worker serves it"
+        );
+        let body = self.failed(id, node, of, FailureClass::Timeout, detail, now);
+        Record::of_node(&self.tenant, id, &node.id, body).attempt(of.attempt)
+    }
+
+    fn attempt_of(&self, id: RunId, node: &PlanNode, attempt: u32, input: &Json) -> Attempt {
         let work = match &node.work {
             Work::Noop | Work::Transform { .. } | Work::Delay(_) | Work::Wait { .. } => {
                 AttemptWork::Noop
@@ -213,14 +302,13 @@ impl Run {
                 let (plugin, path) = (plugin.as_str().into(), path.as_str().into());
                 AttemptWork::Http { plugin, path, body: input.clone() }
             }
-            Work::Emit { .. } => self.emitting(&input),
-            Work::Command { name, .. } => Self::invoking(name, &input),
+            Work::Emit { .. } => self.emitting(input),
+            Work::Command { name, .. } => Self::invoking(name, input),
             Work::Nats { subject, .. } => {
                 AttemptWork::Nats { subject: subject.as_str().into(), body: input.clone() }
             }
         };
-        let record = Record::of_node(&self.tenant, id, &node.id, NodeDispatched { input }.into());
-        let attempt = Attempt {
+        Attempt {
             run: id,
             node: node.id.clone(),
             activation: 1,
@@ -230,12 +318,12 @@ impl Run {
             traceparent: self.traceparent.clone(),
             work,
             completion: node.work.completion(),
-        };
-        Step { record: record.attempt(attempt.attempt), attempt: Some(attempt) }
+        }
     }
 
     fn record_only(&self, id: RunId, node: &PlanNode, body: Body) -> Step {
-        Step { record: Record::of_node(&self.tenant, id, &node.id, body), attempt: None }
+        let record = Record::of_node(&self.tenant, id, &node.id, body);
+        Step { record, attempt: None, queue: None }
     }
 
     pub(super) fn value(&self, index: NodeIndex) -> Result<Json, String> {
@@ -301,8 +389,15 @@ impl Run {
             | Node::Accepted { .. }
             | Node::Failed
             | Node::Awaiting { .. }
+            | Node::Queued { .. }
             | Node::Unknown => Some(json!({ "status": "pending", "output": null })),
         }
+    }
+}
+
+impl Queue {
+    fn recorded(&self) -> Queued {
+        Queued { queue: self.name.clone(), due: self.due }
     }
 }
 

@@ -97,6 +97,10 @@ struct Task {
     command: Option<Command>,
     /// Waits for an event.
     wait: Option<Wait>,
+    /// The named queue whose workers run it; the engine's own when absent. For
+    /// `http`, `nats`, `command`, `emit` and `noop`.
+    #[schemars(length(min = 1, max = 32), regex(pattern = r"^[a-z0-9][a-z0-9-]*$"))]
+    queue: Option<String>,
 }
 
 /// A program to run.
@@ -246,6 +250,8 @@ enum FailureClass {
     ExitStatus,
     #[serde(rename = "exit_temporary")]
     ExitTemporary,
+    #[serde(rename = "poisoned")]
+    Poisoned,
 }
 
 /// Short forms of `retry`.

@@ -25,6 +25,7 @@ pub(crate) const TASK: Keys = Keys {
         "nats",
         "command",
         "wait",
+        "queue",
     ],
     later: &[
         ("compensate", "undo by a task of its own with a `when`"),
@@ -37,7 +38,6 @@ pub(crate) const TASK: Keys = Keys {
         ("wait_for", "use `wait`"),
         ("workflow", "start the other workflow by an event and a strategy"),
         ("llm", "call a plugin with `http`"),
-        ("queue", "the engine's own workers run every task"),
         ("capabilities", "name the plugin in `http`"),
         ("resources", "leave it out"),
         ("deadline", "use `timeout`"),
@@ -62,6 +62,8 @@ pub struct TaskDocument {
     pub timeout_ms: u64,
     /// When a failed attempt is made again.
     pub retry: RetryPolicy,
+    /// The named queue whose workers run it; none where the engine's own do.
+    pub queue: Option<String>,
 }
 
 impl TaskDocument {
@@ -77,6 +79,7 @@ impl TaskDocument {
             work,
             timeout_ms: TIMEOUT_MS_DEFAULT,
             retry: RetryPolicy::none(),
+            queue: None,
         }
     }
 
@@ -114,6 +117,7 @@ pub(super) fn read(reader: &mut Reader, path: &str, located: &Located) -> TaskDo
         work,
         timeout_ms: timeout_ms.unwrap_or(TIMEOUT_MS_DEFAULT),
         retry,
+        queue: fields.read(reader, "queue", Reader::text),
     }
 }
 

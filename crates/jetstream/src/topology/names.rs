@@ -22,6 +22,10 @@ pub const CHECKPOINTS_SUBJECTS: &str = "fermata.checkpoints.*";
 pub const DEAD_STREAM: &str = "DEAD";
 /// Subjects of dead letters: `fermata.dead.<tenant>.<stage>`.
 pub const DEAD_SUBJECTS: &str = "fermata.dead.>";
+/// Stream of the attempts for named queues; a message goes when it is acknowledged.
+pub const TASKS_STREAM: &str = "TASKS";
+/// Subjects of the attempts for named queues: `fermata.tasks.<queue>`.
+pub const TASKS_SUBJECTS: &str = "fermata.tasks.*";
 /// Stream of the one configuration message.
 pub const CONFIG_STREAM: &str = "CONFIG";
 /// Subject of the one configuration message.

@@ -8,8 +8,8 @@ use super::{
     ADMITTED_STREAM, ADMITTED_SUBJECT, ARCHIVE_BUCKET, CHECKPOINTS_STREAM, CHECKPOINTS_SUBJECTS,
     CONFIG_STREAM, CONFIG_SUBJECT, DEAD_STREAM, DEAD_SUBJECTS, DEFINITIONS_BUCKET, EVENTS_STREAM,
     EVENTS_SUBJECTS, LEASE_TTL, LEASES_BUCKET, MATCHED_STREAM, MATCHED_SUBJECT, PLANS_BUCKET,
-    SNAPSHOTS_BUCKET, Topology, audit_stream, audit_subject, commands_stream, commands_subject,
-    journal_stream, journal_subject,
+    SNAPSHOTS_BUCKET, TASKS_STREAM, TASKS_SUBJECTS, Topology, audit_stream, audit_subject,
+    commands_stream, commands_subject, journal_stream, journal_subject,
 };
 use crate::pull::nanoseconds;
 
@@ -26,6 +26,10 @@ const EXPIRY_MARKER_TTL: Duration = Duration::from_secs(1);
 
 /// How many versions of a definition the bucket keeps; all of them are in the control partition's journal.
 const DEFINITION_HISTORY: i64 = 8;
+
+/// How many tasks of one queue may wait: so that a queue which nobody serves leaves room for the
+/// others. What is beyond waits with whoever ordered it.
+const TASKS_PER_QUEUE_MAX: i64 = 20_000;
 
 /// How large each stream may grow, in bytes. The broker reserves the sum, about 26 GiB with 8 partitions.
 ///
@@ -54,6 +58,9 @@ pub struct Limits {
     pub snapshots_bytes: i64,
     /// The object store of archived journals. When it is full journals are not purged, and fill.
     pub archive_bytes: i64,
+    /// TASKS: some 100,000 attempts with 4 KiB of input each. When it is full, those who order
+    /// attempts for named queues wait.
+    pub tasks_bytes: i64,
 }
 
 impl Default for Limits {
@@ -70,6 +77,7 @@ impl Default for Limits {
             plans_bytes: 1024 * MIB,
             snapshots_bytes: 1024 * MIB,
             archive_bytes: 2 * 1024 * MIB,
+            tasks_bytes: 512 * MIB,
         }
     }
 }
@@ -93,6 +101,7 @@ impl Limits {
             plans_bytes: scaled(self.plans_bytes),
             snapshots_bytes: scaled(self.snapshots_bytes),
             archive_bytes: scaled(self.archive_bytes),
+            tasks_bytes: scaled(self.tasks_bytes),
         }
     }
 }
@@ -106,7 +115,7 @@ pub struct StreamSpec {
     pub description: String,
     /// What it takes.
     pub subjects: Vec<String>,
-    /// When messages go: `limits` means by limits and purges only.
+    /// When messages go: `limits` means by limits and purges only, `workqueue` when one is acknowledged.
     pub retention: String,
     /// Where messages are: `file`.
     pub storage: String,
@@ -135,6 +144,9 @@ pub struct StreamSpec {
     /// How long the marker of an expired message stays, in nanoseconds; 0 is no marker.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub subject_delete_marker_ttl: u64,
+    /// Whether a subject that has as many messages as it may takes no further one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub discard_new_per_subject: bool,
 }
 
 fn is_zero(number: &u64) -> bool {
@@ -161,6 +173,7 @@ pub(super) fn streams(topology: &Topology) -> Vec<StreamSpec> {
         allow_direct: false,
         allow_msg_ttl: false,
         subject_delete_marker_ttl: 0,
+        discard_new_per_subject: false,
     };
     let kept = |spec: StreamSpec| StreamSpec { deny_purge: true, ..spec };
 
@@ -259,6 +272,20 @@ pub(super) fn streams(topology: &Topology) -> Vec<StreamSpec> {
             ARCHIVE_BUCKET,
             base("", "", limits.archive_bytes, "journals that were purged, in segments"),
         ),
+        // A task that nobody takes goes with its own time, so that a queue which nobody serves
+        // does not fill up with what has failed long since.
+        StreamSpec {
+            retention: "workqueue".to_owned(),
+            max_msgs_per_subject: TASKS_PER_QUEUE_MAX,
+            discard_new_per_subject: true,
+            allow_msg_ttl: true,
+            ..base(
+                TASKS_STREAM,
+                TASKS_SUBJECTS,
+                limits.tasks_bytes,
+                "attempts for named queues, until a worker has done them",
+            )
+        },
     ]);
     specs
 }

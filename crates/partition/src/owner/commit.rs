@@ -167,8 +167,14 @@ impl Owner {
         let within_lease = now.monotonic_ms.saturating_add(LEASE_MARGIN_MS) < self.lease_until_ms;
         for effect in frame.effects {
             // An abort must not overtake the start of what it stops.
-            let waits =
-                matches!(effect, Effect::Start(_) | Effect::HandleCase(_) | Effect::Abort(_));
+            let waits = matches!(
+                effect,
+                Effect::Start(_)
+                    | Effect::HandleCase(_)
+                    | Effect::Abort(_)
+                    | Effect::Enqueue(_)
+                    | Effect::Recall(_)
+            );
             if within_lease || !waits {
                 outputs.push(Output::Effect(effect));
             } else {

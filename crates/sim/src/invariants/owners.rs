@@ -75,7 +75,14 @@ impl Invariants {
             if let Output::Effect(Effect::Abort(run)) = output {
                 aborted.insert(*run);
             }
-            if let Output::Effect(Effect::Start(attempt)) = output
+            let started = if let Output::Effect(Effect::Start(attempt)) = output {
+                Some(attempt)
+            } else if let Output::Effect(Effect::Enqueue(queued)) = output {
+                Some(&queued.attempt)
+            } else {
+                None
+            };
+            if let Some(attempt) = started
                 && aborted.contains(&attempt.run)
             {
                 let detail = format!("{} starts and its run was aborted", attempt.key());

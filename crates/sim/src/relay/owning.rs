@@ -270,7 +270,13 @@ impl World {
             Effect::ReplayCase(replay) => {
                 Report::CaseReplayed(CaseReplayed { case: replay.case, asked: 0, missing: 0 })
             }
-            Effect::Abort(_) | Effect::Ended(_) | Effect::Project | Effect::Reply { .. } => return,
+            // No plan of this simulation names a queue.
+            Effect::Abort(_)
+            | Effect::Ended(_)
+            | Effect::Project
+            | Effect::Reply { .. }
+            | Effect::Enqueue(_)
+            | Effect::Recall(_) => return,
         };
         let after = self.dice.between(5, 800);
         self.after(after, Happening::Tell(partition, seat, Input::Report(report)));

@@ -55,6 +55,11 @@ impl World {
             }
             Effect::ReplayCase(replay) => self.replay_case(worker, &replay),
             Effect::Project | Effect::Reply { .. } | Effect::Ended(_) => {}
+            Effect::Enqueue(queued) => {
+                let after = self.dice.between(1, 600);
+                self.reach_worker(worker, after, Work::Enqueue(queued));
+            }
+            Effect::Recall(recall) => self.recall(worker, *recall),
         }
         Ok(())
     }
@@ -105,8 +110,16 @@ impl World {
         if accepted && attempt.completion == Completion::Callback {
             self.call_back(worker, &attempt);
         }
+        self.attempt_report(worker, report_of(&attempt, outcome))
+    }
+
+    /// Whoever owns the partition in this process takes it, or the commands do.
+    pub(super) fn attempt_report(
+        &mut self,
+        worker: usize,
+        report: AttemptReport,
+    ) -> Result<(), Broken> {
         let Some(known) = self.workers.get_mut(worker) else { return Ok(()) };
-        let report = report_of(&attempt, outcome);
         match known.seat.as_ref().map(|seat| seat.id) {
             Some(seat) => self.tell_owner(worker, seat, [Input::Report(Report::Attempt(report))]),
             None => {
@@ -178,13 +191,14 @@ impl World {
             if let Some(known) = self.workers.get_mut(worker) {
                 known.runner.outbox.remove(&id);
             }
+            self.tasks.result_stored(id);
         } else {
             self.reach_worker(worker, 300, Work::PublishOutcome(id));
         }
     }
 }
 
-fn outcome_frame(report: AttemptReport) -> Option<Bytes> {
+pub(super) fn outcome_frame(report: AttemptReport) -> Option<Bytes> {
     let AttemptReport { run, node, activation, attempt, tenant, outcome } = report;
     let command = OutcomeCommand { run, node, activation, attempt, tenant, outcome };
     let frame = CommandFrame { floor: 0, commands: vec![Command::Outcome(command)] };

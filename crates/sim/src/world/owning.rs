@@ -46,6 +46,9 @@ impl World {
                 return self.attempt_done(worker, token, outcome);
             }
             Work::Report(report) => return self.report(worker, report),
+            Work::Enqueue(queued) => return self.publish_task(worker, queued),
+            Work::Recalled(report) => return self.attempt_report(worker, report),
+            Work::TaskDone { task, report } => self.task_done(worker, task, report),
             Work::OutcomeAnswered(id, outcome) => self.outcome_answered(worker, id, outcome),
             Work::PublishOutcome(id) => self.publish_outcome_again(worker, id),
             Work::CheckpointAnswered(seat, outcome) => {
@@ -82,7 +85,14 @@ impl World {
             if let Output::Committed { sequence, .. } = output {
                 committed = *sequence;
             }
-            if let Output::Effect(Effect::Start(attempt)) = output {
+            let started = if let Output::Effect(Effect::Start(attempt)) = output {
+                Some(attempt)
+            } else if let Output::Effect(Effect::Enqueue(queued)) = output {
+                Some(&queued.attempt)
+            } else {
+                None
+            };
+            if let Some(attempt) = started {
                 self.invariants.invariant_effects_are_released_within_the_lease(
                     attempt,
                     within_lease,

@@ -55,6 +55,7 @@ fn plan() -> (Digest, Arc<Executable>) {
         when: None,
         work: Work::Noop,
         timeout_ms: 1_000,
+        queue: None,
         retry: RetryPolicy {
             max_attempts: 3,
             initial_ms: RETRY_MS,
@@ -259,7 +260,9 @@ impl Bench {
             | Effect::Ended(_)
             | Effect::Project
             | Effect::Reply { .. }
-            | Effect::ReplayCase(_) => None,
+            | Effect::ReplayCase(_)
+            | Effect::Enqueue(_)
+            | Effect::Recall(_) => None,
         });
         started.collect()
     }

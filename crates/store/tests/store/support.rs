@@ -83,7 +83,7 @@ fn body(word: Word, tenant: &Tenant) -> Body {
             deadline: JournalTime(u64::MAX),
         }
         .into(),
-        Word::Dispatched => NodeDispatched { input: Json::null() }.into(),
+        Word::Dispatched => NodeDispatched { input: Json::null(), queued: None }.into(),
         Word::Retrying => {
             let (class, detail) = (FailureClass::Http5xx, String::new());
             NodeRetrying { class, detail, due: JournalTime(9) }.into()

@@ -10,7 +10,8 @@ use crate::expression::{Expression, ExpressionError};
 use crate::plan::retry::{ATTEMPTS_MAX, RETRY_DELAY_MS_MAX, RETRY_FACTOR_PERMILLE_MAX};
 use crate::plan::{
     EDGES_MAX, INPUT_SCHEMA_BYTES_MAX, NAME_BYTES_MAX, NODE_ID_BYTES_MAX, NODES_MAX, NodeIndex,
-    PLAN_VERSION, Plan, PlanNode, TIMEOUT_MS_MAX, WAITS_MAX, Work, input,
+    PLAN_VERSION, Plan, PlanNode, QUEUE_BYTES_MAX, TIMEOUT_MS_MAX, WAITS_MAX, Work, input,
+    is_queue_name,
 };
 
 /// The values from outside that a workflow's expressions may mention.
@@ -95,6 +96,21 @@ fn of_node(node: &PlanNode, index: NodeIndex, problems: &mut Vec<PlanProblem>) {
     }
     if node.timeout_ms == 0 || node.timeout_ms > TIMEOUT_MS_MAX {
         about("timeout", "a time limit is 1 ms to 366 days".to_owned());
+    }
+    if let Some(queue) = &node.queue {
+        if !is_queue_name(queue) {
+            about(
+                "queue",
+                format!(
+                    "`{}` is no name of a queue; use 1 to {QUEUE_BYTES_MAX} lower-case letters, \
+                     digits and `-`, starting with a letter or digit",
+                    shortened(queue)
+                ),
+            );
+        }
+        if !node.work.is_attempted() {
+            about("queue", "the task calls nobody, so no queue can have it".to_owned());
+        }
     }
     let retry = &node.retry;
     if retry.max_attempts == 0 || retry.max_attempts > ATTEMPTS_MAX {

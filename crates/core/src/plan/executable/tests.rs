@@ -207,6 +207,7 @@ proptest! {
                 when: Some(when.clone()),
                 timeout_ms,
                 retry: RetryPolicy { on: vec![FailureClass::Timeout], ..RetryPolicy::none() },
+                queue: None,
                 ..node.clone()
             });
         }

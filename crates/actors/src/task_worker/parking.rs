@@ -1,0 +1,96 @@
+//! Tasks that nobody can run: reported as failed and filed as a dead letter, each
+//! once, and only then acknowledged.
+
+use std::sync::Arc;
+
+use fermata_core::effect::{Attempt, Outcome, bounded_detail};
+use fermata_core::plan::FailureClass;
+use fermata_core::run::AttemptReport;
+use fermata_jetstream::work_queue::message_id;
+use fermata_jetstream::{Bytes, Delivery, PublishOutcome, Refusal};
+use fermata_wire::dead::DeadLetter;
+use fermata_wire::subjects;
+use fermata_wire::tasks::TaskId;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::Shared;
+use super::serving::{ACK_LIMIT, report};
+use crate::clock::wall_ms;
+use crate::hop::AGAIN_AFTER;
+use crate::node_runner::report_of;
+
+/// Reason code of its dead letter.
+const REASON: &str = "task_poisoned";
+
+/// Parks a task; `attempt` is absent when it cannot be read.
+pub(super) async fn park(
+    shared: Arc<Shared>,
+    delivery: Delivery,
+    attempt: Option<Box<Attempt>>,
+    detail: String,
+    permit: OwnedSemaphorePermit,
+) {
+    let outcome = Outcome::Failed {
+        class: FailureClass::Poisoned,
+        detail: bounded_detail(&format!("{detail} (queue `{}`)", shared.queue)),
+    };
+    let tenant = attempt.as_ref().map(|attempt| attempt.tenant.clone());
+    let told = match attempt {
+        Some(attempt) => Some(report_of(&attempt, outcome)),
+        // Whoever published it has named it all the same.
+        None => message_id(&delivery).and_then(|id| id.parse().ok()).map(|task| {
+            let TaskId { run, node, activation, attempt } = task;
+            AttemptReport { run, node, activation, attempt, tenant: None, outcome }
+        }),
+    };
+    if let Some(told) = told {
+        report(&shared, told).await;
+    }
+    let tenant = tenant.map_or_else(|| "_engine".to_owned(), |tenant| tenant.to_string());
+    file(&shared, &delivery, &tenant, detail).await;
+    // One that is not confirmed comes again, and is parked again without a trace.
+    delivery.acker.ack_confirmed(ACK_LIMIT).await;
+    drop(permit);
+}
+
+/// Files the dead letter on a subject of its own, behind nothing: the broker
+/// refuses a second one, whenever and from whomever it comes.
+async fn file(shared: &Shared, delivery: &Delivery, tenant: &str, detail: String) {
+    let sequence = delivery.stream_sequence;
+    let letter = DeadLetter {
+        id: format!("TASKS.{sequence}.all"),
+        tenant: tenant.to_owned(),
+        stage: "tasks".to_owned(),
+        reason: REASON.to_owned(),
+        detail,
+        subject: delivery.subject.to_string(),
+        original: delivery.payload.clone(),
+        time_ms: wall_ms(),
+        headers: Vec::new(),
+    };
+    let encoded = letter
+        .encode()
+        .or_else(|_| DeadLetter { original: Bytes::new(), ..letter.clone() }.encode());
+    let Ok(bytes) = encoded else { return };
+    let (bytes, subject) = (Bytes::from(bytes), subjects::dead_task(tenant, sequence));
+    loop {
+        let publisher = &shared.ports.publisher;
+        match publisher.publish_behind(subject.clone(), 0, bytes.clone()).await {
+            PublishOutcome::Stored { .. }
+            | PublishOutcome::Refused {
+                refusal: Refusal::WrongLastSequence { last: Some(1..) },
+                ..
+            } => return,
+            PublishOutcome::Refused { description, code, .. } => {
+                tracing::warn!(
+                    subject,
+                    code,
+                    description,
+                    "a dead letter was refused; it is tried again"
+                );
+            }
+            PublishOutcome::Unknown => {}
+        }
+        tokio::time::sleep(AGAIN_AFTER).await;
+    }
+}

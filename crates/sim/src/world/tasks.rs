@@ -1,0 +1,199 @@
+//! A model of the queue of tasks and of those who serve it.
+//!
+//! It delivers until a result is stored: to workers that die at it, to two at
+//! once, late, and again after a result whose acknowledgement was lost. A task
+//! that must not be run twice is run on its first delivery alone, and only once
+//! the queue has let go of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fermata_core::effect::{Outcome, QueuedAttempt, Recall};
+use fermata_core::identity::RunId;
+use fermata_core::plan::FailureClass;
+use fermata_core::run::AttemptReport;
+
+use super::effects::outcome_frame;
+use super::{EPOCH_MS, Happening, World};
+use crate::runner::{Course, report_of};
+use crate::trace::Broken;
+use crate::worker::Work;
+
+/// How long the broker waits for an acknowledgement, milliseconds.
+const WAIT_MS: u64 = 30_000;
+
+/// How long the broker recognises a copy, milliseconds.
+const WINDOW_MS: u64 = 120_000;
+
+/// Deliveries after which a task counts as one that kills its workers.
+const DELIVERIES_MAX: u32 = 5;
+
+/// What waits in queues and is under way for them.
+#[derive(Debug, Default)]
+pub(super) struct Tasks {
+    stored: BTreeMap<u64, Task>,
+    /// When a message with this id was stored last.
+    ids: BTreeMap<(RunId, String, u32), u64>,
+    /// Results on their way to COMMANDS, and whose they are.
+    results: BTreeMap<u64, u64>,
+    /// Attempts that must be made once at the most, and were.
+    pub(super) run_once: BTreeSet<(RunId, String, u32)>,
+}
+
+#[derive(Debug)]
+struct Task {
+    queued: QueuedAttempt,
+    deliveries: u32,
+    gone: bool,
+}
+
+impl Tasks {
+    /// A result is stored: its task is acknowledged.
+    pub(super) fn result_stored(&mut self, result: u64) {
+        if let Some(task) = self.results.remove(&result)
+            && let Some(task) = self.stored.get_mut(&task)
+        {
+            task.gone = true;
+        }
+    }
+}
+
+fn failed(class: FailureClass) -> Outcome {
+    Outcome::Failed { class, detail: class.as_str().to_owned() }
+}
+
+impl World {
+    pub(super) fn publish_task(
+        &mut self,
+        worker: usize,
+        queued: Box<QueuedAttempt>,
+    ) -> Result<(), Broken> {
+        self.invariants.invariant_a_task_was_ordered(&queued.attempt)?;
+        let attempt = &queued.attempt;
+        let id = (attempt.run, attempt.node.to_string(), attempt.attempt);
+        let (lost, unanswered) =
+            (self.throws(self.faults.request_lost), self.throws(self.faults.ack_lost));
+        let known = self.tasks.ids.get(&id).is_some_and(|at| self.now_ms < at + WINDOW_MS);
+        if !lost && !known {
+            self.tasks.ids.insert(id, self.now_ms);
+            let task = self.id();
+            let queued = (*queued).clone();
+            self.tasks.stored.insert(task, Task { queued, deliveries: 0, gone: false });
+            // Now and then nobody serves the queue for long.
+            let slow = !self.healed && self.dice.below(8) == 0;
+            let after = self.dice.between(1, if slow { 90_000 } else { 1_500 });
+            self.after(after, Happening::Task(task));
+        }
+        if lost || unanswered {
+            // Whoever does not know publishes again, under the same id.
+            self.reach_worker(worker, 400, Work::Enqueue(queued));
+        }
+        Ok(())
+    }
+
+    pub(super) fn deliver_task(&mut self, id: u64) -> Result<(), Broken> {
+        let wall_ms = EPOCH_MS + self.now_ms;
+        let worker = usize::try_from(self.dice.below(self.workers.len() as u64)).unwrap_or(0);
+        let alive = self.workers.get(worker).is_some_and(|known| known.alive);
+        let Some(task) = self.tasks.stored.get_mut(&id) else { return Ok(()) };
+        if task.gone || wall_ms >= task.queued.due.0 {
+            return Ok(());
+        }
+        if !alive {
+            self.after(1_000, Happening::Task(id));
+            return Ok(());
+        }
+        task.deliveries += 1;
+        let (queued, deliveries) = (task.queued.clone(), task.deliveries);
+        let attempt = &queued.attempt;
+        self.invariants.invariant_a_task_was_ordered(attempt)?;
+        self.say(worker, format_args!("is given {} for time {deliveries}", attempt.key()));
+        if !queued.idempotent {
+            return self.deliver_once(worker, id, &queued, deliveries);
+        }
+        if deliveries > DELIVERIES_MAX {
+            let report = report_of(attempt, failed(FailureClass::Poisoned));
+            self.reach_worker(worker, 1, Work::TaskDone { task: id, report });
+            return Ok(());
+        }
+        let takes_ms = self.run_task(worker, id, &queued);
+        // Some hang on while another one is given it, most are heard of until they end.
+        let paused = !self.healed && self.dice.below(5) == 0;
+        let again = if paused { WAIT_MS } else { takes_ms + WAIT_MS };
+        self.after(again, Happening::Task(id));
+        Ok(())
+    }
+
+    /// What must not be done twice is done on its first delivery, once the queue
+    /// has let go of it; on any other one nobody knows.
+    fn deliver_once(
+        &mut self,
+        worker: usize,
+        id: u64,
+        queued: &QueuedAttempt,
+        deliveries: u32,
+    ) -> Result<(), Broken> {
+        let confirmed = !self.throws(self.faults.ack_lost);
+        let acknowledged = confirmed || self.dice.below(2) == 0;
+        if let Some(task) = self.tasks.stored.get_mut(&id) {
+            task.gone = acknowledged;
+        }
+        if deliveries > 1 {
+            let report = report_of(&queued.attempt, failed(FailureClass::Unknown));
+            self.reach_worker(worker, 1, Work::TaskDone { task: id, report });
+        } else if confirmed {
+            let attempt = &queued.attempt;
+            let name = (attempt.run, attempt.node.to_string(), attempt.attempt);
+            if !self.tasks.run_once.insert(name) {
+                let detail = format!("attempt {} of {}", attempt.attempt, attempt.key());
+                return Err(Broken::new("invariant_a_task_is_run_once", detail));
+            }
+            self.run_task(worker, id, queued);
+        } else {
+            self.after(WAIT_MS, Happening::Task(id));
+        }
+        Ok(())
+    }
+
+    /// Lets a worker do a task; it may die at it. Returns how long it takes.
+    fn run_task(&mut self, worker: usize, id: u64, queued: &QueuedAttempt) -> u64 {
+        let attempt = &queued.attempt;
+        let course = Course::draw(attempt, &self.faults, &mut self.dice);
+        if let Some(after) = course.commits_after_ms {
+            self.after(after, Happening::Commit(attempt.clone()));
+        }
+        let dies = !self.healed && self.dice.below(4) == 0;
+        if !dies {
+            let report = report_of(attempt, course.outcome);
+            let done = Work::TaskDone { task: id, report };
+            self.reach_worker(worker, course.ends_after_ms, done);
+        }
+        course.ends_after_ms
+    }
+
+    /// The result goes to COMMANDS until it is stored; a copy may have been before it.
+    pub(super) fn task_done(&mut self, worker: usize, task: u64, report: AttemptReport) {
+        let result = self.id();
+        let Some(frame) = outcome_frame(report) else { return };
+        if let Some(known) = self.workers.get_mut(worker) {
+            known.runner.outbox.insert(result, frame);
+        }
+        self.tasks.results.insert(result, task);
+        self.publish_outcome_again(worker, result);
+    }
+
+    /// What the shell does with attempts of a run that closes: whoever runs one is
+    /// told, some listen, and the owner need not wait for any.
+    pub(super) fn recall(&mut self, worker: usize, recall: Recall) {
+        for (node, attempt, _) in recall.tasks {
+            let report = AttemptReport {
+                run: recall.run,
+                node,
+                activation: 1,
+                attempt,
+                tenant: Some(recall.tenant.clone()),
+                outcome: failed(FailureClass::Cancelled),
+            };
+            self.reach_worker(worker, 20, Work::Recalled(report));
+        }
+    }
+}
