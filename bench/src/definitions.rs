@@ -92,6 +92,8 @@ pub async fn apply(
         strategies,
         workflows: entries,
         reply_to: Some(inbox.into()),
+        contracts: Vec::new(),
+        contract_modes: std::collections::BTreeMap::new(),
     });
     let frame = CommandFrame { floor: 0, commands: vec![command] }.encode().into_diagnostic()?;
     let subject = subjects::commands(PartitionId::CONTROL);

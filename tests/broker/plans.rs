@@ -37,6 +37,7 @@ fn start_of(plan: Digest, number: u64) -> Command {
             source: "/t".into(),
             kind: "demo.start".into(),
             traceparent: None,
+            breach: None,
         },
         key: u128::from(number),
         source: SourcePosition { sequence: 1_000_000 + number, index: 0 },

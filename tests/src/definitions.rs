@@ -59,6 +59,8 @@ pub async fn apply(engine: &Engine, plans: Vec<Plan>, strategies: Vec<StrategyDe
         strategies: strategies.collect(),
         workflows,
         reply_to: Some(inbox.into()),
+        contracts: Vec::new(),
+        contract_modes: std::collections::BTreeMap::new(),
     });
     publish_command(engine, PartitionId::CONTROL, command).await;
     let answer =

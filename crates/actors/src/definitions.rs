@@ -16,6 +16,8 @@ use fermata_wire::{MessageKind, WireError};
 use thiserror::Error;
 use tokio::sync::watch;
 
+use crate::contracts::Contracts;
+
 /// Key of the projection in the definitions bucket.
 pub const ACTIVE_KEY: &str = "active";
 
@@ -199,6 +201,8 @@ pub struct Snapshot {
     pub revision: u64,
     /// Which event starts what.
     pub strategies: StrategySet,
+    /// What the data of events adheres to.
+    pub contracts: Contracts,
     workflows: HashMap<Arc<str>, Versions>,
     /// Versions whose plans cannot be used: what starts them is rejected at once.
     unusable: HashSet<(Arc<str>, Arc<str>)>,
@@ -307,8 +311,9 @@ async fn compile(bytes: &[u8], plans: &Plans) -> Result<Snapshot, String> {
         .map_err(|error| error.to_string())?;
     let strategies = StrategySet::compile(strategies)
         .map_err(|problems| problems.first().map_or_else(String::new, ToString::to_string))?;
+    let contracts = Contracts::new(&definitions);
     let mut snapshot =
-        Snapshot { revision: definitions.revision, strategies, ..Snapshot::default() };
+        Snapshot { revision: definitions.revision, strategies, contracts, ..Snapshot::default() };
     for WorkflowEntry { name, version, plan } in definitions.workflows {
         match plans.fetch(plan).await {
             Ok(executable) => {

@@ -20,6 +20,7 @@ pub mod builder;
 pub mod checkpoint_folder;
 pub mod checkpoint_log;
 pub mod clock;
+pub mod contracts;
 pub mod coordinator;
 pub mod definitions;
 pub mod engine;

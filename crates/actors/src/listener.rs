@@ -104,8 +104,10 @@ impl Stage for Listener {
 
     fn take(&mut self, Batch(messages): Batch) -> BoxFuture<'static, bool> {
         let mut out = Outcomes { events: Vec::with_capacity(messages.len()), dead: Vec::new() };
+        let snapshot = self.ports.definitions.borrow().clone();
+        let (keys, contracts) = (&self.ports.facts.replay_keys, &snapshot.contracts);
         for message in &messages {
-            self.shared.admit(message, &self.limits, &self.ports.facts.replay_keys, &mut out);
+            self.shared.admit(message, &self.limits, keys, contracts, &mut out);
         }
         let Outcomes { events, dead } = out;
         let (ports, next) = (self.ports.clone(), self.next.clone());

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    audit, dead, demo, doctor, publish, runs, schema, strategy, up, worker, workflow,
+    audit, contract, dead, demo, doctor, publish, runs, schema, strategy, up, worker, workflow,
 };
 use crate::error::EXIT_CODES_HELP;
 use crate::telemetry::TelemetryOptions;
@@ -88,6 +88,9 @@ pub enum Command {
     /// Check, apply, list and plan workflows
     #[command(subcommand)]
     Workflow(workflow::WorkflowCommand),
+    /// Check, apply and list contracts: what the data of events adheres to
+    #[command(subcommand)]
+    Contract(contract::ContractCommand),
     /// List, show, watch and cancel runs
     #[command(subcommand)]
     Runs(runs::RunsCommand),

@@ -12,6 +12,7 @@
 //! as a whole when it is not.
 
 mod cases;
+mod contracts;
 mod decide;
 mod define;
 mod evolve;

@@ -139,6 +139,7 @@ impl Load {
                 .unwrap_or("order")
                 .into(),
             traceparent: None,
+            breach: None,
         };
         EventCommand { event, key: Self::key_hash(key), source, replay, verdict }
     }

@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use super::Arrived;
 use super::replaying::{self, Refused};
+use crate::contracts::{Breach, Contracts};
 use crate::trace;
 
 /// Texts that are kept to be shared between events, at the most. Types, sources
@@ -29,6 +30,9 @@ const SHARED_TEXTS_MAX: usize = 10_000;
 /// Bytes of headers that are kept with a dead letter, at the most: they are
 /// there to read its bytes with, and a broker takes far longer ones.
 const HEADER_BYTES_MAX: usize = 64 * 1024;
+
+/// Reason code of an event whose data breaks its contract.
+const CONTRACT_VIOLATION: &str = "contract_violation";
 
 /// Tenant under which what names no valid tenant is filed.
 const NO_TENANT: &str = "unknown";
@@ -51,6 +55,8 @@ struct Place<'a> {
     trace: Option<&'a str>,
     /// The id under which it is decided once more.
     replay: Option<Uuid>,
+    /// What its data has to adhere to.
+    contracts: &'a Contracts,
 }
 
 /// Texts shared between events.
@@ -74,6 +80,7 @@ impl Shared {
         message: &Arrived,
         limits: &EventLimits,
         keys: &ReplayKeys,
+        contracts: &Contracts,
         out: &mut Outcomes,
     ) {
         let payload = &message.payload;
@@ -92,7 +99,7 @@ impl Shared {
             match replaying::verified(keys, signed, payload, subject, limits, time_ms) {
                 Ok((replay, event)) => {
                     let trace = headers.traceparent();
-                    let place = Place { index: 0, trace, replay: Some(replay) };
+                    let place = Place { index: 0, trace, replay: Some(replay), contracts };
                     self.admit_event(&event, payload.clone(), place, message, out);
                 }
                 Err(refused) => {
@@ -112,7 +119,7 @@ impl Shared {
                     match outcome {
                         Ok(event) => {
                             let raw = payload.slice_ref(event.raw.as_bytes());
-                            let place = Place { index, trace, replay: None };
+                            let place = Place { index, trace, replay: None, contracts };
                             self.admit_event(&event, raw, place, message, out);
                         }
                         Err(rejected) => {
@@ -129,7 +136,7 @@ impl Shared {
                     match converted.decode(index, payload, subject, limits) {
                         Ok(event) => {
                             let raw = Bytes::copy_from_slice(event.raw.as_bytes());
-                            let place = Place { index, trace, replay: None };
+                            let place = Place { index, trace, replay: None, contracts };
                             self.admit_event(&event, raw, place, message, out);
                         }
                         Err(rejected) => {
@@ -153,7 +160,17 @@ impl Shared {
     ) {
         match self.tenant(event.tenant) {
             Some(tenant) => {
-                let admitted = self.admitted(event, tenant, raw, place, message);
+                let breach = match place.contracts.check(event) {
+                    None => None,
+                    Some(Breach::Warn(detail)) => Some(Arc::from(detail)),
+                    Some(Breach::Refuse(detail)) => {
+                        let refused = (CONTRACT_VIOLATION, detail);
+                        let (index, name) = (place.index, event.tenant);
+                        let json = Some("application/cloudevents+json");
+                        return self.refuse(&refused, index, &raw, name, message, json, out);
+                    }
+                };
+                let admitted = self.admitted(event, tenant, raw, place, breach, message);
                 out.events.push(admitted);
             }
             None => {
@@ -170,7 +187,8 @@ impl Shared {
         event: &Event<'_>,
         tenant: Tenant,
         raw: Bytes,
-        Place { index, trace, replay }: Place<'_>,
+        Place { index, trace, replay, .. }: Place<'_>,
+        breach: Option<Arc<str>>,
         message: &Arrived,
     ) -> AdmittedEvent {
         let traceparent = event.traceparent.as_deref().or(trace);
@@ -182,6 +200,7 @@ impl Shared {
                 source: self.text(&event.source),
                 kind: self.text(&event.kind),
                 traceparent: traceparent.map(Arc::from),
+                breach,
             },
             key: event.idempotency().to_be_bytes(),
             source: SourcePosition { sequence: message.sequence, index },
@@ -240,6 +259,7 @@ impl Shared {
             source: self.text(""),
             kind: self.text(kind),
             traceparent: None,
+            breach: None,
         };
         let rejection = Rejection {
             reason: self.text(reason),

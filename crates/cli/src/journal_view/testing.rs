@@ -79,6 +79,7 @@ impl Script {
             source: "/test".into(),
             kind: "plugin.job.completed".into(),
             traceparent: None,
+            breach: None,
         };
         let started = RunStarted {
             event,

@@ -34,6 +34,7 @@ fn started(run: RunId) -> Record {
         source: "/test".into(),
         kind: "a.b".into(),
         traceparent: None,
+        breach: None,
     };
     let started = RunStarted {
         event,

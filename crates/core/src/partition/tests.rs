@@ -28,6 +28,7 @@ fn event(sequence: u64, replay: Option<Uuid>, verdict: Verdict) -> Command {
         source: "test".into(),
         kind: "test".into(),
         traceparent: None,
+        breach: None,
     };
     let source = SourcePosition { sequence, index: 0 };
     Command::Event(EventCommand { event, key: u128::from(sequence), source, replay, verdict })
@@ -117,6 +118,8 @@ fn ids_of_commands_are_bounded_like_keys() {
         strategies: Vec::new(),
         workflows: Vec::new(),
         reply_to: Some("reply".into()),
+        contracts: Vec::new(),
+        contract_modes: std::collections::BTreeMap::new(),
     });
     let (records, effects) = decided(&mut partition, &define);
     assert_eq!((records.len(), effects.len()), (0, 1));

@@ -81,6 +81,7 @@ fn event(sequence: u64, index: u32, kind: &str, verdict: Verdict) -> Command {
         source: "test".into(),
         kind: kind.into(),
         traceparent: None,
+        breach: None,
     };
     let key = u128::from(sequence) << 32 | u128::from(index);
     let source = SourcePosition { sequence, index };
