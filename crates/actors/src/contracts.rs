@@ -157,7 +157,9 @@ impl Versions {
                 return Some(format!("there is no version `{named}` of the contract of this type"));
             }
             Some(Err(problem)) => {
-                return Some(format!("version `{named}` of the contract cannot be used: {problem}"));
+                return Some(format!(
+                    "version `{named}` of the contract cannot be used: {problem}"
+                ));
             }
             Some(Ok(validator)) => validator,
         };

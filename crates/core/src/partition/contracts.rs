@@ -29,8 +29,10 @@ impl Definitions {
     pub(super) fn apply_contracts(&mut self, applied: &DefinitionsApplied) {
         for contract in &applied.contracts {
             let version = &contract.version;
-            let mut known = self.contracts_of(contract.tenant.as_str(), &contract.kind);
-            if !known.any(|entry| entry.version == *version) {
+            let is_known = self
+                .contracts_of(contract.tenant.as_str(), &contract.kind)
+                .any(|entry| entry.version == *version);
+            if !is_known {
                 self.contracts.push(contract.clone());
             }
         }
@@ -70,8 +72,8 @@ impl Definitions {
                 return problems.iter().map(|problem| format!("{name}: {problem}")).collect();
             }
         };
-        let mut known = self.contracts_of(tenant.as_str(), kind);
-        if let Some(same) = known.clone().find(|entry| entry.version == *version) {
+        let known = || self.contracts_of(tenant.as_str(), kind);
+        if let Some(same) = known().find(|entry| entry.version == *version) {
             let differs = same.schema.parse() != read;
             return differs
                 .then(|| incompatibilities(&same.schema.parse(), &read))
@@ -85,7 +87,7 @@ impl Definitions {
                 })
                 .unwrap_or_default();
         }
-        let Some(newest) = known.next_back() else { return Vec::new() };
+        let Some(newest) = known().next_back() else { return Vec::new() };
         incompatibilities(&newest.schema.parse(), &read)
             .iter()
             .map(|difference| {
