@@ -3,6 +3,7 @@
 
 mod acknowledgement;
 mod audit;
+mod contracts;
 mod events;
 mod floor;
 mod garbage;

@@ -5,6 +5,7 @@
 //! acknowledged only after everything that came of it is durable.
 
 mod admission;
+mod payloads;
 mod replaying;
 
 use bytes::Bytes;
@@ -103,13 +104,19 @@ impl Stage for Listener {
     type Input = Batch;
 
     fn take(&mut self, Batch(messages): Batch) -> BoxFuture<'static, bool> {
-        let mut out = Outcomes { events: Vec::with_capacity(messages.len()), dead: Vec::new() };
+        let mut out =
+            Outcomes { events: Vec::with_capacity(messages.len()), ..Outcomes::default() };
+        let snapshot = self.ports.definitions.borrow().clone();
+        let (keys, contracts) = (&self.ports.facts.replay_keys, &snapshot.contracts);
         for message in &messages {
-            self.shared.admit(message, &self.limits, &self.ports.facts.replay_keys, &mut out);
+            self.shared.admit(message, &self.limits, keys, contracts, &mut out);
         }
-        let Outcomes { events, dead } = out;
         let (ports, next) = (self.ports.clone(), self.next.clone());
         Box::pin(async move {
+            let Some(Outcomes { events, dead, .. }) = payloads::looked_for(&ports, out).await
+            else {
+                return false;
+            };
             file(&ports, dead).await
                 && (events.is_empty() || next.pass(AdmittedFrame { events }).await)
         })

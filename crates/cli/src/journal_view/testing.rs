@@ -80,6 +80,7 @@ impl Script {
             kind: "plugin.job.completed".into(),
             traceparent: None,
             hops: 0,
+            breach: None,
         };
         let started = RunStarted {
             event,

@@ -35,6 +35,8 @@ mod read_model;
 #[cfg(test)]
 mod replay;
 #[cfg(test)]
+mod replay_requests;
+#[cfg(test)]
 mod review;
 #[cfg(test)]
 mod runs;

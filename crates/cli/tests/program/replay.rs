@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use fermata_core::command::StrategyEntry;
-use fermata_core::flags::Flags;
 use fermata_core::json::Json;
 use fermata_core::partition::Definitions;
 use fermata_jetstream::definitions_store::DefinitionsStore;
@@ -35,8 +34,7 @@ async fn activate(stage: &Stage) {
         definition: Json::from_value(&definition),
     };
     let strategies = BTreeMap::from([(entry.name.clone(), entry)]);
-    let active =
-        Definitions { revision: 1, strategies, workflows: Vec::new(), flags: Flags::default() };
+    let active = Definitions { revision: 1, strategies, ..Definitions::default() };
     let bytes = fermata_wire::plan::encode_definitions(&active).unwrap();
     DefinitionsStore::open(&stage.broker).await.unwrap().put("active", bytes.into()).await.unwrap();
 }

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::{
     ADMITTED_STREAM, ADMITTED_SUBJECT, ARCHIVE_BUCKET, CHECKPOINTS_STREAM, CHECKPOINTS_SUBJECTS,
     CONFIG_STREAM, CONFIG_SUBJECT, DEAD_STREAM, DEAD_SUBJECTS, DEFINITIONS_BUCKET, EVENTS_STREAM,
-    EVENTS_SUBJECTS, LEASE_TTL, LEASES_BUCKET, MATCHED_STREAM, MATCHED_SUBJECT, PLANS_BUCKET,
-    SNAPSHOTS_BUCKET, Topology, audit_stream, audit_subject, commands_stream, commands_subject,
-    journal_stream, journal_subject,
+    EVENTS_SUBJECTS, LEASE_TTL, LEASES_BUCKET, MATCHED_STREAM, MATCHED_SUBJECT, PAYLOADS_BUCKET,
+    PLANS_BUCKET, SNAPSHOTS_BUCKET, Topology, audit_stream, audit_subject, commands_stream,
+    commands_subject, journal_stream, journal_subject,
 };
 use crate::pull::nanoseconds;
 
@@ -17,6 +17,9 @@ const MIB: i64 = 1024 * 1024;
 
 /// How long dead letters are kept: long enough for a month's holiday of whoever looks after them.
 const DEAD_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// How long payloads are kept: as long as dead letters, since what is replayed needs them.
+const PAYLOAD_AGE_MAX: Duration = DEAD_AGE_MAX;
 
 /// The broker's default window for message ids, which the hot path does not use.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
@@ -27,7 +30,7 @@ const EXPIRY_MARKER_TTL: Duration = Duration::from_secs(1);
 /// How many versions of a definition the bucket keeps; all of them are in the control partition's journal.
 const DEFINITION_HISTORY: i64 = 8;
 
-/// How large each stream may grow, in bytes. The broker reserves the sum, about 26 GiB with 8 partitions.
+/// How large each stream may grow, in bytes. The broker reserves the sum, about 27 GiB with 8 partitions.
 ///
 /// A full stream refuses new messages, DEAD alone drops its oldest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +57,8 @@ pub struct Limits {
     pub snapshots_bytes: i64,
     /// The object store of archived journals. When it is full journals are not purged, and fill.
     pub archive_bytes: i64,
+    /// The object store of payloads. When it is full no further ones are taken.
+    pub payloads_bytes: i64,
 }
 
 impl Default for Limits {
@@ -70,6 +75,7 @@ impl Default for Limits {
             plans_bytes: 1024 * MIB,
             snapshots_bytes: 1024 * MIB,
             archive_bytes: 2 * 1024 * MIB,
+            payloads_bytes: 1024 * MIB,
         }
     }
 }
@@ -93,6 +99,7 @@ impl Limits {
             plans_bytes: scaled(self.plans_bytes),
             snapshots_bytes: scaled(self.snapshots_bytes),
             archive_bytes: scaled(self.archive_bytes),
+            payloads_bytes: scaled(self.payloads_bytes),
         }
     }
 }
@@ -258,6 +265,13 @@ pub(super) fn streams(topology: &Topology) -> Vec<StreamSpec> {
         objects(
             ARCHIVE_BUCKET,
             base("", "", limits.archive_bytes, "journals that were purged, in segments"),
+        ),
+        objects(
+            PAYLOADS_BUCKET,
+            StreamSpec {
+                max_age: nanoseconds(PAYLOAD_AGE_MAX),
+                ..base("", "", limits.payloads_bytes, "data that is too large for an event")
+            },
         ),
     ]);
     specs

@@ -1,0 +1,179 @@
+//! `POST /internal/agent/events` of a running engine.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use fermata_core::record::Kind;
+use fermata_jetstream::{
+    Broker, ConnectOptions, Headers, Publisher, PublisherOptions, StreamReader,
+};
+use fermata_wire::replay::ReplayKeys;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::operations::{count, kinds};
+use crate::process::{Answer, Running, post};
+use crate::support::{SOON, run};
+
+const PATH: &str = "/internal/agent/events";
+/// The example of the Standard Webhooks libraries.
+const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+const OTHER_SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
+
+const WORKFLOW: &str = "
+workflow: { name: one, version: '1', tasks: [{ id: a, noop: {} }] }
+";
+const STRATEGIES: &str = "
+strategies:
+  - { name: start, version: 1, tenant: '*', on: asked.start, workflow: { name: one, version: '1' } }
+";
+
+fn event(id: &str) -> Value {
+    json!({
+        "specversion": "1.0", "id": id, "source": "/test", "type": "asked.start",
+        "tenant": "acme", "data": {"n": 1},
+    })
+}
+
+fn now_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs()
+}
+
+/// The headers that sign a request, each with its line end.
+fn signed(secret: &str, id: &str, seconds: u64, body: &str) -> String {
+    let keys = ReplayKeys::parse(secret).expect("a secret");
+    let signature = keys.sign(id, seconds, body.as_bytes()).expect("a signature");
+    format!(
+        "webhook-id: {id}\r\nwebhook-timestamp: {seconds}\r\nwebhook-signature: {signature}\r\n"
+    )
+}
+
+async fn ask(up: &Running, id: &str, body: &Value) -> Answer {
+    let body = body.to_string();
+    let url = up.said["http_url"].as_str().expect("endpoints");
+    post(url, PATH, &signed(SECRET, id, now_seconds(), &body), &body).await
+}
+
+/// Waits until the only partition has recorded so many starts, and returns what it has.
+async fn kinds_with(up: &Running, kind: Kind, expected: f64) -> Vec<Kind> {
+    let url = up.said["nats_url"].as_str().expect("an address");
+    let broker = Broker::connect(url, ConnectOptions::default()).await.expect("a connection");
+    let reader = StreamReader::new(&broker);
+    let enough = async {
+        loop {
+            let kinds = kinds(&reader, "0").await;
+            if count(&kinds, kind) >= expected {
+                return kinds;
+            }
+        }
+    };
+    let found = tokio::time::timeout(SOON, enough).await;
+    found.unwrap_or_else(|_| panic!("no {expected} {kind:?}\n{}", up.logs.all()))
+}
+
+async fn start(data_dir: &str, secrets: Option<&str>) -> Running {
+    let mut arguments = vec!["up", "--json", "--durability", "process", "--data-dir", data_dir];
+    arguments.extend(["--http", "127.0.0.1:0", "--partitions", "1"]);
+    if let Some(secrets) = secrets {
+        arguments.extend(["--replay-secrets", secrets]);
+    }
+    let up = Running::start(&arguments).await;
+    up.until("/ready", |answer| answer.status == 200).await;
+    up
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signed_request_is_stored_and_decided_once_even_after_a_restart() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (data_dir, secrets) = (path("engine"), path("secrets"));
+    std::fs::write(&secrets, format!("{SECRET}\n")).expect("a file");
+    let mut up = start(&data_dir, Some(&secrets)).await;
+    for (command, yaml) in [("workflow", WORKFLOW), ("strategy", STRATEGIES)] {
+        std::fs::write(path(command), yaml).expect("a file");
+        let ended = run(&["--data-dir", &data_dir, command, "apply", &path(command)]).await;
+        assert_eq!(ended.code, 0, "{}{}", ended.stdout, ended.stderr);
+    }
+
+    let first = ask(&up, "request-1", &event("1")).await;
+    let again = ask(&up, "request-1", &event("1")).await;
+    let differs = ask(&up, "request-1", &event("2")).await;
+    let batch = ask(&up, "request-2", &json!([event("1"), event("3")])).await;
+    assert_eq!((first.status, batch.status, differs.status), (202, 202, 409), "{first:?}");
+    assert_eq!((again.status, &again.body), (202, &first.body));
+    let told = &first.json()["events"][0];
+    assert_eq!((&told["event"], &told["tenant"]), (&json!("1"), &json!("acme")), "{told}");
+    assert_eq!(batch.json()["events"].as_array().map(Vec::len), Some(2), "{batch:?}");
+    // One run for each event that was asked for: `1` twice, under two ids.
+    let before = kinds_with(&up, Kind::RunSucceeded, 3.0).await;
+    assert_eq!(count(&before, Kind::EventRepeated), 0.0);
+
+    up.signal(Signal::KILL);
+    up.ended().await;
+    let up = start(&data_dir, Some(&secrets)).await;
+    let restarted = ask(&up, "request-1", &event("1")).await;
+    assert_eq!((restarted.status, &restarted.body), (202, &first.body));
+    // As it is stored when the broker's window has forgotten the id.
+    let url = up.said["nats_url"].as_str().expect("an address");
+    let broker = Broker::connect(url, ConnectOptions::default()).await.expect("a connection");
+    let publisher =
+        Publisher::new(&broker, PublisherOptions::default()).await.expect("a publisher");
+    let mut headers = Headers::new();
+    let body = event("1").to_string();
+    for line in signed(SECRET, "request-1", now_seconds(), &body).lines() {
+        let (name, value) = line.split_once(": ").expect("a header");
+        headers.insert(name, value);
+    }
+    headers.insert("fermata-replay", "again");
+    let subject = "fermata.events.acme.asked.start";
+    publisher.publish(subject, Some(headers), body.into()).await.await.sequence().expect("stored");
+    let after = kinds_with(&up, Kind::EventRepeated, 1.0).await;
+    assert_eq!(count(&after, Kind::RunStarted), 3.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_signed_or_not_usable_is_refused_and_nothing_is_stored() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (data_dir, secrets) = (path("engine"), path("secrets"));
+    std::fs::write(&secrets, format!("{SECRET}\n")).expect("a file");
+    let up = start(&data_dir, Some(&secrets)).await;
+    let url = up.said["http_url"].as_str().expect("endpoints");
+    let body = event("1").to_string();
+    let now = now_seconds();
+
+    let kind = |answer: &Answer| {
+        let kind = answer.json()["type"].as_str().expect("a problem").to_owned();
+        (answer.status, kind.trim_start_matches("urn:fermata:problem:replay-").to_owned())
+    };
+    for headers in [
+        String::new(),
+        signed(OTHER_SECRET, "r", now, &body),
+        signed(SECRET, "r", now, "another body"),
+        signed(SECRET, "r", now - 301, &body),
+        signed(SECRET, "r", now + 301, &body),
+        signed(SECRET, "a.b", now, &body),
+    ] {
+        let refused = post(url, PATH, &headers, &body).await;
+        assert_eq!(kind(&refused), (401, "not-signed".to_owned()), "{headers}");
+    }
+    let post_signed = |body: String| async move {
+        post(url, PATH, &signed(SECRET, "r", now, &body), &body).await
+    };
+    let malformed = post_signed("{".to_owned()).await;
+    assert_eq!(kind(&malformed), (400, "malformed".to_owned()), "{malformed:?}");
+    let mut without = event("1");
+    without.as_object_mut().expect("an event").remove("tenant");
+    let unusable = post_signed(json!([event("1"), without]).to_string()).await;
+    assert_eq!(kind(&unusable), (422, "unusable".to_owned()), "{unusable:?}");
+    let large = post_signed(format!("{body}{}", " ".repeat(1024 * 1024))).await;
+    assert_eq!(kind(&large), (413, "too-large".to_owned()), "{large:?}");
+    let nats = up.said["nats_url"].as_str().expect("an address");
+    let broker = Broker::connect(nats, ConnectOptions::default()).await.expect("a connection");
+    let state = StreamReader::new(&broker).stream_state("EVENTS").await.expect("a stream");
+    assert_eq!(state.last_sequence, 0);
+
+    let bare = start(&path("bare"), None).await;
+    let url = bare.said["http_url"].as_str().expect("endpoints");
+    let refused = post(url, PATH, &signed(SECRET, "r", now, &body), &body).await;
+    assert_eq!(kind(&refused), (403, "not-configured".to_owned()), "{refused:?}");
+}
