@@ -9,6 +9,7 @@ mod floor;
 mod garbage;
 mod matching;
 mod nodes;
+mod payloads;
 mod plans;
 mod python;
 mod runner;

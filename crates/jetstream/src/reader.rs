@@ -390,6 +390,7 @@ fn stored(stream: &str, message: StreamMessage) -> Result<StoredMessage, ReadErr
         broker_time_ns,
         writer: writer(&message.headers),
         subject: message.subject,
+        headers: (!message.headers.is_empty()).then_some(message.headers),
         payload: message.payload,
     })
 }

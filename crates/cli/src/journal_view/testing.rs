@@ -150,6 +150,7 @@ impl Script {
             broker_time_ns: 0,
             writer: Some("w".to_owned()),
             subject: "fermata.journal.3".into(),
+            headers: None,
             payload: frame(records).into(),
         }
     }
