@@ -93,6 +93,8 @@ pub async fn apply(
         workflows: entries,
         reply_to: Some(inbox.into()),
         flags: fermata_core::flags::Flags::default(),
+        contracts: Vec::new(),
+        contract_modes: std::collections::BTreeMap::new(),
     });
     let frame = CommandFrame { floor: 0, commands: vec![command] }.encode().into_diagnostic()?;
     let subject = subjects::commands(PartitionId::CONTROL);

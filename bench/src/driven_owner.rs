@@ -262,6 +262,7 @@ impl DrivenOwner {
             kind: "bench.run".into(),
             traceparent: None,
             hops: 0,
+            breach: None,
         };
         let run = StartRun {
             strategy: "three-noops".into(),

@@ -60,6 +60,8 @@ pub async fn apply(engine: &Engine, plans: Vec<Plan>, strategies: Vec<StrategyDe
         workflows,
         reply_to: Some(inbox.into()),
         flags: fermata_core::flags::Flags::default(),
+        contracts: Vec::new(),
+        contract_modes: std::collections::BTreeMap::new(),
     });
     publish_command(engine, PartitionId::CONTROL, command).await;
     let answer =

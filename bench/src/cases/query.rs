@@ -202,6 +202,7 @@ fn started(number: u64) -> miette::Result<(u64, Record)> {
             kind: "plugin.job.completed".into(),
             traceparent: None,
             hops: 0,
+            breach: None,
         },
         strategy: "strategy".into(),
         strategy_version: 1,

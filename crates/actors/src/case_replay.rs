@@ -70,17 +70,21 @@ async fn event_at(
     replay: &CaseReplay,
     place: SourcePosition,
 ) -> Option<AdmittedEvent> {
-    let read = loop {
-        match ports.reader.read_with_headers(EVENTS_STREAM, place.sequence).await {
-            Ok(read) => break read,
+    let event = loop {
+        match ports.reader.read_one(EVENTS_STREAM, place.sequence).await {
+            Ok(None) => return None,
+            Ok(Some(message)) => match admitted_again(ports, message, place.index).await {
+                Some(event) => break event?,
+                None => {
+                    tracing::warn!(case = %replay.case, sequence = place.sequence, "the payload of an event of a resolved case cannot be looked for yet");
+                }
+            },
             Err(error) => {
                 tracing::warn!(case = %replay.case, sequence = place.sequence, %error, "an event of a resolved case cannot be read yet");
-                tokio::time::sleep(AGAIN_AFTER).await;
             }
         }
+        tokio::time::sleep(AGAIN_AFTER).await;
     };
-    let (message, headers) = read?;
-    let event = admitted_again(&ports.facts.replay_keys, message, headers, place.index)?;
     let replay_id = Some(replay_of(replay.case, place));
     (event.event.tenant == replay.tenant).then_some(AdmittedEvent { replay: replay_id, ..event })
 }

@@ -17,6 +17,8 @@ use fermata_wire::{MessageKind, WireError};
 use thiserror::Error;
 use tokio::sync::watch;
 
+use crate::contracts::Contracts;
+
 /// Key of the projection in the definitions bucket.
 pub const ACTIVE_KEY: &str = "active";
 
@@ -202,6 +204,8 @@ pub struct Snapshot {
     pub strategies: StrategySet,
     /// Parts of the engine that are switched off.
     pub flags: Flags,
+    /// What the data of events adheres to.
+    pub contracts: Contracts,
     workflows: HashMap<Arc<str>, Versions>,
     /// Versions whose plans cannot be used: what starts them is rejected at once.
     unusable: HashSet<(Arc<str>, Arc<str>)>,
@@ -311,8 +315,14 @@ async fn compile(bytes: &[u8], plans: &Plans) -> Result<Snapshot, String> {
         .map_err(|error| error.to_string())?;
     let strategies = StrategySet::compile(strategies)
         .map_err(|problems| problems.first().map_or_else(String::new, ToString::to_string))?;
-    let mut snapshot =
-        Snapshot { revision: definitions.revision, strategies, flags, ..Snapshot::default() };
+    let contracts = Contracts::new(&definitions);
+    let mut snapshot = Snapshot {
+        revision: definitions.revision,
+        strategies,
+        flags,
+        contracts,
+        ..Snapshot::default()
+    };
     for WorkflowEntry { name, version, plan } in definitions.workflows {
         match plans.fetch(plan).await {
             Ok(executable) => {

@@ -35,8 +35,8 @@ use crate::figures::Gauges;
 use crate::metrics::Metrics;
 use crate::ports::{EngineFacts, Ports};
 use crate::supervisor::{DRAIN_LIMIT, Drained, Supervisor, SupervisorMessage};
-use crate::webhooks::Webhooks;
 use crate::task_worker::ServedQueues;
+use crate::webhooks::Webhooks;
 
 /// Publishes that may be unanswered at once in this process.
 const PUBLISH_WINDOW: usize = 2_048;

@@ -183,6 +183,8 @@ impl JournalArchive {
             broker_time_ns: message.broker_time_ns,
             writer: message.writer.map(str::to_owned),
             subject: subject.as_str().into(),
+            // A segment keeps the writer of all headers.
+            headers: None,
             payload: bytes.slice_ref(message.payload),
         });
         Ok(messages.collect())

@@ -5,6 +5,7 @@
 //! acknowledged only after everything that came of it is durable.
 
 mod admission;
+mod payloads;
 mod replaying;
 
 use bytes::Bytes;
@@ -12,7 +13,6 @@ use fermata_core::event::EventLimits;
 use fermata_jetstream::topology::EVENTS_STREAM;
 use fermata_jetstream::{Acker, Delivery, Headers, SharedConsumerOptions, StoredMessage, Subject};
 use fermata_wire::dead::DeadLetter;
-use fermata_wire::replay::ReplayKeys;
 use fermata_wire::stages::{Admission, AdmittedEvent, AdmittedFrame};
 use fermata_wire::subjects;
 use futures_util::future::BoxFuture;
@@ -107,39 +107,50 @@ impl Stage for Listener {
     type Input = Batch;
 
     fn take(&mut self, Batch(messages): Batch) -> BoxFuture<'static, bool> {
-        let mut out = Outcomes { events: Vec::with_capacity(messages.len()), dead: Vec::new() };
+        let mut out =
+            Outcomes { events: Vec::with_capacity(messages.len()), ..Outcomes::default() };
+        let snapshot = self.ports.definitions.borrow().clone();
+        let (keys, contracts) = (&self.ports.facts.replay_keys, &snapshot.contracts);
         for message in &messages {
-            self.shared.admit(message, &self.limits, &self.ports.facts.replay_keys, &mut out);
+            self.shared.admit(message, &self.limits, keys, contracts, &mut out);
         }
-        let Outcomes { events, dead } = out;
         let (ports, next) = (self.ports.clone(), self.next.clone());
         Box::pin(async move {
+            let Some(Outcomes { events, dead, .. }) = payloads::looked_for(&ports, out).await
+            else {
+                return false;
+            };
             file(&ports, dead).await
                 && (events.is_empty() || next.pass(AdmittedFrame { events }).await)
         })
     }
 }
 
-/// The event at `index` of a message that was taken before; nothing where it is
-/// none that can be used.
-pub(crate) fn admitted_again(
-    keys: &ReplayKeys,
+/// The event at `index` of a message that was taken before, by the contracts of
+/// now. The outer nothing is that the broker did not say whether its payload is
+/// there, the inner one that it is no event that can be used.
+pub(crate) async fn admitted_again(
+    ports: &Ports,
     message: StoredMessage,
-    headers: Headers,
     index: u32,
-) -> Option<AdmittedEvent> {
+) -> Option<Option<AdmittedEvent>> {
     let message = Arrived {
         subject: message.subject,
-        headers: Some(headers),
+        headers: message.headers,
+        // One that no client can be given was refused, and has no case of its own.
+        fault: None,
         payload: message.payload,
         sequence: message.sequence,
         time_ms: u64::try_from(message.broker_time_ns / 1_000_000).unwrap_or(0),
     };
     let mut out = Outcomes::default();
-    Shared::default().admit(&message, &EventLimits::default(), keys, &mut out);
-    out.events.into_iter().find(|event| {
+    let snapshot = ports.definitions.borrow().clone();
+    let (limits, keys) = (EventLimits::default(), &ports.facts.replay_keys);
+    Shared::default().admit(&message, &limits, keys, &snapshot.contracts, &mut out);
+    let Outcomes { events, .. } = payloads::looked_for(ports, out).await?;
+    Some(events.into_iter().find(|event| {
         event.source.index == index && matches!(event.admission, Admission::Admitted { .. })
-    })
+    }))
 }
 
 /// Stores dead letters; true once all are.

@@ -5,14 +5,17 @@
 //! | `/health` | 200 while the process lives |
 //! | `/ready` | 200 while all is well here; else 503, naming each obstacle |
 //! | `/metrics` | the figures of this process, as Prometheus text |
+//! | `POST /internal/agent/events` | 202 when signed events are stored to be decided once more |
 //!
 //! What stands behind them is an [`Operated`]: this crate knows no engine. Every
 //! resource of a connection is bounded, see [`server`].
 
 pub mod operated;
 pub mod problem;
+pub mod replay;
 mod routes;
 pub mod server;
 
-pub use operated::{Identity, Obstacle, Operated};
+pub use operated::{Identity, Obstacle, Operated, Replay, ReplayRequest};
+pub use problem::{Problem, ReplayProblem};
 pub use server::Server;

@@ -2,7 +2,10 @@
 
 use std::time::Instant;
 
+use axum::body::Bytes;
 use serde::Serialize;
+
+use crate::problem::Problem;
 
 /// Who answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +27,28 @@ pub struct Obstacle {
     pub detail: String,
 }
 
+/// A signed request to decide events once more, as it came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplayRequest {
+    /// Names and values of the headers whose values are text.
+    pub headers: Vec<(String, String)>,
+    /// What was signed.
+    pub body: Bytes,
+}
+
+/// An event of a request, stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Replay {
+    /// The event's id.
+    pub event: String,
+    /// Its tenant.
+    pub tenant: String,
+    /// The id under which it is decided once more.
+    pub replay: String,
+    /// Its sequence among the events.
+    pub sequence: u64,
+}
+
 /// A process that can be asked how it is.
 pub trait Operated: Send + Sync + 'static {
     /// Who it is.
@@ -42,4 +67,15 @@ pub trait Operated: Send + Sync + 'static {
     ///
     /// Can be dropped: an answer that takes too long is.
     fn metrics(&self) -> impl Future<Output = Result<String, String>> + Send;
+
+    /// Verifies a request and stores its events; the same request again changes
+    /// nothing and has the same answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped, some of the events may be stored; the sender asks again.
+    fn replay(
+        &self,
+        request: ReplayRequest,
+    ) -> impl Future<Output = Result<Vec<Replay>, Problem>> + Send;
 }

@@ -1,14 +1,19 @@
 //! Errors as RFC 9457 problem details.
 
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::operated::Obstacle;
+use crate::replay::REPLAY_PATH;
 
 /// Media type of an error.
 pub const PROBLEM_JSON: &str = "application/problem+json";
+
+/// What a sender is asked to wait where it may try again: longer than a broker's
+/// moment of trouble mostly lasts.
+pub const RETRY_AFTER_SECONDS: u16 = 2;
 
 /// An error answer (RFC 9457).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -25,9 +30,99 @@ pub struct Problem {
     /// Each thing that is in the way.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub reasons: Vec<Obstacle>,
+    /// Seconds after which it may be tried again, for the header `Retry-After`.
+    #[serde(skip)]
+    pub retry_after_seconds: Option<u16>,
+}
+
+/// Kinds of problems with a request to replay events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReplayProblem {
+    /// This process has no secrets.
+    NotConfigured,
+    /// The request is not signed as it has to be.
+    NotSigned,
+    /// It is not what is read here.
+    Malformed,
+    /// It is read, and its events would be refused.
+    Unusable,
+    /// Its form is not taken here.
+    UnsupportedForm,
+    /// It is too large.
+    TooLarge,
+    /// Its id belongs to another event.
+    Differs,
+    /// Too many requests are under way.
+    Busy,
+    /// It cannot be stored now.
+    Unavailable,
 }
 
 impl Problem {
+    /// A request to replay events is not taken.
+    #[must_use]
+    pub fn replay(problem: ReplayProblem, detail: String) -> Self {
+        let (kind, title, status) = match problem {
+            ReplayProblem::NotConfigured => (
+                "urn:fermata:problem:replay-not-configured",
+                "replays are not taken here",
+                StatusCode::FORBIDDEN,
+            ),
+            ReplayProblem::NotSigned => (
+                "urn:fermata:problem:replay-not-signed",
+                "the request is not signed as it has to be",
+                StatusCode::UNAUTHORIZED,
+            ),
+            ReplayProblem::Malformed => (
+                "urn:fermata:problem:replay-malformed",
+                "the body cannot be read",
+                StatusCode::BAD_REQUEST,
+            ),
+            ReplayProblem::Unusable => (
+                "urn:fermata:problem:replay-unusable",
+                "an event would be refused",
+                StatusCode::UNPROCESSABLE_ENTITY,
+            ),
+            ReplayProblem::UnsupportedForm => (
+                "urn:fermata:problem:replay-form",
+                "this form of an event is not taken here",
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            ),
+            ReplayProblem::TooLarge => (
+                "urn:fermata:problem:replay-too-large",
+                "the request is too large",
+                StatusCode::PAYLOAD_TOO_LARGE,
+            ),
+            ReplayProblem::Differs => (
+                "urn:fermata:problem:replay-differs",
+                "the id belongs to another event",
+                StatusCode::CONFLICT,
+            ),
+            ReplayProblem::Busy => (
+                "urn:fermata:problem:replay-busy",
+                "too many requests at once",
+                StatusCode::TOO_MANY_REQUESTS,
+            ),
+            ReplayProblem::Unavailable => (
+                "urn:fermata:problem:replay-unavailable",
+                "it cannot be stored now",
+                StatusCode::SERVICE_UNAVAILABLE,
+            ),
+        };
+        let retry_after_seconds = match problem {
+            ReplayProblem::Busy | ReplayProblem::Unavailable => Some(RETRY_AFTER_SECONDS),
+            ReplayProblem::NotConfigured
+            | ReplayProblem::NotSigned
+            | ReplayProblem::Malformed
+            | ReplayProblem::Unusable
+            | ReplayProblem::UnsupportedForm
+            | ReplayProblem::TooLarge
+            | ReplayProblem::Differs => None,
+        };
+        let (status, reasons) = (status.as_u16(), Vec::new());
+        Self { kind, title, status, detail, reasons, retry_after_seconds }
+    }
+
     /// The process must not be given work.
     #[must_use]
     pub fn not_ready(reasons: Vec<Obstacle>) -> Self {
@@ -38,6 +133,7 @@ impl Problem {
             status: StatusCode::SERVICE_UNAVAILABLE.as_u16(),
             detail: details.join("; "),
             reasons,
+            retry_after_seconds: None,
         }
     }
 
@@ -50,6 +146,7 @@ impl Problem {
             status: StatusCode::GATEWAY_TIMEOUT.as_u16(),
             detail,
             reasons: Vec::new(),
+            retry_after_seconds: None,
         }
     }
 
@@ -62,6 +159,7 @@ impl Problem {
             status: StatusCode::INTERNAL_SERVER_ERROR.as_u16(),
             detail,
             reasons: Vec::new(),
+            retry_after_seconds: None,
         }
     }
 
@@ -72,20 +170,24 @@ impl Problem {
             kind: "urn:fermata:problem:not-found",
             title: "not found",
             status: StatusCode::NOT_FOUND.as_u16(),
-            detail: format!("`{path}` is not here; /health, /ready and /metrics are"),
+            detail: format!(
+                "`{path}` is not here; /health, /ready, /metrics and {REPLAY_PATH} are"
+            ),
             reasons: Vec::new(),
+            retry_after_seconds: None,
         }
     }
 
     /// The path answers, but not this method.
     #[must_use]
-    pub fn method_not_allowed(method: &str) -> Self {
+    pub fn method_not_allowed(method: &str, allowed: &str) -> Self {
         Self {
             kind: "urn:fermata:problem:method-not-allowed",
             title: "method not allowed",
             status: StatusCode::METHOD_NOT_ALLOWED.as_u16(),
-            detail: format!("`{method}` is not answered here; GET and HEAD are"),
+            detail: format!("`{method}` is not answered here; {allowed} is"),
             reasons: Vec::new(),
+            retry_after_seconds: None,
         }
     }
 }
@@ -95,6 +197,10 @@ impl IntoResponse for Problem {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         // Text and numbers alone: this cannot fail.
         let body = serde_json::to_string(&self).unwrap_or_default();
-        (status, [(CONTENT_TYPE, PROBLEM_JSON)], body).into_response()
+        let mut response = (status, [(CONTENT_TYPE, PROBLEM_JSON)], body).into_response();
+        if let Some(seconds) = self.retry_after_seconds {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
     }
 }

@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use crate::operated::Operated;
 use crate::problem::Problem;
+use crate::replay::{self, REPLAY_PATH};
 
 /// Media type of `/metrics`.
 const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -40,6 +41,7 @@ pub(crate) fn routes<O: Operated>(operated: Arc<O>, limit: Duration) -> Router {
         .route("/health", get(health::<O>))
         .route("/ready", get(ready::<O>))
         .route("/metrics", get(metrics::<O>))
+        .merge(replay::routes())
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
         .layer(middleware::from_fn(move |request, next| within(limit, request, next)))
@@ -72,9 +74,10 @@ async fn not_found(uri: Uri) -> Problem {
     Problem::not_found(uri.path())
 }
 
-async fn method_not_allowed(method: Method) -> Response {
-    let mut response = Problem::method_not_allowed(method.as_str()).into_response();
-    response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET,HEAD"));
+async fn method_not_allowed(method: Method, uri: Uri) -> Response {
+    let allowed = if uri.path() == REPLAY_PATH { "POST" } else { "GET,HEAD" };
+    let mut response = Problem::method_not_allowed(method.as_str(), allowed).into_response();
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
     response
 }
 

@@ -139,7 +139,9 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
-    use crate::operated::{Identity, Obstacle};
+    use crate::operated::{Identity, Obstacle, Replay, ReplayRequest};
+    use crate::problem::{Problem, ReplayProblem};
+    use crate::replay::{BODY_BYTES_MAX, REPLAYS_AT_ONCE_MAX};
 
     struct Subject(Vec<Obstacle>);
 
@@ -154,6 +156,21 @@ mod tests {
 
         async fn metrics(&self) -> Result<String, String> {
             std::future::pending().await
+        }
+
+        async fn replay(&self, request: ReplayRequest) -> Result<Vec<Replay>, Problem> {
+            if request.body.is_empty() {
+                let detail = "no broker".to_owned();
+                return Err(Problem::replay(ReplayProblem::Unavailable, detail));
+            }
+            Ok(request.headers.into_iter().filter(|(name, _)| name == "webhook-id").fold(
+                Vec::new(),
+                |mut replays, (_, id)| {
+                    let tenant = String::from_utf8_lossy(&request.body).into_owned();
+                    replays.push(Replay { event: id, tenant, replay: "r".to_owned(), sequence: 7 });
+                    replays
+                },
+            ))
         }
     }
 
@@ -232,6 +249,84 @@ mod tests {
         assert!(elsewhere.contains("urn:fermata:problem:not-found"), "{elsewhere}");
         assert!(post.starts_with("HTTP/1.1 405 "), "{post}");
         assert!(post.contains("allow: GET,HEAD"), "{post}");
+    }
+
+    async fn post(address: SocketAddr, headers: &str, body: &str) -> String {
+        let length = body.len();
+        let request = format!(
+            "POST /internal/agent/events HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\
+             {headers}\r\n{body}"
+        );
+        talk(address, request.as_bytes()).await
+    }
+
+    #[tokio::test]
+    async fn a_request_to_replay_is_handed_on_as_it_came_or_refused_as_a_problem() {
+        let address = start(Vec::new()).await;
+
+        let taken = post(address, "webhook-id: one\r\n", "body").await;
+        let unavailable = post(address, "", "").await;
+        let asked = get(address, "/internal/agent/events").await;
+        let binary = post(address, "CE-Id: 1\r\n", "body").await;
+        let text = post(address, "Content-Type: text/plain\r\n", "body").await;
+        let declared = format!(
+            "POST /internal/agent/events HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n",
+            BODY_BYTES_MAX + 1
+        );
+        let declared = talk(address, declared.as_bytes()).await;
+        let chunk = "a".repeat(BODY_BYTES_MAX + 1);
+        let chunked = format!(
+            "POST /internal/agent/events HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n\
+             {:x}\r\n{chunk}\r\n0\r\n\r\n",
+            chunk.len()
+        );
+        let chunked = talk(address, chunked.as_bytes()).await;
+
+        assert!(taken.starts_with("HTTP/1.1 202 "), "{taken}");
+        assert!(
+            taken.ends_with(
+                r#"{"events":[{"event":"one","tenant":"body","replay":"r","sequence":7}]}"#
+            ),
+            "{taken}"
+        );
+        assert!(unavailable.starts_with("HTTP/1.1 503 "), "{unavailable}");
+        assert!(unavailable.contains("retry-after: 2\r\n"), "{unavailable}");
+        assert!(asked.starts_with("HTTP/1.1 405 ") && asked.contains("allow: POST"), "{asked}");
+        for answer in [&binary, &text] {
+            assert!(answer.starts_with("HTTP/1.1 415 "), "{answer}");
+        }
+        for answer in [&declared, &chunked] {
+            assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+        }
+        for answer in [&unavailable, &binary, &declared] {
+            assert!(answer.contains("content-type: application/problem+json"), "{answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn no_more_than_so_many_requests_to_replay_are_under_way() {
+        let address = start(Vec::new()).await;
+        let begun = b"POST /internal/agent/events HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n";
+        let mut slow = Vec::new();
+        for _ in 0..REPLAYS_AT_ONCE_MAX {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(begun).await.unwrap();
+            slow.push(stream);
+        }
+
+        // The slow ones have their places when the first answer says so.
+        let busy = async {
+            loop {
+                let answer = post(address, "", "body").await;
+                if answer.starts_with("HTTP/1.1 429 ") {
+                    return answer;
+                }
+            }
+        };
+        let busy = tokio::time::timeout(HEAD_LIMIT, busy).await.unwrap();
+        drop(slow);
+
+        assert!(busy.contains("retry-after: 2\r\n"), "{busy}");
     }
 
     #[tokio::test]

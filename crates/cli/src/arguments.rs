@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    audit, complete, completion, dead, demo, doctor, events, flags, publish, review, runs, schema,
-    strategy, up, worker, workflow,
+    audit, complete, completion, contract, dead, demo, doctor, events, flags, publish, review,
+    runs, schema, strategy, up, worker, workflow,
 };
 use crate::error::EXIT_CODES_HELP;
 use crate::telemetry::TelemetryOptions;
@@ -89,6 +89,9 @@ pub enum Command {
     /// Check, apply, list and plan workflows
     #[command(subcommand)]
     Workflow(workflow::WorkflowCommand),
+    /// Check, apply and list contracts: what the data of events adheres to
+    #[command(subcommand)]
+    Contract(contract::ContractCommand),
     /// List, show, watch and cancel runs
     #[command(subcommand)]
     Runs(runs::RunsCommand),

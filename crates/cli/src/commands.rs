@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod complete;
 pub mod completion;
+pub mod contract;
 pub mod dead;
 pub mod definitions;
 pub mod demo;
@@ -44,6 +45,7 @@ pub async fn run(arguments: Arguments, output: &mut Output) -> Result<ExitCode, 
         Command::Workflow(command) => workflow::run(command, global, output).await,
         Command::Runs(command) => runs::run(command, global, output).await,
         Command::Dead(command) => dead::run(command, global, output).await,
+        Command::Contract(command) => contract::run(command, global, output).await,
         Command::Audit(command) => audit::run(command, global, output).await,
         Command::Doctor(arguments) => doctor::run(arguments, global, output).await,
         Command::Schema(arguments) => schema::run(&arguments, output),

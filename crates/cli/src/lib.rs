@@ -17,6 +17,7 @@
 //! | [`demo`] | the parts of the demonstration that are not the engine |
 
 pub mod arguments;
+pub mod arrived;
 pub mod broker_session;
 pub mod canonical_json;
 pub mod commands;

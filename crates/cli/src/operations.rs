@@ -7,7 +7,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use fermata_actors::Engine;
-use fermata_api::{Identity, Obstacle, Operated, Server};
+use fermata_actors::replay_requests::{self, ReplayRequestError};
+use fermata_api::{
+    Identity, Obstacle, Operated, Problem, Replay, ReplayProblem, ReplayRequest, Server,
+};
+use fermata_wire::replay::{ReplayHeaders, ReplayRefusal};
 use tokio::task::JoinHandle;
 
 use crate::error::CliError;
@@ -105,5 +109,37 @@ impl Operated for OperatedEngine {
             engine.observe().await;
         }
         telemetry::scrape().map_err(|error| error.to_string())
+    }
+
+    async fn replay(&self, request: ReplayRequest) -> Result<Vec<Replay>, Problem> {
+        let Some(engine) = self.engine.get() else {
+            let detail = "the engine is starting".to_owned();
+            return Err(Problem::replay(ReplayProblem::Unavailable, detail));
+        };
+        let headers = request.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let headers = ReplayHeaders::new(headers);
+        let stored = replay_requests::take(engine.ports(), headers, &request.body).await;
+        let stored = stored.map_err(|error| Problem::replay(kind_of(&error), error.to_string()))?;
+        let replays = stored.into_iter().map(|stored| Replay {
+            event: stored.event,
+            tenant: stored.tenant,
+            replay: stored.replay.to_string(),
+            sequence: stored.sequence,
+        });
+        Ok(replays.collect())
+    }
+}
+
+fn kind_of(error: &ReplayRequestError) -> ReplayProblem {
+    match error {
+        ReplayRequestError::Refused(ReplayRefusal::NotConfigured) => ReplayProblem::NotConfigured,
+        ReplayRequestError::Refused(
+            ReplayRefusal::Unsigned | ReplayRefusal::Expired | ReplayRefusal::Forged,
+        ) => ReplayProblem::NotSigned,
+        ReplayRequestError::Malformed(_) => ReplayProblem::Malformed,
+        ReplayRequestError::TooMany(_) | ReplayRequestError::TooLarge => ReplayProblem::TooLarge,
+        ReplayRequestError::Unusable(_) => ReplayProblem::Unusable,
+        ReplayRequestError::Differs => ReplayProblem::Differs,
+        ReplayRequestError::Unavailable(_) => ReplayProblem::Unavailable,
     }
 }

@@ -1,5 +1,6 @@
 //! What a partition is asked to decide.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -86,6 +87,9 @@ pub struct EventReference {
     /// Events of runs that led to this one, each started by the one before it.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub hops: u32,
+    /// What its contract says against it, where that does not refuse it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breach: Option<Arc<str>>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
@@ -248,6 +252,40 @@ pub struct DefineCommand {
     /// Parts of the engine to switch on or off.
     #[serde(default, skip_serializing_if = "Flags::is_empty")]
     pub flags: Flags,
+    /// Contracts to add; a version never changes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub contracts: Vec<ContractEntry>,
+    /// What is to be done about breaches, by tenant.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub contract_modes: BTreeMap<Arc<str>, ContractMode>,
+}
+
+/// A contract as the control partition keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ContractEntry {
+    /// Whose events.
+    pub tenant: Tenant,
+    /// Type of the events.
+    #[serde(rename = "type")]
+    pub kind: Arc<str>,
+    /// Name of the version; with tenant and type it means one schema for ever.
+    pub version: Arc<str>,
+    /// JSON Schema 2020-12 of the events' data.
+    pub schema: Json,
+}
+
+/// What is done about an event that breaks its contract.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ContractMode {
+    /// Nothing is checked.
+    Off,
+    /// It goes on, and its records say what was wrong.
+    #[default]
+    Warn,
+    /// It is rejected.
+    Enforce,
 }
 
 /// A strategy as the control partition keeps it.

@@ -22,6 +22,7 @@ mod laws;
 mod message;
 mod msgpack;
 pub(crate) mod number;
+mod payload;
 mod rejection;
 pub(crate) mod selection;
 mod subject;
@@ -41,6 +42,7 @@ pub use headers::{ATTRIBUTE_HEADER_PREFIX, MessageHeaders, REPLAY_HEADER, header
 pub use hops::{HOPS_ATTRIBUTE, HOPS_MAX};
 pub use message::decode_message;
 pub use msgpack::msgpack_of_json;
+pub use payload::{DATADIGEST_ATTRIBUTE, DATAREF_ATTRIBUTE, PAYLOADS_BUCKET, PayloadReference};
 pub use rejection::{RejectReason, Rejected};
 pub use selection::LIST_VALUES_MAX;
 pub use subject::{SUBJECT_PREFIX, Subject, SubjectError, parse_subject};

@@ -19,6 +19,7 @@
 //! | [`partition`] | many runs, keys, cases and time: `decide` and `evolve` |
 
 pub mod command;
+pub mod contract;
 pub mod digest;
 pub mod effect;
 pub mod event;

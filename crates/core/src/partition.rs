@@ -13,6 +13,7 @@
 
 mod cases;
 mod complete;
+mod contracts;
 mod correlation;
 mod decide;
 mod define;

@@ -5,12 +5,15 @@
 //! be erased later without touching the log. Kinds are recorded for ever: add
 //! kinds and optional fields, never change one.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
-use crate::command::{EventReference, StrategyEntry, WorkflowEntry, key_bytes};
+use crate::command::{
+    ContractEntry, ContractMode, EventReference, StrategyEntry, WorkflowEntry, key_bytes,
+};
 use crate::digest::Digest;
 use crate::effect::Outcome;
 use crate::flags::Flags;
@@ -356,6 +359,10 @@ kinds! {
         workflows: Vec<WorkflowEntry>,
         #[serde(default, skip_serializing_if = "Flags::is_empty")]
         flags: Flags,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        contracts: Vec<ContractEntry>,
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        contract_modes: BTreeMap<Arc<str>, ContractMode>,
     }
     /// Definitions were refused, all of the command; the old ones stay active.
     DefinitionsRefused "definitions.refused" { id: Uuid, by: String, problems: Vec<String> }

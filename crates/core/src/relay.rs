@@ -132,9 +132,11 @@ impl SignalEvent {
     /// Roughly how many bytes it takes.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let EventReference { tenant, id, source, kind, traceparent, hops: _ } = &self.reference;
-        let trace = traceparent.as_ref().map_or(0, |trace| trace.len());
-        let texts = tenant.as_str().len() + id.len() + source.len() + kind.len() + trace;
+        let EventReference { tenant, id, source, kind, traceparent, hops: _, breach } =
+            &self.reference;
+        let optional = [traceparent, breach].into_iter().flatten().map(|text| text.len());
+        let texts = tenant.as_str().len() + id.len() + source.len() + kind.len();
+        let texts = texts + optional.sum::<usize>();
         texts + self.data.json.as_str().len()
     }
 

@@ -1,6 +1,6 @@
 //! What the broker tells about a delivered message, in its reply subject and headers.
 
-use async_nats::{Message, Subject};
+use async_nats::{HeaderMap, Message, Subject};
 use bytes::Bytes;
 
 use crate::WRITER_HEADER;
@@ -16,6 +16,8 @@ pub struct StoredMessage {
     pub writer: Option<String>,
     /// Subject that it was published to.
     pub subject: Subject,
+    /// Its headers.
+    pub headers: Option<HeaderMap>,
     /// Its bytes.
     pub payload: Bytes,
 }
@@ -71,6 +73,7 @@ pub(crate) fn stored_message(message: Message, position: DeliveryPosition) -> St
         broker_time_ns: position.broker_time_ns,
         writer: writer_of(&message),
         subject: message.subject,
+        headers: message.headers,
         payload: message.payload,
     }
 }

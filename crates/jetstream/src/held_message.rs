@@ -67,12 +67,6 @@ pub(crate) struct HeldMessage {
 }
 
 impl HeldMessage {
-    /// As a reader gets it, with the headers that can be read.
-    pub(crate) fn with_headers(self) -> (StoredMessage, HeaderMap) {
-        let headers = self.headers.clone();
-        (self.stored(), headers)
-    }
-
     /// As a reader gets it. What cannot be delivered was not written by us: it has no writer.
     pub(crate) fn stored(self) -> StoredMessage {
         let writer = self.headers.get(WRITER_HEADER).map(|value| value.as_str().to_owned());
@@ -81,6 +75,7 @@ impl HeldMessage {
             broker_time_ns: self.broker_time_ns,
             writer: writer.filter(|_| self.fault.is_none()),
             subject: self.subject,
+            headers: (!self.headers.is_empty()).then_some(self.headers),
             payload: self.payload,
         }
     }

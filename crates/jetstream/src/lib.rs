@@ -29,6 +29,7 @@ pub mod leases;
 pub mod monitoring;
 pub mod object_folder;
 pub mod outcome;
+pub mod payloads;
 pub mod progress;
 pub mod publisher;
 mod pull;

@@ -19,7 +19,10 @@ use base64::{Engine as _, prelude::BASE64_URL_SAFE};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use tokio::{io::AsyncReadExt, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    time::timeout,
+};
 
 use crate::{
     api::{ApiError, ask},
@@ -127,29 +130,70 @@ impl ObjectFolder {
     /// # Cancel safety
     /// A part may be stored; it is seen by nobody, and [`Self::sweep`] removes it.
     pub async fn put(&self, name: &str, bytes: &Bytes) -> Result<(), StoreError> {
-        match timeout(PUT_LIMIT, self.upload(name, bytes)).await {
+        if bytes.len() > BLOB_BYTES_MAX {
+            return Err(StoreError::TooLarge { digest_hex: self.full(name), bytes: bytes.len() });
+        }
+        self.put_from(name, &bytes[..], None, |_| ()).await
+    }
+
+    /// Stores what `bytes` gives, read as it goes. Where a digest is expected, what has another one is not
+    /// stored. `on_progress` is told of the bytes of each chunk that is stored.
+    ///
+    /// # Errors
+    /// As [`Self::put`]; [`StoreError::Damaged`] when the digest is another one.
+    ///
+    /// # Cancel safety
+    /// As [`Self::put`].
+    pub async fn put_from(
+        &self,
+        name: &str,
+        bytes: impl AsyncRead + Unpin,
+        expected: Option<[u8; 32]>,
+        on_progress: impl FnMut(usize),
+    ) -> Result<(), StoreError> {
+        match timeout(PUT_LIMIT, self.upload(name, bytes, expected, on_progress)).await {
             Ok(stored) => stored,
             Err(late) => Err(StoreError::broker("store in time the object", name)(late)),
         }
     }
 
-    async fn upload(&self, name: &str, bytes: &Bytes) -> Result<(), StoreError> {
+    async fn upload(
+        &self,
+        name: &str,
+        mut bytes: impl AsyncRead + Unpin,
+        expected: Option<[u8; 32]>,
+        mut on_progress: impl FnMut(usize),
+    ) -> Result<(), StoreError> {
         let name = self.full(name);
-        if bytes.len() > BLOB_BYTES_MAX {
-            return Err(StoreError::TooLarge { digest_hex: name, bytes: bytes.len() });
-        }
         let inbox = self.broker.consuming().client.new_inbox();
         let unique = inbox.rsplit('.').next().unwrap_or_default();
         let nuid = format!("{}-{unique}", self.folder);
         let subject = self.chunks(&nuid);
-        let mut chunks = 0;
-        for begin in (0..bytes.len()).step_by(CHUNK_BYTES) {
-            let chunk = bytes.slice(begin..bytes.len().min(begin + CHUNK_BYTES));
-            self.publish(subject.clone(), HeaderMap::new(), chunk, &name).await?;
+        let (mut chunks, mut size, mut hash) = (0, 0, Sha256::new());
+        loop {
+            let mut chunk = Vec::with_capacity(CHUNK_BYTES);
+            let read = (&mut bytes).take(CHUNK_BYTES as u64).read_to_end(&mut chunk).await;
+            read.map_err(StoreError::broker("read what is to be stored as", &name))?;
+            if chunk.is_empty() {
+                break;
+            }
+            let length = chunk.len();
+            size += length;
+            if size > BLOB_BYTES_MAX {
+                return Err(StoreError::TooLarge { digest_hex: name, bytes: size });
+            }
+            hash.update(&chunk);
+            self.publish(subject.clone(), HeaderMap::new(), chunk.into(), &name).await?;
             chunks += 1;
+            on_progress(length);
         }
-        let digest = format!("SHA-256={}", BASE64_URL_SAFE.encode(Sha256::digest(bytes)));
-        let (size, options) = (bytes.len(), Options { max_chunk_size: CHUNK_BYTES });
+        let digest: [u8; 32] = hash.finalize().into();
+        if expected.is_some_and(|expected| expected != digest) {
+            let source = "what was read has another digest".into();
+            return Err(StoreError::Damaged { digest_hex: name, source });
+        }
+        let digest = format!("SHA-256={}", BASE64_URL_SAFE.encode(digest));
+        let options = Options { max_chunk_size: CHUNK_BYTES };
         let (bucket, nuid) = (&self.bucket, &nuid);
         let info = ObjectInfo { name: &name, bucket, nuid, size, chunks, digest, options };
         let info = serde_json::to_vec(&info);

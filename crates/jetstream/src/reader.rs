@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use async_nats::{Client, HeaderMap};
+use async_nats::Client;
 use serde::Deserialize;
 use thiserror::Error;
 use tokio::time::{Instant, sleep};
@@ -158,25 +158,6 @@ impl StreamReader {
         sequence: u64,
     ) -> Result<Option<StoredMessage>, ReadError> {
         read_one(&self.broker.publishing().client, stream, sequence).await
-    }
-
-    /// Reads one message and all its headers from the leader; nothing when it is not there.
-    ///
-    /// # Errors
-    /// As [`StreamReader::read_one`].
-    ///
-    /// # Cancel safety
-    /// Can be dropped.
-    pub async fn read_with_headers(
-        &self,
-        stream: &str,
-        sequence: u64,
-    ) -> Result<Option<(StoredMessage, HeaderMap)>, ReadError> {
-        let client = &self.broker.publishing().client;
-        match held_message(client, stream, Wanted::sequence(sequence)).await {
-            Ok(held) => Ok(held.map(HeldMessage::with_headers)),
-            Err(source) => Err(ReadError::Message { stream: stream.to_owned(), sequence, source }),
-        }
     }
 
     /// Reads the newest message of one subject from the leader; nothing when there is none.

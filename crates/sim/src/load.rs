@@ -178,6 +178,7 @@ impl Load {
                 .into(),
             traceparent: None,
             hops: 0,
+            breach: None,
         };
         let key_hash = Self::key_hash(key);
         // Which events have a correlation key is no choice of matching.

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use fermata_core::command::{Correlation, EventReference};
 use fermata_core::digest::Digest;
 use fermata_core::event::{
-    Event, EventLimits, Form, MessageHeaders, RejectReason, Rejected, decode_message,
-    parse_subject, read_form,
+    Event, EventLimits, Form, MessageHeaders, PayloadReference, RejectReason, Rejected,
+    decode_message, parse_subject, read_form,
 };
 use fermata_core::identity::{SourcePosition, Tenant};
 use fermata_core::relay::SignalData;
@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use super::Arrived;
 use super::replaying::{self, Refused};
+use crate::contracts::{Breach, Contracts};
 use crate::trace;
 
 /// Texts that are kept to be shared between events, at the most. Types, sources
@@ -30,6 +31,12 @@ const SHARED_TEXTS_MAX: usize = 10_000;
 /// Bytes of headers that are kept with a dead letter, at the most: they are
 /// there to read its bytes with, and a broker takes far longer ones.
 const HEADER_BYTES_MAX: usize = 64 * 1024;
+
+/// Reason code of an event whose data breaks its contract.
+const CONTRACT_VIOLATION: &str = "contract_violation";
+
+/// Reason code of an event whose `dataref` is ours and cannot be followed.
+const BAD_PAYLOAD_REFERENCE: &str = "bad_payload_reference";
 
 /// Tenant under which what names no valid tenant is filed.
 const NO_TENANT: &str = "unknown";
@@ -41,6 +48,19 @@ pub(super) struct Outcomes {
     pub(super) events: Vec<AdmittedEvent>,
     /// The bytes of those that are not.
     pub(super) dead: Vec<DeadLetter>,
+    /// Which of the events have their data in the store of payloads.
+    pub(super) referring: Vec<Referring>,
+}
+
+/// An admitted event whose payload has to be looked for.
+#[derive(Debug)]
+pub(super) struct Referring {
+    /// Its place in [`Outcomes::events`].
+    pub(super) place: usize,
+    /// What it refers to.
+    pub(super) reference: PayloadReference,
+    /// When its message was stored.
+    pub(super) time_ms: u64,
 }
 
 /// What is said about an event besides itself.
@@ -52,6 +72,8 @@ struct Place<'a> {
     trace: Option<&'a str>,
     /// The id under which it is decided once more.
     replay: Option<Uuid>,
+    /// What its data has to adhere to.
+    contracts: &'a Contracts,
 }
 
 /// Texts shared between events.
@@ -75,6 +97,7 @@ impl Shared {
         message: &Arrived,
         limits: &EventLimits,
         keys: &ReplayKeys,
+        contracts: &Contracts,
         out: &mut Outcomes,
     ) {
         let payload = &message.payload;
@@ -99,7 +122,7 @@ impl Shared {
             match replaying::verified(keys, signed, payload, subject, limits, time_ms) {
                 Ok((replay, event)) => {
                     let trace = headers.traceparent();
-                    let place = Place { index: 0, trace, replay: Some(replay) };
+                    let place = Place { index: 0, trace, replay: Some(replay), contracts };
                     self.admit_event(&event, payload.clone(), place, message, out);
                 }
                 Err(refused) => {
@@ -119,7 +142,7 @@ impl Shared {
                     match outcome {
                         Ok(event) => {
                             let raw = payload.slice_ref(event.raw.as_bytes());
-                            let place = Place { index, trace, replay: None };
+                            let place = Place { index, trace, replay: None, contracts };
                             self.admit_event(&event, raw, place, message, out);
                         }
                         Err(rejected) => {
@@ -136,7 +159,7 @@ impl Shared {
                     match converted.decode(index, payload, subject, limits) {
                         Ok(event) => {
                             let raw = Bytes::copy_from_slice(event.raw.as_bytes());
-                            let place = Place { index, trace, replay: None };
+                            let place = Place { index, trace, replay: None, contracts };
                             self.admit_event(&event, raw, place, message, out);
                         }
                         Err(rejected) => {
@@ -160,7 +183,30 @@ impl Shared {
     ) {
         match self.tenant(event.tenant) {
             Some(tenant) => {
-                let admitted = self.admitted(event, tenant, raw, place, message);
+                let breach = match place.contracts.check(event) {
+                    None => None,
+                    Some(Breach::Warn(detail)) => Some(Arc::from(detail)),
+                    Some(Breach::Refuse(detail)) => {
+                        let refused = (CONTRACT_VIOLATION, detail);
+                        let (index, name) = (place.index, event.tenant);
+                        let json = Some("application/cloudevents+json");
+                        return self.refuse(&refused, index, &raw, name, message, json, out);
+                    }
+                };
+                match event.payload() {
+                    Ok(None) => {}
+                    Ok(Some(reference)) => {
+                        let (place, time_ms) = (out.events.len(), message.time_ms);
+                        out.referring.push(Referring { place, reference, time_ms });
+                    }
+                    Err(detail) => {
+                        let refused = (BAD_PAYLOAD_REFERENCE, detail);
+                        let (index, name) = (place.index, event.tenant);
+                        let json = Some("application/cloudevents+json");
+                        return self.refuse(&refused, index, &raw, name, message, json, out);
+                    }
+                }
+                let admitted = self.admitted(event, tenant, raw, place, breach, message);
                 out.events.push(admitted);
             }
             None => {
@@ -177,7 +223,8 @@ impl Shared {
         event: &Event<'_>,
         tenant: Tenant,
         raw: Bytes,
-        Place { index, trace, replay }: Place<'_>,
+        Place { index, trace, replay, .. }: Place<'_>,
+        breach: Option<Arc<str>>,
         message: &Arrived,
     ) -> AdmittedEvent {
         let traceparent = event.traceparent.as_deref().or(trace);
@@ -190,6 +237,7 @@ impl Shared {
                 kind: self.text(&event.kind),
                 traceparent: traceparent.map(Arc::from),
                 hops: event.hops(),
+                breach,
             },
             key: event.idempotency().to_be_bytes(),
             source: SourcePosition { sequence: message.sequence, index },
@@ -253,6 +301,7 @@ impl Shared {
             kind: self.text(kind),
             traceparent: None,
             hops: 0,
+            breach: None,
         };
         let rejection = Rejection {
             reason: self.text(reason),

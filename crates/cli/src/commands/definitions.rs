@@ -1,11 +1,15 @@
 //! What `fermata strategy` and `fermata workflow` have in common: reading
 //! files, telling problems, and making definitions active.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::Args;
-use fermata_core::command::{Command, DefineCommand, StrategyEntry, WorkflowEntry};
+use fermata_core::command::{
+    Command, ContractEntry, ContractMode, DefineCommand, StrategyEntry, WorkflowEntry,
+};
 use fermata_core::flags::Flags;
 use fermata_core::identity::PartitionId;
 use fermata_definitions::Problem;
@@ -115,6 +119,10 @@ pub struct NewDefinitions {
     pub workflows: Vec<WorkflowEntry>,
     /// Compiled plans: digest and bytes.
     pub plans: Vec<(String, Vec<u8>)>,
+    /// Contracts.
+    pub contracts: Vec<ContractEntry>,
+    /// What is done about breaches, by tenant.
+    pub contract_modes: BTreeMap<Arc<str>, ContractMode>,
 }
 
 /// The engine's answer.
@@ -145,12 +153,21 @@ pub async fn make_active(
     for (digest, bytes) in &new.plans {
         store.put_blob(digest, bytes).await?;
     }
-    let NewDefinitions { strategies, workflows, .. } = new;
+    let NewDefinitions { strategies, workflows, contracts, contract_modes, .. } = new;
     let by = by.unwrap_or_else(asking_user);
     let define = |reply_to| {
         let id = random_id();
-        let (reply_to, flags) = (Some(reply_to), Flags::default());
-        Command::Define(DefineCommand { id, by, strategies, workflows, reply_to, flags })
+        let reply_to = Some(reply_to);
+        Command::Define(DefineCommand {
+            id,
+            by,
+            strategies,
+            workflows,
+            reply_to,
+            flags: Flags::default(),
+            contracts,
+            contract_modes,
+        })
     };
     let answer = session.ask_partition(PartitionId::CONTROL, ANSWER_LIMIT, define).await?;
     serde_json::from_value(answer)

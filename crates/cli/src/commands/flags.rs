@@ -1,5 +1,6 @@
 //! `fermata flags`: parts of the engine that can be switched off.
 
+use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
@@ -146,6 +147,8 @@ async fn set(
             workflows: Vec::new(),
             reply_to: Some(reply_to),
             flags,
+            contracts: Vec::new(),
+            contract_modes: BTreeMap::new(),
         })
     };
     let answer = session.ask_partition(PartitionId::CONTROL, ANSWER_LIMIT, define).await?;

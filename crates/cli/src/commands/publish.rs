@@ -1,5 +1,6 @@
 //! `fermata publish`: business events to the stream, each acknowledged.
 
+mod claim;
 mod lines;
 mod message;
 mod sending;
@@ -13,6 +14,7 @@ use fermata_core::event::{BATCH_EVENTS_MAX, MESSAGE_BYTES_MAX};
 use tokio::fs::File;
 use tokio::io::{AsyncBufRead, BufReader};
 
+use self::claim::Claim;
 use self::lines::{Line, Lines};
 use self::message::{EventMessage, Form, Refused, inline_event};
 use self::sending::{Sending, Tally};
@@ -37,14 +39,16 @@ const BATCH_WAIT: Duration = Duration::from_millis(200);
 #[command(after_help = "\
 Files hold one CloudEvents 1.0 event, or an array of them, which is published as one batch.
 `-`, files named .ndjson or .jsonl, and with `--ndjson` all files hold one event or array per line.
-Files are read through and checked before anything is published, unless `--keep-going`. Standard
+Data of an event in a file of its own that is too large for an event goes into the store of
+payloads. Files are read through and checked before anything is published, unless `--keep-going`. Standard
 input is published as it comes; an unusable line of it is told of and passed over.
 
 Examples:
   fermata publish --tenant acme --type request.created --data '{\"request_id\":\"r-1\",\"amount\":12}'
   fermata publish --tenant acme event.json batch.json
   fermata publish --tenant acme --batch 200 --rate 5000/s events.ndjson
-  generate-events | fermata publish --tenant acme -")]
+  generate-events | fermata publish --tenant acme -
+  fermata publish --tenant acme --type scan.stored --data-file scan.tiff --data-type image/tiff")]
 pub struct PublishArguments {
     /// Files with events; `-` is standard input
     #[arg(value_name = "FILE")]
@@ -64,6 +68,13 @@ pub struct PublishArguments {
     /// Data of the event, JSON
     #[arg(long, conflicts_with = "files", value_name = "JSON")]
     pub data: Option<String>,
+    /// File with the data of the event; what is too large for an event, or no JSON, goes into the
+    /// store of payloads, and the event refers to it
+    #[arg(long, conflicts_with_all = ["files", "data"], requires = "tenant", value_name = "FILE")]
+    pub data_file: Option<PathBuf>,
+    /// Media type of `--data-file`; default: JSON where it is, else application/octet-stream
+    #[arg(long, requires = "data_file", value_name = "TYPE")]
+    pub data_type: Option<String>,
     /// Publish even what the engine will refuse
     #[arg(long)]
     pub no_check: bool,
@@ -126,16 +137,30 @@ impl PublishArguments {
     /// anything is published.
     fn messages(&self) -> Result<Vec<Result<EventMessage, Refused>>, CliError> {
         if self.files.is_empty() {
-            let bytes = inline_event(self)?;
+            let mut bytes = inline_event(self)?;
+            let mut claim = None;
+            if let (Some(file), Some(tenant)) = (&self.data_file, &self.tenant) {
+                (bytes, claim) = Claim::of_file(&bytes, file, self.data_type.as_deref(), tenant)?;
+            }
             let message = self.message("the event".to_owned(), bytes);
-            return Ok(vec![message.and_then(|message| message.in_form(self.form()))]);
+            let message = message.and_then(|message| message.in_form(self.form()));
+            return Ok(vec![message.map(|message| message.with_claim(claim))]);
         }
         let mut messages = Vec::new();
         for path in self.files.iter().filter(|path| !self.has_lines(path)) {
             let name = path.display().to_string();
             let bytes = fs::read(path).map_err(CliError::io(format!("read `{name}`")))?;
+            let split = match self.no_check {
+                true => None,
+                false => Claim::split(&bytes, self.tenant.as_deref())?,
+            };
+            let (bytes, claim) = match split {
+                Some((bytes, claim)) => (bytes, Some(claim)),
+                None => (bytes, None),
+            };
             let message = self.message(name, bytes);
-            messages.push(message.and_then(|message| message.in_form(self.form())));
+            let message = message.and_then(|message| message.in_form(self.form()));
+            messages.push(message.map(|message| message.with_claim(claim)));
         }
         Ok(messages)
     }
@@ -183,7 +208,11 @@ pub async fn run(
             return Ok(ExitCode::Findings);
         }
     }
-    let publisher = BrokerSession::open(global).await?.publisher().await?;
+    let session = BrokerSession::open(global).await?;
+    for claim in sound.iter().filter_map(|message| message.claim.as_ref()) {
+        claim.store(session.broker(), output).await?;
+    }
+    let publisher = session.publisher().await?;
     let mut sending = Sending::new(publisher, &arguments, tally, !lines.is_empty(), output);
     let published = publish_all(&arguments, sound, &lines, &mut sending, output).await;
     let finished = sending.finish(output);

@@ -416,6 +416,7 @@ mod tests {
                 kind: "a.b".into(),
                 traceparent: None,
                 hops: 0,
+                breach: None,
             };
             let source = SourcePosition { sequence: 1, index: 0 };
             let (near, case, replay) = (Vec::new(), self.case(), None);
@@ -431,6 +432,7 @@ mod tests {
                 kind: "a.b".into(),
                 traceparent: None,
                 hops: 0,
+                breach: None,
             };
             let (number, key, case) = (None, "o-42".into(), Some(self.case()));
             self.record(time_ms, SignalExpired { number, key, event, case }.into());

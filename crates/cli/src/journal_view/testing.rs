@@ -80,6 +80,7 @@ impl Script {
             kind: "plugin.job.completed".into(),
             traceparent: None,
             hops: 0,
+            breach: None,
         };
         let started = RunStarted {
             event,
@@ -149,6 +150,7 @@ impl Script {
             broker_time_ns: 0,
             writer: Some("w".to_owned()),
             subject: "fermata.journal.3".into(),
+            headers: None,
             payload: frame(records).into(),
         }
     }

@@ -1,6 +1,7 @@
 //! `fermata up` in a folder of its own, and the other commands beside it.
 
 use fermata_jetstream::{Broker, ConnectOptions};
+use rustix::process::Signal;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -32,6 +33,13 @@ impl RunningEngine {
     /// Ends it in order, and starts it again in its folder with `arguments`.
     pub async fn restart(&mut self, arguments: &[&str]) {
         self.up.end().await;
+        self.up = up(&self.folder, arguments, &[]).await;
+    }
+
+    /// Kills it, and starts it again in its folder with `arguments`.
+    pub async fn kill_and_restart(&mut self, arguments: &[&str]) {
+        self.up.signal(Signal::KILL);
+        self.up.ended().await;
         self.up = up(&self.folder, arguments, &[]).await;
     }
 

@@ -37,6 +37,8 @@ mod repair;
 #[cfg(test)]
 mod replay;
 #[cfg(test)]
+mod replay_requests;
+#[cfg(test)]
 mod resolve;
 #[cfg(test)]
 mod review;

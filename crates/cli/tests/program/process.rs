@@ -109,9 +109,22 @@ impl Running {
 
 /// Asks `url` for `path`.
 pub async fn get(url: &str, path: &str) -> Answer {
+    asked(url, &format!("GET {path}"), "", "").await
+}
+
+/// Posts `body` with `headers`, each with its line end.
+pub async fn post(url: &str, path: &str, headers: &str, body: &str) -> Answer {
+    asked(url, &format!("POST {path}"), headers, body).await
+}
+
+async fn asked(url: &str, what: &str, headers: &str, body: &str) -> Answer {
     let address = url.strip_prefix("http://").expect("an address");
     let mut stream = TcpStream::connect(address).await.expect("a connection");
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    let length = body.len();
+    let request = format!(
+        "{what} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: {length}\r\n\
+         {headers}\r\n{body}"
+    );
     stream.write_all(request.as_bytes()).await.expect("sent");
     let mut answer = String::new();
     let read = stream.read_to_string(&mut answer);

@@ -28,6 +28,7 @@ fn plan() -> Plan {
         work: Work::Noop,
         timeout_ms: 30_000,
         retry: RetryPolicy::none(),
+        queue: None,
     };
     Plan {
         version: 1,
@@ -58,9 +59,9 @@ async fn stage() -> Stage {
     };
     let records = [
         of_plan("lost"),
-        node("lost", NodeDispatched { input: Json::null() }.into()),
+        node("lost", NodeDispatched { input: Json::null(), queued: None }.into()),
         of_plan("done"),
-        node("done", NodeDispatched { input: Json::null() }.into()),
+        node("done", NodeDispatched { input: Json::null(), queued: None }.into()),
         node("done", NodeSucceeded { output: Json::null() }.into()),
     ];
     stage.journal(0, 0, &records).await;

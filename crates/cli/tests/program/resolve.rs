@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::process::Running;
-use crate::support::{Ended, SOON, run};
+use crate::engine::RunningEngine;
+use crate::support::{Ended, SOON};
 
 const WORKFLOW: &str = "
 workflow: { name: report, version: '1', tasks: [{ id: a, noop: {} }] }
@@ -23,43 +23,15 @@ strategies:
 const UNMATCHED: u64 = 5;
 
 struct Scene {
-    folder: tempfile::TempDir,
-    data_dir: String,
-    up: Running,
+    engine: RunningEngine,
 }
 
 impl Scene {
     async fn start() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let data_dir = folder.path().join("engine").display().to_string();
-        let up = Running::start(&[
-            "up",
-            "--json",
-            "--durability",
-            "process",
-            "--data-dir",
-            &data_dir,
-            "--partitions",
-            "2",
-        ])
-        .await;
-        let scene = Self { folder, data_dir, up };
-        scene.apply("workflow", WORKFLOW).await;
-        scene.apply("strategy", OTHER).await;
-        scene
-    }
-
-    async fn beside(&self, arguments: &[&str]) -> Ended {
-        let mut all = vec!["--data-dir", self.data_dir.as_str()];
-        all.extend(arguments);
-        run(&all).await
-    }
-
-    async fn apply(&self, what: &str, yaml: &str) {
-        let file = self.folder.path().join(what).display().to_string();
-        std::fs::write(&file, yaml).expect("a file");
-        let applied = self.beside(&[what, "apply", &file]).await;
-        self.up.logs.until_applied(&applied.stdout).await;
+        let engine = RunningEngine::start(&["--partitions", "2"], &[]).await;
+        engine.apply("workflow", WORKFLOW).await;
+        engine.apply("strategy", OTHER).await;
+        Self { engine }
     }
 
     /// Publishes events, all in one message.
@@ -71,17 +43,16 @@ impl Scene {
             });
             event.to_string() + "\n"
         };
-        let file = self.folder.path().join("events").display().to_string();
+        let file = self.engine.path("events");
         std::fs::write(&file, ids.map(event).collect::<String>()).expect("a file");
-        let published = self.beside(&["publish", "--ndjson", "--batch", "10", &file]).await;
-        assert_eq!(published.code, 0, "{}", published.stderr);
+        self.engine.do_it(&["publish", "--ndjson", "--batch", "10", &file]).await;
     }
 
     /// Asks until `enough` says so.
     async fn until(&self, arguments: &[&str], enough: impl Fn(&[Value]) -> bool) -> Vec<Value> {
         let begun = Instant::now();
         loop {
-            let lines = self.beside(arguments).await.json();
+            let lines = self.engine.run(arguments).await.json();
             if enough(&lines) {
                 return lines;
             }
@@ -101,7 +72,7 @@ impl Scene {
     async fn resolve(&self, case: &str, rest: &[&str]) -> Ended {
         let mut all = vec!["review", "resolve", case, "--json", "--by", "ada", "--reason", "why"];
         all.extend(rest);
-        self.beside(&all).await
+        self.engine.run(&all).await
     }
 }
 
@@ -114,7 +85,7 @@ async fn a_retried_event_starts_one_run_and_the_decision_stays() {
     let scene = Scene::start().await;
     scene.publish("nobody.wants", 0..UNMATCHED).await;
     let open = scene.open(UNMATCHED).await;
-    scene.apply("strategy", WANTED).await;
+    scene.engine.apply("strategy", WANTED).await;
 
     let tried = scene.resolve(case_of(&open[0]), &["--retry", "--dry-run"]).await.json();
     assert_eq!((&tried[0]["dry_run"], &tried[0]["left_out"]), (&true.into(), &0.into()));
@@ -139,9 +110,9 @@ async fn a_retried_event_starts_one_run_and_the_decision_stays() {
         .await;
     assert_eq!(runs.len() as u64, UNMATCHED, "{runs:?}");
     assert_eq!(scene.open(0).await.len(), 0);
-    let all = scene.beside(&["review", "list", "--all"]).await;
+    let all = scene.engine.run(&["review", "list", "--all"]).await;
     assert!(all.stdout.contains("retry by ada"), "{}", all.stdout);
-    let verified = scene.beside(&["audit", "verify"]).await;
+    let verified = scene.engine.run(&["audit", "verify"]).await;
     assert_eq!(verified.code, 0, "{}{}", verified.stdout, verified.stderr);
 }
 

@@ -35,6 +35,7 @@ pub fn started(run: RunId) -> Record {
         kind: "a.b".into(),
         traceparent: None,
         hops: 0,
+        breach: None,
     };
     let started = RunStarted {
         event,

@@ -86,6 +86,7 @@ mod tests {
             kind: "test".into(),
             traceparent: None,
             hops: 0,
+            breach: None,
         };
         let run = StartRun {
             strategy: "test".into(),

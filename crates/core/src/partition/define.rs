@@ -6,8 +6,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::contracts::contract_bytes;
 use super::{Decision, Partition};
-use crate::command::{DefineCommand, StrategyEntry, WorkflowEntry};
+use crate::command::{ContractEntry, ContractMode, DefineCommand, StrategyEntry, WorkflowEntry};
 use crate::digest::Digest;
 use crate::effect::{Effect, bounded_detail};
 use crate::flags::Flags;
@@ -40,6 +41,12 @@ pub struct Definitions {
     /// Parts of the engine that were switched off, or on again.
     #[serde(default, skip_serializing_if = "Flags::is_empty")]
     pub flags: Flags,
+    /// In the order in which they were applied.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub contracts: Vec<ContractEntry>,
+    /// What is done about breaches, by tenant; [`ContractMode::Warn`] where none is said.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub contract_modes: BTreeMap<Arc<str>, ContractMode>,
 }
 
 impl Definitions {
@@ -66,6 +73,7 @@ impl Definitions {
                 Err(at) => self.workflows.insert(at, workflow.clone()),
             }
         }
+        self.apply_contracts(applied);
     }
 
     /// Everything that speaks against `command`; empty when it can be applied.
@@ -84,6 +92,7 @@ impl Definitions {
         for strategy in &command.strategies {
             problems.extend(self.strategy_problem(strategy, &command.workflows));
         }
+        problems.extend(self.contract_problems(command));
         let bytes = self.bytes_with(command);
         if bytes > DEFINITIONS_BYTES_MAX {
             problems.push(format!(
@@ -103,7 +112,10 @@ impl Definitions {
         let strategies = strategies.map(|entry| entry.definition.as_str().len() + ENTRY_BYTES);
         let workflows = self.workflows.iter().chain(&command.workflows);
         let workflows = workflows.map(|entry| entry.name.len() + entry.version.len() + ENTRY_BYTES);
-        strategies.sum::<usize>() + workflows.sum::<usize>()
+        let contracts = self.contracts.iter().chain(&command.contracts);
+        strategies.sum::<usize>()
+            + workflows.sum::<usize>()
+            + contract_bytes(contracts, &self.contract_modes)
     }
 
     /// Whether all strategies compile together: what is recorded as active must
@@ -193,6 +205,8 @@ impl Partition {
                     strategies: command.strategies.clone(),
                     workflows: command.workflows.clone(),
                     flags: command.flags.clone(),
+                    contracts: command.contracts.clone(),
+                    contract_modes: command.contract_modes.clone(),
                 }
                 .into()
             } else {

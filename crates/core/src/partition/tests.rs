@@ -30,6 +30,7 @@ fn event(sequence: u64, replay: Option<Uuid>, verdict: Verdict) -> Command {
         kind: "test".into(),
         traceparent: None,
         hops: 0,
+        breach: None,
     };
     let source = SourcePosition { sequence, index: 0 };
     let (key, correlation) = (u128::from(sequence), None);
@@ -121,6 +122,8 @@ fn ids_of_commands_are_bounded_like_keys() {
         workflows: Vec::new(),
         reply_to: Some("reply".into()),
         flags: Flags::default(),
+        contracts: Vec::new(),
+        contract_modes: std::collections::BTreeMap::new(),
     });
     let (records, effects) = decided(&mut partition, &define);
     assert_eq!((records.len(), effects.len()), (0, 1));

@@ -116,6 +116,7 @@ impl Net {
             kind: kind.into(),
             traceparent: None,
             hops: 0,
+            breach: None,
         };
         let data = SignalData::of(serde_json::value::to_raw_value(&self.events).ok().as_deref());
         let correlation = key.map(|key| Box::new(Correlation { key: key.into(), data }));

@@ -40,6 +40,8 @@ pub const PLANS_BUCKET: &str = "fermata-plans";
 pub const SNAPSHOTS_BUCKET: &str = "fermata-snapshots";
 /// Object store of archived journals, by partition and first journal sequence.
 pub const ARCHIVE_BUCKET: &str = "fermata-archive";
+/// Object store of data that is too large for an event, by tenant and digest.
+pub const PAYLOADS_BUCKET: &str = "fermata-payloads";
 
 /// Stream of the commands of a partition.
 pub fn commands_stream(partition: impl Display) -> String {

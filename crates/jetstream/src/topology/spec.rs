@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::{
     ADMITTED_STREAM, ADMITTED_SUBJECT, ARCHIVE_BUCKET, CHECKPOINTS_STREAM, CHECKPOINTS_SUBJECTS,
     CONFIG_STREAM, CONFIG_SUBJECT, DEAD_STREAM, DEAD_SUBJECTS, DEFINITIONS_BUCKET, EVENTS_STREAM,
-    EVENTS_SUBJECTS, LEASE_TTL, LEASES_BUCKET, MATCHED_STREAM, MATCHED_SUBJECT, PLANS_BUCKET,
-    SNAPSHOTS_BUCKET, TASKS_STREAM, TASKS_SUBJECTS, Topology, audit_stream, audit_subject,
-    commands_stream, commands_subject, journal_stream, journal_subject,
+    EVENTS_SUBJECTS, LEASE_TTL, LEASES_BUCKET, MATCHED_STREAM, MATCHED_SUBJECT, PAYLOADS_BUCKET,
+    PLANS_BUCKET, SNAPSHOTS_BUCKET, TASKS_STREAM, TASKS_SUBJECTS, Topology, audit_stream,
+    audit_subject, commands_stream, commands_subject, journal_stream, journal_subject,
 };
 use crate::pull::nanoseconds;
 
@@ -17,6 +17,9 @@ const MIB: i64 = 1024 * 1024;
 
 /// How long dead letters are kept: long enough for a month's holiday of whoever looks after them.
 const DEAD_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// How long payloads are kept: as long as dead letters, since what is replayed needs them.
+const PAYLOAD_AGE_MAX: Duration = DEAD_AGE_MAX;
 
 /// The broker's default window for message ids, which the hot path does not use.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
@@ -31,7 +34,7 @@ const DEFINITION_HISTORY: i64 = 8;
 /// others. What is beyond waits with whoever ordered it.
 const TASKS_PER_QUEUE_MAX: i64 = 20_000;
 
-/// How large each stream may grow, in bytes. The broker reserves the sum, about 26 GiB with 8 partitions.
+/// How large each stream may grow, in bytes. The broker reserves the sum, about 28 GiB with 8 partitions.
 ///
 /// A full stream refuses new messages, DEAD alone drops its oldest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +64,8 @@ pub struct Limits {
     /// TASKS: some 100,000 attempts with 4 KiB of input each. When it is full, those who order
     /// attempts for named queues wait.
     pub tasks_bytes: i64,
+    /// The object store of payloads. When it is full no further ones are taken.
+    pub payloads_bytes: i64,
 }
 
 impl Default for Limits {
@@ -78,6 +83,7 @@ impl Default for Limits {
             snapshots_bytes: 1024 * MIB,
             archive_bytes: 2 * 1024 * MIB,
             tasks_bytes: 512 * MIB,
+            payloads_bytes: 1024 * MIB,
         }
     }
 }
@@ -102,6 +108,7 @@ impl Limits {
             snapshots_bytes: scaled(self.snapshots_bytes),
             archive_bytes: scaled(self.archive_bytes),
             tasks_bytes: scaled(self.tasks_bytes),
+            payloads_bytes: scaled(self.payloads_bytes),
         }
     }
 }
@@ -286,6 +293,13 @@ pub(super) fn streams(topology: &Topology) -> Vec<StreamSpec> {
                 "attempts for named queues, until a worker has done them",
             )
         },
+        objects(
+            PAYLOADS_BUCKET,
+            StreamSpec {
+                max_age: nanoseconds(PAYLOAD_AGE_MAX),
+                ..base("", "", limits.payloads_bytes, "data that is too large for an event")
+            },
+        ),
     ]);
     specs
 }

@@ -52,6 +52,7 @@ pub(super) fn draw(
             kind: if waits { "order.placed" } else { kind.copied().unwrap_or("order") }.into(),
             traceparent: None,
             hops: 0,
+            breach: None,
         };
         let start = StartRun {
             strategy: "wait".into(),

@@ -73,6 +73,7 @@ fn body(word: Word, tenant: &Tenant) -> Body {
                 kind: "job.done".into(),
                 traceparent: None,
                 hops: 0,
+                breach: None,
             },
             strategy: "report".into(),
             strategy_version: 1,

@@ -16,6 +16,7 @@ use fermata_wire::replay::{ID_HEADER, ReplayKeys, SIGNATURE_HEADER, TIMESTAMP_HE
 use serde_json::{Map, Value, json};
 
 use super::{DeadLetters, not_there};
+use crate::arrived::for_each_event;
 use crate::broker_session::{BrokerSession, stored_sequence};
 use crate::commands::definitions::read_text;
 use crate::error::{CliError, ExitCode};
@@ -135,16 +136,20 @@ async fn from_events(id: &str, session: &BrokerSession) -> Result<Option<DeadLet
     let reader = StreamReader::new(session.broker());
     let Some(message) = reader.read_one(EVENTS_STREAM, sequence).await? else { return Ok(None) };
     let Ok(subject) = parse_subject(&message.subject) else { return Ok(None) };
-    let decoded = decode_message(None, &message.payload, subject, &EventLimits::default());
-    let Some(Ok(event)) = decoded.into_iter().nth(index) else { return Ok(None) };
+    let mut events = Vec::new();
+    for_each_event(&message, subject, |event| {
+        let owned = event.map(|event| (event.tenant.to_owned(), event.raw.as_bytes().to_vec()));
+        events.push(owned.ok());
+    });
+    let Some(Some((tenant, original))) = events.into_iter().nth(index) else { return Ok(None) };
     Ok(Some(DeadLetter {
         id: id.to_owned(),
-        tenant: event.tenant.to_owned(),
+        tenant,
         stage: "partition".to_owned(),
         reason: String::new(),
         detail: String::new(),
         subject: message.subject.to_string(),
-        original: Bytes::copy_from_slice(event.raw.as_bytes()),
+        original: original.into(),
         time_ms: 0,
         headers: Vec::new(),
     }))

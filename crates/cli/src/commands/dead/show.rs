@@ -72,7 +72,13 @@ pub(super) fn hint(reason: &str) -> &'static str {
             "one of two values has to go: decide which, and send the event with `fermata dead replay <ID> --data FILE`"
         }
         "too_large" | "too_deep" | "too_many_in_batch" => {
-            "make it smaller: split the batch, or keep the data elsewhere and refer to it"
+            "make it smaller: split the batch, or let `fermata publish` store the data and refer to it"
+        }
+        "contract_violation" => {
+            "repair the data with `fermata dead replay <ID> --edit`, or apply a version of the contract that takes it"
+        }
+        "payload_missing" | "payload_changed" | "bad_payload_reference" => {
+            "store the data again (`fermata publish --data-file`), which publishes the event anew, or correct `dataref` and `datadigest` with `--edit`"
         }
         "unsupported_content_type" | "bad_subject" => {
             "publish it again with another `Content-Type` or subject; `docs/events.md` lists the forms"

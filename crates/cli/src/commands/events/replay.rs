@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::Args;
-use fermata_core::event::{EventLimits, decode_message, parse_subject};
+use fermata_core::event::parse_subject;
 use fermata_core::identity::Tenant;
 use fermata_core::strategy::{StrategyDefinition, StrategySet};
 use fermata_definitions::{Limits, read_strategies};
@@ -16,6 +16,7 @@ use super::super::definitions::check_files;
 use super::super::runs::moment;
 use super::comparison::{Comparison, Difference};
 use crate::arguments::GlobalArguments;
+use crate::arrived::for_each_event;
 use crate::broker_session::BrokerSession;
 use crate::error::{CliError, ExitCode};
 use crate::output::{Output, time_text};
@@ -141,12 +142,10 @@ async fn read(
             if arguments.tenant.as_ref().is_some_and(|tenant| tenant.as_str() != subject.tenant) {
                 continue;
             }
-            for event in decode_message(None, &message.payload, subject, &EventLimits::default()) {
-                match event {
-                    Ok(event) => comparison.add(message.sequence, &event, now, draft),
-                    Err(_) => comparison.rejected += 1,
-                }
-            }
+            for_each_event(message, subject, |event| match event {
+                Ok(event) => comparison.add(message.sequence, &event, now, draft),
+                Err(_) => comparison.rejected += 1,
+            });
         }
         bar.inc(messages.len() as u64);
         if replay.wanted() > state.last_sequence {

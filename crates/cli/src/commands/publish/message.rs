@@ -13,6 +13,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::PublishArguments;
+use super::claim::Claim;
 use crate::broker_session::random_id;
 use crate::error::CliError;
 
@@ -32,6 +33,8 @@ pub(super) struct EventMessage {
     pub(super) payload: Bytes,
     /// Names and values of its headers.
     headers: Vec<(String, String)>,
+    /// Data that has to be stored first.
+    pub(super) claim: Option<Claim>,
 }
 
 /// How events are published.
@@ -110,7 +113,12 @@ impl EventMessage {
             "application/cloudevents+json"
         };
         let headers = vec![("Content-Type".to_owned(), media_type.to_owned())];
-        Ok(Self { origin, subject, events, is_batch, payload: bytes.into(), headers })
+        Ok(Self { origin, subject, events, is_batch, payload: bytes.into(), headers, claim: None })
+    }
+
+    /// The same message, whose event refers to data that has to be stored first.
+    pub(super) fn with_claim(self, claim: Option<Claim>) -> Self {
+        Self { claim, ..self }
     }
 
     /// The same event as the only one of a batch; a batch stays what it is.

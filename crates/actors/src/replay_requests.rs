@@ -1,0 +1,290 @@
+//! Requests to replay that come by HTTP: verified, taken apart into events, and
+//! put into EVENTS as requests of their own, each signed anew.
+//!
+//! Nothing about them is kept here. That the same request decides nothing twice is
+//! known where every replay is: in the partition's journal, by the replay's id,
+//! which follows from the request's. The broker's window for message ids only
+//! makes the answer the same, and shows when an id comes with another body.
+
+use fermata_core::digest::hash_parts_128;
+use fermata_core::event::{
+    EventLimits, MESSAGE_BYTES_MAX, REPLAY_HEADER, SUBJECT_PREFIX, decode_message, parse_subject,
+};
+use fermata_jetstream::topology::EVENTS_STREAM;
+use fermata_jetstream::{Bytes, Headers, PublishOutcome, Refusal};
+use fermata_wire::replay::{
+    ID_HEADER, ReplayHeaders, ReplayKeys, ReplayRefusal, SIGNATURE_HEADER, TIMESTAMP_HEADER,
+    replay_id, verify_replay,
+};
+use futures_util::future::join_all;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use thiserror::Error;
+use uuid::Uuid;
+
+use crate::clock::wall_ms;
+use crate::ports::Ports;
+
+/// Most events of one request: each is a message of its own, and all of them are
+/// stored before the request is answered.
+pub const REQUEST_EVENTS_MAX: usize = 1_000;
+
+/// Most problems of a request's events that are told.
+const PROBLEMS_MAX: usize = 20;
+
+/// What the ids of messages begin with, so that no publisher's are the same.
+const MESSAGE_ID_PREFIX: &str = "fermata-replay-";
+
+/// An event of a request, stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredRequest {
+    /// The event's id.
+    pub event: String,
+    /// Its tenant.
+    pub tenant: String,
+    /// The id under which it is decided once more.
+    pub replay: Uuid,
+    /// Sequence in EVENTS.
+    pub sequence: u64,
+}
+
+/// Why a request was not taken, or not all of it.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ReplayRequestError {
+    /// It is not signed as it has to be.
+    #[error(transparent)]
+    Refused(#[from] ReplayRefusal),
+    /// It is no JSON, or has no event.
+    #[error("the body is not one event or a list of events as structured JSON: {0}")]
+    Malformed(String),
+    /// It has more events than are taken at once.
+    #[error("{0} events are more than the {REQUEST_EVENTS_MAX} of one request")]
+    TooMany(usize),
+    /// It is larger than a message may be.
+    #[error("the body has more than {MESSAGE_BYTES_MAX} bytes")]
+    TooLarge,
+    /// Events would be refused: nothing was stored.
+    #[error("{}", .0.join("; "))]
+    Unusable(Vec<String>),
+    /// The id was used for another event: see `webhook-id`.
+    #[error("`webhook-id` was used within the last minutes for another event")]
+    Differs,
+    /// The broker does not take it now; the same request may be sent again.
+    #[error("not all of it is stored, send the same request again: {0}")]
+    Unavailable(String),
+}
+
+/// An event that is to be replayed.
+#[derive(Debug, PartialEq, Eq)]
+struct Request {
+    subject: String,
+    webhook_id: String,
+    event: String,
+    tenant: String,
+    body: Bytes,
+}
+
+/// What has to be known of an event before it is decoded.
+#[derive(Deserialize)]
+struct Named {
+    tenant: Option<String>,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+}
+
+/// Verifies a request and stores its events, in their order.
+///
+/// A request that failed half-way is finished by sending it again: what is stored
+/// already is recognised.
+///
+/// # Errors
+///
+/// [`ReplayRequestError`]. Unless it is `Differs` or `Unavailable` nothing was stored.
+///
+/// # Cancel safety
+///
+/// When dropped, some events may be stored.
+pub async fn take(
+    ports: &Ports,
+    headers: ReplayHeaders<'_>,
+    body: &Bytes,
+) -> Result<Vec<StoredRequest>, ReplayRequestError> {
+    let now_ms = wall_ms();
+    let keys = &ports.facts.replay_keys;
+    verify_replay(keys, headers, body, now_ms)?;
+    let requests = requests(headers.id.unwrap_or_default(), body)?;
+    let mut receipts = Vec::with_capacity(requests.len());
+    for request in &requests {
+        let headers = signed(keys, request, now_ms / 1_000)?;
+        let (subject, body) = (request.subject.clone(), request.body.clone());
+        receipts.push(ports.publisher.publish(subject, Some(headers), body).await);
+    }
+    let mut stored = Vec::with_capacity(requests.len());
+    for (request, outcome) in requests.into_iter().zip(join_all(receipts).await) {
+        let sequence = match outcome {
+            PublishOutcome::Stored { sequence, duplicate: false } => sequence,
+            PublishOutcome::Stored { sequence, duplicate: true } => {
+                is_same(ports, &request, sequence).await?;
+                sequence
+            }
+            PublishOutcome::Refused { refusal: Refusal::TooLarge, .. } => {
+                return Err(ReplayRequestError::TooLarge);
+            }
+            PublishOutcome::Refused { description, .. } => {
+                return Err(ReplayRequestError::Unavailable(description));
+            }
+            PublishOutcome::Unknown => {
+                let unknown = "the broker did not answer".to_owned();
+                return Err(ReplayRequestError::Unavailable(unknown));
+            }
+        };
+        let Request { webhook_id, event, tenant, .. } = request;
+        stored.push(StoredRequest { event, tenant, replay: replay_id(&webhook_id), sequence });
+    }
+    Ok(stored)
+}
+
+/// Takes a verified body apart.
+fn requests(webhook_id: &str, body: &Bytes) -> Result<Vec<Request>, ReplayRequestError> {
+    if body.len() > MESSAGE_BYTES_MAX {
+        return Err(ReplayRequestError::TooLarge);
+    }
+    let malformed = |error: serde_json::Error| ReplayRequestError::Malformed(error.to_string());
+    let is_batch = body.trim_ascii_start().first() == Some(&b'[');
+    let events: Vec<&RawValue> = if is_batch {
+        serde_json::from_slice(body).map_err(malformed)?
+    } else {
+        vec![serde_json::from_slice(body).map_err(malformed)?]
+    };
+    if events.is_empty() {
+        return Err(ReplayRequestError::Malformed("the list is empty".to_owned()));
+    }
+    if events.len() > REQUEST_EVENTS_MAX {
+        return Err(ReplayRequestError::TooMany(events.len()));
+    }
+    let mut requests = Vec::with_capacity(events.len());
+    let mut problems = Vec::new();
+    for (index, event) in events.into_iter().enumerate() {
+        let webhook_id =
+            if is_batch { id_in_batch(webhook_id, index) } else { webhook_id.to_owned() };
+        match request(webhook_id, event.get(), body) {
+            Ok(request) => requests.push(request),
+            Err(problem) => problems.push(format!("event {index}: {problem}")),
+        }
+    }
+    if problems.is_empty() {
+        return Ok(requests);
+    }
+    problems.truncate(PROBLEMS_MAX);
+    Err(ReplayRequestError::Unusable(problems))
+}
+
+/// What an event of a batch is named: one id is one replay. No sender of single
+/// events comes upon it, since it follows from a hash.
+fn id_in_batch(webhook_id: &str, index: usize) -> String {
+    let place = index.to_string();
+    let hash = hash_parts_128(&[b"replay in batch", webhook_id.as_bytes(), place.as_bytes()]);
+    format!("batch_{hash:032x}")
+}
+
+fn request(webhook_id: String, event: &str, body: &Bytes) -> Result<Request, String> {
+    let named: Named = serde_json::from_str(event).map_err(|error| error.to_string())?;
+    let Some(tenant) = named.tenant else {
+        return Err("it does not name its tenant, which has to be signed too".to_owned());
+    };
+    let kind = named.kind.unwrap_or_default();
+    let subject = format!("{SUBJECT_PREFIX}{tenant}.{kind}");
+    let parsed = parse_subject(&subject).map_err(|error| error.to_string())?;
+    let decoded = decode_message(None, event.as_bytes(), parsed, &EventLimits::default());
+    let id = match decoded.into_iter().next() {
+        Some(Ok(event)) => event.id.into_owned(),
+        Some(Err(rejected)) => {
+            return Err(format!("{}: {}", rejected.reason.as_str(), rejected.detail));
+        }
+        None => return Err("there is no event".to_owned()),
+    };
+    let body = body.slice_ref(event.as_bytes());
+    Ok(Request { subject, webhook_id, event: id, tenant, body })
+}
+
+fn signed(
+    keys: &ReplayKeys,
+    request: &Request,
+    now_seconds: u64,
+) -> Result<Headers, ReplayRequestError> {
+    let Request { webhook_id, body, .. } = request;
+    let signature = keys.sign(webhook_id, now_seconds, body).ok_or(ReplayRefusal::NotConfigured)?;
+    let mut headers = Headers::new();
+    headers.insert("Content-Type", "application/cloudevents+json");
+    headers.insert(REPLAY_HEADER, "http");
+    headers.insert(ID_HEADER, webhook_id.as_str());
+    headers.insert(TIMESTAMP_HEADER, now_seconds.to_string());
+    headers.insert(SIGNATURE_HEADER, signature);
+    headers.insert("Nats-Msg-Id", format!("{MESSAGE_ID_PREFIX}{}", replay_id(webhook_id)));
+    Ok(headers)
+}
+
+/// Whether what the broker took for the same message is the same event. One that
+/// is gone from EVENTS cannot be compared, and was the same request's or not.
+async fn is_same(
+    ports: &Ports,
+    request: &Request,
+    sequence: u64,
+) -> Result<(), ReplayRequestError> {
+    let unavailable = |error: fermata_jetstream::reader::ReadError| {
+        ReplayRequestError::Unavailable(error.to_string())
+    };
+    let stored = ports.reader.read_one(EVENTS_STREAM, sequence).await.map_err(unavailable)?;
+    match stored {
+        Some(stored) if stored.payload != request.body => Err(ReplayRequestError::Differs),
+        Some(_) | None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn event(id: &str) -> Value {
+        json!({"specversion": "1.0", "id": id, "source": "/s", "type": "a.b", "tenant": "acme"})
+    }
+
+    fn taken(body: &Value) -> Result<Vec<Request>, ReplayRequestError> {
+        requests("request-1", &Bytes::from(body.to_string()))
+    }
+
+    #[test]
+    fn each_event_of_a_batch_is_a_request_of_its_own() {
+        let batch = taken(&json!([event("1"), event("2")])).unwrap();
+        let one = taken(&event("1")).unwrap();
+
+        let ids: Vec<_> = batch.iter().map(|request| request.webhook_id.clone()).collect();
+        assert_ne!(ids[0], ids[1]);
+        assert_eq!(one[0].webhook_id, "request-1");
+        assert_eq!(batch[1].subject, "fermata.events.acme.a.b");
+        assert_eq!(batch[1].body, event("2").to_string());
+        assert_eq!(taken(&json!([event("1"), event("2")])).unwrap(), batch);
+    }
+
+    #[test]
+    fn one_unusable_event_refuses_the_whole_request() {
+        let mut without = event("2");
+        without.as_object_mut().unwrap().remove("tenant");
+        let mut wrong = event("3");
+        wrong["specversion"] = "0.3".into();
+        let Err(ReplayRequestError::Unusable(problems)) =
+            taken(&json!([event("1"), without, wrong]))
+        else {
+            panic!()
+        };
+        assert_eq!(problems.len(), 2, "{problems:?}");
+        assert!(problems[0].starts_with("event 1: ") && problems[1].starts_with("event 2: "));
+        for body in [json!([]), json!("x"), json!([1])] {
+            assert!(taken(&body).is_err(), "{body}");
+        }
+        let many = vec![event("1"); REQUEST_EVENTS_MAX + 1];
+        assert_eq!(taken(&json!(many)), Err(ReplayRequestError::TooMany(1_001)));
+    }
+}

@@ -1,0 +1,104 @@
+//! `POST /internal/agent/events`: events that are decided once more, signed by
+//! Standard Webhooks.
+
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::{Request, State};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::IntoResponse as _;
+use axum::routing::post;
+use axum::{Json, Router};
+use serde::Serialize;
+use tokio::sync::Semaphore;
+
+use crate::operated::{Operated, Replay, ReplayRequest};
+use crate::problem::{Problem, ReplayProblem};
+
+/// Where requests to replay events are posted.
+pub const REPLAY_PATH: &str = "/internal/agent/events";
+
+/// Bytes of a request's body: what one message may have.
+pub const BODY_BYTES_MAX: usize = 1024 * 1024;
+
+/// Requests that are read or stored at once; the broker is better asked by a few.
+pub const REPLAYS_AT_ONCE_MAX: usize = 8;
+
+/// Media types of the forms that are taken.
+const FORMS: [&str; 3] =
+    ["application/json", "application/cloudevents+json", "application/cloudevents-batch+json"];
+
+/// What the headers of an event in binary mode begin with.
+const ATTRIBUTE_PREFIX: &str = "ce-";
+
+/// The answer to a request whose events are all stored.
+#[derive(Debug, Serialize)]
+struct Accepted {
+    events: Vec<Replay>,
+}
+
+pub(crate) fn routes<O: Operated>() -> Router<Arc<O>> {
+    let places = Arc::new(Semaphore::new(REPLAYS_AT_ONCE_MAX));
+    Router::new().route(
+        REPLAY_PATH,
+        post(move |State(operated): State<Arc<O>>, request: Request| async move {
+            match answer(&*operated, &places, request).await {
+                Ok(events) => (StatusCode::ACCEPTED, Json(Accepted { events })).into_response(),
+                Err(problem) => problem.into_response(),
+            }
+        }),
+    )
+}
+
+async fn answer<O: Operated>(
+    operated: &O,
+    places: &Semaphore,
+    request: Request,
+) -> Result<Vec<Replay>, Problem> {
+    let Ok(_place) = places.try_acquire() else {
+        let detail = format!("{REPLAYS_AT_ONCE_MAX} requests are under way, send it again");
+        return Err(Problem::replay(ReplayProblem::Busy, detail));
+    };
+    let (parts, body) = request.into_parts();
+    is_taken(&parts.headers)?;
+    let body = read(&parts.headers, body).await?;
+    let text = |(name, value): (&axum::http::HeaderName, &axum::http::HeaderValue)| {
+        Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))
+    };
+    let headers = parts.headers.iter().filter_map(text).collect();
+    operated.replay(ReplayRequest { headers, body }).await
+}
+
+/// Structured JSON only: the signature is over the body, so nothing that decides
+/// about an event may stand in headers.
+fn is_taken(headers: &HeaderMap) -> Result<(), Problem> {
+    let unsupported = |detail: String| Problem::replay(ReplayProblem::UnsupportedForm, detail);
+    if let Some(name) = headers.keys().find(|name| name.as_str().starts_with(ATTRIBUTE_PREFIX)) {
+        let detail = format!(
+            "`{name}`: attributes in headers are not covered by the signature; send the event as \
+             structured JSON"
+        );
+        return Err(unsupported(detail));
+    }
+    let Some(value) = headers.get(CONTENT_TYPE) else { return Ok(()) };
+    let value = value.to_str().unwrap_or_default();
+    let essence = value.split(';').next().unwrap_or_default().trim();
+    if FORMS.iter().any(|form| form.eq_ignore_ascii_case(essence)) {
+        return Ok(());
+    }
+    let detail = format!("`Content-Type` is none of {}", FORMS.join(", "));
+    Err(unsupported(detail))
+}
+
+async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
+    let too_large = || {
+        let detail = format!("the body has more than {BODY_BYTES_MAX} bytes, or ended early");
+        Problem::replay(ReplayProblem::TooLarge, detail)
+    };
+    let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    if length.and_then(|length| length.parse::<usize>().ok()) > Some(BODY_BYTES_MAX) {
+        return Err(too_large());
+    }
+    to_bytes(body, BODY_BYTES_MAX).await.map_err(|_| too_large())
+}

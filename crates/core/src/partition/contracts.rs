@@ -1,0 +1,168 @@
+//! Which contracts may be added to those that are active.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::Definitions;
+use crate::command::{ContractEntry, ContractMode, DefineCommand};
+use crate::contract::{CONTRACTS_MAX, VERSION_RULE, incompatibilities, major_of, read_schema};
+use crate::record::DefinitionsApplied;
+
+impl Definitions {
+    /// What is done about breaches of a tenant's events.
+    #[must_use]
+    pub fn contract_mode(&self, tenant: &str) -> ContractMode {
+        self.contract_modes.get(tenant).copied().unwrap_or_default()
+    }
+
+    /// The contracts of a type, the oldest first.
+    pub fn contracts_of<'a>(
+        &'a self,
+        tenant: &'a str,
+        kind: &'a str,
+    ) -> impl DoubleEndedIterator<Item = &'a ContractEntry> {
+        let is =
+            move |entry: &&ContractEntry| entry.tenant.as_str() == tenant && *entry.kind == *kind;
+        self.contracts.iter().filter(is)
+    }
+
+    pub(super) fn apply_contracts(&mut self, applied: &DefinitionsApplied) {
+        for contract in &applied.contracts {
+            let version = &contract.version;
+            let is_known = self
+                .contracts_of(contract.tenant.as_str(), &contract.kind)
+                .any(|entry| entry.version == *version);
+            if !is_known {
+                self.contracts.push(contract.clone());
+            }
+        }
+        let modes = applied.contract_modes.iter();
+        self.contract_modes.extend(modes.map(|(tenant, mode)| (tenant.clone(), *mode)));
+    }
+
+    /// Everything that speaks against the contracts of a command. Several versions
+    /// of one type in a command count in their order.
+    pub(super) fn contract_problems(&self, command: &DefineCommand) -> Vec<String> {
+        let mut with = Self { contracts: self.contracts.clone(), ..Self::default() };
+        let mut problems = Vec::new();
+        for contract in &command.contracts {
+            let found = with.problems_of(contract);
+            if found.is_empty() {
+                with.contracts.push(contract.clone());
+            }
+            problems.extend(found);
+        }
+        if with.contracts.len() > CONTRACTS_MAX {
+            problems.push(format!("there would be more than {CONTRACTS_MAX} contracts"));
+        }
+        problems
+    }
+
+    fn problems_of(&self, contract: &ContractEntry) -> Vec<String> {
+        let ContractEntry { tenant, kind, version, schema } = contract;
+        let name = format!("contract `{kind}` version `{version}` of tenant `{tenant}`");
+        let Some(major) = major_of(version) else {
+            return vec![format!("{name}: {VERSION_RULE}")];
+        };
+        let read = match read_schema(schema.as_str()) {
+            Ok(read) => read,
+            Err(problems) => {
+                return problems.iter().map(|problem| format!("{name}: {problem}")).collect();
+            }
+        };
+        let known = || self.contracts_of(tenant.as_str(), kind);
+        if let Some(same) = known().find(|entry| entry.version == *version) {
+            let was = same.schema.parse();
+            if was == read {
+                return Vec::new();
+            }
+            let head = format!("{name} exists with another content; make a new version");
+            let differences = incompatibilities(&was, &read);
+            let told = differences.iter().map(|difference| format!("{name}: {difference}"));
+            return std::iter::once(head).chain(told).collect();
+        }
+        let before = known().rfind(|entry| major_of(&entry.version) == Some(major));
+        let Some(before) = before else { return Vec::new() };
+        incompatibilities(&before.schema.parse(), &read)
+            .iter()
+            .map(|difference| {
+                let before = &before.version;
+                format!(
+                    "{name} may refuse what version `{before}` takes, so it is another major \
+                     version: {difference}"
+                )
+            })
+            .collect()
+    }
+}
+
+/// Bytes that the contracts of a command add, roughly.
+pub(super) fn contract_bytes<'a>(
+    contracts: impl Iterator<Item = &'a ContractEntry>,
+    modes: &BTreeMap<Arc<str>, ContractMode>,
+) -> usize {
+    let entries = contracts.map(|entry| entry.schema.as_str().len() + entry.kind.len() + 128);
+    entries.sum::<usize>() + modes.len() * 80
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::json::Json;
+
+    fn contract(version: &str, schema: Value) -> ContractEntry {
+        ContractEntry {
+            tenant: "acme".parse().unwrap(),
+            kind: "a.b".into(),
+            version: version.into(),
+            schema: Json::from_value(&schema),
+        }
+    }
+
+    fn command(contracts: Vec<ContractEntry>) -> DefineCommand {
+        DefineCommand {
+            id: Uuid::nil(),
+            by: "test".to_owned(),
+            strategies: Vec::new(),
+            workflows: Vec::new(),
+            reply_to: None,
+            contracts,
+            contract_modes: BTreeMap::new(),
+            flags: crate::flags::Flags::default(),
+        }
+    }
+
+    #[test]
+    fn a_version_stays_what_it_is_and_the_next_takes_what_it_took() {
+        let integer = json!({"type": "object", "properties": {"n": {"type": "integer"}}});
+        let number = json!({"type": "object", "properties": {"n": {"type": "number"}}});
+        let definitions = Definitions {
+            contracts: vec![contract("v1", integer.clone())],
+            ..Definitions::default()
+        };
+        let problems = |version, schema: &Value| {
+            definitions.contract_problems(&command(vec![contract(version, schema.clone())]))
+        };
+
+        assert_eq!(problems("v1", &integer), Vec::<String>::new());
+        assert_eq!(problems("v1.1", &number), Vec::<String>::new());
+        assert!(problems("v1", &number)[0].contains("exists with another content"));
+        let narrowed = json!({"type": "object", "required": ["n"]});
+        let told = problems("v1.1", &narrowed);
+        assert!(
+            told[0].contains("what version `v1` takes") && told[0].contains("/: `required`"),
+            "{told:?}"
+        );
+        assert_eq!(problems("v3", &narrowed), Vec::<String>::new(), "a major version of its own");
+        assert!(problems("v 1", &integer)[0].contains("a version begins"));
+        assert!(
+            problems("v1.1", &json!({"$ref": "https://acme.example"}))[0]
+                .contains("beyond the document")
+        );
+        let both = vec![contract("v1.1", number), contract("v1.2", integer)];
+        assert!(definitions.contract_problems(&command(both))[0].contains("version `v1.1` takes"));
+    }
+}

@@ -1,0 +1,76 @@
+//! Payloads that are too large for an event: stored by their digest, below the tenant's name.
+
+use base64::{Engine as _, prelude::BASE64_URL_SAFE};
+use serde::Deserialize;
+use tokio::io::AsyncRead;
+
+use crate::{
+    connection::Broker,
+    definitions_store::StoreError,
+    object_folder::ObjectFolder,
+    reader::{ReadError, StreamReader},
+    topology::PAYLOADS_BUCKET,
+};
+
+/// What the object store says of a payload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PayloadFacts {
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// SHA-256 of its bytes as whoever stored it says; nothing where it says none.
+    pub digest: Option<[u8; 32]>,
+}
+
+#[derive(Deserialize)]
+struct Info {
+    #[serde(default)]
+    size: u64,
+    #[serde(default)]
+    digest: String,
+    #[serde(default)]
+    deleted: bool,
+}
+
+/// Asks for a payload by its name, the digest in hexadecimal; nothing when there is none. The leader answers.
+///
+/// # Errors
+/// When the broker refuses or does not answer.
+///
+/// # Cancel safety
+/// Can be dropped.
+pub async fn find_payload(
+    reader: &StreamReader,
+    tenant: &str,
+    digest_hex: &str,
+) -> Result<Option<PayloadFacts>, ReadError> {
+    let name = BASE64_URL_SAFE.encode(format!("{tenant}.{digest_hex}"));
+    let (stream, subject) =
+        (format!("OBJ_{PAYLOADS_BUCKET}"), format!("$O.{PAYLOADS_BUCKET}.M.{name}"));
+    let Some(message) = reader.last_of_subject(&stream, &subject).await? else { return Ok(None) };
+    // What is no description of an object describes none.
+    let Ok(info) = serde_json::from_slice::<Info>(&message.payload) else { return Ok(None) };
+    let digest = info.digest.strip_prefix("SHA-256=");
+    let digest = digest.and_then(|digest| BASE64_URL_SAFE.decode(digest).ok());
+    let digest = digest.and_then(|digest| digest.try_into().ok());
+    Ok((!info.deleted).then_some(PayloadFacts { bytes: info.size, digest }))
+}
+
+/// Stores a payload under its digest, read as it goes. `on_progress` is told of the bytes of each stored part.
+///
+/// # Errors
+/// [`StoreError::Damaged`] when the bytes are not those of the digest; when there are more than
+/// [`crate::definitions_store::BLOB_BYTES_MAX`], they cannot be read, or the broker refuses or does not answer.
+///
+/// # Cancel safety
+/// A part may be stored; it is seen by nobody, and goes when it is old.
+pub async fn put_payload(
+    broker: &Broker,
+    tenant: &str,
+    digest: [u8; 32],
+    digest_hex: &str,
+    bytes: impl AsyncRead + Unpin,
+    on_progress: impl FnMut(usize),
+) -> Result<(), StoreError> {
+    let folder = ObjectFolder::open(broker, PAYLOADS_BUCKET, tenant).await?;
+    folder.put_from(digest_hex, bytes, Some(digest), on_progress).await
+}

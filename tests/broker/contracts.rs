@@ -1,0 +1,143 @@
+//! Contracts: what breaks them is refused or told of, and none asks the network.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use fermata_actors::Engine;
+use fermata_core::command::{Command, ContractEntry, ContractMode, DefineCommand};
+use fermata_core::flags::Flags;
+use fermata_core::identity::PartitionId;
+use fermata_core::json::Json;
+use fermata_core::record::{Body, Kind};
+use fermata_jetstream::Durability;
+use fermata_tests::journal::{count, records_until};
+use fermata_tests::{TestBroker, TestEngine, audit, definitions, events};
+use fermata_wire::dead::DeadLetter;
+use serde_json::{Value, json};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+const WORKFLOW: &str = "
+workflow: { name: one, version: '1', tasks: [{ id: a, noop: {} }] }
+";
+const STRATEGIES: &str = "
+strategies:
+  - { name: start, version: 1, tenant: '*', on: demo.start, workflow: { name: one, version: '1' } }
+";
+
+fn contract(version: &str, schema: &Value) -> ContractEntry {
+    ContractEntry {
+        tenant: events::TENANT.parse().expect("a tenant"),
+        kind: "demo.start".into(),
+        version: version.into(),
+        schema: Json::from_value(schema),
+    }
+}
+
+/// Asks the control partition; returns what speaks against it, and waits until
+/// what was applied is active here.
+async fn define(
+    engine: &Engine,
+    contracts: Vec<ContractEntry>,
+    mode: Option<ContractMode>,
+) -> Vec<String> {
+    let ports = engine.ports();
+    let id = uuid::Uuid::from_bytes(rand::random());
+    let inbox = format!("_INBOX.test.{}", id.simple());
+    let mut answers = ports.core.subscribe(&inbox).await.expect("a subscription");
+    let contract_modes: BTreeMap<_, _> =
+        mode.into_iter().map(|mode| (events::TENANT.into(), mode)).collect();
+    let command = Command::Define(DefineCommand {
+        id,
+        by: "test".to_owned(),
+        strategies: Vec::new(),
+        workflows: Vec::new(),
+        reply_to: Some(inbox.into()),
+        flags: Flags::default(),
+        contracts,
+        contract_modes,
+    });
+    definitions::publish_command(engine, PartitionId::CONTROL, command).await;
+    let answer = tokio::time::timeout(LIMIT, answers.next()).await.expect("in time");
+    let answer: Value = serde_json::from_slice(&answer.expect("an answer").payload).expect("JSON");
+    let revision = answer["revision"].as_u64().expect("a revision");
+    let mut snapshots = ports.definitions.clone();
+    let seen = snapshots.wait_for(|snapshot| snapshot.revision >= revision);
+    tokio::time::timeout(LIMIT, seen).await.expect("in time").expect("a watch");
+    let problems = answer["problems"].as_array().expect("a list").iter();
+    problems.map(|problem| problem.as_str().expect("text").to_owned()).collect()
+}
+
+async fn publish(engine: &Engine, id: u64, data: Value) {
+    let event = events::event_with("demo.start", id, &data);
+    events::publish_raw(&engine.ports().publisher, "demo.start", event).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_breaks_a_contract_is_told_of_or_refused_as_the_mode_says() {
+    let broker = TestBroker::start(Durability::Process).await;
+    let engine = TestEngine::at(broker.url()).start(broker.folder()).await;
+    engine.ready().await;
+    definitions::apply_yaml(&engine, &[WORKFLOW], STRATEGIES).await;
+    let schema = json!({"properties": {"n": {"type": "integer"}, "m": {"minLength": 3}}});
+    assert_eq!(define(&engine, vec![contract("v1", &schema)], None).await, Vec::<String>::new());
+
+    publish(&engine, 1, json!({"n": 1})).await;
+    publish(&engine, 2, json!({"n": "warned", "m": "x"})).await;
+    let reader = &engine.ports().reader;
+    let records =
+        records_until(reader, 2, LIMIT, |records| count(records, Kind::RunSucceeded) == 2).await;
+    let breaches: Vec<_> = records
+        .iter()
+        .filter_map(|(_, record)| match &record.body {
+            Body::EventStarted(started) => started.event.breach.as_deref(),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(breaches.len(), 1, "{breaches:?}");
+    assert!(breaches[0].contains("/n: ") && breaches[0].contains("/m: "), "{breaches:?}");
+
+    assert!(define(&engine, Vec::new(), Some(ContractMode::Enforce)).await.is_empty());
+    publish(&engine, 3, json!({"n": "refused"})).await;
+    // A rejection claims no key: the repaired event under the same id starts.
+    publish(&engine, 3, json!({"n": 3})).await;
+    let records = records_until(reader, 2, LIMIT, |records| {
+        count(records, Kind::RunSucceeded) == 3 && count(records, Kind::EventRejected) == 1
+    })
+    .await;
+    assert_eq!(count(&records, Kind::EventRepeated), 0);
+    let letters = audit::messages(reader, "DEAD").await;
+    let letter = DeadLetter::decode(&letters[0].payload).expect("a dead letter");
+    assert_eq!((letter.reason.as_str(), letters.len()), ("contract_violation", 1));
+    assert!(letter.detail.contains("/n: ") && !letter.detail.contains("refused"), "{letter:?}");
+    engine.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_incompatible_version_and_a_reference_to_the_network_are_refused() {
+    let broker = TestBroker::start(Durability::Process).await;
+    let engine = TestEngine::at(broker.url()).start(broker.folder()).await;
+    engine.ready().await;
+    let canary = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+    let remote = format!("http://{}/schema.json", canary.local_addr().expect("an address"));
+    let v1 = json!({"properties": {"n": {"type": "integer"}}});
+    assert!(define(&engine, vec![contract("v1", &v1)], None).await.is_empty());
+
+    let narrowed = json!({"required": ["n"], "properties": {"n": {"type": "integer"}}});
+    let problems = define(&engine, vec![contract("v1.1", &narrowed)], None).await;
+    assert!(problems[0].contains("`required` names `n`"), "{problems:?}");
+    let problems = define(&engine, vec![contract("v1", &narrowed)], None).await;
+    assert!(problems[0].contains("make a new version"), "{problems:?}");
+    let problems = define(&engine, vec![contract("v1.1", &json!({"$ref": remote}))], None).await;
+    assert!(problems[0].contains("beyond the document"), "{problems:?}");
+    let named = contract("v1.1", &json!({"$id": remote}));
+    let problems = define(&engine, vec![named], None).await;
+    assert!(problems[0].contains("/$id: is not allowed"), "{problems:?}");
+    assert!(define(&engine, vec![contract("v2", &narrowed)], None).await.is_empty());
+    let widened = json!({"properties": {"n": {"type": "number"}, "m": {"type": "string"}}});
+    assert!(define(&engine, vec![contract("v1.1", &widened)], None).await.is_empty());
+
+    let asked = tokio::time::timeout(Duration::ZERO, canary.accept()).await;
+    assert!(asked.is_err(), "nobody connected");
+    engine.shut_down().await;
+}
