@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use fermata_core::event::{EventLimits, Subject, decode_message};
 use fermata_core::strategy::{Action, Decision, StrategyDefinition, StrategySet, WorkflowRef};
-use miette::{IntoDiagnostic as _, ensure, miette};
+use miette::{ensure, miette};
 use serde_json::{Map, Value, json};
 
 use crate::figures::{Figures, Times, count};
