@@ -14,7 +14,7 @@ use fermata_actors::listener::LISTENER_CONSUMER;
 use fermata_actors::matcher::MATCHER_CONSUMER;
 use fermata_core::identity::PartitionId;
 use fermata_jetstream::object_folder::ObjectFolder;
-use fermata_jetstream::purge::purge_before;
+use fermata_jetstream::purge::{purge_before, room_of};
 use fermata_jetstream::topology::{
     ADMITTED_STREAM, ADMITTED_SUBJECT, ARCHIVE_BUCKET, EVENTS_STREAM, MATCHED_STREAM,
     MATCHED_SUBJECT, SNAPSHOTS_BUCKET, commands_stream, journal_stream,
@@ -232,8 +232,12 @@ async fn a_full_stream_of_events_is_purged_but_for_what_a_listener_holds() {
     let config = async_nats::jetstream::stream::Config { max_bytes: 20_000, ..config };
     jetstream.update_stream(config).await.expect("less room");
     let mut last = 0;
-    for id in 0..70 {
-        last = events::publish(&engine.ports().publisher, "demo.start", id).await;
+    let filled = async || {
+        let room = room_of(&connection, EVENTS_STREAM).await.expect("a stream");
+        room.bytes * 100 / room.max_bytes
+    };
+    while filled().await < 90 {
+        last = events::publish(&engine.ports().publisher, "demo.start", last).await;
     }
     let options = SharedConsumerOptions::new(EVENTS_STREAM, LISTENER_CONSUMER);
     let mut taken = SharedConsumer::open(&connection, options).await.expect("a consumer");

@@ -335,7 +335,7 @@ impl Auditor {
                 self.follow(step, now, outputs);
             }
             Input::Tick => {}
-            Input::Mark(size) => self.mark(size),
+            Input::Mark(size) => self.mark(size, outputs),
         }
         if self.phase == Phase::Comparing {
             self.hold_against_stored(now, outputs);

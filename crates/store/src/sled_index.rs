@@ -280,7 +280,8 @@ impl RunIndex for SledIndex {
         let wanted = query.page_runs();
         let young = &self.young;
         let (found, more) = self.db.with(|db| {
-            let written = |(status, first, last)| Order::Written(status, db.range(first..=last));
+            let written =
+                |(status, first, last)| Order::Written(status, Box::new(db.range(first..=last)));
             let mut orders: Vec<_> = place_ranges(query).into_iter().map(written).collect();
             orders.push(Order::Young(young.places(query, wanted + 1).into_iter()));
             // The next place of each order, the smallest of them first.
@@ -336,7 +337,7 @@ impl RunIndex for SledIndex {
 /// Places in order.
 enum Order {
     /// Of a range of the database; those of young runs aside, which say it better.
-    Written(RunStatus, sled::Iter),
+    Written(RunStatus, Box<sled::Iter>),
     /// Of young runs.
     Young(std::vec::IntoIter<Cursor>),
 }

@@ -84,3 +84,30 @@ impl<S: FrameSource> Following<S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(writer: Option<&str>, unreadable: &Arc<AtomicBool>) -> FollowedFrame {
+        let message = StoredMessage {
+            sequence: 7,
+            broker_time_ns: 0,
+            writer: writer.map(str::to_owned),
+            subject: "fermata.journal.0".into(),
+            payload: b"no frame".as_slice().into(),
+        };
+        let (partition, unreadable) = (PartitionId(0), unreadable.clone());
+        FollowedFrame { partition, message, gap: false, unreadable }
+    }
+
+    #[test]
+    fn nothing_is_read_behind_a_message_that_cannot_be_read() {
+        let unreadable = Arc::default();
+        assert!(frame(None, &unreadable).read().is_some(), "nobody of ours wrote it");
+
+        assert!(frame(Some("w.1.0"), &unreadable).read().is_none());
+
+        assert!(frame(None, &unreadable).read().is_none());
+    }
+}

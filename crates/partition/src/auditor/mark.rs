@@ -7,7 +7,7 @@
 
 use fermata_audit::{Checkpoint, Hash, Tree};
 
-use super::{AuditHalt, Auditor, Output};
+use super::{AuditHalt, Auditor, Output, Phase};
 
 /// The log at one record, vouched for by a signed note.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,9 +56,20 @@ impl Auditor {
     }
 
     /// Notes that a snapshot ends where there are `size` records.
-    pub(super) fn mark(&mut self, size: u64) {
+    ///
+    /// All of them may be signed already: behind a partition that is idle nothing more will be,
+    /// so the same checkpoint is signed once more, for the snapshot alone.
+    pub(super) fn mark(&mut self, size: u64, outputs: &mut Vec<Output>) {
         self.pending_mark = Some(Pending::Stored(size));
         self.look_at_mark();
+        if self.phase != Phase::Live || size != self.tree.size() || size != self.signed_size {
+            return;
+        }
+        let (root, journal_sequence) = (self.tree.root(), self.tree_journal_sequence);
+        let checkpoint = Checkpoint::new(&self.config.origin, size, root, journal_sequence);
+        if let Ok(checkpoint) = checkpoint {
+            self.signed_mark(&checkpoint.sign(&self.config.signer), outputs);
+        }
     }
 
     /// Keeps the tree if it is the one that was asked for; one that is larger
