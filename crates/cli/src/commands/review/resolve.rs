@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use fermata_core::command::Command;
 use fermata_core::identity::PartitionId;
 use fermata_core::review::{Resolution, ResolveCommand};
@@ -31,7 +31,7 @@ const CASES_RESOLVED_MAX: usize = 1_000;
 
 /// Arguments of `fermata review resolve`.
 #[derive(Debug, Clone, Args)]
-#[group(id = "what", required = true, multiple = false, args = ["retry", "route", "close"])]
+#[command(group = ArgGroup::new("what").args(["retry", "route", "close"]).required(true))]
 pub struct ResolveArguments {
     /// Id of a case; all that are like it are resolved with it
     #[arg(value_name = "CASE")]
