@@ -21,6 +21,7 @@ mod callback;
 mod command;
 mod emit;
 mod image;
+mod queue;
 mod step;
 
 use std::collections::VecDeque;
@@ -39,7 +40,8 @@ use step::Try;
 
 pub use command::ARGUMENTS_MAX;
 pub use image::{NotThePlan, RunImage};
-pub use step::{OUTPUT_BYTES_MAX, Queue, Step};
+pub use queue::Queue;
+pub use step::{OUTPUT_BYTES_MAX, Step};
 
 /// A run that has begun and not ended.
 #[derive(Debug, Clone)]

@@ -232,6 +232,8 @@ impl World {
             undecidable: self.invariants.undecidable(),
             snapshots_stored: self.snapshots_stored,
             begun_from_snapshots: self.begun_from_snapshots,
+            tasks_delivered: self.tasks.delivered,
+            tasks_redelivered: self.tasks.redelivered,
         }
     }
 

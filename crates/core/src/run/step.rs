@@ -4,12 +4,9 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::{Node, Phase, Run};
+use super::{Node, Phase, Queue, Run};
 use crate::digest::hash_parts;
-use crate::effect::{
-    Attempt, AttemptWork, EffectKey, Outcome, QueuedAttempt, Recall, bounded_detail,
-    bounded_outcome,
-};
+use crate::effect::{Attempt, AttemptWork, EffectKey, Outcome, bounded_detail, bounded_outcome};
 use crate::expression::{Expression, Scope};
 use crate::identity::{JournalTime, RunId};
 use crate::json::Json;
@@ -18,7 +15,7 @@ use crate::plan::{
 };
 use crate::record::{
     Body, NodeDelayed, NodeDispatched, NodeFailed, NodeRetrying, NodeSkipped, NodeSucceeded,
-    NodeUnknown, NodeWaiting, Queued, Record,
+    NodeUnknown, NodeWaiting, Record,
 };
 use crate::relay::CORRELATION_KEY_BYTES_MAX;
 
@@ -37,17 +34,6 @@ pub struct Step {
     pub attempt: Option<Attempt>,
     /// For whom that attempt is, if its owner does not make it itself.
     pub queue: Option<Box<Queue>>,
-}
-
-/// On what terms an attempt is handed to a named queue.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Queue {
-    /// Its name.
-    pub name: Arc<str>,
-    /// When the attempt counts as failed, journal time.
-    pub due: JournalTime,
-    /// Whether it may be handed out more than once.
-    pub idempotent: bool,
 }
 
 impl Run {
@@ -244,56 +230,20 @@ impl Run {
         now: JournalTime,
     ) -> Step {
         let attempt = self.attempt_of(id, node, attempt, &input);
-        let queue = node.queue.as_ref().map(|name| {
-            let due = now.plus_ms(attempt.timeout_ms);
-            Box::new(Queue { name: name.clone(), due, idempotent: node.work.is_repeatable() })
-        });
+        let queue = Queue::of(node, &attempt, now);
         let queued = queue.as_deref().map(Queue::recorded);
         let body = NodeDispatched { input, queued }.into();
         let record = Record::of_node(&self.tenant, id, &node.id, body).attempt(attempt.attempt);
         Step { record, attempt: Some(attempt), queue }
     }
 
-    /// The attempt that is in a queue at the node at `index`, as it was ordered.
-    #[must_use]
-    pub fn queued_attempt(&self, id: RunId, index: NodeIndex) -> Option<QueuedAttempt> {
-        let node = self.executable.node(index)?;
-        let Node::Queued { attempt, due, input, .. } = self.node(index)? else { return None };
-        let input = input.clone().unwrap_or_default();
-        Some(QueuedAttempt {
-            attempt: self.attempt_of(id, node, *attempt, &input),
-            queue: node.queue.clone()?,
-            due: *due,
-            idempotent: node.work.is_repeatable(),
-        })
-    }
-
-    /// The attempts that are in queues, if the run has any.
-    pub(crate) fn recall(&self, id: RunId) -> Option<Recall> {
-        if self.queued == 0 {
-            return None;
-        }
-        let tasks = self.nodes().filter_map(|(index, node)| {
-            let Node::Queued { attempt, .. } = node else { return None };
-            let node = self.executable.node(index)?;
-            Some((node.id.clone(), *attempt, node.queue.clone()?))
-        });
-        Some(Recall { run: id, tenant: self.tenant.clone(), tasks: tasks.collect() })
-    }
-
-    /// The record for a result that did not come from a queue in time.
-    fn unserved(&self, id: RunId, node: &PlanNode, of: Try, now: JournalTime) -> Record {
-        let queue = node.queue.as_deref().unwrap_or_default();
-        let limit_ms = call_timeout_ms(node);
-        let detail = format!(
-            "no result came from queue `{queue}` within {limit_ms} ms; `fermata doctor` says \
-             whether a worker serves it"
-        );
-        let body = self.failed(id, node, of, FailureClass::Timeout, detail, now);
-        Record::of_node(&self.tenant, id, &node.id, body).attempt(of.attempt)
-    }
-
-    fn attempt_of(&self, id: RunId, node: &PlanNode, attempt: u32, input: &Json) -> Attempt {
+    pub(super) fn attempt_of(
+        &self,
+        id: RunId,
+        node: &PlanNode,
+        attempt: u32,
+        input: &Json,
+    ) -> Attempt {
         let work = match &node.work {
             Work::Noop | Work::Transform { .. } | Work::Delay(_) | Work::Wait { .. } => {
                 AttemptWork::Noop
@@ -395,12 +345,6 @@ impl Run {
     }
 }
 
-impl Queue {
-    fn recorded(&self) -> Queued {
-        Queued { queue: self.name.clone(), due: self.due }
-    }
-}
-
 /// An attempt, and how many failed before it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Try {
@@ -410,7 +354,7 @@ pub(super) struct Try {
 
 /// How long the call itself may take: where the outcome comes by callback, the
 /// node's time limit is for that, and the call has the usual one at the most.
-fn call_timeout_ms(node: &PlanNode) -> u64 {
+pub(super) fn call_timeout_ms(node: &PlanNode) -> u64 {
     match node.work.completion() {
         Completion::Answer => node.timeout_ms,
         Completion::Callback => node.timeout_ms.min(TIMEOUT_MS_DEFAULT),

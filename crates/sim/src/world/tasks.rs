@@ -21,8 +21,9 @@ use crate::worker::Work;
 /// How long the broker waits for an acknowledgement, milliseconds.
 const WAIT_MS: u64 = 30_000;
 
-/// How long the broker recognises a copy, milliseconds.
-const WINDOW_MS: u64 = 120_000;
+/// How long the broker recognises a copy, milliseconds: less than it does, so that
+/// owners cannot lean on it.
+const WINDOW_MS: u64 = 10_000;
 
 /// Deliveries after which a task counts as one that kills its workers.
 const DELIVERIES_MAX: u32 = 5;
@@ -36,7 +37,10 @@ pub(super) struct Tasks {
     /// Results on their way to COMMANDS, and whose they are.
     results: BTreeMap<u64, u64>,
     /// Attempts that must be made once at the most, and were.
-    pub(super) run_once: BTreeSet<(RunId, String, u32)>,
+    run_once: BTreeSet<(RunId, String, u32)>,
+    /// Deliveries, and those of them that were not the first of their task.
+    pub(super) delivered: u64,
+    pub(super) redelivered: u64,
 }
 
 #[derive(Debug)]
@@ -104,6 +108,8 @@ impl World {
         }
         task.deliveries += 1;
         let (queued, deliveries) = (task.queued.clone(), task.deliveries);
+        self.tasks.delivered += 1;
+        self.tasks.redelivered += u64::from(deliveries > 1);
         let attempt = &queued.attempt;
         self.invariants.invariant_a_task_was_ordered(attempt)?;
         self.say(worker, format_args!("is given {} for time {deliveries}", attempt.key()));

@@ -77,7 +77,7 @@ fn another_seed_gives_another_trace() {
 #[test]
 fn the_seeds_bring_takeovers_crashes_and_comparisons() {
     let traces = (1..=50).filter_map(|seed| run(seed, &Scenario::chaos()).ok());
-    let (mut stored, mut begun) = (0, 0);
+    let (mut stored, mut begun, mut delivered, mut redelivered) = (0, 0, 0, 0);
     let (mut epochs, mut crashes, mut compared, mut attempts, mut undecidable) = (0, 0, 0, 0, 0);
     for trace in traces {
         epochs += trace.epochs;
@@ -87,8 +87,12 @@ fn the_seeds_bring_takeovers_crashes_and_comparisons() {
         undecidable += trace.undecidable;
         stored += trace.snapshots_stored;
         begun += trace.begun_from_snapshots;
+        delivered += trace.tasks_delivered;
+        redelivered += trace.tasks_redelivered;
     }
 
+    assert!(delivered > 150, "{delivered} tasks of queues");
+    assert!(redelivered > 20, "{redelivered} tasks again");
     assert!(epochs > 150, "{epochs} takeovers");
     assert!(crashes > 50, "{crashes} crashes");
     assert!(compared > 1_000, "{compared} comparisons");

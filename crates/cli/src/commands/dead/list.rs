@@ -24,7 +24,7 @@ pub struct ListArguments {
     /// Only those of this tenant
     #[arg(long)]
     pub tenant: Option<String>,
-    /// Only those that this stage refused: listener, matcher, builder, coordinator
+    /// Only those that this stage refused: listener, matcher, builder, coordinator, tasks
     #[arg(long)]
     pub stage: Option<String>,
     /// Only those with this reason code

@@ -90,6 +90,9 @@ pub(super) fn hint(reason: &str) -> &'static str {
             "apply the workflow that is missing, then `fermata dead replay <ID>`"
         }
         "window_full" => "wait until older keys are forgotten, then `fermata dead replay <ID>`",
+        "task_poisoned" => {
+            "look into why the workers of its queue died or could not read it; then replay the event that started its run"
+        }
         "replay_not_configured" => "start the listeners with the secret of replays",
         "replay_unsigned" | "replay_expired" | "replay_forged" | "bad_replay" => {
             "ask with `fermata dead replay`, which signs; look into who sent this"
