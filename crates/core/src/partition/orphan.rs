@@ -80,6 +80,7 @@ mod tests {
             kind: "test".into(),
             traceparent: None,
             hops: 0,
+            breach: None,
         };
         let run = StartRun {
             strategy: "test".into(),

@@ -48,6 +48,7 @@ fn start(partition: &mut Partition, number: u64) -> (RunId, Decision) {
         kind: "test".into(),
         traceparent: None,
         hops: 0,
+        breach: None,
     };
     let run = StartRun {
         strategy: "test".into(),

@@ -35,6 +35,7 @@ fn event(sequence: u64, replay: Option<Uuid>, verdict: Verdict) -> Command {
         kind: "test".into(),
         traceparent: None,
         hops: 0,
+        breach: None,
     };
     let (key, source) = (u128::from(sequence), place(sequence));
     Command::Event(EventCommand { event, key, source, replay, verdict, correlation: None })
