@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use fermata_definitions::Problem;
+use fermata_definitions::{Problem, lines};
 
 use crate::error::CliError;
 use crate::output::{Output, Tone};
@@ -58,7 +58,7 @@ fn render(problem: &Problem, source: &str) -> String {
 
 /// The line of a problem and, below it, a mark at its column.
 fn marked_line(problem: &Problem, source: &str) -> Option<(String, String)> {
-    let line = source.lines().nth(usize::try_from(problem.line.checked_sub(1)?).ok()?)?;
+    let line = lines(source).nth(usize::try_from(problem.line.checked_sub(1)?).ok()?)?;
     let column = usize::try_from(problem.column.max(1) - 1).ok()?;
     if column >= LINE_CHARACTERS_MAX {
         return None;

@@ -23,6 +23,19 @@ pub struct Problem {
     pub hint: Option<String>,
 }
 
+/// The lines of a document as problems count them: YAML also ends a line at a carriage return alone
+/// (YAML 1.2.2, 5.4).
+pub fn lines(source: &str) -> impl Iterator<Item = &str> {
+    let mut rest = Some(source);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        let Some(end) = text.find(['\n', '\r']) else { return rest.take() };
+        let (line, after) = text.split_at(end);
+        rest = after.strip_prefix("\r\n").or_else(|| after.get(1..));
+        Some(line)
+    })
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(file) = &self.file {
@@ -121,5 +134,17 @@ impl Problems {
         list.sort_by_key(|problem| (problem.line, problem.column));
         list.dedup();
         list
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_ends_at_either_character_and_at_both_together_once() {
+        assert!(lines("a\nb\r\nc\rd").eq(["a", "b", "c", "d"]));
+        assert!(lines("a\n\r\r\n").eq(["a", "", "", ""]));
+        assert!(lines("").eq([""]));
     }
 }

@@ -2,7 +2,7 @@
 
 use fermata_core::plan::Executable;
 use fermata_core::strategy::StrategySet;
-use fermata_definitions::{Limits, Problem, read_strategies_document, read_workflow};
+use fermata_definitions::{Limits, Problem, lines, read_strategies_document, read_workflow};
 use fermata_wire::plan;
 
 /// A strategies document: it is refused with its problems, or what was read
@@ -45,7 +45,7 @@ pub fn workflow_yaml(bytes: &[u8]) {
 /// Problems say something, about places that the document has.
 fn told(problems: &[Problem], source: &str) {
     assert!(!problems.is_empty(), "refused without a problem");
-    let lines = u32::try_from(source.lines().count()).expect("few lines") + 1;
+    let lines = u32::try_from(lines(source).count()).expect("few lines") + 1;
     for problem in problems {
         assert!(!problem.message.is_empty(), "{problem:?}");
         assert!(problem.line <= lines, "{problem:?} in a document of {lines} lines");

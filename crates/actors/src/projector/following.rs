@@ -94,6 +94,7 @@ mod tests {
             sequence: 7,
             broker_time_ns: 0,
             writer: writer.map(str::to_owned),
+            headers: None,
             subject: "fermata.journal.0".into(),
             payload: b"no frame".as_slice().into(),
         };

@@ -66,9 +66,8 @@ fn start(partition: &mut Partition, number: u64) -> (RunId, Decision) {
 }
 
 fn enqueued(out: &Decision) -> Vec<QueuedAttempt> {
-    let of = |effect: &Effect| match effect {
-        Effect::Enqueue(queued) => Some((**queued).clone()),
-        _ => None,
+    let of = |effect: &Effect| {
+        if let Effect::Enqueue(queued) = effect { Some((**queued).clone()) } else { None }
     };
     out.effects.iter().filter_map(of).collect()
 }
@@ -150,9 +149,8 @@ fn a_run_that_closes_takes_its_tasks_back_and_ends_when_they_are() {
 
     partition.close(run, crate::record::EndReason::TimedOut, &mut out);
 
-    let recall = out.effects.iter().find_map(|effect| match effect {
-        Effect::Recall(recall) => Some(recall.clone()),
-        _ => None,
+    let recall = out.effects.iter().find_map(|effect| {
+        if let Effect::Recall(recall) = effect { Some(recall.clone()) } else { None }
     });
     assert_eq!(recall.unwrap().tasks, [("n0".into(), 1, "gpu".into())]);
     let records = decided(&mut partition, &outcome(run, 1, failed(FailureClass::Cancelled)));
