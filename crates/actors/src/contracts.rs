@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use fermata_core::command::{ContractEntry, ContractMode};
 use fermata_core::contract::{PROBLEMS_MAX, major_of, read_schema, version_of};
-use fermata_core::event::Event;
+use fermata_core::effect::bounded_detail;
+use fermata_core::event::{DATAREF_ATTRIBUTE, Event};
 use fermata_core::partition::Definitions;
 use jsonschema::{Draft, PatternOptions, ValidationError, Validator};
 use serde_json::Value;
@@ -181,9 +182,7 @@ impl Versions {
                     "version `{named}`: the data is binary, the contract is about JSON"
                 ));
             }
-            (None, None) if event.extensions.iter().any(|(name, _)| name == "dataref") => {
-                return None;
-            }
+            (None, None) if refers_to_data(event) => return None,
             (None, None) => Ok(Value::Null),
         };
         let bytes = event.data.map_or(0, |data| data.get().len());
@@ -200,7 +199,15 @@ impl Versions {
     }
 }
 
-/// As many problems as fit; the rest is counted.
+/// Whether its data is somewhere else: in the store of payloads, or where an absolute
+/// URI says. Any other `dataref` is no reason not to look at the data that is not there.
+fn refers_to_data(event: &Event<'_>) -> bool {
+    let reference = event.extensions.iter().find(|(name, _)| name == DATAREF_ATTRIBUTE);
+    let uri = reference.and_then(|(_, value)| serde_json::from_str::<String>(value.get()).ok());
+    uri.is_some_and(|uri| uri.split_once("://").is_some_and(|(_, place)| !place.is_empty()))
+}
+
+/// As many problems as fit, each cut to what a record takes; the rest is counted.
 fn within(head: &str, problems: &[String]) -> String {
     let mut text = head.to_owned();
     for (at, problem) in problems.iter().enumerate() {
@@ -211,7 +218,7 @@ fn within(head: &str, problems: &[String]) -> String {
         text.push_str(if at == 0 { ": " } else { "; " });
         text.push_str(problem);
     }
-    text
+    bounded_detail(&text)
 }
 
 #[cfg(test)]

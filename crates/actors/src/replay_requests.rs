@@ -11,7 +11,7 @@ use fermata_core::event::{
     EventLimits, MESSAGE_BYTES_MAX, REPLAY_HEADER, SUBJECT_PREFIX, decode_message, parse_subject,
 };
 use fermata_jetstream::topology::EVENTS_STREAM;
-use fermata_jetstream::{Bytes, Headers, PublishOutcome, Refusal};
+use fermata_jetstream::{Bytes, Headers, PublishOutcome, Refusal, StoredMessage};
 use fermata_wire::replay::{
     ID_HEADER, ReplayHeaders, ReplayKeys, ReplayRefusal, SIGNATURE_HEADER, TIMESTAMP_HEADER,
     replay_id, verify_replay,
@@ -235,8 +235,13 @@ async fn is_same(
         ReplayRequestError::Unavailable(error.to_string())
     };
     let stored = ports.reader.read_one(EVENTS_STREAM, sequence).await.map_err(unavailable)?;
+    // Whoever may publish may have used the id: what they stored is no replay.
+    let is_this = |stored: &StoredMessage| {
+        stored.payload == request.body
+            && stored.headers.as_ref().is_some_and(|headers| headers.get(ID_HEADER).is_some())
+    };
     match stored {
-        Some(stored) if stored.payload != request.body => Err(ReplayRequestError::Differs),
+        Some(stored) if !is_this(&stored) => Err(ReplayRequestError::Differs),
         Some(_) | None => Ok(()),
     }
 }

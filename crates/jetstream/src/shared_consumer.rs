@@ -44,6 +44,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Pause after a consumer could not be made.
 const REBUILD_PAUSE: Duration = Duration::from_millis(200);
 
+/// How long the broker may take to confirm that an unreadable message is acknowledged.
+const CONFIRM_WAIT: Duration = Duration::from_secs(5);
+
 const ACKNOWLEDGED: Bytes = Bytes::from_static(b"+ACK");
 const IN_PROGRESS: Bytes = Bytes::from_static(b"+WPI");
 
@@ -137,7 +140,8 @@ pub struct SharedConsumer {
     pull: Option<Pull>,
     session: Arc<AckSession>,
     scratch: Vec<Message>,
-    /// What [`SharedConsumer::keep`] found, in order; two requests' worth at the most.
+    /// What [`SharedConsumer::keep`] found, in order, two requests' worth at the most; and what was read
+    /// by name.
     arrived: VecDeque<Delivery>,
 }
 
@@ -391,10 +395,13 @@ impl Acker {
     /// # Cancel safety
     /// When dropped, the message comes again.
     pub async fn ack(self) {
-        if let Some((settled, sequence)) = self.noted.as_deref() {
+        let Some((settled, sequence)) = self.noted.as_deref() else {
+            return self.answer(ACKNOWLEDGED).await;
+        };
+        // Only what the broker has let go of is not looked at again; filed twice, it is listed once.
+        if self.ack_confirmed(CONFIRM_WAIT).await {
             settled.lock().unwrap_or_else(PoisonError::into_inner).insert(*sequence);
         }
-        self.answer(ACKNOWLEDGED).await;
     }
 
     /// As [`Acker::ack`], and waits until the broker says so; false when it does not within `limit`,

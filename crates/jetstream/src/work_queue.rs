@@ -257,6 +257,10 @@ impl Requests {
         if connection.client.publish_with_reply(target, inbox, request).await.is_err() {
             return false;
         }
+        if self.outstanding == 0 {
+            // While nothing was asked for the broker had nothing to say.
+            self.heard = Instant::now();
+        }
         self.outstanding += batch;
         true
     }

@@ -16,7 +16,7 @@ use fermata_core::identity::PartitionId;
 use fermata_core::partition::Report;
 use fermata_core::plan::FailureClass;
 use fermata_core::run::AttemptReport;
-use fermata_jetstream::{PublishOutcome, Publisher};
+use fermata_jetstream::{PublishOutcome, Publisher, Refusal};
 use fermata_wire::subjects;
 use fermata_wire::tasks::{TaskId, TaskMessage};
 use futures_util::StreamExt;
@@ -259,6 +259,10 @@ impl Dispatch {
                     let (partition, queue) = (self.partition, &*self.queue);
                     tracing::info!(%partition, queue, "the queue takes tasks again");
                 }
+            }
+            // Nothing left this process: that says nothing about the queue.
+            PublishOutcome::Refused { refusal: Refusal::NotSent, .. } => {
+                self.again(ordered, UNKNOWN_PAUSE);
             }
             PublishOutcome::Refused { description, code, .. } => {
                 if !self.standing.is_full.swap(true, Ordering::Relaxed) {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use fermata_core::command::{Correlation, EventReference};
 use fermata_core::digest::Digest;
+use fermata_core::effect::bounded_detail;
 use fermata_core::event::{
     Event, EventLimits, Form, MessageHeaders, PayloadReference, RejectReason, Rejected,
     decode_message, parse_subject, read_form,
@@ -305,7 +306,7 @@ impl Shared {
         };
         let rejection = Rejection {
             reason: self.text(reason),
-            detail: detail.clone(),
+            detail: bounded_detail(detail),
             original: Digest::of(original),
         };
         let admission = Admission::Rejected(rejection);

@@ -2,6 +2,7 @@
 //! once, and only then acknowledged.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use fermata_core::effect::{Attempt, Outcome, bounded_detail};
 use fermata_core::plan::FailureClass;
@@ -14,7 +15,7 @@ use fermata_wire::tasks::TaskId;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Shared;
-use super::serving::{ACK_LIMIT, report};
+use super::serving::{ACK_LIMIT, heartbeats, report};
 use crate::clock::wall_ms;
 use crate::hop::AGAIN_AFTER;
 use crate::node_runner::report_of;
@@ -43,14 +44,31 @@ pub(super) async fn park(
             AttemptReport { run, node, activation, attempt, tenant: None, outcome }
         }),
     };
-    if let Some(told) = told {
-        report(&shared, told).await;
-    }
     let tenant = tenant.map_or_else(|| "_engine".to_owned(), |tenant| tenant.to_string());
-    file(&shared, &delivery, &tenant, detail).await;
+    let parked = async {
+        if let Some(told) = told {
+            report(&shared, told).await;
+        }
+        file(&shared, &delivery, &tenant, detail).await;
+    };
+    kept(&delivery, shared.wait, parked).await;
     // One that is not confirmed comes again, and is parked again without a trace.
     delivery.acker.ack_confirmed(ACK_LIMIT).await;
     drop(permit);
+}
+
+/// Keeps the task from other workers while `work` goes on: what cannot be told or filed for
+/// long would be parked by one after the other, with all their permits.
+async fn kept(delivery: &Delivery, wait: Duration, work: impl Future<Output = ()>) {
+    let mut heartbeats = heartbeats(wait);
+    let mut work = std::pin::pin!(work);
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut work => return,
+            _ = heartbeats.tick() => delivery.acker.in_progress().await,
+        }
+    }
 }
 
 /// Files the dead letter on a subject of its own, behind nothing: the broker

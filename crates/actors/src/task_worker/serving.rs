@@ -95,14 +95,20 @@ impl Held {
     }
 }
 
+/// How often the broker hears of a task that is under way.
+pub(super) fn heartbeats(wait: Duration) -> Interval {
+    let period = (wait / HEARTBEATS).max(Duration::from_millis(1));
+    let mut heartbeats = interval_at(Instant::now() + period, period);
+    heartbeats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    heartbeats
+}
+
 impl Serving {
     /// Runs the task, stores its result, and acknowledges it. Returns whether its
     /// result is stored.
     pub(super) async fn run(self) -> bool {
         let Self { shared, attempt, due, idempotent, delivery, adopted, stop } = self;
-        let period = (shared.wait / HEARTBEATS).max(Duration::from_millis(1));
-        let mut heartbeats = interval_at(Instant::now() + period, period);
-        heartbeats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let heartbeats = heartbeats(shared.wait);
         let (first, deliveries) = (delivery.delivered_count == 1, delivery.delivered_count);
         let held = Held { acker: delivery.acker, adopted, heartbeats };
         let (queue, worker) = (&*shared.queue, &*shared.ports.facts.worker);

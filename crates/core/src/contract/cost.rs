@@ -13,8 +13,19 @@ use serde_json::Value;
 use super::{COST_MAX, SAME_VALUE_DEPTH_MAX, push_token};
 
 /// Keywords whose schemas look at the same value, as one, a list or a map.
-const SAME: [&str; 9] =
-    ["allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas", "$ref"];
+/// `dependencies` is of older drafts; the library that checks takes it in all.
+const SAME: [&str; 10] = [
+    "allOf",
+    "anyOf",
+    "oneOf",
+    "not",
+    "if",
+    "then",
+    "else",
+    "dependentSchemas",
+    "dependencies",
+    "$ref",
+];
 /// Keywords whose schemas look at parts of it.
 const PARTS: [(&str, Part); 9] = [
     ("properties", Part::Property),
@@ -123,8 +134,10 @@ fn asking(schema: &Value, place: String, numbers: &mut Numbers) -> Asking {
         }
         let mut at = place.clone();
         push_token(&mut at, name);
-        let by_name =
-            matches!(name.as_str(), "properties" | "patternProperties" | "dependentSchemas");
+        let by_name = matches!(
+            name.as_str(),
+            "properties" | "patternProperties" | "dependentSchemas" | "dependencies"
+        );
         match member {
             Value::String(reference) if name == "$ref" => {
                 let schema = numbers.of(reference.trim_start_matches('#').to_owned());
@@ -365,6 +378,15 @@ mod tests {
         }
         definitions.insert(format!("d{depth}"), json!({"type": "string"}));
         json!({ "$ref": "#/$defs/d0", "$defs": definitions })
+    }
+
+    #[test]
+    fn dependencies_of_older_drafts_count_like_those_of_newer_ones() {
+        for keyword in ["dependencies", "dependentSchemas"] {
+            let circle = json!({ keyword: { "a": { "$ref": "#" } } });
+            assert!(problems(&circle)[0].contains("without going into the data"), "{circle}");
+        }
+        assert_eq!(problems(&json!({"dependencies": {"a": ["b"]}})), Vec::<String>::new());
     }
 
     #[test]

@@ -1,11 +1,9 @@
 //! Which contracts may be added to those that are active.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
 use super::Definitions;
 use crate::command::{ContractEntry, ContractMode, DefineCommand};
 use crate::contract::{CONTRACTS_MAX, VERSION_RULE, incompatibilities, major_of, read_schema};
+use crate::event::parse_subject;
 use crate::record::DefinitionsApplied;
 
 impl Definitions {
@@ -28,11 +26,7 @@ impl Definitions {
 
     pub(super) fn apply_contracts(&mut self, applied: &DefinitionsApplied) {
         for contract in &applied.contracts {
-            let version = &contract.version;
-            let is_known = self
-                .contracts_of(contract.tenant.as_str(), &contract.kind)
-                .any(|entry| entry.version == *version);
-            if !is_known {
+            if !self.has_version(contract) {
                 self.contracts.push(contract.clone());
             }
         }
@@ -47,7 +41,7 @@ impl Definitions {
         let mut problems = Vec::new();
         for contract in &command.contracts {
             let found = with.problems_of(contract);
-            if found.is_empty() {
+            if found.is_empty() && !with.has_version(contract) {
                 with.contracts.push(contract.clone());
             }
             problems.extend(found);
@@ -58,9 +52,18 @@ impl Definitions {
         problems
     }
 
+    /// Whether this version is there, with whatever content.
+    pub(super) fn has_version(&self, contract: &ContractEntry) -> bool {
+        let mut known = self.contracts_of(contract.tenant.as_str(), &contract.kind);
+        known.any(|entry| entry.version == contract.version)
+    }
+
     fn problems_of(&self, contract: &ContractEntry) -> Vec<String> {
         let ContractEntry { tenant, kind, version, schema } = contract;
         let name = format!("contract `{kind}` version `{version}` of tenant `{tenant}`");
+        if let Err(error) = parse_subject(&format!("fermata.events.t.{kind}")) {
+            return vec![format!("{name}: a contract is about one type of event: {error}")];
+        }
         let Some(major) = major_of(version) else {
             return vec![format!("{name}: {VERSION_RULE}")];
         };
@@ -99,10 +102,10 @@ impl Definitions {
 /// Bytes that the contracts of a command add, roughly.
 pub(super) fn contract_bytes<'a>(
     contracts: impl Iterator<Item = &'a ContractEntry>,
-    modes: &BTreeMap<Arc<str>, ContractMode>,
+    modes: usize,
 ) -> usize {
     let entries = contracts.map(|entry| entry.schema.as_str().len() + entry.kind.len() + 128);
-    entries.sum::<usize>() + modes.len() * 80
+    entries.sum::<usize>() + modes * 80
 }
 
 #[cfg(test)]
@@ -130,7 +133,7 @@ mod tests {
             workflows: Vec::new(),
             reply_to: None,
             contracts,
-            contract_modes: BTreeMap::new(),
+            contract_modes: std::collections::BTreeMap::new(),
             flags: crate::flags::Flags::default(),
         }
     }
@@ -161,6 +164,10 @@ mod tests {
         assert!(
             problems("v1.1", &json!({"$ref": "https://acme.example"}))[0]
                 .contains("beyond the document")
+        );
+        let many = ContractEntry { kind: "a.*".into(), ..contract("v1", integer.clone()) };
+        assert!(
+            definitions.contract_problems(&command(vec![many]))[0].contains("one type of event")
         );
         let both = vec![contract("v1.1", number), contract("v1.2", integer)];
         assert!(definitions.contract_problems(&command(both))[0].contains("version `v1.1` takes"));

@@ -1,6 +1,6 @@
 //! Active definitions: the control partition's own rules.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -112,10 +112,11 @@ impl Definitions {
         let strategies = strategies.map(|entry| entry.definition.as_str().len() + ENTRY_BYTES);
         let workflows = self.workflows.iter().chain(&command.workflows);
         let workflows = workflows.map(|entry| entry.name.len() + entry.version.len() + ENTRY_BYTES);
-        let contracts = self.contracts.iter().chain(&command.contracts);
-        strategies.sum::<usize>()
-            + workflows.sum::<usize>()
-            + contract_bytes(contracts, &self.contract_modes)
+        let new = command.contracts.iter().filter(|contract| !self.has_version(contract));
+        let contracts = self.contracts.iter().chain(new);
+        let modes = self.contract_modes.keys().chain(command.contract_modes.keys());
+        let modes = modes.collect::<BTreeSet<_>>().len();
+        strategies.sum::<usize>() + workflows.sum::<usize>() + contract_bytes(contracts, modes)
     }
 
     /// Whether all strategies compile together: what is recorded as active must

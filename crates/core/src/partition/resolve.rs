@@ -108,7 +108,11 @@ impl Partition {
     /// The first resolution counts, whatever comes after it.
     fn resolve(&mut self, command: &ResolveCommand, out: &mut Decision) -> Value {
         let case = command.case;
+        let of_another = |tenant: &Tenant| *tenant != command.tenant;
         if let Some(earlier) = self.resolutions.0.get(&case) {
+            if of_another(&earlier.tenant) {
+                return json!({ "case": case, "answer": "unknown_case" });
+            }
             let same = earlier.resolution == command.resolution;
             return json!({
                 "case": case,

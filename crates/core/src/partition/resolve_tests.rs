@@ -100,6 +100,21 @@ fn report(partition: &mut Partition, case: Uuid) -> Vec<Kind> {
 }
 
 #[test]
+fn what_a_tenant_decided_is_not_told_to_another() {
+    let mut partition = partition();
+    decided(&mut partition, &resolve(case(1), Resolution::Close, "ada", &[]));
+
+    let mut other = resolve(case(1), Resolution::Close, "eve", &[]);
+    if let Command::Resolve(resolve) = &mut other {
+        resolve.tenant = "other".parse().unwrap();
+    }
+    let (records, _, answer) = decided(&mut partition, &other);
+
+    assert_eq!((records, answer["answer"].as_str()), (vec![], Some("unknown_case")));
+    assert!(answer.get("by").is_none(), "{answer}");
+}
+
+#[test]
 fn the_first_resolution_of_a_case_counts_and_the_others_hear_of_it() {
     let mut partition = partition();
 

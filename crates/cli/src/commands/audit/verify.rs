@@ -120,9 +120,8 @@ pub async fn verify_partitions(
         let removed = JournalArchive::open(&reader, partition).await?.removed().await?;
         let removed = removed.map_or(0, |removed| removed.next_record_index);
         let log = PartitionVerifier::new(&origin, vec![verifier.clone()], !arguments.complete);
-        let log = log.with_removed(removed);
-        let mut check = Check::open(&reader, partition, log, ends, progress).await?;
-        check.removed = removed;
+        let check = Check::open(&reader, partition, log, ends, progress).await?;
+        let mut check = check.without_removed(removed).await?;
         if let Some(folder) = &arguments.export {
             check.export = Some(Export::create(folder, partition, &origin, &verifier.vkey())?);
         }
@@ -233,20 +232,33 @@ impl Check {
         Ok(PartitionAudit { partition, report, unreadable, unreadable_omitted, removed })
     }
 
-    async fn feed_journal(&mut self) -> Result<(), CliError> {
+    /// Takes AUDIT's word for the records that were removed: for those before the first one that
+    /// is still there, whatever is told. Nobody signs what is told, so what is there is checked.
+    async fn without_removed(mut self, told: u64) -> Result<Self, CliError> {
+        if told > 0 {
+            self.read_records().await?;
+            self.removed = self.records.front().map_or(0, |first| first.index.min(told));
+            self.verifier = self.verifier.with_removed(self.removed);
+        }
+        Ok(self)
+    }
+
+    /// Reads on in the journal until there is a record; there is none at its end.
+    async fn read_records(&mut self) -> Result<(), CliError> {
         while self.records.is_empty() {
-            let Some(message) = self.journal.next().await? else {
-                self.verifier.end_of_journal();
-                return Ok(());
-            };
+            let Some(message) = self.journal.next().await? else { return Ok(()) };
             match leaves_of(&message) {
-                // A segment that is told as removed may still be there.
-                Ok(leaves) => {
-                    let removed = self.removed;
-                    self.records.extend(leaves.into_iter().filter(|leaf| leaf.index >= removed));
-                }
+                Ok(leaves) => self.records.extend(leaves),
                 Err(error) => self.note(journal_stream(self.partition), &message, &error),
             }
+        }
+        Ok(())
+    }
+
+    async fn feed_journal(&mut self) -> Result<(), CliError> {
+        self.read_records().await?;
+        if self.records.is_empty() {
+            self.verifier.end_of_journal();
         }
         if let Some(Leaf { index, header, salt, payload, journal_sequence }) =
             self.records.pop_front()
