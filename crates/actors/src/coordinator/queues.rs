@@ -43,10 +43,6 @@ const UNKNOWN_PAUSE: Duration = Duration::from_millis(250);
 /// does not miss it.
 const TTL_MARGIN_MS: u64 = 60_000;
 
-/// How long after its first publish a task is published again that must not be
-/// there twice: less than the two minutes in which the broker recognises a copy.
-const RECOGNISED_FOR: Duration = Duration::from_secs(100);
-
 /// What is ordered for queues by one partition.
 #[derive(Debug, Default)]
 pub(super) struct Queues(HashMap<Arc<str>, Dispatcher>);
@@ -185,8 +181,8 @@ struct Dispatch {
 #[derive(Debug)]
 struct Ordered {
     queued: Box<QueuedAttempt>,
-    /// When it was published first.
-    published: Option<Instant>,
+    /// Whether a publish of it had no answer.
+    may_be_there: bool,
 }
 
 impl Dispatch {
@@ -234,7 +230,7 @@ impl Dispatch {
         match order {
             Order::Publish(queued) => {
                 if self.known.insert(TaskId::of(&queued.attempt)) {
-                    self.waiting.push_back(Ordered { queued, published: None });
+                    self.waiting.push_back(Ordered { queued, may_be_there: false });
                 } else {
                     self.standing.waiting.fetch_sub(1, Ordering::Relaxed);
                 }
@@ -277,10 +273,9 @@ impl Dispatch {
     }
 
     fn again(&mut self, ordered: Ordered, pause: Duration) {
-        let once = !ordered.queued.idempotent;
-        let unrecognised =
-            ordered.published.is_some_and(|published| published.elapsed() > RECOGNISED_FOR);
-        if once && unrecognised {
+        // No window of ids is leaned on: a broker that was restarted forgets those of
+        // messages that are gone.
+        if !ordered.queued.idempotent && ordered.may_be_there {
             let task = TaskId::of(&ordered.queued.attempt);
             let (partition, queue) = (self.partition, &*self.queue);
             tracing::warn!(%partition, queue, %task, "nobody knows whether a task is in its queue that must not be there twice; its time tells");
@@ -320,7 +315,7 @@ async fn send(publisher: Publisher, mut ordered: Ordered) -> (Ordered, PublishOu
     let outcome = publisher.publish_task(subject, &id, ttl, payload).await;
     // A refusal stores nothing: only what may be there counts as published.
     if outcome == PublishOutcome::Unknown {
-        ordered.published.get_or_insert_with(Instant::now);
+        ordered.may_be_there = true;
     }
     (ordered, outcome)
 }

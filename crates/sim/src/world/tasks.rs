@@ -87,8 +87,9 @@ impl World {
             let after = self.dice.between(1, if slow { 90_000 } else { 1_500 });
             self.after(after, Happening::Task(task));
         }
-        if lost || unanswered {
-            // Whoever does not know publishes again, under the same id.
+        if (lost || unanswered) && queued.idempotent {
+            // Whoever does not know publishes again, under the same id, but for what must not
+            // be there twice: its time tells.
             self.reach_worker(worker, 400, Work::Enqueue(queued));
         }
         Ok(())
