@@ -75,7 +75,7 @@ pub fn compile(text: &str) -> Result<Validator, Vec<String>> {
 }
 
 /// What is wrong with `data`, each with the place as a JSON pointer; of data
-/// that has more than [`DETAILED_BYTES_MAX`] bytes as JSON the first problem only.
+/// that has more than `DETAILED_BYTES_MAX` bytes as JSON the first problem only.
 #[must_use]
 pub fn problems(validator: &Validator, data: &Value, bytes: usize) -> Vec<String> {
     // The data itself stays out of records and letters' texts.

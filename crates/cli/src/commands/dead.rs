@@ -91,7 +91,7 @@ pub struct DeadLetters {
 
 impl DeadLetters {
     /// Reads the stream for the newest `keep` letters that `takes` says yes to. What
-    /// it holds at a time is that, and the keys of the last [`RECENT_MAX`] letters.
+    /// it holds at a time is that, and the keys of the last `RECENT_MAX` letters.
     ///
     /// # Errors
     ///

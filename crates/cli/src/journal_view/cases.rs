@@ -124,7 +124,7 @@ pub struct Sample {
 }
 
 /// The newest reviews of one or more journals, or one of them. What it holds is
-/// bounded by [`REVIEWS_MAX`] and by how many runs were open at a time.
+/// bounded by `REVIEWS_MAX` and by how many runs were open at a time.
 #[derive(Debug, Clone, Default)]
 pub struct ReviewList {
     reviews: BTreeMap<Like, Review>,
