@@ -80,12 +80,12 @@ impl Progress {
                 behind,
             ),
             gauge(
-                "fermata.projector.stale_ms",
-                "How old the answers of the read model are, milliseconds",
+                "fermata.projector.stale_seconds",
+                "How old the answers of the read model are",
                 |applied, ends| {
                     // Of a model that has applied nothing yet the lag tells more.
                     let as_of = as_of_ms(applied, ends).filter(|as_of| *as_of > 0);
-                    as_of.map_or(0, |as_of| now_ms().saturating_sub(as_of))
+                    as_of.map_or(0, |as_of| now_ms().saturating_sub(as_of) / 1_000)
                 },
             ),
         ];
