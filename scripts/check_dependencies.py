@@ -9,6 +9,8 @@ Rules, all violations printed at once:
   closed      a crate in EXTERNAL uses no other crates from outside
   only user   a crate in ONLY_USERS is named by its users alone, tests included
   pure        nothing in IMPURE is anywhere in the tree of a pure crate
+  built once  tests turn on no feature of a crate that programs are built of without: it and all
+              that use it would be compiled a second time
 
 Dependencies for tests alone are free, but for `only user`.
 """
@@ -92,11 +94,21 @@ def violations_of_tree(crate, tree):
         yield PREFIX + crate, name, f"pure: must not reach it; {how}"
 
 
-def check(packages, trees):
+def violations_of_features(programs, tests):
+    """Yields what the tests build otherwise, of sets of (crate and version, features)."""
+    built = {crate for crate, _ in programs}
+    for crate, features in sorted(tests - programs):
+        if crate in built:
+            how = f"`cargo tree --workspace -e features -i {crate.replace(' v', '@')}` shows who asks for them"
+            yield "tests", crate, f"built once: not with the features `{features}` alone; {how}"
+
+
+def check(packages, trees, programs=frozenset(), tests=frozenset()):
     members = {package["name"] for package in packages}
     found = [violation for package in packages for violation in violations_of_package(package, members)]
     for crate, tree in trees.items():
         found += violations_of_tree(crate, tree)
+    found += violations_of_features(programs, tests)
     return sorted(set(found))
 
 
@@ -117,6 +129,14 @@ def resolved_tree(crate):
     return {line.split()[0] for line in lines if line.strip()}
 
 
+def built_crates(kinds):
+    """Names what a build of the workspace compiles, as (crate and version, features)."""
+    arguments = ("tree", "--locked", "--workspace", "--edges", kinds, "--prefix", "none")
+    lines = cargo(*arguments, "--format", "{p}\t{f}").splitlines()
+    crates = (line.removesuffix(" (*)").split("\t") for line in lines if line.strip())
+    return {(" ".join(crate.split()[:2]), features.removesuffix(" (*)")) for crate, features in crates}
+
+
 def self_test():
     def package(crate, *dependencies):
         return {
@@ -124,8 +144,9 @@ def self_test():
             "dependencies": [{"name": name, "kind": kind} for name, kind in dependencies],
         }
 
-    def broken(packages, trees=None):
-        return [rule.split(":")[0].split()[0] for _, _, rule in check(packages, trees or {})]
+    def broken(packages, trees=None, programs=frozenset(), tests=frozenset()):
+        found = check(packages, trees or {}, programs, tests)
+        return [rule.split(":")[0].split()[0] for _, _, rule in found]
 
     core, wire, jetstream = package("core"), package("wire"), package("jetstream")
     cases = [
@@ -141,6 +162,8 @@ def self_test():
         ("a crate without a rule", broken([package("novel")]), ["the"]),
         ("an impure tree", broken([core], {"core": {"serde", "rand", "tokio"}}), ["pure", "pure"]),
         ("a pure tree", broken([core], {"core": {"serde", "rand_core"}}), []),
+        ("a feature of tests alone", broken([core], {}, {("a v1", "std")}, {("a v1", "default,std")}), ["built"]),
+        ("a crate of tests alone", broken([core], {}, {("a v1", "")}, {("a v1", ""), ("b v1", "x")}), []),
     ]
     for name, found, expected in cases:
         if found != expected:
@@ -160,7 +183,7 @@ def main(arguments):
     packages = json.loads(cargo("metadata", "--format-version", "1", "--locked", "--no-deps"))["packages"]
     members = {package["name"] for package in packages}
     trees = {crate: resolved_tree(crate) for crate in PURE if PREFIX + crate in members}
-    found = check(packages, trees)
+    found = check(packages, trees, built_crates("normal,build"), built_crates("normal,build,dev"))
     for source, target, rule in found:
         print(f"{source} -> {target}: {rule}")
     if found:

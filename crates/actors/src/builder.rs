@@ -22,7 +22,6 @@ use fermata_wire::subjects;
 use futures_util::future::{BoxFuture, join_all};
 use tokio::sync::watch;
 
-use crate::command_room::CommandRoom;
 use crate::definitions::Snapshot;
 use crate::floor::Floor;
 use crate::hop::publish;
@@ -65,15 +64,13 @@ pub struct Builder {
     ports: Ports,
     floor: Floor,
     metrics: Metrics,
-    room: CommandRoom,
 }
 
 impl Builder {
     /// A builder; its frames tell partitions the `floor`.
     #[must_use]
     pub fn new(ports: Ports, floor: Floor, metrics: Metrics) -> Self {
-        let room = CommandRoom::new(ports.broker.clone());
-        Self { ports, floor, metrics, room }
+        Self { ports, floor, metrics }
     }
 }
 
@@ -83,17 +80,16 @@ impl Stage for Builder {
     fn take(&mut self, frame: MatchedFrame) -> BoxFuture<'static, bool> {
         let snapshot = self.ports.definitions.borrow().clone();
         let (ports, metrics) = (self.ports.clone(), self.metrics.clone());
-        let room = self.room.clone();
         // Read before the frames are published: they stand behind what it speaks of.
         let floor = self.floor.get();
         if frame.events.iter().all(|event| is_known(&snapshot, event)) {
             let built = build(&ports, &snapshot, &frame, floor, &metrics);
-            return Box::pin(async move { store(&ports, &room, built).await });
+            return Box::pin(async move { store(&ports, built).await });
         }
         Box::pin(async move {
             let snapshot = wait_for_definitions(ports.definitions.clone(), &frame).await;
             let built = build(&ports, &snapshot, &frame, floor, &metrics);
-            store(&ports, &room, built).await
+            store(&ports, built).await
         })
     }
 }
@@ -330,18 +326,20 @@ fn rejected(reason: &str, detail: String, raw: &[u8]) -> Verdict {
 pub(crate) async fn store_commands(ports: &Ports, frame: &MatchedFrame, metrics: &Metrics) -> bool {
     let snapshot = wait_for_definitions(ports.definitions.clone(), frame).await;
     let built = build(ports, &snapshot, frame, NO_FLOOR, metrics);
-    store(ports, &CommandRoom::new(ports.broker.clone()), built).await
+    store(ports, built).await
 }
 
 /// Publishes all frames at once, each as soon as there is room for it; true once every one is
 /// stored.
-async fn store(ports: &Ports, room: &CommandRoom, built: Built) -> bool {
+async fn store(ports: &Ports, built: Built) -> bool {
     if built.failed || !file(ports, built.dead).await {
         return false;
     }
     let publishes = built.frames.into_iter().map(|(partition, frame)| async move {
-        room.wait_for(partition, frame.len()).await
-            && publish(&ports.publisher, &subjects::commands(partition), frame.into()).await
+        let Some(_admitted) = ports.room.wait_for(partition, frame.len()).await else {
+            return false;
+        };
+        publish(&ports.publisher, &subjects::commands(partition), frame.into()).await
     });
     join_all(publishes).await.into_iter().all(|stored| stored)
 }

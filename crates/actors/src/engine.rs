@@ -29,6 +29,7 @@ use tokio::task::JoinSet;
 use crate::callbacks;
 use crate::checkpoint_folder::CheckpointFolder;
 use crate::clock::Clock;
+use crate::command_room::CommandRoom;
 use crate::coordinator::PartitionStatus;
 use crate::definitions::{Plans, watch_definitions};
 use crate::figures::Gauges;
@@ -330,6 +331,7 @@ impl Engine {
             reader: StreamReader::new(&broker),
             core: CoreMessages::new(&broker),
             definitions: watch_definitions(store.clone(), plans.clone()),
+            room: CommandRoom::new(broker.clone()),
             broker,
             publisher,
             store,

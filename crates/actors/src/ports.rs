@@ -17,6 +17,7 @@ use tokio::sync::watch;
 
 use crate::checkpoint_folder::CheckpointFolder;
 use crate::clock::Clock;
+use crate::command_room::CommandRoom;
 use crate::definitions::{Plans, Snapshot};
 use crate::webhooks::Webhooks;
 
@@ -45,6 +46,8 @@ pub struct Ports {
     pub facts: Arc<EngineFacts>,
     /// Where escalations go over HTTP.
     pub webhooks: Webhooks,
+    /// How full COMMANDS is.
+    pub room: CommandRoom,
 }
 
 /// What all workers of an engine agree on.

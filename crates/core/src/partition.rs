@@ -34,6 +34,8 @@ mod runs;
 mod seen;
 mod snapshot;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 mod timers;
 #[cfg(test)]

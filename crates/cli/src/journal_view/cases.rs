@@ -123,8 +123,8 @@ pub struct Sample {
     pub detail: Value,
 }
 
-/// The newest reviews of one or more journals, or one of them. What it holds is
-/// bounded by `REVIEWS_MAX` and by how many runs were open at a time.
+/// The newest reviews of one or more journals, or one of them: at most `REVIEWS_MAX`,
+/// with the ids of their cases, and the types of runs that are open.
 #[derive(Debug, Clone, Default)]
 pub struct ReviewList {
     reviews: BTreeMap<Like, Review>,

@@ -1,9 +1,12 @@
 //! `fermata audit`.
 
+use fermata_actors::journal_archive::{REMOVED_NAME, Removed};
 use fermata_audit::{Checkpoint, Hash, Tree, commitment, leaf_hash};
 use fermata_core::identity::Tenant;
 use fermata_core::record::{Body, EndReason, Record, RunClosing};
 use fermata_jetstream::StreamReader;
+use fermata_jetstream::object_folder::ObjectFolder;
+use fermata_jetstream::topology::ARCHIVE_BUCKET;
 use fermata_wire::audit::{AuditFrame, Entry};
 use fermata_wire::journal::JournalFrame;
 
@@ -85,6 +88,25 @@ async fn a_changed_entry_is_found_and_named() {
     let named =
         verified.stdout.lines().any(|line| line.starts_with("partition 0: ") && line.contains('1'));
     assert!(named, "{}", verified.stdout);
+}
+
+#[tokio::test]
+async fn records_that_are_there_are_checked_whoever_says_that_they_were_removed() {
+    let stage = Stage::new().await;
+    write_log(&stage, |_, _| {}).await;
+    let archive = ObjectFolder::open(&stage.broker, ARCHIVE_BUCKET, "0").await.unwrap();
+    let told = Removed { last_sequence: 1, next_record_index: u64::MAX, ..Removed::default() };
+    let told = serde_json::to_vec(&told).unwrap();
+    archive.put(REMOVED_NAME, &told.into()).await.unwrap();
+    let all = stage.run(&["audit", "verify", "--partition", "0"]).await;
+
+    // What nobody signed, behind what was.
+    stage.journal(1, 1, &records()[..1]).await;
+    let more = stage.run(&["audit", "verify", "--partition", "0"]).await;
+
+    assert_eq!(all.code, 0, "{}{}", all.stdout, all.stderr);
+    assert!(!all.stdout.contains("are removed"), "{}", all.stdout);
+    assert_eq!(more.code, 1, "{}", more.stdout);
 }
 
 #[tokio::test]

@@ -56,10 +56,11 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::command::{Command, EventCommand, EventReference, StartRun, Verdict};
+    use crate::command::Command;
     use crate::digest::Digest;
     use crate::effect::Outcome;
-    use crate::identity::{JournalTime, PartitionId, RunId, SourcePosition};
+    use crate::identity::{JournalTime, PartitionId, RunId};
+    use crate::partition::testing::{event, start};
     use crate::partition::{Limits, Report};
     use crate::plan::Executable;
     use crate::plan::testing::noop_plan;
@@ -73,25 +74,7 @@ mod tests {
         let node = plan.nodes[0].id.clone();
         partition.add_plan(Digest::of(b"plan"), Arc::new(Executable::new(plan).unwrap()));
         partition.begin_frame(JournalTime(1_000));
-        let event = EventReference {
-            tenant: "acme".parse().unwrap(),
-            id: "event".into(),
-            source: "test".into(),
-            kind: "test".into(),
-            traceparent: None,
-            hops: 0,
-            breach: None,
-        };
-        let run = StartRun {
-            strategy: "test".into(),
-            strategy_version: 1,
-            plan: Digest::of(b"plan"),
-            input: Json::null(),
-        };
-        let verdict = Verdict::Start { runs: vec![run] };
-        let (source, key) = (SourcePosition { sequence: 1, index: 0 }, 1);
-        let command = EventCommand { event, key, source, replay: None, verdict, correlation: None };
-        partition.decide(&Command::Event(command), &mut Decision::default());
+        partition.decide(&event(1, None, start()), &mut Decision::default());
         let id = *partition.runs().next().unwrap().0;
         (partition, id, node)
     }

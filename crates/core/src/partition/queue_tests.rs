@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use super::testing::event;
 use super::*;
-use crate::command::{Command, EventCommand, EventReference, OutcomeCommand, StartRun, Verdict};
+use crate::command::{Command, OutcomeCommand};
 use crate::effect::{Effect, QueuedAttempt};
-use crate::identity::SourcePosition;
 use crate::json::Json;
 use crate::plan::testing::noop_plan;
 use crate::plan::{Completion, FailureClass, Plan, RetryPolicy, Work};
@@ -41,26 +41,8 @@ fn partition(plan: Plan, limits: Limits) -> Partition {
 }
 
 fn start(partition: &mut Partition, number: u64) -> (RunId, Decision) {
-    let event = EventReference {
-        tenant: "acme".parse().unwrap(),
-        id: "event".into(),
-        source: "test".into(),
-        kind: "test".into(),
-        traceparent: None,
-        hops: 0,
-        breach: None,
-    };
-    let run = StartRun {
-        strategy: "test".into(),
-        strategy_version: 1,
-        plan: Digest::of(b"plan"),
-        input: Json::null(),
-    };
-    let source = SourcePosition { sequence: number, index: 0 };
-    let (key, verdict) = (u128::from(number), Verdict::Start { runs: vec![run] });
-    let command = EventCommand { event, key, source, replay: None, verdict, correlation: None };
     let mut out = Decision::default();
-    partition.decide(&Command::Event(command), &mut out);
+    partition.decide(&event(number, None, super::testing::start()), &mut out);
     let id = out.records.iter().find_map(|record| record.run).unwrap();
     (id, out)
 }

@@ -2,9 +2,9 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::testing::{event, start};
 use super::*;
-use crate::command::{Command, EventCommand, EventReference, StartRun, Verdict};
-use crate::json::Json;
+use crate::command::{Command, Verdict};
 use crate::partition::resolve::{REPLAYING_MAX, RESOLUTIONS_MAX};
 use crate::plan::testing::noop_plan;
 use crate::record::Kind;
@@ -27,28 +27,12 @@ fn place(sequence: u64) -> SourcePosition {
     SourcePosition { sequence, index: 0 }
 }
 
-fn event(sequence: u64, replay: Option<Uuid>, verdict: Verdict) -> Command {
-    let event = EventReference {
-        tenant: "acme".parse().unwrap(),
-        id: sequence.to_string().into(),
-        source: "test".into(),
-        kind: "test".into(),
-        traceparent: None,
-        hops: 0,
-        breach: None,
-    };
-    let (key, source) = (u128::from(sequence), place(sequence));
-    Command::Event(EventCommand { event, key, source, replay, verdict, correlation: None })
-}
-
 fn unmatched(sequence: u64) -> Command {
     event(sequence, None, Verdict::Unmatched { near: Vec::new() })
 }
 
 fn started(sequence: u64, replay: Uuid) -> Command {
-    let (strategy, plan) = ("test".into(), Digest::of(b"plan"));
-    let run = StartRun { strategy, strategy_version: 1, plan, input: Json::null() };
-    event(sequence, Some(replay), Verdict::Start { runs: vec![run] })
+    event(sequence, Some(replay), start())
 }
 
 fn resolve(case: Uuid, resolution: Resolution, by: &str, events: &[u64]) -> Command {

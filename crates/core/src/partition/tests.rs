@@ -1,10 +1,8 @@
 use uuid::Uuid;
 
+use super::testing::{event, start};
 use super::*;
-use crate::command::{
-    CancelCommand, CaseCommand, Command, DefineCommand, EventCommand, EventReference, StartRun,
-    Verdict,
-};
+use crate::command::{CancelCommand, CaseCommand, Command, DefineCommand, Verdict};
 use crate::flags::Flags;
 use crate::identity::Tenant;
 use crate::json::Json;
@@ -20,31 +18,6 @@ fn partition(limits: Limits) -> Partition {
     partition.add_plan(Digest::of(b"plan"), Arc::new(Executable::new(noop_plan(3)).unwrap()));
     partition.begin_frame(JournalTime(1_000));
     partition
-}
-
-fn event(sequence: u64, replay: Option<Uuid>, verdict: Verdict) -> Command {
-    let event = EventReference {
-        tenant: tenant(),
-        id: "event".into(),
-        source: "test".into(),
-        kind: "test".into(),
-        traceparent: None,
-        hops: 0,
-        breach: None,
-    };
-    let source = SourcePosition { sequence, index: 0 };
-    let (key, correlation) = (u128::from(sequence), None);
-    Command::Event(EventCommand { event, key, source, replay, verdict, correlation })
-}
-
-fn start() -> Verdict {
-    let run = StartRun {
-        strategy: "test".into(),
-        strategy_version: 1,
-        plan: Digest::of(b"plan"),
-        input: Json::null(),
-    };
-    Verdict::Start { runs: vec![run] }
 }
 
 fn verdicts() -> [Verdict; 4] {
