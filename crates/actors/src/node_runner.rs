@@ -17,16 +17,15 @@ use std::time::Duration;
 
 use fermata_core::command::{CaseCommand, Command, OutcomeCommand};
 use fermata_core::effect::{Attempt, AttemptWork, EffectKey, Outcome};
-use fermata_core::identity::{PartitionId, RunId};
+use fermata_core::identity::{PartitionId, RunId, Tenant};
 use fermata_core::json::Json;
 use fermata_core::partition::Report;
 use fermata_core::plan::FailureClass;
 use fermata_core::run::AttemptReport;
-use fermata_executors::{CallbackTokens, Executors};
+use fermata_executors::{CallbackTokens, Executors, FairTurns, Turn};
 use fermata_wire::commands::CommandFrame;
 use fermata_wire::subjects;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort};
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 
 pub(crate) use self::execution::{Means, carry_out, report_of};
@@ -38,8 +37,9 @@ use crate::ports::Ports;
 use crate::trace;
 use crate::uncommitted_reports::UncommittedReports;
 
-/// Attempts that run at once in this process; the rest waits its turn. What is
-/// ordered and waits is bounded by each partition's `attempts_open_max`.
+/// Attempts that run at once in this process, of one tenant seven eighths at most; the rest waits
+/// its turn, fairly between tenants. What is ordered and waits is bounded by each partition's
+/// `attempts_open_max`.
 pub const ATTEMPTS_AT_ONCE_MAX: usize = 1_024;
 
 /// How long a runner that ends waits for outcomes to be stored among the
@@ -82,7 +82,7 @@ pub enum NodeRunnerMessage {
 pub struct NodeRunner {
     ports: Ports,
     executors: Arc<Executors>,
-    turns: Arc<Semaphore>,
+    turns: FairTurns,
     tokens: CallbackTokens,
 }
 
@@ -129,7 +129,7 @@ impl NodeRunner {
     /// A runner with these executors.
     #[must_use]
     pub fn new(ports: Ports, executors: Arc<Executors>) -> Self {
-        let turns = Arc::new(Semaphore::new(ATTEMPTS_AT_ONCE_MAX));
+        let turns = FairTurns::new(ATTEMPTS_AT_ONCE_MAX);
         let tokens = ports.facts.callback_tokens();
         Self { ports, executors, turns, tokens }
     }
@@ -255,7 +255,7 @@ impl NodeRunner {
         let begins = start.clone();
         let task = tokio::spawn(async move {
             // Its owner has gone: the runner withdraws it, or has done so.
-            let Some(_turn) = turn(&turns, &mut lease).await else { return };
+            let Some(_turn) = turn(&turns, &attempt.tenant, &mut lease).await else { return };
             if !begins.begin() {
                 return;
             }
@@ -320,12 +320,10 @@ impl NodeRunner {
 
 /// Waits for a turn, and for the lease to hold when the turn has come: only then
 /// does nobody else own the partition. Nothing when the lease is nobody's any more.
-async fn turn<'turns>(
-    turns: &'turns Semaphore,
-    lease: &mut LeaseView,
-) -> Option<SemaphorePermit<'turns>> {
+async fn turn(turns: &FairTurns, tenant: &Tenant, lease: &mut LeaseView) -> Option<Turn> {
+    let tenant = tenant.as_str().into();
     loop {
-        let turn = turns.acquire().await.ok()?;
+        let turn = turns.turn(&tenant).await;
         if lease.holds() {
             return Some(turn);
         }

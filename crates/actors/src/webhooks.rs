@@ -180,6 +180,8 @@ impl Webhooks {
         let _sending = target.sending.acquire().await;
         let WebhookConfig { plugin, path, .. } = &target.config;
         let request = EffectRequest {
+            // They are the engine's own: no tenant's calls stand in their way, nor they in theirs.
+            tenant: "_engine".into(),
             key: key.to_owned(),
             attempt,
             traceparent: None,

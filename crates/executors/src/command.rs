@@ -13,11 +13,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::ChildStdin;
-use tokio::sync::Semaphore;
 
 use self::process::Process;
 use crate::config::{BODY_BYTES_MAX, ConfigError};
 use crate::effect::{CommandCall, EffectOutcome, EffectRequest, FailureClass};
+use crate::fair_turns::FairTurns;
 use crate::traceparent;
 
 /// 16: programs take memory and processors that the engine does not bound.
@@ -99,7 +99,7 @@ impl Failure {
 #[derive(Debug)]
 pub(crate) struct CommandExecutor {
     config: CommandConfig,
-    processes: Semaphore,
+    processes: FairTurns,
 }
 
 /// What a program left behind.
@@ -129,8 +129,8 @@ impl CommandExecutor {
                 return Err(ConfigError::Program { program: name.clone(), problem });
             }
         }
-        let permits = config.processes_max.min(Semaphore::MAX_PERMITS);
-        Ok(Self { config: config.clone(), processes: Semaphore::new(permits) })
+        let processes = FairTurns::new(config.processes_max);
+        Ok(Self { config: config.clone(), processes })
     }
 
     /// Makes one attempt, within the request's time limit and the time that a
@@ -161,8 +161,8 @@ impl CommandExecutor {
             let detail = format!("program `{name}` did not end within {:?}", request.timeout);
             Failure::new(FailureClass::Timeout, detail)
         };
-        let turn = tokio::time::timeout_at(deadline, self.processes.acquire()).await;
-        let _turn = turn.map_err(|_| late())?.map_err(|_| late())?;
+        let turn = tokio::time::timeout_at(deadline, self.processes.turn(&request.tenant)).await;
+        let _turn = turn.map_err(|_| late())?;
         let folder = tempfile::Builder::new().prefix("fermata-").tempdir();
         let folder = folder.map_err(|error| {
             Failure::new(FailureClass::ExitTemporary, format!("no folder to work in: {error}"))

@@ -1,6 +1,7 @@
 //! One attempt at an effect: what is asked for, and what became of it.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -13,6 +14,8 @@ pub struct EffectRequest {
     pub key: String,
     /// Number of this attempt, counted from 1.
     pub attempt: u32,
+    /// Whose effect it is: what is scarce is shared fairly between tenants.
+    pub tenant: Arc<str>,
     /// W3C `traceparent` of the attempt. One that is not well-formed is left
     /// out rather than failing the effect.
     pub traceparent: Option<String>,

@@ -16,12 +16,12 @@ use bytes::{Bytes, BytesMut};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Response, StatusCode, Url};
 use serde_json::Value;
-use tokio::sync::Semaphore;
 
 use crate::address::AddressRefused;
 use crate::config::{ConfigError, HttpConfig, PluginTarget};
 use crate::effect::{EffectOutcome, EffectRequest, FailureClass, HttpCall};
-use crate::resolver::{CheckedResolver, Lookup, broker_of};
+use crate::fair_turns::FairTurns;
+use crate::resolver::{CheckedResolver, Lookup, brokers_of};
 use crate::signing::CallSigner;
 use crate::target::Target;
 use crate::traceparent;
@@ -68,8 +68,8 @@ struct Plugin {
     signer: Option<CallSigner>,
     /// Why no call can be made at all, if the address is our own broker's.
     refused: Option<AddressRefused>,
-    /// One permit per connection that may be in use.
-    connections: Semaphore,
+    /// One turn per connection that may be in use.
+    connections: FairTurns,
 }
 
 impl HttpExecutor {
@@ -84,7 +84,7 @@ impl HttpExecutor {
         lookup: &Lookup,
     ) -> Result<Self, ConfigError> {
         config.check_limits()?;
-        let brokers = brokers.iter().filter_map(|url| broker_of(url)).collect::<Vec<_>>();
+        let brokers = brokers.iter().flat_map(|urls| brokers_of(urls)).collect::<Vec<_>>();
         let mut plugins = BTreeMap::new();
         for (name, settings) in &config.plugins {
             let plugin = Plugin::new(name, settings, config, &brokers, lookup)?;
@@ -129,8 +129,7 @@ impl HttpExecutor {
         if let Some(refused) = &plugin.refused {
             return Err(not_allowed(format!("plugin `{}`: {refused}", call.plugin)));
         }
-        let _connection =
-            plugin.connections.acquire().await.map_err(|_| not_allowed("executor is closed"))?;
+        let _connection = plugin.connections.turn(&request.tenant).await;
         // Signed when it is sent: receivers refuse what was signed minutes ago.
         plugin.sign(&request.key, &body, &mut headers)?;
         let response = plugin
@@ -233,8 +232,8 @@ impl Plugin {
             target.literal().and_then(|address| rules.check(address, &literal_brokers).err());
         let resolver = CheckedResolver { rules, brokers: brokers.to_vec(), lookup: lookup.clone() };
         let client = client(config, target.is_https(), resolver)?;
-        let permits = config.connections_per_plugin_max.min(Semaphore::MAX_PERMITS);
-        Ok(Self { target, client, signer, refused, connections: Semaphore::new(permits) })
+        let connections = FairTurns::new(config.connections_per_plugin_max);
+        Ok(Self { target, client, signer, refused, connections })
     }
 
     fn sign(&self, key: &str, body: &[u8], headers: &mut HeaderMap) -> Result<(), Failure> {

@@ -66,8 +66,13 @@ async fn addresses(brokers: &[(String, u16)], lookup: &Lookup) -> Vec<SocketAddr
     found
 }
 
-/// Host and port of a broker's address such as `nats://user:secret@host:4222`.
-pub(crate) fn broker_of(url: &str) -> Option<(String, u16)> {
+/// Hosts and ports of a broker's address such as `nats://user:secret@host:4222`, or of several
+/// between commas.
+pub(crate) fn brokers_of(urls: &str) -> impl Iterator<Item = (String, u16)> {
+    urls.split(',').filter_map(|url| broker_of(url.trim()))
+}
+
+fn broker_of(url: &str) -> Option<(String, u16)> {
     const PORT_DEFAULT: u16 = 4222;
     let text = if url.contains("://") { url.to_owned() } else { format!("nats://{url}") };
     let url = reqwest::Url::parse(&text).ok()?;
@@ -77,7 +82,7 @@ pub(crate) fn broker_of(url: &str) -> Option<(String, u16)> {
 
 #[cfg(test)]
 mod tests {
-    use super::broker_of;
+    use super::{broker_of, brokers_of};
 
     #[test]
     fn a_broker_is_a_host_and_a_port_whatever_else_its_address_holds() {
@@ -89,5 +94,12 @@ mod tests {
         ] {
             assert_eq!(broker_of(url), Some((host.to_owned(), port)), "{url}");
         }
+    }
+
+    #[test]
+    fn every_broker_of_a_list_is_refused_not_only_the_first() {
+        let found = brokers_of("nats://a.example:1, nats://b.example").collect::<Vec<_>>();
+
+        assert_eq!(found, [("a.example".to_owned(), 1), ("b.example".to_owned(), 4222)]);
     }
 }

@@ -100,6 +100,7 @@ async fn execute(means: &Means, attempt: &Attempt, traceparent: Option<String>) 
     let request = EffectRequest {
         key: attempt.key().to_string(),
         attempt: attempt.attempt,
+        tenant: attempt.tenant.as_str().into(),
         traceparent,
         timeout: Duration::from_millis(attempt.timeout_ms),
         callback: means.token(attempt),

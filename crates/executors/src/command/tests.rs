@@ -26,6 +26,7 @@ fn call(script: &str, timeout: Duration) -> (EffectRequest, CommandCall) {
     let args = vec!["-c".to_owned(), script.to_owned(), "sh".to_owned(), "a b; $X".to_owned()];
     let call = CommandCall { name: "sh".to_owned(), args, stdin: json!({ "n": 1 }) };
     let request = EffectRequest {
+        tenant: "acme".into(),
         key: "run/node/1".to_owned(),
         attempt: 2,
         traceparent: None,

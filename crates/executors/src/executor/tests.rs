@@ -32,6 +32,7 @@ fn executors(http: HttpConfig) -> Executors {
 
 pub(super) fn call(path: &str) -> EffectRequest {
     EffectRequest {
+        tenant: "acme".into(),
         key: "0198c0de/fetch/1".to_owned(),
         attempt: 2,
         traceparent: Some(TRACEPARENT.to_owned()),
@@ -392,7 +393,7 @@ proptest! {
             let body = json!({ "path": path });
             let kind = EffectKind::Http(HttpCall { plugin, path, body });
             let timeout = Duration::from_millis(1);
-            let request = EffectRequest { key, attempt, traceparent, timeout, callback: None, kind };
+            let request = EffectRequest { tenant: "acme".into(), key, attempt, traceparent, timeout, callback: None, kind };
             executors(config(&url)).execute(request).await
         });
 
