@@ -9,7 +9,7 @@ mod retention;
 
 use std::collections::VecDeque;
 
-pub use retention::{REMOVED_NAME, Removed};
+pub use retention::Removed;
 
 use fermata_core::identity::PartitionId;
 use fermata_jetstream::definitions_store::StoreError;

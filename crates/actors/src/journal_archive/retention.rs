@@ -1,7 +1,9 @@
 //! Removing segments that were kept for as long as they are to be.
 //!
 //! What goes is told first, in an object beside the segments: up to which message and record, how
-//! many segments, and a digest over all of them in order. So nobody takes what was removed for lost,
+//! many segments, and a digest over all of them in order. Each has a name of its own and never
+//! changes, and the farthest counts: an owner that was paused and lost its partition meanwhile
+//! cannot take back what the next one told. So nobody takes what was removed for lost,
 //! and a copy that somebody kept elsewhere can be held against it. Whoever checks the audit log
 //! lets its entries stand for the records that are gone; they are signed, and are never removed.
 
@@ -13,8 +15,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{ArchiveError, JournalArchive, Range};
 
-/// Name of the object that tells what was removed.
-pub const REMOVED_NAME: &str = "removed";
+/// How the name of an object begins that tells what was removed; the last message follows.
+const REMOVED_PREFIX: &str = "removed-";
+
+/// How often it is looked for what was told, if each time it is being replaced.
+const LOOKS_MAX: usize = 8;
 
 /// Segments that one pass removes at most: each is read once more for its digest.
 const SEGMENTS_PER_PASS: usize = 64;
@@ -43,6 +48,12 @@ impl Default for Removed {
 }
 
 impl Removed {
+    /// Name of the object that tells this.
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("{REMOVED_PREFIX}{:020}", self.last_sequence)
+    }
+
     /// With one more segment.
     fn with(&self, last_sequence: u64, bytes: &[u8], next_record_index: u64, now_ms: u64) -> Self {
         let (Digest(before), Digest(segment)) = (self.digest, Digest::of(bytes));
@@ -68,8 +79,23 @@ impl JournalArchive {
     ///
     /// Can be dropped.
     pub async fn removed(&self) -> Result<Option<Removed>, ArchiveError> {
-        let bytes = self.folder.get(REMOVED_NAME).await?;
-        Ok(bytes.map(|bytes| serde_json::from_slice(&bytes)).transpose()?)
+        for _ in 0..LOOKS_MAX {
+            let names = self.removed_names().await?;
+            let Some(name) = names.last() else { break };
+            // One that is gone was taken away because there is a farther one.
+            if let Some(bytes) = self.folder.get(name).await? {
+                return Ok(Some(serde_json::from_slice(&bytes)?));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Names of what was told, the farthest last.
+    async fn removed_names(&self) -> Result<Vec<String>, ArchiveError> {
+        let mut names = self.folder.list().await?;
+        names.retain(|name| name.starts_with(REMOVED_PREFIX));
+        names.sort_unstable();
+        Ok(names)
     }
 
     /// Removes segments, the oldest first, that were stored before `before_ms` and whose messages
@@ -109,6 +135,9 @@ impl JournalArchive {
             self.folder.remove(&range.name()).await?;
             removed += 1;
         }
+        for name in self.removed_names().await?.iter().filter(|name| **name < told.name()) {
+            self.folder.remove(name).await?;
+        }
         Ok(removed)
     }
 
@@ -124,7 +153,7 @@ impl JournalArchive {
             Segment::decode(&bytes).map_err(|source| ArchiveError::Segment { name, source })?;
         let told = told.with(range.last, &bytes, segment.next_record_index, now_ms);
         let bytes = Bytes::from(serde_json::to_vec(&told)?);
-        self.folder.put(REMOVED_NAME, &bytes).await?;
+        self.folder.put(&told.name(), &bytes).await?;
         Ok(told)
     }
 }

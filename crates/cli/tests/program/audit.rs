@@ -1,6 +1,6 @@
 //! `fermata audit`.
 
-use fermata_actors::journal_archive::{REMOVED_NAME, Removed};
+use fermata_actors::journal_archive::Removed;
 use fermata_audit::{Checkpoint, Hash, Tree, commitment, leaf_hash};
 use fermata_core::identity::Tenant;
 use fermata_core::record::{Body, EndReason, Record, RunClosing};
@@ -96,8 +96,8 @@ async fn records_that_are_there_are_checked_whoever_says_that_they_were_removed(
     write_log(&stage, |_, _| {}).await;
     let archive = ObjectFolder::open(&stage.broker, ARCHIVE_BUCKET, "0").await.unwrap();
     let told = Removed { last_sequence: 1, next_record_index: u64::MAX, ..Removed::default() };
-    let told = serde_json::to_vec(&told).unwrap();
-    archive.put(REMOVED_NAME, &told.into()).await.unwrap();
+    let bytes = serde_json::to_vec(&told).unwrap();
+    archive.put(&told.name(), &bytes.into()).await.unwrap();
     let all = stage.run(&["audit", "verify", "--partition", "0"]).await;
 
     // What nobody signed, behind what was.
