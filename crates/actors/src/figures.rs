@@ -1,7 +1,7 @@
 //! Figures of how things stand: what the partitions of this process and the
 //! broker say, gathered when somebody asks, and shown as gauges.
 //!
-//! Gathering asks the broker six questions, so nobody does it without need:
+//! Gathering asks the broker seven questions and one per queue that has tasks, so nobody does it without need:
 //! whoever exports or is scraped calls [`Engine::observe`]. What could not be
 //! learnt is not shown; an old value would look like a new one.
 
@@ -16,6 +16,7 @@ use fermata_jetstream::topology::{
     ADMITTED_STREAM, EVENTS_STREAM, MATCHED_STREAM, commands_stream,
 };
 use fermata_jetstream::usage::{StreamUsage, stream_usages};
+use fermata_jetstream::work_queue::{QueueStanding, queue_standings};
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Meter, ObservableCounter, ObservableGauge};
 
@@ -32,6 +33,10 @@ pub const OBSERVED_FOR: Duration = Duration::from_secs(1);
 
 /// How long the broker may take to answer one question.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
+
+/// Named queues that are shown at most, the first by name: each is a label of two gauges, and
+/// who writes workflows chooses the names.
+const QUEUES_SHOWN_MAX: usize = 100;
 
 /// The states of a partition in a process.
 pub const PARTITION_STATES: [&str; 4] = ["taking", "owning", "draining", "halted"];
@@ -53,6 +58,8 @@ pub struct Figures {
     pub stages: Vec<(&'static str, SharedProgress)>,
     /// The engine's streams.
     pub streams: Vec<StreamUsage>,
+    /// Named queues that have tasks; 100 at most.
+    pub queues: Vec<QueueStanding>,
     /// Partitions whose lease no live worker holds.
     pub ownerless: Option<u64>,
     /// Whether both connections to the broker are up.
@@ -265,6 +272,26 @@ fn of_broker(reading: &Reading<'_>) -> Vec<ObservableGauge<u64>> {
                 }
             },
         ),
+        reading.gauge(
+            "fermata.queue.waiting_tasks",
+            "",
+            "Tasks of the named queue that no worker has been given",
+            |figures, tell| {
+                for queue in &figures.queues {
+                    tell(queue.waiting, &[label("queue", &queue.queue)]);
+                }
+            },
+        ),
+        reading.gauge(
+            "fermata.queue.unacknowledged_tasks",
+            "",
+            "Tasks of the named queue that workers hold",
+            |figures, tell| {
+                for queue in &figures.queues {
+                    tell(queue.under_way, &[label("queue", &queue.queue)]);
+                }
+            },
+        ),
         reading.gauge("fermata.stream.size", "By", "Bytes in the stream", |figures, tell| {
             for stream in &figures.streams {
                 tell(stream.state.bytes, &[label("stream", &stream.name)]);
@@ -334,10 +361,16 @@ impl Engine {
         if !figures.is_connected {
             return figures;
         }
-        let (stages, streams, ownerless) =
-            tokio::join!(stages(ports), streams(ports), count_ownerless(ports));
-        Figures { stages, streams, ownerless, ..figures }
+        let (stages, streams, queues, ownerless) =
+            tokio::join!(stages(ports), streams(ports), queues(ports), count_ownerless(ports));
+        Figures { stages, streams, queues, ownerless, ..figures }
     }
+}
+
+async fn queues(ports: &Ports) -> Vec<QueueStanding> {
+    let mut queues = answered(queue_standings(&ports.broker)).await.unwrap_or_default();
+    queues.truncate(QUEUES_SHOWN_MAX);
+    queues
 }
 
 async fn stages(ports: &Ports) -> Vec<(&'static str, SharedProgress)> {

@@ -9,6 +9,7 @@ mod workers;
 
 pub use checks::MONITOR_FILE;
 pub use repair::Repair;
+pub(super) use workers::{PartitionStanding, standing_of};
 
 use clap::Args;
 use serde::Serialize;
@@ -30,9 +31,9 @@ Examples:
   fermata doctor --nats-url nats://broker:4222 --monitor-url http://broker:8222 --json
   fermata doctor --repair orphaned-nodes --reason 'the machine is gone'")]
 pub struct DoctorArguments {
-    /// Monitoring address of the broker, such as http://127.0.0.1:8222; default: that of the local engine's broker
-    #[arg(long, value_name = "URL")]
-    pub monitor_url: Option<String>,
+    /// Monitoring address of the broker, such as http://127.0.0.1:8222, one for each server of a cluster; default: that of the local engine's broker
+    #[arg(long, value_name = "URL", value_delimiter = ',')]
+    pub monitor_url: Vec<String>,
     /// What the broker must give: a broker that only survives a kill then fails
     #[arg(long, value_enum, value_name = "LEVEL")]
     pub durability: Option<DurabilityArgument>,
@@ -155,7 +156,7 @@ async fn examine(arguments: &DoctorArguments, global: &GlobalArguments) -> Vec<C
     };
     let mut notices = session.broker().notices();
     list.push(checks::broker_version(&session));
-    list.extend(checks::durability(arguments, global).await);
+    list.extend(checks::servers(arguments, global).await);
     match session.engine_config().await {
         Ok(config) => {
             let engine =

@@ -27,11 +27,42 @@ async fn an_engine_that_lives_and_owns_everything_is_in_order() {
     let examined = stage.run(&["doctor", "--json", "--monitor-url", &monitor]).await;
 
     assert_eq!(examined.code, 0, "{}", examined.stdout);
-    for name in ["broker", "engine", "streams", "workers", "partitions", "clock"] {
+    for name in ["broker", "server", "engine", "streams", "workers", "partitions", "clock"] {
         assert_eq!(health(&examined, name), "ok", "{name}: {}", examined.stdout);
     }
     // The test's broker does not sync every message.
     assert_eq!(health(&examined, "durability"), "warn");
+}
+
+#[tokio::test]
+async fn each_server_of_a_cluster_is_asked_and_one_that_cannot_write_fails() {
+    let stage = Stage::new().await;
+    let well = stage.server.monitor_url().unwrap().to_owned();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let full = format!("http://{}", listener.local_addr().unwrap());
+    let answers = axum::Router::new()
+        .route(
+            "/healthz",
+            axum::routing::get(|| async {
+                let text = r#"{"status":"unavailable","error":"no space left on device"}"#;
+                (axum::http::StatusCode::SERVICE_UNAVAILABLE, text)
+            }),
+        )
+        .route(
+            "/jsz",
+            axum::routing::get(|| async { r#"{"storage":1,"config":{"max_storage":100}}"# }),
+        );
+    let serving = tokio::spawn(axum::serve(listener, answers).into_future());
+
+    let both = format!("{well},{full}");
+    let examined = stage.run(&["doctor", "--json", "--monitor-url", &both]).await;
+    serving.abort();
+
+    assert_eq!(examined.code, 1, "{}", examined.stdout);
+    let found = check(&examined, "server_unwell")["found"].as_str().unwrap().to_owned();
+    assert!(found.starts_with(&full) && found.contains("no space left"), "{found}");
+    let servers = examined.json().iter().filter(|check| check["name"] == "server").count();
+    assert_eq!(servers, 2, "{}", examined.stdout);
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use petgraph::graph::{DiGraph, NodeIndex as GraphIndex};
 use petgraph::visit::EdgeRef as _;
 
-use super::{NodeIndex, Plan};
+use super::{Delay, NodeIndex, Plan, PlanNode, Work};
 
 /// Version of [`Complexity`]'s features, weights and half-values.
 pub const COMPLEXITY_WEIGHTS_VERSION: u16 = 1;
@@ -64,12 +64,21 @@ pub fn analyse(plan: &Plan) -> Analysis {
     Analysis { layers, critical_path, critical_path_ms, width_max, complexity }
 }
 
-/// The plan as a graph: node weights are time limits, indices are the plan's.
+/// How long an attempt may take: a delay takes as long as it says.
+fn longest_ms(node: &PlanNode) -> u64 {
+    if let Work::Delay(Delay::Milliseconds(length)) = &node.work {
+        *length
+    } else {
+        node.timeout_ms
+    }
+}
+
+/// The plan as a graph: node weights are times, indices are the plan's.
 fn graph_of(plan: &Plan) -> DiGraph<u64, (), NodeIndex> {
     let edges = plan.nodes.iter().map(|node| node.predecessors.len()).sum();
     let mut graph = DiGraph::with_capacity(plan.nodes.len(), edges);
     for node in &plan.nodes {
-        graph.add_node(node.timeout_ms);
+        graph.add_node(longest_ms(node));
     }
     for (node, index) in plan.nodes.iter().zip(0..) {
         for predecessor in node.predecessors.iter().filter(|predecessor| **predecessor < index) {

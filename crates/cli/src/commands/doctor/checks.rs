@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fermata_jetstream::core_messages::CoreMessages;
 use fermata_jetstream::leases::{Leases, partition_key};
-use fermata_jetstream::monitoring::store;
+use fermata_jetstream::monitoring::{ServerHealth, health, store};
 use fermata_jetstream::server::{SERVER_VERSION_MIN, ServerVersion, find_server_binary};
 use fermata_jetstream::topology::{CONFIG_STREAM, Drift};
 use fermata_jetstream::{Bytes, Topology};
@@ -72,28 +72,53 @@ fn judge_version(said: &str) -> Check {
     }
 }
 
-/// What the server's monitoring endpoint tells: its durability and its store.
-pub(super) async fn durability(
-    arguments: &DoctorArguments,
-    global: &GlobalArguments,
-) -> Vec<Check> {
-    let from_file = || std::fs::read_to_string(global.data_dir().join(MONITOR_FILE)).ok();
-    let named = arguments.monitor_url.clone();
-    let url = named.or_else(|| from_file().map(|url| url.trim().to_owned()));
-    let Some(url) = url.filter(|url| !url.is_empty()) else {
+/// What each server's monitoring endpoint tells: its health, its durability and its store.
+pub(super) async fn servers(arguments: &DoctorArguments, global: &GlobalArguments) -> Vec<Check> {
+    let mut urls = arguments.monitor_url.clone();
+    if urls.is_empty() {
+        urls.extend(std::fs::read_to_string(global.data_dir().join(MONITOR_FILE)));
+    }
+    let mut urls = urls.iter().map(|url| url.trim()).filter(|url| !url.is_empty()).peekable();
+    if urls.peek().is_none() {
         let hint = "name the broker's monitoring address with `--monitor-url` to check it";
         return vec![Check::warn("durability", "not known", hint).code("durability_unknown")];
-    };
-    match store(&url).await {
-        Ok(store) => {
-            let wanted = arguments.durability;
-            vec![judge_durability(store.is_sync_always, wanted), load::judge_store(&store)]
-        }
-        Err(error) => {
+    }
+    let mut checks = Vec::new();
+    for url in urls {
+        let of_one = server(url, arguments.durability).await;
+        checks.extend(of_one.into_iter().map(|check| match arguments.monitor_url.len() {
+            0 | 1 => check,
+            _ => Check { found: format!("{url}: {}", check.found), ..check },
+        }));
+    }
+    checks
+}
+
+async fn server(url: &str, wanted: Option<DurabilityArgument>) -> Vec<Check> {
+    match (health(url).await, store(url).await) {
+        (Ok(health), Ok(store)) => vec![
+            judge_health(&health),
+            judge_durability(store.is_sync_always, wanted),
+            load::judge_store(&store),
+        ],
+        (Err(error), _) | (_, Err(error)) => {
             let hint = "check the address given by `--monitor-url`";
             vec![Check::warn("durability", error.to_string(), hint).code("durability_unknown")]
         }
     }
+}
+
+/// What stops a server from writing, a full disk first of all, it says of itself.
+fn judge_health(health: &ServerHealth) -> Check {
+    if health.is_ok() {
+        return Check::ok("server", "finds nothing wrong with itself");
+    }
+    let found = match &health.error {
+        Some(error) => format!("says `{}`: {error}", health.status),
+        None => format!("says `{}`", health.status),
+    };
+    let hint = "read the server's log; after a full disk it needs room, and then a restart";
+    Check::fail("server", found, hint).code("server_unwell")
 }
 
 fn judge_durability(is_sync_always: bool, wanted: Option<DurabilityArgument>) -> Check {
@@ -314,6 +339,19 @@ mod tests {
         assert_eq!(health(Some(DurabilityArgument::Power)), Health::Fail);
         assert_eq!(health(Some(DurabilityArgument::Process)), Health::Ok);
         assert_eq!(judge_durability(true, Some(DurabilityArgument::Power)).health, Health::Ok);
+    }
+
+    #[test]
+    fn a_server_that_cannot_write_fails_with_its_own_words() {
+        let health = |status: &str, error: Option<&str>| {
+            let (status, error) = (status.to_owned(), error.map(str::to_owned));
+            judge_health(&ServerHealth { status, error })
+        };
+
+        assert_eq!(health("ok", None).health, Health::Ok);
+        let unwell = health("unavailable", Some("JetStream stream 'EVENTS' has write error"));
+        assert_eq!(unwell.code, Some("server_unwell"));
+        assert!(unwell.found.ends_with("'EVENTS' has write error"), "{}", unwell.found);
     }
 
     #[test]

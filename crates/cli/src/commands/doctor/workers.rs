@@ -5,6 +5,7 @@ use std::time::Duration;
 use fermata_actors::status_service::StatusQuestion;
 use fermata_jetstream::Bytes;
 use fermata_jetstream::core_messages::CoreMessages;
+use fermata_jetstream::leases::{Leases, partition_key};
 use fermata_wire::subjects;
 use serde::Deserialize;
 use serde_json::json;
@@ -34,6 +35,44 @@ struct PartitionStatus {
     reason: Option<String>,
     records: u64,
     signed_records: u64,
+}
+
+/// Whether a partition goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::commands) enum PartitionStanding {
+    /// A worker holds its lease, and says nothing else.
+    Owned,
+    /// No worker holds its lease.
+    Ownerless,
+    /// Its owner says that it must not go on.
+    Halted {
+        /// The owner.
+        worker: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// How a partition stands, asked of the leases and of its owner.
+pub(in crate::commands) async fn standing_of(
+    session: &BrokerSession,
+    partition: &str,
+) -> Result<PartitionStanding, CliError> {
+    let leases = Leases::open(session.broker()).await?;
+    let lease = leases.get(&partition_key(partition)).await?;
+    let Some(owner) = lease.as_ref().and_then(|lease| lease.worker()).map(str::to_owned) else {
+        return Ok(PartitionStanding::Ownerless);
+    };
+    let statuses = ask(session, std::slice::from_ref(&owner)).await?;
+    let halted = statuses.iter().filter(|status| status.worker == owner);
+    let halted = halted
+        .flat_map(|status| &status.partitions)
+        .find(|status| status.partition == partition && status.state == "halted");
+    let reason = halted.map(|status| status.reason.clone().unwrap_or_default());
+    Ok(match reason {
+        Some(reason) => PartitionStanding::Halted { worker: owner, reason },
+        None => PartitionStanding::Owned,
+    })
 }
 
 /// Asks every worker, and waits until all of `live` have answered, or a while.

@@ -3,9 +3,11 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use fermata_core::plan::{Join, Plan, PlanNode};
+use fermata_jetstream::work_queue::{QueueStanding, queue_standings};
 use serde_json::json;
 
 use crate::broker_session::BrokerSession;
+use crate::commands::doctor::{PartitionStanding, standing_of};
 use crate::error::{CliError, ExitCode};
 use crate::journal_view::{Failure, NodeStatus, NodeView, RunHistory, RunStatus};
 use crate::output::{Output, excerpt, span_text, time_text};
@@ -32,7 +34,8 @@ pub(super) async fn run(
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
     let now_ms = u64::try_from(now).unwrap_or(u64::MAX);
-    let sentences = sentences(history, plan.as_ref(), now_ms);
+    let around = Around::look(history, plan.as_ref(), session).await;
+    let sentences = sentences(history, plan.as_ref(), &around, now_ms);
     if output.is_json() {
         let summary = &history.summary;
         output.json_line(&json!({
@@ -44,13 +47,39 @@ pub(super) async fn run(
     Ok(ExitCode::Success)
 }
 
+/// What a run depends on and its journal does not tell; what could not be learnt is not told.
+#[derive(Debug, Default)]
+struct Around {
+    partition: Option<PartitionStanding>,
+    queues: Option<Vec<QueueStanding>>,
+}
+
+impl Around {
+    async fn look(history: &RunHistory, plan: Option<&Plan>, session: &BrokerSession) -> Self {
+        let run = &history.summary;
+        if run.status.has_ended() {
+            return Self::default();
+        }
+        let partition = standing_of(session, &run.id.partition().to_string()).await.ok();
+        let has_queue = plan.is_some_and(|plan| plan.nodes.iter().any(|node| node.queue.is_some()));
+        let queues = if has_queue { queue_standings(session.broker()).await.ok() } else { None };
+        Self { partition, queues }
+    }
+}
+
 /// What is known of a run, at the time `now_ms`.
-fn sentences(history: &RunHistory, plan: Option<&Plan>, now_ms: u64) -> Vec<String> {
-    let told = Told { history, plan, now_ms };
+fn sentences(
+    history: &RunHistory,
+    plan: Option<&Plan>,
+    around: &Around,
+    now_ms: u64,
+) -> Vec<String> {
+    let told = Told { history, plan, around, now_ms };
     let mut sentences = vec![told.beginning(), told.input()];
     if history.summary.status.has_ended() {
         sentences.extend(told.ending());
     } else {
+        sentences.extend(told.partition());
         sentences.extend(told.closing());
         sentences.extend(history.nodes.iter().filter_map(|node| told.node(node)));
         sentences.extend(told.waiting());
@@ -69,6 +98,7 @@ fn sentences(history: &RunHistory, plan: Option<&Plan>, now_ms: u64) -> Vec<Stri
 struct Told<'h> {
     history: &'h RunHistory,
     plan: Option<&'h Plan>,
+    around: &'h Around,
     now_ms: u64,
 }
 
@@ -148,6 +178,43 @@ impl Told<'_> {
         sentences
     }
 
+    /// What keeps its partition, and so everything of it, from going on.
+    fn partition(&self) -> Option<String> {
+        let partition = self.history.summary.id.partition();
+        match self.around.partition.as_ref()? {
+            PartitionStanding::Ownerless => Some(format!(
+                "No worker holds its partition {partition}, so nothing happens until one does: \
+                 start a worker with the role coordinator."
+            )),
+            PartitionStanding::Halted { worker, reason } => Some(format!(
+                "Its partition {partition} is halted at worker `{worker}`, so nothing happens \
+                 until that is repaired: {reason}. `fermata doctor` says what to do."
+            )),
+            PartitionStanding::Owned => None,
+        }
+    }
+
+    /// Where an attempt is that was put into a queue.
+    fn queued(&self, planned: Option<&PlanNode>) -> Option<String> {
+        let queue = planned?.queue.as_deref()?;
+        let standings = self.around.queues.as_ref()?;
+        Some(match standings.iter().find(|standing| standing.queue == queue) {
+            Some(standing) if standing.is_served => format!(
+                " Its queue `{queue}` is served; {} tasks wait in it, {} are under way.",
+                standing.waiting, standing.under_way
+            ),
+            Some(standing) => format!(
+                " No worker serves its queue `{queue}`, in which {} tasks wait: start one with \
+                 `fermata worker --queues {queue}`.",
+                standing.waiting
+            ),
+            None => format!(
+                " Its queue `{queue}` has no tasks: a worker has just ended this one, or it is \
+                 held back until there is room."
+            ),
+        })
+    }
+
     /// What a node that has begun waits for.
     fn node(&self, node: &NodeView) -> Option<String> {
         let id = &node.id;
@@ -162,10 +229,11 @@ impl Told<'_> {
                 });
                 Some(format!(
                     "`{id}` waits for the outcome of attempt {}{most}, which was ordered at {}, \
-                     {since} ago{}.",
+                     {since} ago{}.{}",
                     node.attempts,
                     time_text(node.last_ms),
                     limit.unwrap_or_default(),
+                    self.queued(planned).unwrap_or_default(),
                 ))
             }
             NodeStatus::Backoff => {
@@ -218,7 +286,7 @@ impl Told<'_> {
     fn until(&self, node: &NodeView) -> String {
         match node.due_ms.unwrap_or_default().checked_sub(self.now_ms) {
             Some(left) => format!("in {}", span_text(left)),
-            None => "which has passed: is its partition owned?".to_owned(),
+            None => "which has passed".to_owned(),
         }
     }
 
@@ -241,7 +309,17 @@ impl Told<'_> {
         let open: Vec<_> = open.map(|before| format!("`{}`", before.id)).collect();
         let id = &node.id;
         match (open.len(), node.join) {
-            (0, _) => format!("`{id}` is ready and waits to be ordered."),
+            (0, _) => match node.queue.as_deref() {
+                None => format!(
+                    "`{id}` is ready and waits to be ordered, within its partition's bound of \
+                     attempts under way."
+                ),
+                Some(queue) => format!(
+                    "`{id}` is ready and waits to be put into the queue `{queue}`, within the \
+                     bound of attempts that wait in it.{}",
+                    self.queued(Some(node)).unwrap_or_default()
+                ),
+            },
             (1, _) => format!("`{id}` waits for {}.", listed(&open)),
             (_, Join::All) => format!("`{id}` waits for all of {}.", listed(&open)),
             (_, Join::Any) => format!("`{id}` waits for one of {}.", listed(&open)),
@@ -352,11 +430,16 @@ workflow:
         read_workflow(WORKFLOW, None, &Limits::default()).unwrap().plan().clone()
     }
 
-    fn explained(records: &[(Header, Record)], now_ms: u64) -> String {
+    fn history_of(records: &[(Header, Record)]) -> RunHistory {
         let ((header, record), later) = records.split_first().unwrap();
         let mut history = RunHistory::begin(header, record).unwrap();
         later.iter().for_each(|(header, record)| history.fold(header, record));
-        sentences(&history, Some(&plan()), now_ms).join("\n")
+        history
+    }
+
+    fn explained(records: &[(Header, Record)], now_ms: u64) -> String {
+        let history = history_of(records);
+        sentences(&history, Some(&plan()), &Around::default(), now_ms).join("\n")
     }
 
     #[test]
@@ -371,6 +454,41 @@ workflow:
         ];
 
         insta::assert_snapshot!(explained(&records, 1_600));
+    }
+
+    fn running_beside(around: &Around) -> String {
+        let run = run_of("a");
+        let mut script = Script::default();
+        let history =
+            history_of(&[script.at(1_000).started(run), script.dispatched(run, "fetch", 1)]);
+        let mut plan = plan();
+        plan.nodes.iter_mut().for_each(|node| node.queue = Some("gpu".into()));
+        sentences(&history, Some(&plan), around, 1_600).join("\n")
+    }
+
+    #[test]
+    fn a_run_that_nobody_decides_says_what_is_wrong_with_its_partition() {
+        let beside = |partition| Around { partition: Some(partition), queues: None };
+
+        let ownerless = running_beside(&beside(PartitionStanding::Ownerless));
+        let (worker, reason) = ("w".to_owned(), "the journal ends at 7".to_owned());
+        let halted = running_beside(&beside(PartitionStanding::Halted { worker, reason }));
+
+        assert!(ownerless.contains("No worker holds its partition"), "{ownerless}");
+        assert!(halted.contains("is halted at worker `w`"), "{halted}");
+        assert!(halted.contains("the journal ends at 7"), "{halted}");
+    }
+
+    #[test]
+    fn a_task_of_a_queue_says_whether_anybody_serves_it() {
+        let beside = |is_served| {
+            let (queue, waiting, under_way) = ("gpu".to_owned(), 3, 1);
+            let standing = QueueStanding { queue, waiting, under_way, is_served };
+            running_beside(&Around { partition: None, queues: Some(vec![standing]) })
+        };
+
+        assert!(beside(true).contains("Its queue `gpu` is served; 3 tasks wait in it, 1 are"));
+        assert!(beside(false).contains("No worker serves its queue `gpu`, in which 3 tasks wait"));
     }
 
     #[test]
