@@ -174,6 +174,15 @@ pub enum CliError {
         #[source]
         source: serde_json::Error,
     },
+    /// What was given to a command is not the JSON that it should be.
+    #[error("{what} is no JSON")]
+    Given {
+        /// What.
+        what: String,
+        /// Why not.
+        #[source]
+        source: serde_json::Error,
+    },
     /// The audit key cannot be used.
     #[error("the audit key is no verification key")]
     Key(#[from] fermata_audit::KeyError),
@@ -196,7 +205,11 @@ impl CliError {
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Usage(_) | Self::Io { .. } | Self::Key(_) | Self::Telemetry(_) => ExitCode::Usage,
+            Self::Usage(_)
+            | Self::Io { .. }
+            | Self::Given { .. }
+            | Self::Key(_)
+            | Self::Telemetry(_) => ExitCode::Usage,
             Self::NoBroker { .. }
             | Self::Connect(_)
             | Self::NoEngine
@@ -210,16 +223,13 @@ impl CliError {
             Self::Follow(error) => of_follow(error),
             Self::Archive(ArchiveError::Follow(error)) => of_follow(error),
             Self::Archive(ArchiveError::Read(error)) => of_read(error),
+            Self::Store(error) | Self::Archive(ArchiveError::Store(error)) => of_store(error),
             Self::Archive(
-                ArchiveError::Store(_)
-                | ArchiveError::Segment { .. }
-                | ArchiveError::Wire(_)
-                | ArchiveError::Removed(_),
+                ArchiveError::Segment { .. } | ArchiveError::Wire(_) | ArchiveError::Removed(_),
             ) => ExitCode::Internal,
             Self::Topology(TopologyError::NoRoom { .. }) => ExitCode::Unreachable,
             Self::Topology(TopologyError::Api { source, .. }) => of_api(source),
-            Self::Store(_)
-            | Self::Publisher(_)
+            Self::Publisher(_)
             | Self::Lease(_)
             | Self::Output(_)
             | Self::Unreadable { .. }
@@ -261,6 +271,14 @@ fn of_follow(error: &FollowError) -> ExitCode {
     match error {
         FollowError::Read { source, .. } => of_read(source),
         FollowError::Gap { .. } | FollowError::EndsBefore { .. } => ExitCode::Internal,
+    }
+}
+
+/// What the store refuses, for want of room first of all, is the broker's.
+fn of_store(error: &StoreError) -> ExitCode {
+    match error {
+        StoreError::Broker { .. } => ExitCode::Unreachable,
+        StoreError::Damaged { .. } | StoreError::TooLarge { .. } => ExitCode::Internal,
     }
 }
 

@@ -25,7 +25,7 @@ use fermata_wire::WireError;
 use fermata_wire::journal::{JournalFrame, SealedRecord};
 
 pub use case_events::{CaseEvents, EventsOfCase};
-pub use cases::{Member, Review, ReviewList, Sample, partition_of};
+pub use cases::{Review, ReviewList, Sample, partition_of};
 pub use fermata_store::{RunStatus, RunSummary};
 pub use history::{Failure, NodeView, RunHistory, TimelineEntry, What};
 pub use near::{NearIds, did_you_mean};

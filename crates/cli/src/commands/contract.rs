@@ -190,7 +190,7 @@ async fn apply(
 
 fn json_error(file: &Path) -> impl FnOnce(serde_json::Error) -> CliError {
     let what = format!("`{}`", file.display());
-    move |source| CliError::Json { what, source }
+    move |source| CliError::Given { what, source }
 }
 
 fn refused(found: &[String], output: &mut Output) -> Result<ExitCode, CliError> {

@@ -245,7 +245,7 @@ fn to_json(filed: &FiledLetter) -> Value {
         "subject": letter.subject,
         "sequence": sequence,
         "headers": letter.headers,
-        "hint": show::hint(&letter.reason),
+        "hint": show::hint(letter),
     });
     if let Value::Object(members) = &mut value {
         let (name, text) = match std::str::from_utf8(&letter.original) {

@@ -45,11 +45,11 @@ pub struct CaseEvents {
 
 impl CaseEvents {
     fn of(review: &Review) -> Self {
-        let members = review.members.iter();
+        let members = &review.members;
         Self {
             tenant: review.tenant.clone(),
-            runs: members.clone().filter_map(|one| Some((one.run?, one.case))).collect(),
-            cases: members.map(|one| (one.case, EventsOfCase::default())).collect(),
+            runs: members.iter().filter_map(|(case, run)| Some(((*run)?, *case))).collect(),
+            cases: members.keys().map(|case| (*case, EventsOfCase::default())).collect(),
             kept: HashMap::new(),
         }
     }

@@ -27,13 +27,17 @@ pub const SAMPLES_MAX: usize = 10;
 /// Cases that are named of what is aggregated; the rest is counted.
 const CASES_MAX: usize = 64;
 
-/// Open cases of the one review that is looked for. Default 100,000, some three
+/// Open cases of the one review that is looked for. Default 100,000, some ten
 /// megabytes; those beyond it are only counted.
 const MEMBERS_MAX: usize = 100_000;
 
 /// Reviews that are kept while journals are read: the newest. Default 10,000,
 /// some ten megabytes; older ones are left out, and that is said.
 const REVIEWS_MAX: usize = 10_000;
+
+/// Cases of all reviews whose review is known. Default 1,000,000, some hundred megabytes;
+/// beyond them the oldest reviews are left out, and that is said.
+const CASES_KEPT_MAX: usize = 1_000_000;
 
 const MINUTE_MS: u64 = 60_000;
 
@@ -81,16 +85,10 @@ pub struct Review {
     untold: u64,
     /// The open cases with their runs; only of the one review that is looked for.
     #[serde(skip)]
-    pub members: Vec<Member>,
-}
-
-/// One case of a review.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Member {
-    /// The case.
-    pub case: Uuid,
-    /// The run concerned, if one is.
-    pub run: Option<RunId>,
+    pub members: BTreeMap<Uuid, Option<RunId>>,
+    /// All of its cases.
+    #[serde(skip)]
+    all_cases: Vec<Uuid>,
 }
 
 /// What somebody decided about a case.
@@ -213,7 +211,8 @@ impl ReviewList {
             resolved: None,
             samples: Vec::new(),
             untold: 0,
-            members: Vec::new(),
+            members: BTreeMap::new(),
+            all_cases: Vec::new(),
         });
         if (opened_ms, case) < (review.opened_ms, review.case) {
             (review.opened_ms, review.case) = (opened_ms, case);
@@ -225,7 +224,7 @@ impl ReviewList {
             review.cases.push(case);
         }
         if self.only.is_some() && review.members.len() < MEMBERS_MAX {
-            review.members.push(Member { case, run: header.run });
+            review.members.insert(case, header.run);
         }
         match header.run {
             Some(run) => {
@@ -233,6 +232,7 @@ impl ReviewList {
             }
             None => ahead.into_iter().for_each(|sample| review.add(sample)),
         }
+        review.all_cases.push(case);
         self.cases.insert(case, like);
         self.leave_out_oldest();
     }
@@ -240,7 +240,7 @@ impl ReviewList {
     fn resolve(&mut self, header: &Header, resolved: &CaseResolved) {
         let Some(review) = self.of_case(resolved.case) else { return };
         review.resolved_count += 1;
-        review.members.retain(|member| member.case != resolved.case);
+        review.members.remove(&resolved.case);
         review.resolved = Some(Resolved {
             resolution: resolved.resolution.clone(),
             by: resolved.by.clone(),
@@ -260,9 +260,14 @@ impl ReviewList {
     }
 
     fn leave_out_oldest(&mut self) {
-        while self.reviews.len() > REVIEWS_MAX {
-            let Some((oldest, _)) = self.reviews.pop_first() else { return };
-            self.cases.retain(|_, like| *like != oldest);
+        let bounded = self.only.is_none();
+        while self.reviews.len() > REVIEWS_MAX
+            || (bounded && self.cases.len() > CASES_KEPT_MAX && self.reviews.len() > 1)
+        {
+            let Some((_, oldest)) = self.reviews.pop_first() else { return };
+            for case in oldest.all_cases {
+                self.cases.remove(&case);
+            }
             self.left_out = true;
         }
     }
@@ -464,6 +469,21 @@ mod tests {
         assert_eq!((reviews.len(), reviews[0].count), (1, 3), "{reviews:?}");
         let events: Vec<_> = reviews[0].samples.iter().map(|sample| sample.event.clone()).collect();
         assert_eq!(events[0].as_deref(), Some("first"));
+    }
+
+    #[test]
+    fn the_oldest_reviews_are_left_out_with_their_cases_and_it_is_said() {
+        let mut list = ReviewList::default();
+        for number in 0..=REVIEWS_MAX as u64 {
+            let case = Uuid::from_u128(u128::from(number));
+            let (reason, detail) = ("unmatched".into(), Json::null());
+            let body = Body::from(CaseOpened { case, tier: 3, reason, detail });
+            Journal(&mut list, 0).record(number * MINUTE_MS, body);
+        }
+
+        assert!(list.find(Uuid::from_u128(0)).is_none());
+        assert_eq!((list.cases.len(), list.caveats().len()), (REVIEWS_MAX, 1));
+        assert_eq!(list.into_newest_first().len(), REVIEWS_MAX);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use fermata_wire::dead::DeadLetter;
 use fermata_wire::replay::{ID_HEADER, ReplayKeys, SIGNATURE_HEADER, TIMESTAMP_HEADER, replay_id};
 use serde_json::{Map, Value, json};
 
+use super::show::hint;
 use super::{DeadLetters, not_there};
 use crate::arrived::for_each_event;
 use crate::broker_session::{BrokerSession, stored_sequence};
@@ -25,6 +26,9 @@ use crate::output::{Output, Tone};
 
 /// Extension that says why an event is replayed.
 const REASON_EXTENSION: &str = "replayreason";
+
+/// Stages whose letters hold no event: commands, tasks, and what a webhook was to be told.
+const STAGES_WITHOUT_EVENTS: [&str; 3] = ["coordinator", "escalator", "tasks"];
 
 /// Arguments of `fermata dead replay`.
 #[derive(Debug, Clone, Args)]
@@ -158,6 +162,12 @@ async fn from_events(id: &str, session: &BrokerSession) -> Result<Option<DeadLet
 /// The event of a letter, repaired as asked, ready to be sent.
 fn request(arguments: &ReplayArguments, letter: &DeadLetter) -> Result<Request, CliError> {
     let id = &letter.id;
+    if STAGES_WITHOUT_EVENTS.contains(&letter.stage.as_str()) {
+        let (stage, hint) = (&letter.stage, hint(letter));
+        return Err(CliError::Usage(format!(
+            "`{id}` of the stage `{stage}` holds no event that could be replayed; {hint}"
+        )));
+    }
     let mut event = match &arguments.data {
         Some(file) => object(&read_text(file)?, &format!("`{}`", file.display()))?,
         None => original_event(letter)?,
@@ -312,6 +322,19 @@ mod tests {
         {
             assert!(request(&arguments(edit), &letter(original)).is_err(), "{original} {edit:?}");
         }
+    }
+
+    #[test]
+    fn what_is_no_event_is_refused_with_what_can_be_done() {
+        let task = DeadLetter {
+            stage: "tasks".to_owned(),
+            reason: "task_poisoned".to_owned(),
+            ..letter(EVENT)
+        };
+
+        let refused = request(&arguments(None), &task).unwrap_err().to_string();
+
+        assert!(refused.contains("replay the event that started its run"), "{refused}");
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use fermata_wire::dead::DeadLetter;
+
 use super::{FiledLetter, to_json};
 use crate::error::CliError;
 use crate::output::{Output, time_text};
@@ -22,7 +24,7 @@ pub(super) fn show(filed: &FiledLetter, output: &mut Output) -> Result<(), CliEr
     output.line(&format!("subject   {}", letter.subject))?;
     output.line(&format!("reason    {}", letter.reason))?;
     output.line(&format!("detail    {}", letter.detail))?;
-    output.line(&format!("hint      {}", hint(&letter.reason)))?;
+    output.line(&format!("hint      {}", hint(letter)))?;
     for (name, value) in &letter.headers {
         output.line(&format!("header    {name}: {value}"))?;
     }
@@ -55,8 +57,17 @@ fn rows(bytes: &[u8]) -> String {
     text
 }
 
-/// What can be done about input that was refused for this reason.
-pub(super) fn hint(reason: &str) -> &'static str {
+/// What can be done about what was filed.
+pub(super) fn hint(letter: &DeadLetter) -> &'static str {
+    match letter.stage.as_str() {
+        "escalator" => {
+            "see why the webhook did not take it; the case itself is open, `fermata review list` has it"
+        }
+        _ => hint_of_reason(&letter.reason),
+    }
+}
+
+fn hint_of_reason(reason: &str) -> &'static str {
     match reason {
         "not_json" | "not_utf8" | "not_an_object" | "bad_batch" | "not_msgpack" => {
             "write the event anew and send it with `fermata dead replay <ID> --data FILE`"

@@ -50,7 +50,7 @@ fn text(value: &str) -> Result<Box<RawValue>, CliError> {
 }
 
 fn event_error(source: serde_json::Error) -> CliError {
-    CliError::Json { what: "the event".to_owned(), source }
+    CliError::Given { what: "the event".to_owned(), source }
 }
 
 fn refer(event: &mut Members, tenant: &str, digest: Digest) -> Result<Vec<u8>, CliError> {

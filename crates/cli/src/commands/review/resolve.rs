@@ -76,7 +76,9 @@ pub(super) async fn resolve(
     let reader = StreamReader::new(session.broker());
     let found = ReviewList::read_one(&reader, partitions.iter().copied(), arguments.case).await?;
     let mut review = found.ok_or_else(|| super::not_there(arguments.case))?;
-    review.members.truncate(CASES_RESOLVED_MAX);
+    if let Some(beyond) = review.members.keys().nth(CASES_RESOLVED_MAX).copied() {
+        review.members.split_off(&beyond);
+    }
     let resolution = arguments.resolution();
     if !review.is_open() {
         return tell_resolved(&review, &resolution, output);
@@ -129,7 +131,7 @@ impl Plan {
     ) -> Self {
         let cases = review.members.iter();
         let cases = cases
-            .map(|one| (one.case, one.run, events.remove(&one.case).unwrap_or_default()))
+            .map(|(case, run)| (*case, *run, events.remove(case).unwrap_or_default()))
             .collect::<Vec<_>>();
         let open = review.case_count.saturating_sub(review.resolved_count);
         let beyond = open.saturating_sub(cases.len() as u64);
