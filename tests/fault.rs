@@ -43,9 +43,10 @@ use fermata_wire::commands::CommandFrame;
 use fermata_wire::subjects;
 use rand::RngExt as _;
 
-use load::{CALLS, Load, MIXED};
+use load::{CALLS, Load, MIXED, WIDE};
 use scene::{PARTITIONS, Scene};
 
+/// Kills of an engine unless `FAULT_KILLS` says otherwise.
 const ENGINE_KILLS: u32 = 20;
 const BROKER_KILLS: u32 = 10;
 const GARBAGE_ROUNDS: u32 = 30;
@@ -60,10 +61,12 @@ impl Scene {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_engine_that_is_killed_again_and_again_loses_and_repeats_nothing() {
     let mut scene = Scene::set("engine killed").await;
-    let load = Load::start(scene.publisher.clone(), MIXED);
+    let load = Load::start(scene.publisher.clone(), WIDE);
 
+    let kills = std::env::var("FAULT_KILLS").ok();
+    let kills = kills.map_or(ENGINE_KILLS, |kills| kills.parse().expect("a number of kills"));
     let mut rounds = 0;
-    while rounds < ENGINE_KILLS && scene.has_time(rounds) {
+    while rounds < kills && scene.has_time(rounds) {
         let engine = scene.engine("w-a");
         scene.wait(300..1_500).await;
         engine.kill().await;
@@ -81,7 +84,7 @@ async fn an_engine_that_is_killed_again_and_again_loses_and_repeats_nothing() {
 async fn a_broker_that_is_killed_again_and_again_loses_nothing_acknowledged() {
     let mut scene = Scene::set("broker killed").await;
     let engine = scene.engine("w-a");
-    let load = Load::start(scene.publisher.clone(), MIXED);
+    let load = Load::start(scene.publisher.clone(), WIDE);
 
     let mut rounds = 0;
     while rounds < BROKER_KILLS && scene.has_time(rounds) {

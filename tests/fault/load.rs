@@ -18,7 +18,7 @@ const AGAIN_AFTER: Duration = Duration::from_millis(50);
 /// Events that are under way at once.
 const UNDER_WAY_MAX: usize = 64;
 
-pub const WORKFLOWS: [&str; 2] = [
+pub const WORKFLOWS: [&str; 3] = [
     "
 workflow:
   name: calls
@@ -45,18 +45,38 @@ workflow:
     - { id: b, depends_on: [a], noop: {} }
     - { id: c, depends_on: [b], noop: {} }
 ",
+    "
+workflow:
+  name: talks
+  version: '1'
+  tasks:
+    - { id: pause, delay: 50ms }
+    - { id: say, depends_on: [pause], emit: { type: load.said, data: \"{'n': input.n}\" } }
+    - { id: hear, wait: { event: load.tell, correlation: input.key, timeout: 10m } }
+    - id: serve
+      depends_on: [say, hear]
+      queue: work
+      http: { plugin: sink, path: /unsteady, body: \"{'n': input.n}\" }
+      timeout: 60s
+      retry: { max_attempts: 10, initial: 20ms, max: 200ms, on: [timeout, connect, http_5xx] }
+",
 ];
+
+/// The queue that workers serve.
+pub const QUEUE: &str = "work";
 
 pub const STRATEGIES: &str = "
 strategies:
   - { name: calls, version: 1, tenant: '*', on: load.call, workflow: { name: calls, version: '1' }, variables: { n: event.data.n } }
   - { name: noops, version: 1, tenant: '*', on: load.noop, workflow: { name: noops, version: '1' } }
+  - { name: talks, version: 1, tenant: '*', on: load.talk, workflow: { name: talks, version: '1' }, variables: { n: event.data.n, key: event.id } }
   - { name: ignore, version: 1, tenant: '*', on: load.ignore, action: ignore }
+  - { name: said, version: 1, tenant: '*', on: load.said, action: ignore }
 ";
 
 /// Whether a node of the workflows calls the sink.
 pub fn is_http(node: &str) -> bool {
-    node == "first" || node == "right"
+    node == "first" || node == "right" || node == "serve"
 }
 
 /// What was published and acknowledged.
@@ -95,6 +115,20 @@ impl Load {
 /// Most are calls and noops; some nobody wants; every tenth repeats an earlier one.
 pub const MIXED: &[&str] =
     &["load.call", "load.noop", "load.noop", "load.call", "load.ignore", "load.noop", "load.typo"];
+/// The same, and runs that pause, publish, wait for each other's events and use a queue.
+pub const WIDE: &[&str] = &[
+    "load.call",
+    "load.noop",
+    "load.talk",
+    "load.noop",
+    "load.call",
+    "load.ignore",
+    "load.talk",
+    "load.noop",
+    "load.typo",
+];
+/// What is published behind each `load.talk`: the event that its run waits for.
+const TELL: &str = "load.tell";
 /// Calls only.
 pub const CALLS: &[&str] = &["load.call"];
 
@@ -116,7 +150,10 @@ async fn publish_until(
         let kind = kinds[usize::try_from(told).expect("a small number") % kinds.len()];
         let publisher = publisher.clone();
         under_way.spawn(async move {
-            let published = publish(&publisher, kind, told).await;
+            let mut published = vec![publish(&publisher, kind, events::event(kind, told)).await];
+            if kind == "load.talk" {
+                published.push(publish(&publisher, TELL, tell(told)).await);
+            }
             drop(permit);
             published
         });
@@ -124,7 +161,7 @@ async fn publish_until(
     }
     let mut published = Published { during_ns: begun_ns..now_ns(), ..Published::default() };
     let mut times = Vec::new();
-    for (sequence, bytes, repeated, at) in under_way.join_all().await {
+    for (sequence, bytes, repeated, at) in under_way.join_all().await.into_iter().flatten() {
         published.acknowledged.push((sequence, bytes));
         published.repeated += repeated;
         times.push(at);
@@ -140,8 +177,16 @@ fn now_ns() -> i64 {
     i64::try_from(now.as_nanos()).expect("a time before 2262")
 }
 
-async fn publish(publisher: &Publisher, kind: &str, id: u64) -> (u64, Bytes, u64, Instant) {
-    let bytes = events::event(kind, id);
+/// The event that the run of the talk `id` waits for.
+fn tell(id: u64) -> Bytes {
+    let event = serde_json::json!({
+        "specversion": "1.0", "id": format!("told-{id}"), "source": "/t", "type": TELL,
+        "tenant": events::TENANT, "correlationkey": id.to_string(), "data": { "n": id },
+    });
+    event.to_string().into()
+}
+
+async fn publish(publisher: &Publisher, kind: &str, bytes: Bytes) -> (u64, Bytes, u64, Instant) {
     let subject = format!("fermata.events.{}.{kind}", events::TENANT);
     let mut repeated = 0;
     loop {

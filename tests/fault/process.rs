@@ -8,6 +8,8 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
+use crate::load::QUEUE;
+
 /// How long one may take to end in order.
 const LEAVE_LIMIT: Duration = Duration::from_secs(60);
 
@@ -23,7 +25,7 @@ impl EngineProcess {
         let child = Command::new(env!("CARGO_BIN_EXE_fault_engine"))
             .args([url, worker])
             .arg(folder)
-            .args([sink_url, &partitions.to_string()])
+            .args([sink_url, &partitions.to_string(), QUEUE])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(log.expect("a log file"))

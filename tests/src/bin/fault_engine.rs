@@ -1,12 +1,13 @@
 //! An engine in a process of its own, for tests that kill and pause it.
 //!
-//!     fault_engine URL WORKER FOLDER SINK_URL PARTITIONS
+//!     fault_engine URL WORKER FOLDER SINK_URL PARTITIONS QUEUE
 //!
 //! Gives back what it owns and ends when it is asked to (SIGTERM). Ends at once with its standard
 //! input, so it never outlives the test.
 
 use std::path::Path;
 
+use fermata_actors::task_worker::ServedQueues;
 use fermata_tests::{TestEngine, sink};
 use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
@@ -20,12 +21,13 @@ async fn main() {
         .with_ansi(false)
         .init();
     let arguments = std::env::args().skip(1).collect::<Vec<_>>();
-    let [url, worker, folder, sink_url, partitions] = arguments.as_slice() else {
-        panic!("expected URL WORKER FOLDER SINK_URL PARTITIONS, found {arguments:?}");
+    let [url, worker, folder, sink_url, partitions, queue] = arguments.as_slice() else {
+        panic!("expected URL WORKER FOLDER SINK_URL PARTITIONS QUEUE, found {arguments:?}");
     };
     let mut asked_to_end = signal(SignalKind::terminate()).expect("a handler");
     let engine = TestEngine {
         partitions: partitions.parse().expect("a number of partitions"),
+        queues: ServedQueues { names: vec![queue.clone()], ..ServedQueues::default() },
         ..TestEngine::at(url).named(worker).with_executors(sink::executors_for(sink_url))
     };
     let engine = engine.start(Path::new(folder)).await;
