@@ -20,6 +20,9 @@ The draft stands for what `fermata strategy apply` would make of it: its strateg
 of active ones of the same name, the others stay. Events that EVENTS holds no more are not looked
 at. The exit code is 0 if no run differs, 1 if one does.
 
+To start the runs that only the draft starts: `fermata strategy apply`, then for events that matched
+nothing `fermata review resolve --retry`, or `fermata dead replay <SEQUENCE>.<INDEX>` for single ones.
+
 Examples:
   fermata events replay --since 2h --against draft.yaml
   fermata events replay --since 2026-11-21T10:00:00Z --against draft.yaml --tenant acme --json")]
