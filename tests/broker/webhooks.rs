@@ -195,6 +195,27 @@ async fn a_target_that_is_down_holds_no_other_one_and_is_given_up_in_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_like_escalations_one_is_sent_and_the_others_say_with_which_they_were_told() {
+    let (broker, receiver) =
+        (TestBroker::start(Durability::Process).await, Receiver::start().await);
+    let config = executors(&broker, &receiver, vec![webhook("/up")]);
+    let engine = start(&broker, &config).await;
+    // One partition opens one case for all of a type, so that they have to come to both.
+    for id in 0..20 {
+        events::publish(&engine.ports().publisher, "nobody.wants", id).await;
+    }
+
+    let outcomes = notified(&engine, 2).await;
+
+    let arrivals = receiver.arrived("up", 1).await;
+    assert_eq!(arrivals.len(), 1, "{arrivals:?}");
+    let told_with = outcomes.iter().filter_map(|(_, told)| told["told_with"].as_str());
+    let told_with = told_with.collect::<Vec<_>>();
+    assert_eq!(told_with, [arrivals[0].body["case"].as_str().expect("a case")]);
+    engine.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_message_whose_outcome_was_lost_comes_again_under_its_id() {
     let (broker, receiver) =
         (TestBroker::start(Durability::Process).await, Receiver::start().await);

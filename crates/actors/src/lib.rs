@@ -39,6 +39,7 @@ pub mod intake;
 pub mod journal_archive;
 pub mod lease_keeper;
 pub mod lease_term;
+pub mod like_notices;
 pub mod listener;
 pub mod log_pace;
 pub mod matcher;

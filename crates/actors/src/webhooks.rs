@@ -18,10 +18,12 @@ use rand::RngExt as _;
 use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use crate::clock::wall_ms;
 use crate::hop::AGAIN_AFTER;
 use crate::lease_term::LeaseView;
+use crate::like_notices::LikeNotices;
 use crate::listener::file;
 use crate::ports::Ports;
 
@@ -50,6 +52,7 @@ const OVERFLOW: &str = "webhook_overflow";
 pub struct Webhooks {
     executors: Arc<Executors>,
     targets: Arc<[Target]>,
+    like: Arc<LikeNotices>,
 }
 
 #[derive(Debug)]
@@ -81,13 +84,19 @@ impl Webhooks {
             waiting: Semaphore::new(WAITING_PER_TARGET_MAX),
             sending: Semaphore::new(SENDING_PER_TARGET_MAX),
         };
-        Self { executors, targets: configs.iter().map(target).collect() }
+        Self { executors, targets: configs.iter().map(target).collect(), like: Arc::default() }
     }
 
     /// Whether the notice goes to any of them.
     #[must_use]
     pub fn take(&self, notice: &CaseNotice) -> bool {
         self.of(notice).next().is_some()
+    }
+
+    /// The case with which this one is told, for it is like one that is just being sent.
+    #[must_use]
+    pub fn told_with(&self, notice: &CaseNotice) -> Option<Uuid> {
+        self.like.told_with(notice, std::time::Instant::now())
     }
 
     fn of<'a>(&'a self, notice: &'a CaseNotice) -> impl Iterator<Item = &'a Target> {
@@ -123,6 +132,7 @@ impl Webhooks {
                 Ended::Delivered { attempts } => format!("delivered at attempt {attempts}"),
                 Ended::Left => return None,
                 Ended::GivenUp { reason, detail } => {
+                    self.like.forget(notice);
                     tracing::error!(case = %notice.case, plugin, path, reason, detail, "an escalation could not be delivered; it is filed as a dead letter");
                     let letter = letter(notice, target, reason, &detail, key, message);
                     while !file(ports, vec![letter.clone()]).await {
