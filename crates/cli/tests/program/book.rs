@@ -47,7 +47,7 @@ const PARSED: [&str; 1] = ["docs/cli.md"];
 const PORTS: [&str; 2] = ["9000", "9464"];
 
 /// Languages whose blocks a reader would type or save.
-const TO_BE_MARKED: [&str; 4] = ["console", "python", "sh", "bash"];
+const TO_BE_MARKED: [&str; 6] = ["console", "python", "sh", "bash", "js", "go"];
 
 /// A copy of what a reader has after `make build`, and a shell in it.
 struct Clone {
