@@ -231,7 +231,12 @@ async fn follow(page: &str) {
                     clone.stays(&typed).await;
                 }
             }
-            ("file", name) => clone.write(name, &block.lines.join("\n")),
+            ("file", name) => {
+                // The comment that names it is not shown to a reader.
+                let is_named = block.before.contains(&format!("`{name}`"));
+                assert!(is_named, "`{name}` is not named before its block: {}", block.before);
+                clone.write(name, &block.lines.join("\n"));
+            }
             ("shown by", command) => {
                 let typed = Typed { command: command.to_owned(), shown: block.lines };
                 clone.runs(&typed, false).await;

@@ -6,6 +6,8 @@ pub struct Block {
     pub mark: String,
     pub language: String,
     pub lines: Vec<String>,
+    /// The last line of text before it.
+    pub before: String,
 }
 
 /// A command, and the lines that are shown below it.
@@ -18,7 +20,7 @@ pub struct Typed {
 /// The fenced blocks of a page, those in lists too.
 pub fn blocks(text: &str) -> Vec<Block> {
     let mut blocks = Vec::new();
-    let mut mark = String::new();
+    let (mut mark, mut before) = (String::new(), String::new());
     let mut lines = text.lines();
     while let Some(line) = lines.next() {
         let text = line.trim_start();
@@ -30,9 +32,11 @@ pub fn blocks(text: &str) -> Vec<Block> {
             let inside = lines.by_ref().take_while(|line| line.trim_start() != "```");
             let inside = inside.map(|line| line.get(indent..).unwrap_or_default().to_owned());
             let (mark, language) = (std::mem::take(&mut mark), language.to_owned());
-            blocks.push(Block { mark, language, lines: inside.collect() });
+            let (lines, before) = (inside.collect(), before.clone());
+            blocks.push(Block { mark, language, lines, before });
         } else if !line.is_empty() {
             mark.clear();
+            before = line.to_owned();
         }
     }
     blocks
@@ -118,7 +122,7 @@ fn a_block_within_a_list_is_a_block() {
     let found =
         blocks("1. Do it:\n\n   <!-- runs -->\n   ```sh\n   a \\\n     --b\n   ```\n\ntext\n");
 
-    let [Block { mark, language, lines }] = &found[..] else { panic!("{found:?}") };
+    let [Block { mark, language, lines, .. }] = &found[..] else { panic!("{found:?}") };
     assert_eq!((&**mark, &**language), ("runs", "sh"));
     assert_eq!(*lines, ["a \\", "  --b"]);
 }
