@@ -2,8 +2,13 @@
 //! typed as it stands there, and what is shown is what comes.
 //!
 //! A comment before a block says what it is for: `<!-- runs -->` once, `<!-- looks -->` again
-//! until it shows what the block shows, `<!-- stays -->` until the end, `<!-- file: NAME -->`
+//! until it shows what the block shows, `<!-- stays -->` until the end or until `<!-- killed -->`,
+//! which is `kill -9` and the same command once more, `<!-- file: NAME -->`
 //! is written, `<!-- shown by: COMMAND -->` is what that prints, and `<!-- not run: WHY -->`.
+//! A long id that is shown stands for the one that was printed: it can be typed further below.
+
+mod coverage;
+mod page;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -14,133 +19,60 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
+use self::page::{Ids, Typed, blocks, is_shown, typed};
 use crate::logs::Logs;
 use crate::support::SOON;
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
 /// The pages whose commands are typed, each by a test of its own: they run side by side.
-const PAGES: [&str; 3] = ["README.md", "docs/clients.md", "docs/quick-start.md"];
+const PAGES: [&str; 10] = [
+    "README.md",
+    "docs/clients.md",
+    "docs/events.md",
+    "docs/nodes.md",
+    "docs/operations.md",
+    "docs/quick-start.md",
+    "docs/read-model.md",
+    "docs/strategies.md",
+    "docs/waiting.md",
+    "docs/wire-format.md",
+];
 
 /// Pages whose every line is held against the program's arguments, elsewhere.
 const PARSED: [&str; 1] = ["docs/cli.md"];
 
-/// The port of the plugin in the text; the test takes a free one in its place.
-const PORT: &str = "9000";
+/// The ports in the text, of the plugin and of the engine's endpoints; the test takes free ones
+/// in their place.
+const PORTS: [&str; 2] = ["9000", "9464"];
 
 /// Languages whose blocks a reader would type or save.
-const TO_BE_MARKED: [&str; 4] = ["console", "python", "sh", "bash"];
-
-/// A fenced block with the comment before it.
-#[derive(Debug)]
-struct Block {
-    mark: String,
-    language: String,
-    lines: Vec<String>,
-}
-
-/// A command, and the lines that are shown below it.
-#[derive(Debug, PartialEq)]
-struct Typed {
-    command: String,
-    shown: Vec<String>,
-}
-
-fn blocks(text: &str) -> Vec<Block> {
-    let mut blocks = Vec::new();
-    let mut mark = String::new();
-    let mut lines = text.lines();
-    while let Some(line) = lines.next() {
-        if let Some(comment) = line.strip_prefix("<!-- ").and_then(|rest| rest.strip_suffix(" -->"))
-        {
-            mark = comment.to_owned();
-        } else if let Some(language) = line.strip_prefix("```") {
-            let inside = lines.by_ref().take_while(|line| *line != "```").map(str::to_owned);
-            let (mark, language) = (std::mem::take(&mut mark), language.to_owned());
-            blocks.push(Block { mark, language, lines: inside.collect() });
-        } else if !line.is_empty() {
-            mark.clear();
-        }
-    }
-    blocks
-}
-
-/// Reads a console block: lines after `$ `, continued after `\`, are typed.
-fn typed(lines: &[String]) -> Vec<Typed> {
-    let mut all: Vec<Typed> = Vec::new();
-    let mut goes_on = false;
-    for line in lines {
-        let last = all.last_mut();
-        match (line.strip_prefix("$ "), last) {
-            (None, Some(last)) if goes_on => last.command.push_str(&format!("\n{line}")),
-            (None, Some(last)) => last.shown.push(line.clone()),
-            (Some(command), _) => {
-                all.push(Typed { command: command.to_owned(), shown: Vec::new() })
-            }
-            (None, None) => panic!("a block begins with `{line}`, not with a command"),
-        }
-        goes_on = line.ends_with('\\') && all.last().is_some_and(|last| last.shown.is_empty());
-    }
-    all
-}
-
-/// Whether `printed` shows the lines `shown`: in order, without others between them but where
-/// `…` stands.
-fn is_shown(shown: &[String], printed: &str) -> bool {
-    let printed = printed.lines().filter(|line| !line.trim().is_empty()).collect::<Vec<_>>();
-    let mut at = 0;
-    let mut may_skip = false;
-    for line in shown.iter().filter(|line| !line.trim().is_empty()) {
-        if line.trim() == "…" {
-            may_skip = true;
-            continue;
-        }
-        let Some(found) = printed[at..].iter().position(|printed| is_line(line, printed)) else {
-            return false;
-        };
-        if found > 0 && !may_skip {
-            return false;
-        }
-        (at, may_skip) = (at + found + 1, false);
-    }
-    may_skip || at == printed.len()
-}
-
-/// Whether two lines are the same but for what differs each time: ids, times, addresses.
-/// Whole numbers must be the same.
-fn is_line(shown: &str, printed: &str) -> bool {
-    let (mut shown, mut printed) = (shown.split_whitespace(), printed.split_whitespace());
-    loop {
-        match (shown.next(), printed.next()) {
-            (None, None) => return true,
-            (Some("…"), _) => return true,
-            (Some(shown), Some(printed)) if is_word(shown, printed) => {}
-            _ => return false,
-        }
-    }
-}
-
-fn is_word(shown: &str, printed: &str) -> bool {
-    let varies = |word: &str| {
-        word.bytes().any(|byte| byte.is_ascii_digit())
-            && !word.trim_end_matches(',').bytes().all(|byte| byte.is_ascii_digit())
-    };
-    shown == printed || (varies(shown) && varies(printed))
-}
+const TO_BE_MARKED: [&str; 6] = ["console", "python", "sh", "bash", "js", "go"];
 
 /// A copy of what a reader has after `make build`, and a shell in it.
 struct Clone {
     folder: TempDir,
     path: String,
-    port: String,
-    staying: Vec<(Child, Logs, Lines<BufReader<ChildStdout>>)>,
+    ports: [String; 2],
+    /// What stands for the ids on the page that were shown so far.
+    ids: Ids,
+    staying: Vec<Staying>,
+}
+
+/// A command that stays until the end.
+struct Staying {
+    command: String,
+    child: Child,
+    logs: Logs,
+    /// Held, because a program that cannot print ends.
+    _printed: Lines<BufReader<ChildStdout>>,
 }
 
 impl Clone {
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let root = PathBuf::from(ROOT);
-        let port = free_port().to_string();
+        let ports = PORTS.map(|_| free_port().to_string());
         let bin = folder.path().join("bin");
         std::fs::create_dir(&bin).expect("a folder");
         link(Path::new(env!("CARGO_BIN_EXE_fermata")), &bin.join("fermata"));
@@ -154,7 +86,7 @@ impl Clone {
         );
         let system = std::env::var("PATH").expect("a PATH");
         let path = format!("{}:{}:{system}", bin.display(), python.display());
-        let clone = Self { folder, path, port, staying: Vec::new() };
+        let clone = Self { folder, path, ports, ids: Ids::new(), staying: Vec::new() };
         for one in std::fs::read_dir(root.join("examples")).expect("examples") {
             let one = one.expect("an example").path();
             let name = one.file_name().and_then(|name| name.to_str()).expect("a name");
@@ -167,17 +99,30 @@ impl Clone {
     fn write(&self, name: &str, text: &str) {
         let file = self.folder.path().join(name);
         std::fs::create_dir_all(file.parent().expect("a folder")).expect("a folder");
-        std::fs::write(file, text.replace(PORT, &self.port)).expect("a file");
+        std::fs::write(file, self.here(text)).expect("a file");
+    }
+
+    /// `text` with the ports and ids that are here in the place of those on the page.
+    fn here(&self, text: &str) -> String {
+        let ports = PORTS.iter().zip(&self.ports);
+        let text =
+            ports.fold(text.to_owned(), |text, (written, taken)| text.replace(written, taken));
+        let ids = self.ids.iter();
+        ids.fold(text, |text, (written, found)| text.replace(written, found))
     }
 
     fn shell(&self, command: &str) -> Command {
         let mut shell = Command::new("bash");
         // Not a child of the shell but in its place, so that it ends with the test.
-        shell.args(["-euo", "pipefail", "-c", &command.replace(PORT, &self.port)]);
+        shell.args(["-euo", "pipefail", "-c", &self.here(command)]);
         shell.current_dir(self.folder.path()).env("PATH", &self.path).env("NO_COLOR", "1");
         shell.env_remove("FERMATA_NATS_URL").env_remove("FERMATA_LOG");
         shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         shell
+    }
+
+    fn engine(&self) -> Option<&Staying> {
+        self.staying.iter().find(|staying| staying.command.starts_with("fermata up"))
     }
 
     /// Runs a command to its end and gives what it printed.
@@ -191,15 +136,18 @@ impl Clone {
         printed.into_owned()
     }
 
-    async fn runs(&self, typed: &Typed, again: bool) {
+    async fn runs(&mut self, typed: &Typed, again: bool) {
         let begun = Instant::now();
         loop {
             let printed = self.run(&typed.command).await;
-            // The engine is what was started last.
-            if let Some((_, logs, _)) = self.staying.last() {
-                logs.until_applied(&printed).await;
+            if let Some(engine) = self.engine() {
+                engine.logs.until_applied(&printed).await;
             }
-            if typed.shown.is_empty() || is_shown(&typed.shown, &printed) {
+            if typed.shown.is_empty() {
+                return;
+            }
+            if let Some(ids) = is_shown(&typed.shown, &printed) {
+                self.ids.extend(ids);
                 return;
             }
             let (command, shown) = (&typed.command, typed.shown.join("\n"));
@@ -215,7 +163,7 @@ impl Clone {
         let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
         let logs = Logs::of(child.stderr.take().expect("a pipe"));
         let mut printed = String::new();
-        while !is_shown(&typed.shown, &printed) {
+        while is_shown(&typed.shown, &printed).is_none() {
             let line = tokio::time::timeout(SOON, lines.next_line()).await;
             let line =
                 line.unwrap_or_else(|_| panic!("`{}` prints only\n{printed}", typed.command));
@@ -225,7 +173,15 @@ impl Clone {
             printed.push_str(&line);
             printed.push('\n');
         }
-        self.staying.push((child, logs, lines));
+        let command = typed.command.clone();
+        self.staying.push(Staying { command, child, logs, _printed: lines });
+    }
+
+    /// Kills what was started by `command`, and stays until now.
+    async fn kill(&mut self, command: &str) {
+        let started = self.staying.iter().position(|staying| staying.command == command);
+        let mut started = self.staying.remove(started.expect("it was started"));
+        started.child.kill().await.expect("a process");
     }
 }
 
@@ -269,7 +225,18 @@ async fn follow(page: &str) {
                     clone.stays(&typed).await;
                 }
             }
-            ("file", name) => clone.write(name, &block.lines.join("\n")),
+            ("killed", _) => {
+                for typed in typed(&block.lines) {
+                    clone.kill(&typed.command).await;
+                    clone.stays(&typed).await;
+                }
+            }
+            ("file", name) => {
+                // The comment that names it is not shown to a reader.
+                let is_named = block.before.contains(&format!("`{name}`"));
+                assert!(is_named, "`{name}` is not named before its block: {}", block.before);
+                clone.write(name, &block.lines.join("\n"));
+            }
             ("shown by", command) => {
                 let typed = Typed { command: command.to_owned(), shown: block.lines };
                 clone.runs(&typed, false).await;
@@ -282,7 +249,7 @@ async fn follow(page: &str) {
             }
         }
     }
-    assert_eq!(clone.staying.len(), 2, "the plugin and the engine were started");
+    assert!(clone.engine().is_some(), "no engine was started");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -298,6 +265,41 @@ async fn what_the_quick_start_says_works_and_shows_what_it_shows() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_said_of_clients_works_and_shows_what_it_shows() {
     follow("docs/clients.md").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_said_of_events_works_and_shows_what_it_shows() {
+    follow("docs/events.md").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_said_of_nodes_works_and_shows_what_it_shows() {
+    follow("docs/nodes.md").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_said_of_operations_works_and_shows_what_it_shows() {
+    follow("docs/operations.md").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_said_of_the_read_model_works_and_shows_what_it_shows() {
+    follow("docs/read-model.md").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_said_of_strategies_works_and_shows_what_it_shows() {
+    follow("docs/strategies.md").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_said_of_waiting_works_and_shows_what_it_shows() {
+    follow("docs/waiting.md").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_said_of_bytes_works_and_shows_what_it_shows() {
+    follow("docs/wire-format.md").await;
 }
 
 /// A page with commands that is not followed would say what nobody has seen.
@@ -347,33 +349,4 @@ fn every_link_between_pages_leads_somewhere() {
         }
     }
     assert!(links > 40, "only {links} links were found");
-}
-
-#[test]
-fn what_is_typed_is_told_from_what_is_shown() {
-    let lines = ["$ a --b \\", "    --c", "one", "$ d"].map(str::to_owned);
-
-    let expected = [
-        Typed { command: "a --b \\\n    --c".to_owned(), shown: vec!["one".to_owned()] },
-        Typed { command: "d".to_owned(), shown: Vec::new() },
-    ];
-    assert_eq!(typed(&lines), expected);
-}
-
-#[test]
-fn a_shown_line_that_is_not_printed_is_noticed() {
-    let shown = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
-    let printed = "a 1 took 3ms\nb of 7f-2\nc\n";
-
-    for same in ["a 1 took 44ms\nb of 01-9\nc", "a 1 …\n…\nc", "…\nb of 7f-2\n…"] {
-        assert!(is_shown(&shown(same), printed), "{same}");
-    }
-    for other in [
-        "a 2 took 3ms\nb of 7f-2\nc",
-        "a 1 took 3ms\nc",
-        "a 1 took 3ms\n…\nb of it\nc",
-        "…\nb of 7f-2",
-    ] {
-        assert!(!is_shown(&shown(other), printed), "{other}");
-    }
 }

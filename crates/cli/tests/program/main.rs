@@ -13,6 +13,8 @@ mod completion;
 #[cfg(test)]
 mod definitions;
 #[cfg(test)]
+mod described;
+#[cfg(test)]
 mod drain;
 #[cfg(test)]
 mod engine;
@@ -31,6 +33,8 @@ mod operations;
 #[cfg(test)]
 mod process;
 #[cfg(test)]
+mod questions;
+#[cfg(test)]
 mod read_model;
 #[cfg(test)]
 mod repair;
@@ -44,6 +48,8 @@ mod resolve;
 mod review;
 #[cfg(test)]
 mod runs;
+#[cfg(test)]
+mod schemas;
 #[cfg(test)]
 mod strategies;
 #[cfg(test)]

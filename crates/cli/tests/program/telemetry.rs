@@ -29,6 +29,25 @@ strategies:
   - { name: start, version: 1, tenant: '*', on: traced.start, workflow: { name: traced, version: '1' } }
 ";
 
+/// Each kind of task that is an effect, and one that is none. Two of them fail, which keeps
+/// none from its span.
+const KINDS: &str = "
+workflow:
+  name: kinds
+  version: '1'
+  tasks:
+    - { id: tell, emit: { type: kinds.told } }
+    - { id: ask, nats: { subject: nobody.listens } }
+    - { id: start, command: { name: nothing } }
+    - { id: call, http: { plugin: seen, path: /call, body: '{}' } }
+    - { id: pass, noop: {} }
+    - { id: compute, transform: '1' }
+";
+const KINDS_STRATEGIES: &str = "
+strategies:
+  - { name: kinds, version: 1, tenant: '*', on: kinds.start, workflow: { name: kinds, version: '1' } }
+";
+
 /// A plugin that hands on the `traceparent` of each call. Ends with the test.
 async fn plugin() -> (String, mpsc::UnboundedReceiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -92,6 +111,28 @@ async fn a_collector_sees_event_strategy_run_node_and_call_in_the_publishers_tra
     assert_eq!(after.parent_span_id, run.span_id);
     assert_eq!(call, format!("00-{TRACE}-{}-01", hex(&node.span_id)));
     engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_kind_of_task_that_is_an_effect_has_a_span_and_what_is_none_has_not() {
+    let collector = Collector::start().await;
+    let (plugin, _calls) = plugin().await;
+    let engine = engine(&collector, &plugin).await;
+    engine.apply("workflow", KINDS).await;
+    engine.apply("strategy", KINDS_STRATEGIES).await;
+
+    let traceparent = format!("00-{TRACE}-{PUBLISHERS_SPAN}-01");
+    engine.publish(&event("e-1", "kinds.start", &traceparent)).await;
+
+    let effects = ["node tell", "node ask", "node start", "node call", "node pass"];
+    let has_all = |received: &Received| {
+        effects.iter().chain(&["run kinds"]).all(|name| received.span(name).is_some())
+    };
+    collector.until(has_all).await;
+    // Ending sends what is left.
+    engine.stop().await;
+    let received = collector.until(|_| true).await;
+    assert!(received.span("node compute").is_none());
 }
 
 #[tokio::test(flavor = "multi_thread")]
