@@ -5,26 +5,35 @@ Python's standard library. From each entry's header and commitment it recomputes
 the leaf and the RFC 6962 Merkle tree, and compares the tree with every signed
 checkpoint (C2SP tlog-checkpoint, Ed25519 as in RFC 8032).
 
-    python3 verify_audit.py export.ndjson [--vkey KEY]
+    python3 verify_audit.py export.ndjson [--vkey KEY] [--checkpoint NOTE ...]
+    python3 verify_audit.py --receipts receipts.ndjson --vkey KEY
 
 An export names its own key. Give --vkey, from a source that you trust, to
-verify with that key instead.
+verify with that key instead. A NOTE is a checkpoint that was kept earlier: the
+export has to go on from it.
+
+A receipt shows that the log holds one record: its leaf, recomputed from header
+and commitment, leads to the root that the key signed (RFC 9162, section 2.1.3.2).
+It names no key, so --vkey is needed.
 
 Prints one line per finding, then a summary. A note that the key did not sign, or
 that was copied, proves nothing about the log, since anyone could put it there:
 it is printed as a notice and is no finding.
-Exit code: 0 sound, 1 something is wrong, 2 the file cannot be read as an export.
+Exit code: 0 sound, 1 something is wrong, 2 the file cannot be read as what it should be.
 """
 
 import argparse
 import base64
 import binascii
 import hashlib
+import hmac
 import json
 import re
 import sys
 
 FORMAT = "fermata-audit-export/1"
+RECEIPT_FORMAT = "fermata-audit-receipt/1"
+RECEIPT_BYTES_MAX = 4 * 1024 * 1024
 ENTRY_VERSION = 1
 NOTE_BYTES_MAX = 16 * 1024
 SIGNATURES_MAX = 16
@@ -141,6 +150,24 @@ class Tree:
         return node
 
 
+def root_by_path(leaf, index, size, path):
+    """Returns the root that a path leads to, or None if it has the wrong length."""
+    if index >= size:
+        return None
+    node, last, root = index, size - 1, leaf
+    for sibling in path:
+        if last == 0:
+            return None
+        if node & 1 or node == last:
+            root = sha256(b"\x01" + sibling + root)
+            while not node & 1 and node:
+                node, last = node >> 1, last >> 1
+        else:
+            root = sha256(b"\x01" + root + sibling)
+        node, last = node >> 1, last >> 1
+    return root if last == 0 else None
+
+
 # --- Keys, notes and checkpoints, C2SP ----------------------------------------
 
 
@@ -224,7 +251,7 @@ def parse_checkpoint(text):
 
 
 class Unreadable(Exception):
-    """The file is no export."""
+    """The file is not what it should be."""
 
 
 def reject_repeated_keys(pairs):
@@ -269,6 +296,23 @@ class Log:
         self.sound_to = 0
         self.mismatched = False
         self.sequence = 0
+        self.kept = {}
+
+    def keep(self, name, note):
+        """Takes a checkpoint that was kept, to be compared at its size."""
+        try:
+            origin, size, root, _ = parse_checkpoint(open_note(note, self.vkey))
+        except Refused as reason:
+            self.finding(f"kept {name}: {reason}")
+            return
+        if origin != self.origin:
+            raise Unreadable(f"kept {name} is of log {origin!r}, not {self.origin!r}")
+        self.kept.setdefault(size, []).append((name, root))
+
+    def compare_kept(self):
+        for name, root in self.kept.pop(self.tree.size, []):
+            if root != self.tree.root():
+                self.finding(f"kept {name}: root differs at size {self.tree.size}")
 
     def finding(self, text):
         self.findings += 1
@@ -294,6 +338,7 @@ class Log:
         if leaf != stored:
             self.finding(f"entry {index}: leaf is not that of header and commitment")
         self.tree.push(leaf)
+        self.compare_kept()
 
     def checkpoint(self, note):
         self.notes += 1
@@ -340,7 +385,7 @@ class Log:
             )
 
 
-def verify(lines, trusted_key):
+def verify(lines, trusted_key, kept):
     lines = enumerate(lines, start=1)
     number, line = next(lines, (1, ""))
     first = parse_line(number, line)
@@ -352,6 +397,9 @@ def verify(lines, trusted_key):
         log = Log(first["origin"], parse_vkey(trusted_key or str(first["vkey"])))
     except Refused as reason:
         raise Unreadable(f"line {number}: {reason}") from None
+    for name, note in kept:
+        log.keep(name, note)
+    log.compare_kept()
     for number, line in lines:
         value = parse_line(number, line)
         if set(value) == {"checkpoint"}:
@@ -362,17 +410,99 @@ def verify(lines, trusted_key):
             raise Unreadable(f"line {number}: neither an entry nor a checkpoint")
     if log.tree.size and not log.checkpoints:
         log.finding("no checkpoint: nothing is signed")
+    for size, notes in log.kept.items():
+        for name, _ in notes:
+            log.finding(f"kept {name}: covers {size} entries, the log ends after {log.tree.size}")
     return log
 
 
+# --- Receipts -----------------------------------------------------------------
+
+RECEIPT_KEYS = {
+    "format", "partition", "origin", "index", "header", "commitment", "leaf", "path", "checkpoint",
+}  # fmt: skip
+
+
+def check_receipt(number, value, vkey):
+    """Returns the origin, the index and the size of the signed tree."""
+    if value.get("format") != RECEIPT_FORMAT:
+        raise Unreadable(f"line {number}: format is not {RECEIPT_FORMAT}")
+    if set(value) not in (RECEIPT_KEYS, RECEIPT_KEYS | {"opened"}):
+        raise Unreadable(f"line {number}: the keys are not those of a receipt")
+    index, path = value["index"], value["path"]
+    if type(index) is not int or index < 0 or not isinstance(path, list):
+        raise Unreadable(f"line {number}: index or path is none")
+    if not all(isinstance(value[text], str) for text in ("partition", "origin", "checkpoint")):
+        raise Unreadable(f"line {number}: partition, origin or checkpoint is not a text")
+    header = hexadecimal(number, value, "header")
+    commitment = hexadecimal(number, value, "commitment", 32)
+    leaf = hexadecimal(number, value, "leaf", 32)
+    path = [hexadecimal(number, {"path": node}, "path", 32) for node in path]
+    origin, size, root, _ = parse_checkpoint(open_note(value["checkpoint"], vkey))
+    if origin != value["origin"] or origin.rpartition("/")[2] != value["partition"]:
+        raise Refused(f"the checkpoint is of log {origin!r}")
+    if leaf_hash(header, commitment) != leaf:
+        raise Refused("leaf is not that of header and commitment")
+    if root_by_path(leaf, index, size, path) != root:
+        raise Refused("the path does not lead to the signed root")
+    if "opened" in value:
+        opened = value["opened"]
+        if not isinstance(opened, dict) or set(opened) != {"salt", "payload"}:
+            raise Unreadable(f"line {number}: opened is not salt and payload")
+        salt = hexadecimal(number, opened, "salt", 16)
+        payload = hexadecimal(number, opened, "payload")
+        if hmac.digest(salt, payload, "sha256") != commitment:
+            raise Refused("salt and payload are not what was committed to")
+    return origin, index, size
+
+
+def check_receipts(lines, vkey):
+    """Prints a line per receipt; returns how many there are, and how many do not hold."""
+    receipts = findings = 0
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        if len(line.encode()) > RECEIPT_BYTES_MAX + 1:
+            raise Unreadable(f"line {number}: too long")
+        receipts += 1
+        try:
+            origin, index, size = check_receipt(number, parse_line(number, line), vkey)
+            print(f"holds: record {index} of {origin}, in {size} entries")
+        except Refused as reason:
+            findings += 1
+            print(f"line {number}: {reason}")
+    if not receipts:
+        raise Unreadable("there is no receipt")
+    return receipts, findings
+
+
+# --- The command --------------------------------------------------------------
+
+
+def read_kept(path):
+    with open(path, encoding="utf-8", newline="\n") as note:
+        return path, note.read(NOTE_BYTES_MAX + 1)
+
+
 def main():
-    parser = argparse.ArgumentParser(description="Verifies an exported audit log, offline.")
-    parser.add_argument("export")
+    parser = argparse.ArgumentParser(description="Verifies an exported audit log, or receipts, offline.")
+    parser.add_argument("export", nargs="?")
+    parser.add_argument("--receipts", help="check the receipts in this file instead of an export")
     parser.add_argument("--vkey", help="key to trust, instead of the one that the export names")
+    parser.add_argument(
+        "--checkpoint", action="append", default=[], help="a checkpoint that was kept earlier"
+    )
     arguments = parser.parse_args()
+    if (arguments.export is None) == (arguments.receipts is None):
+        parser.error("name an export, or receipts")
+    if arguments.receipts and not arguments.vkey:
+        parser.error("a receipt names no key: --vkey is needed")
     try:
+        if arguments.receipts:
+            return receipts_main(arguments)
+        kept = [read_kept(path) for path in arguments.checkpoint]
         with open(arguments.export, encoding="utf-8", newline="\n") as lines:
-            log = verify(lines, arguments.vkey)
+            log = verify(lines, arguments.vkey, kept)
     except (OSError, UnicodeDecodeError, Unreadable) as error:
         print(f"unreadable: {error}")
         return 2
@@ -382,6 +512,17 @@ def main():
         f"root {log.tree.root().hex()}, notices {log.notices}, findings {log.findings}"
     )
     return 1 if log.findings else 0
+
+
+def receipts_main(arguments):
+    try:
+        vkey = parse_vkey(arguments.vkey)
+    except Refused as reason:
+        raise Unreadable(f"--vkey: {reason}") from None
+    with open(arguments.receipts, encoding="utf-8", newline="\n") as lines:
+        receipts, findings = check_receipts(lines, vkey)
+    print(f"receipts {receipts}, findings {findings}")
+    return 1 if findings else 0
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ impl FromStr for Hash {
 }
 
 /// Reads one lower-case hexadecimal digit.
-fn digit(character: u8) -> Option<u8> {
+pub(crate) fn digit(character: u8) -> Option<u8> {
     match character {
         b'0'..=b'9' => Some(character - b'0'),
         b'a'..=b'f' => Some(character - b'a' + 10),

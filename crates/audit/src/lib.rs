@@ -26,16 +26,19 @@
 mod checkpoint;
 mod export;
 mod hash;
+mod kept;
 mod key;
 mod leaf;
 mod note;
 mod proof;
+mod receipt;
 mod tree;
 mod verify;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use export::{EXPORT_FORMAT, export_checkpoint, export_entry, export_first_line};
 pub use hash::{Hash, ParseHashError};
+pub use kept::{Departure, KEPT_MAX, KeptCheckpoints};
 pub use key::{KEY_ID_BYTES, KeyError, NAME_BYTES_MAX, Signer, Verifier};
 pub use leaf::{
     ENTRY_VERSION, HEADER_BYTES_MAX, HeaderTooLong, SALT_BYTES, check_header, commitment,
@@ -43,8 +46,10 @@ pub use leaf::{
 };
 pub use note::{NOTE_BYTES_MAX, NoteError, SIGNATURES_MAX, open_note, sign_note};
 pub use proof::{
-    ProofError, consistency_proof, inclusion_proof, verify_consistency, verify_inclusion,
+    Inclusion, PROOFS_MAX, ProofError, Proofs, Prover, consistency_proof, inclusion_proof,
+    verify_consistency, verify_inclusion,
 };
+pub use receipt::{Opening, RECEIPT_BYTES_MAX, RECEIPT_FORMAT, Receipt, ReceiptError};
 pub use tree::{FrontierError, TREE_SIZE_MAX, Tree, root_of};
 pub use verify::{
     AuditEntry, BufferFull, CHECKPOINTS_PENDING_MAX, CHECKPOINTS_REMEMBERED_MAX, FINDINGS_MAX,

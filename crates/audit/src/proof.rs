@@ -4,7 +4,11 @@
 //! A proof binds to a root, and the root to its size only by the checkpoint that
 //! signs both: verify against the size and the root of one checkpoint.
 
+mod prover;
+
 use thiserror::Error;
+
+pub use prover::{Inclusion, PROOFS_MAX, Proofs, Prover};
 
 use crate::hash::Hash;
 use crate::tree::{Tree, node_hash, root_of};
@@ -50,6 +54,9 @@ pub enum ProofError {
         /// Root that the proof gives.
         computed: Hash,
     },
+    /// More leaves than [`PROOFS_MAX`] are to be proven in one pass.
+    #[error("more than {PROOFS_MAX} leaves cannot be proven in one pass")]
+    TooManyAsked,
 }
 
 /// Proves that leaf `index` is in the tree of the first `size` of `leaves`.

@@ -68,12 +68,18 @@ impl Tree {
     /// Appends a leaf. Amortised two hashes; allocates at most a few times in a
     /// tree's life.
     pub fn push(&mut self, leaf: Hash) {
-        let mut node = leaf;
-        let mut size = self.size;
-        while size & 1 == 1 {
+        self.push_noting(leaf, |_, _, _| {});
+    }
+
+    /// Appends a leaf and tells of each perfect subtree that it completes, the leaf
+    /// itself first: its level, its number among those of the level, its root.
+    pub(crate) fn push_noting(&mut self, leaf: Hash, mut note: impl FnMut(u32, u64, Hash)) {
+        let (mut level, mut number, mut node) = (0, self.size, leaf);
+        note(level, number, node);
+        while number & 1 == 1 {
             let Some(left) = self.frontier.pop() else { break };
-            node = node_hash(&left, &node);
-            size >>= 1;
+            (level, number, node) = (level + 1, number >> 1, node_hash(&left, &node));
+            note(level, number, node);
         }
         self.frontier.push(node);
         self.size = self.size.saturating_add(1);
@@ -94,10 +100,14 @@ impl Tree {
     /// Computes the root; of the empty tree, the SHA-256 of nothing.
     #[must_use]
     pub fn root(&self) -> Hash {
-        let mut subtrees = self.frontier.iter().rev();
-        let Some(last) = subtrees.next() else { return Hash::of(&[]) };
-        subtrees.fold(*last, |right, left| node_hash(left, &right))
+        fold(&self.frontier).unwrap_or_else(|| Hash::of(&[]))
     }
+}
+
+/// Joins neighbouring subtrees, the largest first, as at the right edge of a tree.
+pub(crate) fn fold(subtrees: &[Hash]) -> Option<Hash> {
+    let (last, others) = subtrees.split_last()?;
+    Some(others.iter().rfold(*last, |right, left| node_hash(left, &right)))
 }
 
 impl Extend<Hash> for Tree {

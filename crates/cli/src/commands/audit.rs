@@ -1,8 +1,15 @@
 //! `fermata audit`: the log that nobody can change unseen.
 
+mod checkpoint;
 mod export;
 mod feed;
+mod kept;
+mod newest;
+mod opening;
+mod pass;
 mod print;
+mod prove;
+mod receipt;
 mod section;
 mod verify;
 
@@ -16,7 +23,11 @@ use crate::broker_session::BrokerSession;
 use crate::error::{CliError, ExitCode};
 use crate::output::Output;
 
+pub use checkpoint::CheckpointArguments;
+pub use kept::KeptAudit;
 pub use print::print_audits;
+pub use prove::ProveArguments;
+pub use receipt::CheckReceiptArguments;
 pub use verify::{PartitionAudit, UNREADABLE_MAX, Unreadable, verify_partitions};
 
 /// What to do with the audit log.
@@ -28,9 +39,13 @@ Ends with 1 if anything is wrong. What anyone who may publish can put among the 
 (notes that the key did not sign, copies) is a notice, and nothing wrong. The key is taken from the engine's own configuration;
 to trust nobody, keep the key elsewhere and name it with --vkey.
 
+A checkpoint that was kept outside the broker (`audit checkpoint --out DIR`) shows what the key alone
+cannot: that the log of today goes on from it, and nobody was shown another history.
+
 Examples:
   fermata audit verify
   fermata audit verify --partition control --vkey 'fermata-1+0a1b2c3d+AQ…'
+  fermata audit verify --checkpoint kept --checkpoint /mnt/witness/0-1843.note
   fermata audit verify --export audit && python3 tests/python/verify_audit.py audit/0.ndjson")]
     Verify(VerifyArguments),
     /// Print audit entries as they are made, one canonical JSON (RFC 8785) per line
@@ -38,6 +53,35 @@ Examples:
         after_help = "Examples:\n  fermata audit tail --tenant acme\n  fermata audit tail --from-start --no-follow"
     )]
     Tail(TailArguments),
+    /// Print the newest signed checkpoint of each partition, to be kept outside the broker
+    #[command(after_help = "\
+Keep some where nobody who runs the engine can change them: with a partner, in write-once storage, in
+print. `audit verify --checkpoint` compares them later. Ends with 1 if DIR holds another checkpoint of the same size.
+
+Examples:
+  fermata audit checkpoint --out kept
+  fermata audit checkpoint --partition 0 --json | jq -r .checkpoint > 0.note")]
+    Checkpoint(CheckpointArguments),
+    /// Prove records: a receipt shows offline, to who has the key, that the log holds the record
+    #[command(after_help = "\
+A receipt holds the record's header, its commitment, the way of hashes from its leaf to the root, and the
+signed checkpoint of this root. The payload is not in it, unless --open is given. Each proof reads the
+partition's audit log once. Ends with 1 if the log is not the one that was signed.
+
+Examples:
+  fermata audit prove --run 0003c0de-0000-8000-8000-000000000000 --out receipts.ndjson
+  fermata audit prove --partition 0 --record 7 --record 9 --json
+  fermata audit prove --partition 0 --record 7 --open --out opened.ndjson")]
+    Prove(ProveArguments),
+    /// Check receipts against a key, without a broker
+    #[command(after_help = "\
+Take the key from a source that you trust, not from whoever sent the receipt. Ends with 1 if a receipt
+does not hold, with 2 if the file holds something that is no receipt.
+
+Examples:
+  fermata audit check-receipt receipts.ndjson --vkey 'fermata-1+0a1b2c3d+AQ…'
+  python3 tests/python/verify_audit.py --receipts receipts.ndjson --vkey 'fermata-1+0a1b2c3d+AQ…'")]
+    CheckReceipt(CheckReceiptArguments),
 }
 
 /// Arguments of `fermata audit verify`.
@@ -55,6 +99,10 @@ pub struct VerifyArguments {
     /// Refuse records that are not audited or signed yet; for an engine that has ended
     #[arg(long)]
     pub complete: bool,
+    /// Checkpoint that was kept earlier, or a folder of `.note` files: the log has to go on from it;
+    /// may be named several times
+    #[arg(long = "checkpoint", value_name = "FILE")]
+    pub checkpoints: Vec<PathBuf>,
 }
 
 /// Arguments of `fermata audit tail`.
@@ -85,6 +133,9 @@ pub async fn run(
     global: &GlobalArguments,
     output: &mut Output,
 ) -> Result<ExitCode, CliError> {
+    if let AuditCommand::CheckReceipt(arguments) = &command {
+        return receipt::check(arguments, output);
+    }
     let session = BrokerSession::open(global).await?;
     match command {
         AuditCommand::Verify(arguments) => {
@@ -101,5 +152,8 @@ pub async fn run(
         AuditCommand::Tail(arguments) => {
             feed::live(arguments.tenant.as_ref(), &session, output).await
         }
+        AuditCommand::Checkpoint(arguments) => checkpoint::run(&arguments, &session, output).await,
+        AuditCommand::Prove(arguments) => prove::run(&arguments, &session, output).await,
+        AuditCommand::CheckReceipt(arguments) => receipt::check(&arguments, output),
     }
 }

@@ -317,7 +317,13 @@ async fn audit(
     output: &mut Output,
 ) -> Result<Vec<PartitionAudit>, CliError> {
     let session = BrokerSession::open(global).await?;
-    let everything = VerifyArguments { partition: None, vkey: None, export: None, complete: false };
+    let everything = VerifyArguments {
+        partition: None,
+        vkey: None,
+        export: None,
+        complete: false,
+        checkpoints: Vec::new(),
+    };
     let begun = Instant::now();
     let audits = loop {
         let audits = verify_partitions(&everything, &session, &ProgressBar::hidden()).await?;

@@ -52,7 +52,7 @@ pub enum RunsCommand {
     Cancel(CancelArguments),
 }
 
-fn run_id(text: &str) -> Result<RunId, &'static str> {
+pub(crate) fn run_id(text: &str) -> Result<RunId, &'static str> {
     text.parse().map_err(|_| "expected the id of a run, as `fermata runs list` shows it")
 }
 

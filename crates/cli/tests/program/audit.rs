@@ -1,5 +1,8 @@
 //! `fermata audit`.
 
+mod kept;
+mod receipts;
+
 use fermata_actors::journal_archive::Removed;
 use fermata_audit::{Checkpoint, Hash, Tree, commitment, leaf_hash};
 use fermata_core::identity::Tenant;
@@ -23,17 +26,26 @@ fn records() -> Vec<Record> {
 }
 
 /// Writes a journal, and its audit log and checkpoint as an auditor would, `forge` applied to
-/// the entries' headers.
-async fn write_log(stage: &Stage, forge: impl Fn(usize, &mut Vec<u8>)) {
-    stage.journal(0, 0, &records()).await;
+/// the entries' headers. Tells the leaves that were signed.
+async fn write_log(stage: &Stage, forge: impl Fn(usize, &mut Vec<u8>)) -> Vec<Hash> {
+    write_log_of(stage, &records(), forge).await
+}
+
+async fn write_log_of(
+    stage: &Stage,
+    records: &[Record],
+    forge: impl Fn(usize, &mut Vec<u8>),
+) -> Vec<Hash> {
+    stage.journal(0, 0, records).await;
     let reader = StreamReader::new(&stage.broker);
     let message = reader.read_one("JOURNAL_0", 1).await.unwrap().unwrap();
     let frame = JournalFrame::decode(&message.payload).unwrap();
-    let mut tree = Tree::new();
+    let (mut tree, mut leaves) = (Tree::new(), Vec::new());
     let mut parts = Vec::new();
     for (at, record) in frame.records.iter().enumerate() {
         let commitment = commitment(record.salt, record.payload);
-        tree.push(leaf_hash(record.header, &commitment));
+        leaves.push(leaf_hash(record.header, &commitment));
+        tree.extend(leaves.last().copied());
         let mut header = record.header.to_vec();
         forge(at, &mut header);
         let leaf = leaf_hash(&header, &commitment);
@@ -49,6 +61,7 @@ async fn write_log(stage: &Stage, forge: impl Fn(usize, &mut Vec<u8>)) {
     let note = Checkpoint::new(&origin, tree.size(), tree.root(), 1).unwrap().sign(&signer());
     let subject = fermata_wire::subjects::checkpoints(PARTITION);
     stage.append(&subject, 0, note.into_bytes()).await;
+    leaves
 }
 
 #[tokio::test]

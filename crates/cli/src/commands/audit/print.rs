@@ -29,6 +29,7 @@ pub fn print_audits(audits: &[PartitionAudit], output: &mut Output) -> Result<()
                 "root": report.root.to_string(),
                 "findings": audit.findings(),
                 "notices": audit.notices(),
+                "kept": audit.kept,
             }))
         });
     }
@@ -52,6 +53,15 @@ pub fn print_audits(audits: &[PartitionAudit], output: &mut Output) -> Result<()
     let columns = ["PARTITION", "RECORDS", "LEAVES", "SIGNED", "CHECKPOINTS", "ROOT", "FINDINGS"];
     output.table(&columns, rows, "no partitions")?;
     for audit in audits {
+        let good = audit.kept.iter().filter(|kept| kept.departure.is_none());
+        let sizes: Vec<_> = good.filter_map(|kept| kept.size).collect();
+        if let (Some(least), Some(most)) = (sizes.iter().min(), sizes.iter().max()) {
+            let title = output.tone(Tone::Good, &format!("partition {}", audit.partition));
+            let count = sizes.len();
+            output.line(&format!(
+                "{title}: goes on from {count} kept checkpoints, of {least} to {most} entries"
+            ))?;
+        }
         for finding in audit.findings() {
             let title = output.tone(Tone::Bad, &format!("partition {}", audit.partition));
             output.line(&format!("{title}: {finding}"))?;

@@ -16,6 +16,8 @@ use serde::Serialize;
 
 use super::VerifyArguments;
 use super::export::Export;
+use super::kept::{KeptAudit, KeptCheck, KeptNotes};
+use super::newest::partitions_of;
 use super::section::Section;
 use crate::broker_session::BrokerSession;
 use crate::error::CliError;
@@ -47,13 +49,16 @@ pub struct PartitionAudit {
     pub unreadable_omitted: u64,
     /// Records that were kept long enough and are removed: their entries were checked, they were not.
     pub removed: u64,
+    /// Checkpoints that were kept outside, compared with the log.
+    pub kept: Vec<KeptAudit>,
 }
 
 impl PartitionAudit {
     /// Whether nothing is wrong.
     #[must_use]
     pub fn is_sound(&self) -> bool {
-        self.report.is_sound() && self.unreadable.is_empty()
+        let departed = |kept: &KeptAudit| kept.departure.is_some();
+        self.report.is_sound() && self.unreadable.is_empty() && !self.kept.iter().any(departed)
     }
 
     /// Everything that is wrong, in words.
@@ -65,7 +70,8 @@ impl PartitionAudit {
         });
         let omitted = self.report.findings_omitted.saturating_add(self.unreadable_omitted);
         let findings = self.report.findings.iter().map(ToString::to_string);
-        findings.chain(unreadable).chain(more(omitted)).collect()
+        let kept = self.kept.iter().filter_map(KeptAudit::finding);
+        kept.chain(findings).chain(unreadable).chain(more(omitted)).collect()
     }
 
     /// What is strange and no failure, in words.
@@ -104,13 +110,8 @@ pub async fn verify_partitions(
 ) -> Result<Vec<PartitionAudit>, CliError> {
     let config = session.engine_config().await?;
     let verifier = Verifier::parse(arguments.vkey.as_ref().unwrap_or(&config.audit_vkey))?;
-    let mut partitions = config.partition_ids();
-    if let Some(one) = arguments.partition {
-        partitions.retain(|partition| *partition == one);
-        if partitions.is_empty() {
-            return Err(CliError::NotFound(format!("there is no partition `{one}`")));
-        }
-    }
+    let partitions = partitions_of(&config, arguments.partition)?;
+    let mut kept = KeptNotes::read(&arguments.checkpoints, &verifier, &config, &partitions)?;
     let reader = StreamReader::new(session.broker());
     let ends = Ends::read(&reader, &partitions).await?;
     progress.set_length(ends.iter().map(Ends::messages).sum());
@@ -122,6 +123,7 @@ pub async fn verify_partitions(
         let log = PartitionVerifier::new(&origin, vec![verifier.clone()], !arguments.complete);
         let check = Check::open(&reader, partition, log, ends, progress).await?;
         let mut check = check.without_removed(removed).await?;
+        check.kept = kept.take(&origin);
         if let Some(folder) = &arguments.export {
             check.export = Some(Export::create(folder, partition, &origin, &verifier.vkey())?);
         }
@@ -188,6 +190,7 @@ struct Check {
     unreadable_omitted: u64,
     removed: u64,
     export: Option<Export>,
+    kept: KeptCheck,
 }
 
 impl Check {
@@ -212,6 +215,7 @@ impl Check {
             unreadable_omitted: 0,
             removed: 0,
             export: None,
+            kept: KeptCheck::default(),
         })
     }
 
@@ -227,9 +231,9 @@ impl Check {
         if let Some(export) = self.export.take() {
             export.finish()?;
         }
-        let Self { partition, verifier, unreadable, unreadable_omitted, removed, .. } = self;
-        let report = verifier.finish();
-        Ok(PartitionAudit { partition, report, unreadable, unreadable_omitted, removed })
+        let Self { partition, verifier, unreadable, unreadable_omitted, removed, kept, .. } = self;
+        let (report, kept) = (verifier.finish(), kept.finish());
+        Ok(PartitionAudit { partition, report, unreadable, unreadable_omitted, removed, kept })
     }
 
     /// Takes AUDIT's word for the records that were removed: for those before the first one that
@@ -291,6 +295,7 @@ impl Check {
             let entry = AuditEntry { index, header: &header, commitment: &commitment, leaf: &leaf };
             let taken = self.verifier.audit(entry);
             debug_assert!(taken.is_ok(), "the check asked for it");
+            self.kept.entry(&header, &commitment);
             if let Some(export) = &mut self.export {
                 export.entry(index, &header, &commitment, &leaf)?;
             }
@@ -309,6 +314,9 @@ impl Check {
             if message.subject.as_str() == subject {
                 let taken = self.verifier.checkpoint(message.sequence, &message.payload);
                 debug_assert!(taken.is_ok(), "the check asked for it");
+                if let Ok(Some(size)) = taken {
+                    self.kept.signed(message.sequence, size, &message.payload);
+                }
                 if let (Some(export), Ok(Some(size))) = (&mut self.export, taken) {
                     export.checkpoint(size, &message.payload)?;
                 }

@@ -1,0 +1,205 @@
+//! `fermata audit prove`: receipts of records, for people who trust only the key.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{BufWriter, Write as _};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use fermata_audit::{Receipt, Verifier};
+use fermata_core::identity::{PartitionId, RunId};
+use fermata_jetstream::StreamReader;
+use serde_json::json;
+
+use super::newest::{SignedLog, partitions_of};
+use super::opening::Openings;
+use super::pass::{Asked, Pass};
+use super::receipt::{RECORD_COLUMNS, record_row};
+use crate::broker_session::BrokerSession;
+use crate::commands::runs::run_id;
+use crate::error::{CliError, ExitCode};
+use crate::output::{Output, Tone};
+
+/// Arguments of `fermata audit prove`.
+#[derive(Debug, Clone, Args)]
+pub struct ProveArguments {
+    /// Partition of the records: a number, or `control`
+    #[arg(long, value_name = "P", requires = "record", required_unless_present = "run")]
+    pub partition: Option<PartitionId>,
+    /// Index of a record in its partition, as `audit tail` prints it; may be named several times
+    #[arg(long, value_name = "INDEX", requires = "partition")]
+    pub record: Vec<u64>,
+    /// All records of this run
+    #[arg(long, value_name = "ID", value_parser = run_id, conflicts_with_all = ["partition", "record"])]
+    pub run: Option<RunId>,
+    /// Put salt and payload of each record into its receipt; they may be personal data
+    #[arg(long)]
+    pub open: bool,
+    /// Write the receipts to this file, one JSON object per line
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Key that checkpoints are verified with; default: the one in the engine's configuration
+    #[arg(long, value_name = "KEY")]
+    pub vkey: Option<String>,
+}
+
+impl ProveArguments {
+    fn asked(&self) -> Asked {
+        match self.run {
+            Some(run) => Asked::Run(run),
+            None => Asked::Records(self.record.iter().copied().collect::<BTreeSet<_>>()),
+        }
+    }
+}
+
+/// Proves what the arguments name.
+pub(super) async fn run(
+    arguments: &ProveArguments,
+    session: &BrokerSession,
+    output: &mut Output,
+) -> Result<ExitCode, CliError> {
+    let config = session.engine_config().await?;
+    let verifier = Verifier::parse(arguments.vkey.as_ref().unwrap_or(&config.audit_vkey))?;
+    let asked = arguments.asked();
+    let partition = arguments.run.map(|run| run.partition()).or(arguments.partition);
+    let partition = partitions_of(&config, partition)?.first().copied();
+    let log = SignedLog::new(&config, partition.unwrap_or(PartitionId::CONTROL), verifier);
+    let reader = StreamReader::new(session.broker());
+    let signed = log.newest_checkpoint(&reader, asked.size_min()).await?;
+    let signed = signed.ok_or_else(|| not_signed(&log, &asked, 0))?;
+    let size = signed.checkpoint.size();
+    if asked.size_min() > size {
+        return Err(not_signed(&log, &asked, size));
+    }
+
+    let progress = output.progress(0, "messages read");
+    let pass = Pass::read(&reader, log.partition, &asked, size, &progress).await?;
+    progress.finish_and_clear();
+    let (leaves, behind) = (pass.leaves(), pass.behind);
+    if leaves < size {
+        return finding(
+            &log,
+            &format!("{size} entries were signed, but audit ends after {leaves}"),
+            output,
+        );
+    }
+    let (root, proven) = pass.finish()?;
+    if root != signed.checkpoint.root() {
+        let signed = signed.checkpoint.root();
+        let differs = format!("the first {size} entries have root `{root}`, signed was `{signed}`");
+        return finding(&log, &differs, output);
+    }
+    if proven.is_empty() {
+        return Err(not_signed(&log, &asked, size));
+    }
+
+    let mut openings = match arguments.open {
+        true => Some(Openings::open(&reader, log.partition, &proven).await?),
+        false => None,
+    };
+    let mut receipts = Receipts::new(arguments.out.as_deref())?;
+    let (mut rows, mut removed) = (Vec::new(), 0_u64);
+    for record in proven {
+        let opening = match &mut openings {
+            Some(openings) => openings.of(record.index).await?,
+            None => None,
+        };
+        removed += u64::from(arguments.open && opening.is_none());
+        let receipt = Receipt {
+            partition: log.partition.to_string(),
+            origin: log.origin.clone(),
+            index: record.index,
+            header: record.header,
+            commitment: record.commitment,
+            leaf: record.leaf,
+            path: record.path,
+            checkpoint: signed.note.clone(),
+            opening,
+        };
+        // Nobody gets a receipt that does not hold: an opened one compares the journal as well.
+        if let Err(error) = receipt.check(std::slice::from_ref(&log.verifier)) {
+            return finding(&log, &format!("record {}: {error}", receipt.index), output);
+        }
+        receipts.write(&receipt, output)?;
+        rows.push(record_row(&receipt));
+    }
+    let count = rows.len();
+    receipts.finish()?;
+    if removed > 0 {
+        output.note(&format!(
+            "{removed} of {count} records are no longer in the journal, and are not opened"
+        ));
+    }
+    if behind > 0 {
+        output.note(&format!("{behind} more records of the run are not signed yet"));
+    }
+    if !output.is_json() {
+        output.table(&RECORD_COLUMNS, rows, "")?;
+        let proved = output.tone(Tone::Good, "proved");
+        let (partition, name) = (log.partition, log.verifier.name());
+        output.line(&format!(
+            "{proved}: {count} records of partition {partition}, in the {size} entries that `{name}` signed under root {root}"
+        ))?;
+        if arguments.out.is_none() {
+            output.note("--json prints the receipts, --out FILE writes them");
+        }
+    }
+    Ok(ExitCode::Success)
+}
+
+fn not_signed(log: &SignedLog, asked: &Asked, size: u64) -> CliError {
+    let partition = log.partition;
+    CliError::NotFound(format!(
+        "{asked} is not in the {size} entries that are signed in partition {partition}; \
+         what has just happened is signed within about a second"
+    ))
+}
+
+/// Says that the log is not the one that was signed.
+fn finding(log: &SignedLog, text: &str, output: &mut Output) -> Result<ExitCode, CliError> {
+    let partition = log.partition.to_string();
+    if output.is_json() {
+        output.json_line(&json!({ "partition": partition, "finding": text }))?;
+    } else {
+        let title = output.tone(Tone::Bad, "NOT SOUND");
+        output.line(&format!(
+            "{title}: partition {partition}: {text}; `fermata audit verify` says more"
+        ))?;
+    }
+    Ok(ExitCode::Findings)
+}
+
+/// Where receipts go: a file, and standard output for programs.
+struct Receipts {
+    file: Option<(String, BufWriter<File>)>,
+}
+
+impl Receipts {
+    fn new(path: Option<&Path>) -> Result<Self, CliError> {
+        let create = |path: &Path| {
+            let name = path.display().to_string();
+            let file = File::create(path).map_err(CliError::io(format!("create `{name}`")))?;
+            Ok::<_, CliError>((name, BufWriter::new(file)))
+        };
+        Ok(Self { file: path.map(create).transpose()? })
+    }
+
+    fn write(&mut self, receipt: &Receipt, output: &mut Output) -> Result<(), CliError> {
+        let text = receipt.to_json().map_err(|source| CliError::Failed {
+            action: "writing a receipt".to_owned(),
+            source: source.into(),
+        })?;
+        if let Some((name, file)) = &mut self.file {
+            writeln!(file, "{text}").map_err(CliError::io(format!("write `{name}`")))?;
+        }
+        match output.is_json() {
+            true => output.line(&text),
+            false => Ok(()),
+        }
+    }
+
+    fn finish(self) -> Result<(), CliError> {
+        let Some((name, mut file)) = self.file else { return Ok(()) };
+        file.flush().map_err(CliError::io(format!("write `{name}`")))
+    }
+}
