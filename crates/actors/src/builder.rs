@@ -30,7 +30,7 @@ use crate::listener::file;
 use crate::matcher::dead_letter;
 use crate::metrics::Metrics;
 use crate::ports::Ports;
-use crate::stage::Stage;
+use crate::stage::{Durable, Stage};
 use crate::trace;
 
 /// Bytes that the records decided for one frame of commands may take, roughly:
@@ -80,7 +80,7 @@ impl Builder {
 impl Stage for Builder {
     type Input = MatchedFrame;
 
-    fn take(&mut self, frame: MatchedFrame) -> BoxFuture<'static, bool> {
+    fn take(&mut self, frame: MatchedFrame) -> BoxFuture<'static, Durable> {
         let snapshot = self.ports.definitions.borrow().clone();
         let (ports, metrics) = (self.ports.clone(), self.metrics.clone());
         let room = self.room.clone();
@@ -88,12 +88,12 @@ impl Stage for Builder {
         let floor = self.floor.get();
         if frame.events.iter().all(|event| is_known(&snapshot, event)) {
             let built = build(&ports, &snapshot, &frame, floor, &metrics);
-            return Box::pin(async move { store(&ports, &room, built).await });
+            return Box::pin(async move { store(&ports, &room, built).await.into() });
         }
         Box::pin(async move {
             let snapshot = wait_for_definitions(ports.definitions.clone(), &frame).await;
             let built = build(&ports, &snapshot, &frame, floor, &metrics);
-            store(&ports, &room, built).await
+            store(&ports, &room, built).await.into()
         })
     }
 }

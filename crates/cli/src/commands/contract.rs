@@ -5,9 +5,11 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
-use fermata_actors::contracts::{compile, problems};
+use fermata_actors::contracts::compile;
 use fermata_core::command::{ContractEntry, ContractMode};
-use fermata_core::contract::{VERSION_RULE, incompatibilities, major_of};
+use fermata_core::contract::{
+    DataSize, MESSAGE_STEPS_MAX, VERSION_RULE, incompatibilities, major_of,
+};
 use fermata_core::identity::Tenant;
 use fermata_core::json::Json;
 use serde_json::{Value, json};
@@ -272,8 +274,8 @@ async fn show(
 
 fn check(arguments: &CheckArguments, output: &mut Output) -> Result<ExitCode, CliError> {
     let text = read_text(&arguments.file)?;
-    let validator = match compile(&text) {
-        Ok(validator) => validator,
+    let contract = match compile(&text) {
+        Ok(contract) => contract,
         Err(found) => return refused(&found, output),
     };
     let mut found = Vec::new();
@@ -292,7 +294,14 @@ fn check(arguments: &CheckArguments, output: &mut Output) -> Result<ExitCode, Cl
             read_text(file)?
         };
         let data = serde_json::from_str(&text).map_err(json_error(file))?;
-        found.extend(problems(&validator, &data, text.len()));
+        let steps = contract.price().steps(DataSize::of(&text));
+        if steps > MESSAGE_STEPS_MAX {
+            found.push(format!(
+                "checking this data may take {steps} steps, an engine takes {MESSAGE_STEPS_MAX} for a message"
+            ));
+        } else {
+            found.extend(contract.problems(&data, text.len()));
+        }
     }
     if !found.is_empty() {
         return refused(&found, output);

@@ -2,7 +2,10 @@
 
 use super::Definitions;
 use crate::command::{ContractEntry, ContractMode, DefineCommand};
-use crate::contract::{CONTRACTS_MAX, VERSION_RULE, incompatibilities, major_of, read_schema};
+use crate::contract::{
+    CONTRACT_PATTERNS_MAX, CONTRACTS_MAX, VERSION_RULE, incompatibilities, major_of, patterns_of,
+    read_schema,
+};
 use crate::event::parse_subject;
 use crate::record::DefinitionsApplied;
 
@@ -49,7 +52,19 @@ impl Definitions {
         if with.contracts.len() > CONTRACTS_MAX {
             problems.push(format!("there would be more than {CONTRACTS_MAX} contracts"));
         }
+        let adds_patterns =
+            command.contracts.iter().any(|contract| patterns_of(&contract.schema.parse()) > 0);
+        if problems.is_empty() && adds_patterns && with.patterns() > CONTRACT_PATTERNS_MAX {
+            problems.push(format!(
+                "all contracts would have more than {CONTRACT_PATTERNS_MAX} regular expressions"
+            ));
+        }
         problems
+    }
+
+    /// Regular expressions of all contracts.
+    fn patterns(&self) -> usize {
+        self.contracts.iter().map(|contract| patterns_of(&contract.schema.parse())).sum()
     }
 
     /// Whether this version is there, with whatever content.
@@ -171,5 +186,22 @@ mod tests {
         );
         let both = vec![contract("v1.1", number), contract("v1.2", integer)];
         assert!(definitions.contract_problems(&command(both))[0].contains("version `v1.1` takes"));
+    }
+
+    #[test]
+    fn all_contracts_together_have_so_many_regular_expressions() {
+        let schema = json!({"allOf": vec![json!({"pattern": "a"}); 64]});
+        let contracts = |count| (0..count).map(|at| contract(&format!("{at}"), schema.clone()));
+        let of = |count| command(contracts(count).collect());
+        let none = Definitions::default();
+
+        assert_eq!(none.contract_problems(&of(32)), Vec::<String>::new());
+        assert!(none.contract_problems(&of(33))[0].contains("regular expressions"));
+        let full = Definitions { contracts: contracts(33).collect(), ..Definitions::default() };
+        assert_eq!(
+            full.contract_problems(&command(vec![contract("99", json!(true))])),
+            Vec::<String>::new(),
+            "what adds none is taken"
+        );
     }
 }
