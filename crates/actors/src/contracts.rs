@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use fermata_core::command::{ContractEntry, ContractMode};
 use fermata_core::contract::{
-    CONTRACT_PATTERNS_MAX, DataSize, MESSAGE_STEPS_MAX, major_of, patterns_of, version_of,
+    CONTRACT_PATTERNS_MAX, DataSize, MESSAGE_STEPS_MAX, patterns_of, version_of,
 };
 use fermata_core::digest::Digest;
 use fermata_core::effect::bounded_detail;
@@ -167,14 +167,11 @@ impl Contracts {
                 .entry(tenant.as_str().into())
                 .or_insert_with(|| OfTenant { mode, types: HashMap::new() })
                 .types;
-            let versions = types
-                .entry(kind.clone())
-                .or_insert_with(|| Versions { newest: version.clone(), contracts: HashMap::new() });
-            // They stand in the order in which they were applied; what mends an older
-            // major version does not become the newest.
-            if major_of(version) >= major_of(&versions.newest) {
-                versions.newest = version.clone();
-            }
+            let versions = types.entry(kind.clone()).or_insert_with(|| {
+                let newest = definitions.newest_contract(tenant.as_str(), kind);
+                let newest = newest.map_or(version, |newest| &newest.version).clone();
+                Versions { newest, contracts: HashMap::new() }
+            });
             versions.contracts.insert(version.clone(), compiled);
         }
         contracts

@@ -156,14 +156,14 @@ async fn settle(ports: &Ports, out: &mut Outcomes) -> BTreeSet<u64> {
     held_back
 }
 
-/// The event at `index` of a message that was taken before, by the contracts of
-/// now. The outer nothing is that the broker did not say whether its payload is
+/// The events at `indexes` of a message that was taken before, by the contracts of
+/// now, those that can be used. Nothing where the broker did not say whether its payload is
 /// there, or that there was no time to check it, the inner one that it is no event that can be used.
 pub(crate) async fn admitted_again(
     ports: &Ports,
     message: StoredMessage,
-    index: u32,
-) -> Option<Option<AdmittedEvent>> {
+    indexes: &BTreeSet<u32>,
+) -> Option<Vec<AdmittedEvent>> {
     let message = Arrived {
         subject: message.subject,
         headers: message.headers,
@@ -181,9 +181,11 @@ pub(crate) async fn admitted_again(
         return None;
     }
     let (events, _) = out.into_parts();
-    Some(events.into_iter().find(|event| {
-        event.source.index == index && matches!(event.admission, Admission::Admitted { .. })
-    }))
+    let is_wanted = |event: &AdmittedEvent| {
+        indexes.contains(&event.source.index)
+            && matches!(event.admission, Admission::Admitted { .. })
+    };
+    Some(events.into_iter().filter(is_wanted).collect())
 }
 
 /// Stores dead letters; true once all are.

@@ -255,10 +255,13 @@ async fn show(
     output: &mut Output,
 ) -> Result<ExitCode, CliError> {
     let active = session.active_definitions().await?;
-    let wanted = |entry: &&ContractEntry| {
-        arguments.version.as_ref().is_none_or(|version| *entry.version == **version)
+    let ShowArguments { tenant, kind, version } = arguments;
+    let found = match version {
+        None => active.newest_contract(tenant, kind),
+        Some(version) => {
+            active.contracts_of(tenant, kind).find(|entry| *entry.version == **version)
+        }
     };
-    let found = active.contracts_of(&arguments.tenant, &arguments.kind).rev().find(wanted);
     let Some(entry) = found else {
         let text = "there is no such contract; `fermata contract list` lists them".to_owned();
         return Err(CliError::NotFound(text));

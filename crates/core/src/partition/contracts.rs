@@ -27,6 +27,18 @@ impl Definitions {
         self.contracts.iter().filter(is)
     }
 
+    /// The contract that counts where an event names no version: the one applied last
+    /// of the highest major version.
+    #[must_use]
+    pub fn newest_contract<'a>(
+        &'a self,
+        tenant: &'a str,
+        kind: &'a str,
+    ) -> Option<&'a ContractEntry> {
+        // The last one of equal ones.
+        self.contracts_of(tenant, kind).max_by_key(|entry| major_of(&entry.version))
+    }
+
     pub(super) fn apply_contracts(&mut self, applied: &DefinitionsApplied) {
         for contract in &applied.contracts {
             if !self.has_version(contract) {
@@ -186,6 +198,17 @@ mod tests {
         );
         let both = vec![contract("v1.1", number), contract("v1.2", integer)];
         assert!(definitions.contract_problems(&command(both))[0].contains("version `v1.1` takes"));
+    }
+
+    #[test]
+    fn the_newest_contract_is_the_one_applied_last_of_the_highest_major_version() {
+        let versions = ["v1", "v2", "v10", "v10.1", "v2.1"];
+        let contracts = versions.map(|version| contract(version, json!(true))).to_vec();
+        let definitions = Definitions { contracts, ..Definitions::default() };
+
+        let newest = definitions.newest_contract("acme", "a.b").map(|entry| &*entry.version);
+        assert_eq!(newest, Some("v10.1"));
+        assert_eq!(definitions.newest_contract("acme", "other"), None);
     }
 
     #[test]
