@@ -5,7 +5,7 @@ use std::time::Duration;
 use fermata_actors::hop::Hop;
 use fermata_actors::listener::{LISTENER_CONSUMER, Listener};
 use fermata_actors::source::Source;
-use fermata_actors::stage::{Stage, spawn_stage};
+use fermata_actors::stage::{Durable, Stage, spawn_stage};
 use fermata_actors::{Engine, Role};
 use fermata_jetstream::progress::shared_progress;
 use fermata_jetstream::topology::EVENTS_STREAM;
@@ -31,11 +31,11 @@ struct Told {
 impl Stage for Told {
     type Input = AdmittedFrame;
 
-    fn take(&mut self, frame: AdmittedFrame) -> BoxFuture<'static, bool> {
+    fn take(&mut self, frame: AdmittedFrame) -> BoxFuture<'static, Durable> {
         let positions = frame.events.iter().map(|event| event.source.sequence).collect();
         let (durable, told) = oneshot::channel();
         self.seen.send((positions, durable)).expect("the test listens");
-        Box::pin(async move { told.await.unwrap_or(false) })
+        Box::pin(async move { told.await.unwrap_or(false).into() })
     }
 }
 

@@ -9,7 +9,7 @@ use fermata_core::flags::Flags;
 use fermata_core::identity::PartitionId;
 use fermata_core::json::Json;
 use fermata_core::record::{Body, Kind};
-use fermata_jetstream::Durability;
+use fermata_jetstream::{Durability, PublishOutcome};
 use fermata_tests::journal::{count, records_until};
 use fermata_tests::{TestBroker, TestEngine, audit, definitions, events};
 use fermata_wire::dead::DeadLetter;
@@ -139,5 +139,49 @@ async fn an_incompatible_version_and_a_reference_to_the_network_are_refused() {
 
     let asked = tokio::time::timeout(Duration::ZERO, canary.accept()).await;
     assert!(asked.is_err(), "nobody connected");
+    engine.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_costly_to_check_is_filed_or_waits_and_others_go_on() {
+    let broker = TestBroker::start(Durability::Process).await;
+    let engine = TestEngine::at(broker.url()).start(broker.folder()).await;
+    engine.ready().await;
+    definitions::apply_yaml(&engine, &[WORKFLOW], STRATEGIES).await;
+    let all: Vec<_> = (0..3_000).map(|at| json!({ "maximum": at })).collect();
+    let costly = json!({"properties": {"list": {"items": {"anyOf": all}}}});
+    let enforce = Some(ContractMode::Enforce);
+    assert!(define(&engine, vec![contract("v1", &costly)], enforce).await.is_empty());
+
+    // Beyond what is checked; as much as is checked, good and bad.
+    publish(&engine, 1, json!({"list": vec![0; 20_000]})).await;
+    for id in 2..=9 {
+        publish(&engine, id, json!({"list": vec![2_999; 1_500]})).await;
+    }
+    publish(&engine, 10, json!({"list": vec![3_000; 1_500]})).await;
+    let publisher = &engine.ports().publisher;
+    let other = json!({"specversion": "1.0", "id": "o", "source": "/t", "type": "demo.start"});
+    let subject = "fermata.events.other.demo.start";
+    let stored = publisher.publish(subject, None, other.to_string().into()).await.await;
+    assert!(matches!(stored, PublishOutcome::Stored { .. }), "{stored:?}");
+
+    let reader = &engine.ports().reader;
+    let records = records_until(reader, 2, LIMIT, |records| {
+        count(records, Kind::RunSucceeded) == 9 && count(records, Kind::EventRejected) == 2
+    })
+    .await;
+    assert_eq!(count(&records, Kind::EventRepeated), 0);
+    let letters = audit::messages(reader, "DEAD").await;
+    let letters = letters.iter().map(|letter| DeadLetter::decode(&letter.payload).expect("one"));
+    let mut letters: Vec<_> = letters
+        .map(|letter| {
+            let original: Value = serde_json::from_slice(&letter.original).expect("an event");
+            (letter.reason, original["id"].as_str().expect("an id").to_owned(), letter.detail)
+        })
+        .collect();
+    letters.sort();
+    assert_eq!((letters[0].0.as_str(), letters[0].1.as_str()), ("contract_too_costly", "1"));
+    assert!(letters[0].2.contains("not checked"), "{letters:?}");
+    assert_eq!((letters[1].0.as_str(), letters[1].1.as_str()), ("contract_violation", "10"));
     engine.shut_down().await;
 }

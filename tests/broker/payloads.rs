@@ -10,7 +10,7 @@ use fermata_core::event::{PAYLOADS_BUCKET, PayloadReference};
 use fermata_core::record::{Body, Kind};
 use fermata_jetstream::object_folder::ObjectFolder;
 use fermata_jetstream::payloads::put_payload;
-use fermata_jetstream::{Durability, topology};
+use fermata_jetstream::{Durability, PublishOutcome, topology};
 use fermata_tests::journal::{count, records_until};
 use fermata_tests::{TestBroker, TestEngine, audit, definitions, events};
 use fermata_wire::dead::DeadLetter;
@@ -163,5 +163,45 @@ async fn while_nobody_knows_whether_data_is_there_its_event_waits() {
     let records =
         records_until(reader, 2, LIMIT, |records| count(records, Kind::RunSucceeded) == 1).await;
     assert_eq!(count(&records, Kind::EventRejected), 0);
+    engine.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_of_others_go_on_while_the_store_of_payloads_is_away() {
+    let (_broker, engine) = engine().await;
+    let stream = format!("OBJ_{PAYLOADS_BUCKET}");
+    let config =
+        ask(&engine, &format!("STREAM.INFO.{stream}"), Value::Null).await["config"].clone();
+    ask(&engine, &format!("STREAM.DELETE.{stream}"), Value::Null).await;
+    let reference = PayloadReference { digest: Digest::of(b"away") };
+
+    // Side by side, so that they come in one batch; and two events in one message.
+    let both = json!([
+        serde_json::from_slice::<Value>(&ours("late-2", events::TENANT, reference)).expect("JSON"),
+        { "specversion": "1.0", "id": "beside", "source": "/t", "type": "demo.start" },
+    ]);
+    publish(&engine, ours("late-1", events::TENANT, reference)).await;
+    publish(&engine, both.to_string().into()).await;
+    let publisher = &engine.ports().publisher;
+    let others = (1..=20).map(|id| {
+        let event = json!({
+            "specversion": "1.0", "id": id.to_string(), "source": "/t", "type": "demo.start",
+        });
+        publisher.publish("fermata.events.other.demo.start", None, event.to_string().into())
+    });
+    for receipt in futures_util::future::join_all(others).await {
+        assert!(matches!(receipt.await, PublishOutcome::Stored { .. }));
+    }
+    let reader = &engine.ports().reader;
+    let decided =
+        records_until(reader, 2, LIMIT, |records| count(records, Kind::RunSucceeded) == 20).await;
+    assert_eq!(count(&decided, Kind::EventRejected), 0);
+
+    // Nothing of the held ones is decided, and each of them once when it can be.
+    ask(&engine, &format!("STREAM.CREATE.{stream}"), config).await;
+    store(&engine, events::TENANT, b"away").await;
+    let records =
+        records_until(reader, 2, LIMIT, |records| count(records, Kind::RunSucceeded) == 23).await;
+    assert_eq!(count(&records, Kind::EventRepeated), 0);
     engine.shut_down().await;
 }

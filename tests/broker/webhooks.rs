@@ -161,7 +161,7 @@ async fn an_escalation_is_signed_and_tried_again_under_one_id_until_it_is_taken(
     assert_eq!(arrivals[0].body["key"], arrivals[0].id.as_str());
     assert_eq!(arrivals[0].body["reason"], "unmatched");
     let outcomes = notified(&engine, 1).await;
-    let told = json!({ "webhooks": { "pager/fail-twice": "delivered at attempt 3" } });
+    let told = json!({ "webhooks": { (webhook("/fail-twice").name()): "delivered at attempt 3" } });
     assert_eq!(outcomes, [(Some(1), told)]);
     engine.shut_down().await;
 }
@@ -180,14 +180,15 @@ async fn a_target_that_is_down_holds_no_other_one_and_is_given_up_in_time() {
 
     let outcomes = notified(&engine, 1).await;
     let told = &outcomes[0].1["webhooks"];
-    assert_eq!(told["pager/up"], "delivered at attempt 1");
-    let given_up = told["pager/down"].as_str().expect("a text");
+    assert_eq!(told[&webhook("/up").name()], "delivered at attempt 1");
+    let given_up = told[&webhook("/down").name()].as_str().expect("a text");
     assert!(given_up.starts_with("webhook_given_up: after "), "{given_up}");
     assert_eq!(told.as_object().map(serde_json::Map::len), Some(2), "{told}");
     let letters = audit::messages(&engine.ports().reader, "DEAD").await;
     let letters = letters.iter().map(|message| DeadLetter::decode(&message.payload).expect("one"));
     let letters = letters.collect::<Vec<_>>();
     let [letter] = letters.as_slice() else { panic!("{letters:?}") };
+    assert!(!letter.id.contains("/down") && !told.to_string().contains("/down"), "{letter:?}");
     assert_eq!((letter.stage.as_str(), letter.reason.as_str()), ("escalator", "webhook_given_up"));
     let original = serde_json::from_slice::<Value>(&letter.original).expect("JSON");
     assert_eq!(original, up[0].body);

@@ -29,7 +29,7 @@ use crate::listener::file;
 use crate::matcher::dead_letter;
 use crate::metrics::Metrics;
 use crate::ports::Ports;
-use crate::stage::Stage;
+use crate::stage::{Durable, Stage};
 use crate::trace;
 
 /// Bytes that the records decided for one frame of commands may take, roughly:
@@ -77,19 +77,19 @@ impl Builder {
 impl Stage for Builder {
     type Input = MatchedFrame;
 
-    fn take(&mut self, frame: MatchedFrame) -> BoxFuture<'static, bool> {
+    fn take(&mut self, frame: MatchedFrame) -> BoxFuture<'static, Durable> {
         let snapshot = self.ports.definitions.borrow().clone();
         let (ports, metrics) = (self.ports.clone(), self.metrics.clone());
         // Read before the frames are published: they stand behind what it speaks of.
         let floor = self.floor.get();
         if frame.events.iter().all(|event| is_known(&snapshot, event)) {
             let built = build(&ports, &snapshot, &frame, floor, &metrics);
-            return Box::pin(async move { store(&ports, built).await });
+            return Box::pin(async move { store(&ports, built).await.into() });
         }
         Box::pin(async move {
             let snapshot = wait_for_definitions(ports.definitions.clone(), &frame).await;
             let built = build(&ports, &snapshot, &frame, floor, &metrics);
-            store(&ports, built).await
+            store(&ports, built).await.into()
         })
     }
 }

@@ -5,8 +5,10 @@
 //! replay follows from the case and from where the event stands, so that
 //! partitions take it once, however often a new owner orders it again.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use fermata_core::event::{EventLimits, Subject, decode_message};
 use fermata_core::identity::SourcePosition;
 use fermata_core::review::{CaseReplay, CaseReplayed};
@@ -29,6 +31,10 @@ use crate::readiness::missing_definitions;
 /// Events that are read and sent to partitions together.
 const EVENTS_AT_ONCE: usize = 64;
 
+/// Bytes of events after which no further message is read before these are sent. What
+/// is held besides is what one more message brings, 1 MiB.
+const BYTES_AT_ONCE: usize = 4 * 1024 * 1024;
+
 /// Has the events decided once more; ends only when partitions hold the order
 /// for all that are still there.
 ///
@@ -45,48 +51,96 @@ pub(crate) async fn replay_case(
         tokio::time::sleep(AGAIN_AFTER).await;
     }
     let mut replayed = CaseReplayed { case: replay.case, asked: 0, missing: 0 };
-    for places in replay.events.chunks(EVENTS_AT_ONCE) {
-        let mut events = Vec::with_capacity(places.len());
-        for place in places {
-            match event_at(&ports, &replay, *place).await {
-                Some(event) => events.push(event),
-                None => replayed.missing = replayed.missing.saturating_add(1),
+    let mut together = Together::default();
+    for (sequence, indexes) in by_message(&replay.events) {
+        let wanted = indexes.len();
+        let found = events_of(&ports, &replay, sequence, indexes).await;
+        let (found_count, missing) = (count(found.len()), count(wanted - found.len()));
+        replayed.asked = replayed.asked.saturating_add(found_count);
+        replayed.missing = replayed.missing.saturating_add(missing);
+        for event in found {
+            if let Some(events) = together.add(event) {
+                order(&ports, &metrics, &replay, events).await;
             }
         }
-        let count = u32::try_from(events.len()).unwrap_or(u32::MAX);
-        replayed.asked = replayed.asked.saturating_add(count);
-        if !events.is_empty() {
-            order(&ports, &metrics, &replay, events).await;
-        }
+    }
+    if !together.events.is_empty() {
+        order(&ports, &metrics, &replay, together.events).await;
     }
     let CaseReplayed { case, asked, missing } = replayed;
     tracing::info!(%case, asked, missing, "the events of a resolved case are decided once more");
     replayed
 }
 
-/// The event, if it is still there and is one of the case's tenant.
-async fn event_at(
+fn count(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
+}
+
+/// Events that are sent together.
+#[derive(Default)]
+struct Together {
+    events: Vec<AdmittedEvent>,
+    bytes: usize,
+}
+
+impl Together {
+    /// Takes one more; hands them on when they are enough.
+    fn add(&mut self, event: AdmittedEvent) -> Option<Vec<AdmittedEvent>> {
+        self.bytes += match &event.admission {
+            Admission::Admitted { raw } => raw.len(),
+            Admission::Rejected(_) => 0,
+        };
+        self.events.push(event);
+        let is_enough = self.events.len() >= EVENTS_AT_ONCE || self.bytes >= BYTES_AT_ONCE;
+        is_enough.then(|| std::mem::take(self).events)
+    }
+}
+
+/// The places of events, those of a message together, which is read once for all of them.
+fn by_message(places: &[SourcePosition]) -> BTreeMap<u64, BTreeSet<u32>> {
+    let mut messages: BTreeMap<u64, BTreeSet<u32>> = BTreeMap::new();
+    for place in places {
+        messages.entry(place.sequence).or_default().insert(place.index);
+    }
+    messages
+}
+
+/// The events of a message that are still there and are of the case's tenant. Their
+/// bytes are their own: one of them does not keep the whole message.
+async fn events_of(
     ports: &Ports,
     replay: &CaseReplay,
-    place: SourcePosition,
-) -> Option<AdmittedEvent> {
-    let event = loop {
-        match ports.reader.read_one(EVENTS_STREAM, place.sequence).await {
-            Ok(None) => return None,
-            Ok(Some(message)) => match admitted_again(ports, message, place.index).await {
-                Some(event) => break event?,
+    sequence: u64,
+    indexes: BTreeSet<u32>,
+) -> Vec<AdmittedEvent> {
+    let events = loop {
+        match ports.reader.read_one(EVENTS_STREAM, sequence).await {
+            Ok(None) => return Vec::new(),
+            Ok(Some(message)) => match admitted_again(ports, message, &indexes).await {
+                Some(events) => break events,
                 None => {
-                    tracing::warn!(case = %replay.case, sequence = place.sequence, "the payload of an event of a resolved case cannot be looked for yet");
+                    tracing::warn!(case = %replay.case, sequence, "the payload of an event of a resolved case cannot be looked for yet");
                 }
             },
             Err(error) => {
-                tracing::warn!(case = %replay.case, sequence = place.sequence, %error, "an event of a resolved case cannot be read yet");
+                tracing::warn!(case = %replay.case, sequence, %error, "an event of a resolved case cannot be read yet");
             }
         }
         tokio::time::sleep(AGAIN_AFTER).await;
     };
-    let replay_id = Some(replay_of(replay.case, place));
-    (event.event.tenant == replay.tenant).then_some(AdmittedEvent { replay: replay_id, ..event })
+    let events = events.into_iter().filter(|event| event.event.tenant == replay.tenant);
+    events
+        .map(|event| {
+            let admission = match event.admission {
+                Admission::Admitted { raw } => {
+                    Admission::Admitted { raw: Bytes::copy_from_slice(&raw) }
+                }
+                rejected @ Admission::Rejected(_) => rejected,
+            };
+            let replay = Some(replay_of(replay.case, event.source));
+            AdmittedEvent { replay, admission, ..event }
+        })
+        .collect()
 }
 
 /// The id under which the event at `place` is decided once more for `case`.
@@ -153,7 +207,50 @@ pub(crate) fn not_routed(strategy: &str, error: RouteError) -> (&'static str, St
 
 #[cfg(test)]
 mod tests {
+    use fermata_core::command::EventReference;
+    use fermata_wire::stages::NO_KEY;
+
     use super::*;
+
+    fn event(sequence: u64, bytes: usize) -> AdmittedEvent {
+        AdmittedEvent {
+            event: EventReference {
+                tenant: "acme".parse().expect("a tenant"),
+                id: "1".into(),
+                source: "/s".into(),
+                kind: "a.b".into(),
+                traceparent: None,
+                hops: 0,
+                breach: None,
+            },
+            key: NO_KEY,
+            source: SourcePosition { sequence, index: 0 },
+            replay: None,
+            admission: Admission::Admitted { raw: Bytes::from(vec![0; bytes]) },
+            correlation: None,
+        }
+    }
+
+    #[test]
+    fn the_events_of_a_message_stand_together_each_once() {
+        let places = [(7, 2), (3, 0), (7, 1), (7, 2)];
+        let places = places.map(|(sequence, index)| SourcePosition { sequence, index });
+
+        let messages = by_message(&places);
+        assert_eq!(messages, [(3, [0].into()), (7, [1, 2].into())].into());
+    }
+
+    #[test]
+    fn no_more_events_are_held_than_are_sent_together() {
+        let sent = |bytes: usize| {
+            let mut together = Together::default();
+            (1..).find_map(|sequence| together.add(event(sequence, bytes))).expect("some").len()
+        };
+
+        assert_eq!(sent(10), EVENTS_AT_ONCE);
+        assert_eq!(sent(1024 * 1024), 4);
+        assert_eq!(sent(64 * 1024 * 1024), 1);
+    }
 
     #[test]
     fn a_replay_is_named_by_its_case_and_its_events_place() {

@@ -271,7 +271,10 @@ async fn follow(
             () = sender.closed() => return Ok(()),
         };
         let compiled = match read {
-            Ok(bytes) => compile(&bytes, plans).await.map(|snapshot| (snapshot, bytes)),
+            Ok(bytes) => {
+                let known = sender.borrow().clone();
+                compile(&bytes, plans, known).await.map(|snapshot| (snapshot, bytes))
+            }
             Err(problem) => Err(problem),
         };
         match compiled {
@@ -303,8 +306,8 @@ async fn later<T>(incomplete: Option<T>) -> Option<T> {
     incomplete
 }
 
-async fn compile(bytes: &[u8], plans: &Plans) -> Result<Snapshot, String> {
-    let definitions: Definitions =
+async fn compile(bytes: &[u8], plans: &Plans, known: Arc<Snapshot>) -> Result<Snapshot, String> {
+    let mut definitions: Definitions =
         decode_message(MessageKind::Definitions, bytes).map_err(|error| error.to_string())?;
     let flags = definitions.flags.clone();
     let strategies = definitions
@@ -315,7 +318,8 @@ async fn compile(bytes: &[u8], plans: &Plans) -> Result<Snapshot, String> {
         .map_err(|error| error.to_string())?;
     let strategies = StrategySet::compile(strategies)
         .map_err(|problems| problems.first().map_or_else(String::new, ToString::to_string))?;
-    let contracts = Contracts::new(&definitions);
+    let contracts;
+    (contracts, definitions) = with_contracts(known, definitions).await?;
     let mut snapshot = Snapshot {
         revision: definitions.revision,
         strategies,
@@ -337,4 +341,32 @@ async fn compile(bytes: &[u8], plans: &Plans) -> Result<Snapshot, String> {
         }
     }
     Ok(snapshot)
+}
+
+/// Compiles the contracts, away from the threads that everything else runs on.
+async fn with_contracts(
+    known: Arc<Snapshot>,
+    definitions: Definitions,
+) -> Result<(Contracts, Definitions), String> {
+    let renewed = tokio::task::spawn_blocking(move || {
+        let contracts = known.contracts.renewed(&definitions);
+        (contracts, definitions)
+    });
+    renewed.await.map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn contracts_are_not_compiled_on_the_threads_of_the_runtime() {
+        let renewed = with_contracts(Arc::default(), Definitions::default());
+        let mut renewed = std::pin::pin!(renewed);
+
+        assert!(renewed.as_mut().now_or_never().is_none(), "it was done at the first look");
+        assert!(renewed.await.is_ok());
+    }
 }

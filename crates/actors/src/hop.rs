@@ -55,7 +55,8 @@ impl<F: StageFrame + fmt::Debug> Hop<F> {
         match self {
             Self::Memory(next) => {
                 let (done, durable) = oneshot::channel();
-                next.cast(Passed { input: frame, done }).is_ok() && durable.await.is_ok()
+                next.cast(Passed { input: frame, done }).is_ok()
+                    && durable.await.is_ok_and(|held_back| held_back.is_empty())
             }
             Self::Stream { publisher, subject } => {
                 let mut waiting = vec![frame];

@@ -5,8 +5,12 @@
 //! acknowledged only after everything that came of it is durable.
 
 mod admission;
+mod checks;
+mod outcomes;
 mod payloads;
 mod replaying;
+
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use fermata_core::event::EventLimits;
@@ -18,11 +22,12 @@ use fermata_wire::subjects;
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt as _, stream};
 
-use self::admission::{Outcomes, Shared};
+use self::admission::Shared;
+use self::outcomes::Outcomes;
 use crate::hop::{Hop, publish};
 use crate::ports::Ports;
 use crate::source::Input;
-use crate::stage::Stage;
+use crate::stage::{Durable, Stage};
 
 /// Name of the durable consumer of EVENTS that all listeners share.
 pub const LISTENER_CONSUMER: &str = "listener";
@@ -106,34 +111,59 @@ impl Listener {
 impl Stage for Listener {
     type Input = Batch;
 
-    fn take(&mut self, Batch(messages): Batch) -> BoxFuture<'static, bool> {
-        let mut out =
-            Outcomes { events: Vec::with_capacity(messages.len()), ..Outcomes::default() };
+    fn take(&mut self, Batch(messages): Batch) -> BoxFuture<'static, Durable> {
+        let mut out = Outcomes::of(messages.len());
         let snapshot = self.ports.definitions.borrow().clone();
         let (keys, contracts) = (&self.ports.facts.replay_keys, &snapshot.contracts);
         for message in &messages {
             self.shared.admit(message, &self.limits, keys, contracts, &mut out);
         }
+        let sequences: Vec<u64> = messages.iter().map(|message| message.sequence).collect();
         let (ports, next) = (self.ports.clone(), self.next.clone());
         Box::pin(async move {
-            let Some(Outcomes { events, dead, .. }) = payloads::looked_for(&ports, out).await
-            else {
-                return false;
-            };
-            file(&ports, dead).await
-                && (events.is_empty() || next.pass(AdmittedFrame { events }).await)
+            let held_back = settle(&ports, &mut out).await;
+            let (events, dead) = out.into_parts();
+            let durable = file(&ports, dead).await
+                && (events.is_empty() || next.pass(AdmittedFrame { events }).await);
+            if !durable {
+                return Durable::No;
+            }
+            let places = sequences.iter().enumerate();
+            let places = places.filter(|(_, sequence)| held_back.contains(sequence));
+            Durable::But(places.map(|(place, _)| place).collect())
         })
     }
 }
 
-/// The event at `index` of a message that was taken before, by the contracts of
-/// now. The outer nothing is that the broker did not say whether its payload is
-/// there, the inner one that it is no event that can be used.
+/// Finds out what has to be known before events are admitted, in bounded time, and
+/// says of which messages it is not known: nothing of them is left.
+async fn settle(ports: &Ports, out: &mut Outcomes) -> BTreeSet<u64> {
+    let checking = std::mem::take(&mut out.checking);
+    let referring = std::mem::take(&mut out.referring);
+    if checking.is_empty() && referring.is_empty() {
+        return BTreeSet::new();
+    }
+    let (checked, looked_for) =
+        tokio::join!(checks::checked(checking), payloads::looked_for(ports, referring));
+    for (pending, breach) in checked.breaches {
+        out.breach(&pending, breach);
+    }
+    for (pending, (reason, detail)) in looked_for.problems {
+        out.refuse_after_all(&pending, reason, detail);
+    }
+    let held_back = checked.held_back.into_iter().chain(looked_for.held_back).collect();
+    out.hold_back(&held_back);
+    held_back
+}
+
+/// The events at `indexes` of a message that was taken before, by the contracts of
+/// now, those that can be used. Nothing where the broker did not say whether its payload is
+/// there, or that there was no time to check it, the inner one that it is no event that can be used.
 pub(crate) async fn admitted_again(
     ports: &Ports,
     message: StoredMessage,
-    index: u32,
-) -> Option<Option<AdmittedEvent>> {
+    indexes: &BTreeSet<u32>,
+) -> Option<Vec<AdmittedEvent>> {
     let message = Arrived {
         subject: message.subject,
         headers: message.headers,
@@ -147,10 +177,15 @@ pub(crate) async fn admitted_again(
     let snapshot = ports.definitions.borrow().clone();
     let (limits, keys) = (EventLimits::default(), &ports.facts.replay_keys);
     Shared::default().admit(&message, &limits, keys, &snapshot.contracts, &mut out);
-    let Outcomes { events, .. } = payloads::looked_for(ports, out).await?;
-    Some(events.into_iter().find(|event| {
-        event.source.index == index && matches!(event.admission, Admission::Admitted { .. })
-    }))
+    if !settle(ports, &mut out).await.is_empty() {
+        return None;
+    }
+    let (events, _) = out.into_parts();
+    let is_wanted = |event: &AdmittedEvent| {
+        indexes.contains(&event.source.index)
+            && matches!(event.admission, Admission::Admitted { .. })
+    };
+    Some(events.into_iter().filter(is_wanted).collect())
 }
 
 /// Stores dead letters; true once all are.

@@ -20,7 +20,7 @@ use crate::hop::Hop;
 use crate::listener::file;
 use crate::metrics::Metrics;
 use crate::ports::Ports;
-use crate::stage::Stage;
+use crate::stage::{Durable, Stage};
 
 /// Name of the durable consumer of ADMITTED that all matchers share.
 pub const MATCHER_CONSUMER: &str = "matcher";
@@ -44,7 +44,7 @@ impl Matcher {
 impl Stage for Matcher {
     type Input = AdmittedFrame;
 
-    fn take(&mut self, frame: AdmittedFrame) -> BoxFuture<'static, bool> {
+    fn take(&mut self, frame: AdmittedFrame) -> BoxFuture<'static, Durable> {
         let snapshot = self.ports.definitions.borrow().clone();
         let mut dead = Vec::new();
         let mut counted = Counted::default();
@@ -55,9 +55,10 @@ impl Stage for Matcher {
             .collect();
         self.metrics.matched(counted.hits, counted.misses);
         let (ports, next) = (self.ports.clone(), self.next.clone());
-        Box::pin(
-            async move { file(&ports, dead).await && next.pass(MatchedFrame { events }).await },
-        )
+        Box::pin(async move {
+            let durable = file(&ports, dead).await && next.pass(MatchedFrame { events }).await;
+            durable.into()
+        })
     }
 }
 

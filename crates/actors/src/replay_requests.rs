@@ -6,7 +6,7 @@
 //! which follows from the request's. The broker's window for message ids only
 //! makes the answer the same, and shows when an id comes with another body.
 
-use fermata_core::digest::hash_parts_128;
+use fermata_core::digest::{Digest, hash_parts_128};
 use fermata_core::event::{
     EventLimits, MESSAGE_BYTES_MAX, REPLAY_HEADER, SUBJECT_PREFIX, decode_message, parse_subject,
 };
@@ -90,6 +90,20 @@ struct Named {
     tenant: Option<String>,
     #[serde(rename = "type")]
     kind: Option<String>,
+}
+
+/// Whether a request is signed as it has to be.
+///
+/// # Errors
+///
+/// [`ReplayRequestError::Refused`].
+pub fn verify(
+    ports: &Ports,
+    headers: ReplayHeaders<'_>,
+    body: &Bytes,
+) -> Result<(), ReplayRequestError> {
+    verify_replay(&ports.facts.replay_keys, headers, body, wall_ms())?;
+    Ok(())
 }
 
 /// Verifies a request and stores its events, in their order.
@@ -220,8 +234,17 @@ fn signed(
     headers.insert(ID_HEADER, webhook_id.as_str());
     headers.insert(TIMESTAMP_HEADER, now_seconds.to_string());
     headers.insert(SIGNATURE_HEADER, signature);
-    headers.insert("Nats-Msg-Id", format!("{MESSAGE_ID_PREFIX}{}", replay_id(webhook_id)));
+    headers.insert("Nats-Msg-Id", message_id(keys, webhook_id)?);
     Ok(headers)
+}
+
+/// What the broker recognises a request by. It holds a signature of the id, so that
+/// whoever may publish, and knows an id, cannot take its place before it comes.
+fn message_id(keys: &ReplayKeys, webhook_id: &str) -> Result<String, ReplayRequestError> {
+    let signature = keys.sign(webhook_id, 0, MESSAGE_ID_PREFIX.as_bytes());
+    let signature = signature.ok_or(ReplayRefusal::NotConfigured)?;
+    let signed = Digest::of(signature.as_bytes());
+    Ok(format!("{MESSAGE_ID_PREFIX}{}-{signed}", replay_id(webhook_id)))
 }
 
 /// Whether what the broker took for the same message is the same event. One that
@@ -271,6 +294,19 @@ mod tests {
         assert_eq!(batch[1].subject, "fermata.events.acme.a.b");
         assert_eq!(batch[1].body, event("2").to_string());
         assert_eq!(taken(&json!([event("1"), event("2")])).unwrap(), batch);
+    }
+
+    #[test]
+    fn nobody_without_a_secret_can_name_the_message_of_a_request() {
+        let one = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
+        let other = "whsec_QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY=";
+        let id = |secret, request| {
+            message_id(&ReplayKeys::parse(secret).expect("keys"), request).expect("an id")
+        };
+
+        assert_eq!(id(one, "a"), id(one, "a"), "the same request is the same message");
+        assert_ne!(id(one, "a"), id(one, "b"));
+        assert_ne!(id(one, "a"), id(other, "a"), "it takes the secret");
     }
 
     #[test]

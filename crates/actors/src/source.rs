@@ -4,6 +4,7 @@
 //! stages behind, is not delivered to anybody else meanwhile, and is
 //! acknowledged when everything that came of it is durable.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +23,7 @@ use crate::clock::wall_ms;
 use crate::hop::AGAIN_AFTER;
 use crate::listener::file;
 use crate::ports::Ports;
-use crate::stage::Passed;
+use crate::stage::{HeldBack, Passed};
 use crate::switch::Switch;
 
 /// Frames that a stage holds at once, from a stream; each waits for its own
@@ -186,7 +187,7 @@ impl<I: Input> Pump<I> {
             let (done, durable) = oneshot::channel();
             if self.stage.cast(Passed { input, done }).is_err() {
                 // The stage ends: another one need not wait for these.
-                settle(ackers, false).await;
+                settle(ackers, None).await;
                 consumer.give_back().await;
                 return Ok(Stopped::Ended);
             }
@@ -220,7 +221,7 @@ async fn take<I: Input>(
 /// durable, or known not to be, and settles them.
 async fn hold(
     ackers: Vec<Acker>,
-    mut durable: oneshot::Receiver<()>,
+    mut durable: oneshot::Receiver<HeldBack>,
     permit: OwnedSemaphorePermit,
     acknowledge_within: Duration,
 ) {
@@ -229,7 +230,7 @@ async fn hold(
     let durable = loop {
         tokio::select! {
             biased;
-            durable = &mut durable => break durable.is_ok(),
+            durable = &mut durable => break durable.ok(),
             _ = remind.tick(), if Instant::now() < until => {
                 tracing::debug!(messages = ackers.len(), "a stage takes long");
                 for acker in &ackers {
@@ -249,14 +250,23 @@ fn reminders(acknowledge_within: Duration) -> Interval {
     reminders
 }
 
-/// Acknowledges a source once its outputs are durable, or asks for it again.
-async fn settle(ackers: Vec<Acker>, durable: bool) {
-    if durable {
-        ack_all_of(ackers).await;
-    } else {
-        for acker in ackers {
-            acker.nak(AGAIN_AFTER).await;
+/// Acknowledges a source once its outputs are durable, but for what was held
+/// back, and asks for the rest again: for all of it when they are not.
+async fn settle(ackers: Vec<Acker>, durable: Option<HeldBack>) {
+    let (again, done): (Vec<_>, Vec<_>) = match durable {
+        None => (ackers, Vec::new()),
+        Some(held_back) if held_back.is_empty() => (Vec::new(), ackers),
+        Some(held_back) => {
+            let held_back: BTreeSet<usize> = held_back.into_iter().collect();
+            let (again, done): (Vec<_>, Vec<_>) =
+                ackers.into_iter().enumerate().partition(|(place, _)| held_back.contains(place));
+            let ackers = |placed: Vec<(usize, Acker)>| placed.into_iter().map(|(_, acker)| acker);
+            (ackers(again).collect(), ackers(done).collect())
         }
+    };
+    ack_all_of(done).await;
+    for acker in again {
+        acker.nak(AGAIN_AFTER).await;
     }
 }
 
@@ -285,5 +295,5 @@ async fn give_up_or_wait(
         headers: Vec::new(),
     };
     let filed = file(ports, vec![letter]).await;
-    settle(vec![delivery.acker], filed).await;
+    settle(vec![delivery.acker], filed.then(HeldBack::new)).await;
 }

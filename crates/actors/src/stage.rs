@@ -14,8 +14,27 @@ use tokio::sync::oneshot;
 pub struct Passed<I> {
     /// The input.
     pub input: I,
-    /// Told once, when all is durable.
-    pub done: oneshot::Sender<()>,
+    /// Told once, when all is durable but what is held back.
+    pub done: oneshot::Sender<HeldBack>,
+}
+
+/// Places of an input's messages, from 0 and in order, of which nothing was
+/// passed on: they come again, and the others need not wait for them.
+pub type HeldBack = Vec<usize>;
+
+/// How much of what came of an input is durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Durable {
+    /// Not all of it: the input comes again.
+    No,
+    /// All of it, but for messages that were held back.
+    But(HeldBack),
+}
+
+impl From<bool> for Durable {
+    fn from(all: bool) -> Self {
+        if all { Self::But(HeldBack::new()) } else { Self::No }
+    }
 }
 
 /// What is particular to a stage.
@@ -23,9 +42,9 @@ pub trait Stage: Send + Sync + 'static {
     /// What it takes.
     type Input: fmt::Debug + Send + 'static;
 
-    /// Does what must be done in order, and returns the rest: whether everything
-    /// that came of the input is durable.
-    fn take(&mut self, input: Self::Input) -> BoxFuture<'static, bool>;
+    /// Does what must be done in order, and returns the rest: how much of what came
+    /// of the input is durable.
+    fn take(&mut self, input: Self::Input) -> BoxFuture<'static, Durable>;
 }
 
 /// Starts a stage below a supervisor, or below nobody.
@@ -72,9 +91,9 @@ impl<S: Stage> Actor for StageActor<S> {
     ) -> Result<(), ActorProcessingErr> {
         let durable = stage.take(input);
         tokio::spawn(async move {
-            if durable.await {
+            if let Durable::But(held_back) = durable.await {
                 // Whoever gave up waiting lets the source come again.
-                let _ = done.send(());
+                let _ = done.send(held_back);
             }
         });
         Ok(())

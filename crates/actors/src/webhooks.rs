@@ -127,13 +127,13 @@ impl Webhooks {
         });
         let mut told = Map::new();
         for (target, ended) in join_all(sends).await {
-            let WebhookConfig { plugin, path, .. } = &target.config;
+            let webhook = target.config.name();
             let text = match ended {
                 Ended::Delivered { attempts } => format!("delivered at attempt {attempts}"),
                 Ended::Left => return None,
                 Ended::GivenUp { reason, detail } => {
                     self.like.forget(notice);
-                    tracing::error!(case = %notice.case, plugin, path, reason, detail, "an escalation could not be delivered; it is filed as a dead letter");
+                    tracing::error!(case = %notice.case, webhook, reason, detail, "an escalation could not be delivered; it is filed as a dead letter");
                     let letter = letter(notice, target, reason, &detail, key, message);
                     while !file(ports, vec![letter.clone()]).await {
                         tokio::time::sleep(AGAIN_AFTER).await;
@@ -141,7 +141,7 @@ impl Webhooks {
                     format!("{reason}: {detail}")
                 }
             };
-            told.insert(format!("{plugin}{path}"), text.into());
+            told.insert(webhook, text.into());
         }
         Some(Value::Object(told))
     }
@@ -233,9 +233,8 @@ fn letter(
     key: &str,
     message: &Value,
 ) -> DeadLetter {
-    let WebhookConfig { plugin, path, .. } = &target.config;
     DeadLetter {
-        id: format!("{key}@{plugin}{path}"),
+        id: format!("{key}@{}", target.config.name()),
         tenant: notice.tenant.to_string(),
         stage: "escalator".to_owned(),
         reason: reason.to_owned(),

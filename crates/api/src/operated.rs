@@ -68,6 +68,13 @@ pub trait Operated: Send + Sync + 'static {
     /// Can be dropped: an answer that takes too long is.
     fn metrics(&self) -> impl Future<Output = Result<String, String>> + Send;
 
+    /// Whether a request is signed as it has to be.
+    ///
+    /// # Errors
+    ///
+    /// What the sender is answered.
+    fn verify_replay(&self, request: &ReplayRequest) -> Result<(), Problem>;
+
     /// Verifies a request and stores its events; the same request again changes
     /// nothing and has the same answer.
     ///

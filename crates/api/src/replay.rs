@@ -22,7 +22,7 @@ pub const REPLAY_PATH: &str = "/internal/agent/events";
 /// Bytes of a request's body: what one message may have.
 pub const BODY_BYTES_MAX: usize = 1024 * 1024;
 
-/// Requests that are read or stored at once; the broker is better asked by a few.
+/// Verified requests that are stored at once; the broker is better asked by a few.
 pub const REPLAYS_AT_ONCE_MAX: usize = 8;
 
 /// Media types of the forms that are taken.
@@ -56,10 +56,6 @@ async fn answer<O: Operated>(
     places: &Semaphore,
     request: Request,
 ) -> Result<Vec<Replay>, Problem> {
-    let Ok(_place) = places.try_acquire() else {
-        let detail = format!("{REPLAYS_AT_ONCE_MAX} requests are under way, send it again");
-        return Err(Problem::replay(ReplayProblem::Busy, detail));
-    };
     let (parts, body) = request.into_parts();
     is_taken(&parts.headers)?;
     let body = read(&parts.headers, body).await?;
@@ -67,7 +63,15 @@ async fn answer<O: Operated>(
         Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))
     };
     let headers = parts.headers.iter().filter_map(text).collect();
-    operated.replay(ReplayRequest { headers, body }).await
+    let request = ReplayRequest { headers, body };
+    // Only whoever knows a secret may take a place from others. What is read before is
+    // bounded by the connections.
+    operated.verify_replay(&request)?;
+    let Ok(_place) = places.try_acquire() else {
+        let detail = format!("{REPLAYS_AT_ONCE_MAX} requests are under way, send it again");
+        return Err(Problem::replay(ReplayProblem::Busy, detail));
+    };
+    operated.replay(request).await
 }
 
 /// Structured JSON only: the signature is over the body, so nothing that decides

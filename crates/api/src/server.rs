@@ -158,7 +158,20 @@ mod tests {
             std::future::pending().await
         }
 
+        fn verify_replay(&self, request: &ReplayRequest) -> Result<(), Problem> {
+            match &*request.body {
+                b"forged" => {
+                    let detail = "no secret fits".to_owned();
+                    Err(Problem::replay(ReplayProblem::NotSigned, detail))
+                }
+                _ => Ok(()),
+            }
+        }
+
         async fn replay(&self, request: ReplayRequest) -> Result<Vec<Replay>, Problem> {
+            if &*request.body == b"slow" {
+                std::future::pending::<()>().await;
+            }
             if request.body.is_empty() {
                 let detail = "no broker".to_owned();
                 return Err(Problem::replay(ReplayProblem::Unavailable, detail));
@@ -306,12 +319,13 @@ mod tests {
     #[tokio::test]
     async fn no_more_than_so_many_requests_to_replay_are_under_way() {
         let address = start(Vec::new()).await;
-        let begun = b"POST /internal/agent/events HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n";
-        let mut slow = Vec::new();
+        let slow =
+            b"POST /internal/agent/events HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nslow";
+        let mut held = Vec::new();
         for _ in 0..REPLAYS_AT_ONCE_MAX {
             let mut stream = TcpStream::connect(address).await.unwrap();
-            stream.write_all(begun).await.unwrap();
-            slow.push(stream);
+            stream.write_all(slow).await.unwrap();
+            held.push(stream);
         }
 
         // The slow ones have their places when the first answer says so.
@@ -324,9 +338,29 @@ mod tests {
             }
         };
         let busy = tokio::time::timeout(HEAD_LIMIT, busy).await.unwrap();
-        drop(slow);
+        let forged = post(address, "", "forged").await;
+        drop(held);
 
         assert!(busy.contains("retry-after: 2\r\n"), "{busy}");
+        assert!(forged.starts_with("HTTP/1.1 401 "), "{forged}");
+    }
+
+    #[tokio::test]
+    async fn whoever_sends_no_signed_request_takes_no_place_of_others() {
+        let address = start(Vec::new()).await;
+        let begun = b"POST /internal/agent/events HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n";
+        let mut held = Vec::new();
+        for _ in 0..2 * REPLAYS_AT_ONCE_MAX {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(begun).await.unwrap();
+            held.push(stream);
+        }
+
+        for _ in 0..50 {
+            let answer = post(address, "", "body").await;
+            assert!(answer.starts_with("HTTP/1.1 202 "), "{answer}");
+        }
+        drop(held);
     }
 
     #[tokio::test]

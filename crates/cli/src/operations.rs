@@ -111,6 +111,16 @@ impl Operated for OperatedEngine {
         telemetry::scrape().map_err(|error| error.to_string())
     }
 
+    fn verify_replay(&self, request: &ReplayRequest) -> Result<(), Problem> {
+        let Some(engine) = self.engine.get() else {
+            let detail = "the engine is starting".to_owned();
+            return Err(Problem::replay(ReplayProblem::Unavailable, detail));
+        };
+        let headers = request.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        replay_requests::verify(engine.ports(), ReplayHeaders::new(headers), &request.body)
+            .map_err(|error| Problem::replay(kind_of(&error), error.to_string()))
+    }
+
     async fn replay(&self, request: ReplayRequest) -> Result<Vec<Replay>, Problem> {
         let Some(engine) = self.engine.get() else {
             let detail = "the engine is starting".to_owned();

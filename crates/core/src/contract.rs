@@ -7,10 +7,12 @@
 
 mod compatibility;
 mod cost;
+mod price;
 
 use serde_json::Value;
 
 pub use compatibility::incompatibilities;
+pub use price::{DataSize, Price};
 
 /// Longest schema, in bytes of JSON: a contract is read by people too.
 pub const SCHEMA_BYTES_MAX: usize = 64 * 1024;
@@ -32,6 +34,16 @@ pub const SAME_VALUE_DEPTH_MAX: usize = 16;
 pub const COST_MAX: u64 = 10_000;
 /// Most contracts of an engine, all versions together.
 pub const CONTRACTS_MAX: usize = 4_096;
+/// Most regular expressions of all contracts of an engine: each that is compiled may
+/// take 256 KiB of memory, and as much again while it searches.
+pub const CONTRACT_PATTERNS_MAX: usize = 2_048;
+/// Most states of regular expressions that look at one text: data of 4 KiB can then
+/// always be checked.
+pub const STATES_MAX: u64 = 16_384;
+/// Most steps that checking the events of one message may take, as [`Price`] tells
+/// them: some tenths of a second. Events of 256 KiB fit where no value is looked at by
+/// some hundred keywords.
+pub const MESSAGE_STEPS_MAX: u64 = 16_000_000;
 /// Longest name of a version, in bytes.
 pub const VERSION_BYTES_MAX: usize = 64;
 /// Most problems that are told of one schema or event; the rest is counted.
@@ -108,6 +120,14 @@ pub fn read_schema(text: &str) -> Result<Value, Vec<String>> {
         walk.problems = cost::problems(&schema);
     }
     if walk.problems.is_empty() { Ok(schema) } else { Err(walk.problems) }
+}
+
+/// How many regular expressions a schema has.
+#[must_use]
+pub fn patterns_of(schema: &Value) -> usize {
+    let mut walk = Walk { problems: Vec::new(), values: 0, patterns: 0, references: 0 };
+    walk.value(schema, &mut String::new(), 1);
+    walk.patterns
 }
 
 struct Walk {

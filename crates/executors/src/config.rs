@@ -141,13 +141,11 @@ pub enum ConfigError {
         /// What is wrong with it.
         problem: &'static str,
     },
-    /// A webhook can't be used.
-    #[error("webhook {place} of `webhooks` can't be used: {problem}")]
-    Webhook {
-        /// Its place in the list, from 1.
-        place: usize,
-        /// What is wrong with it.
-        problem: String,
+    /// Webhooks can't be used.
+    #[error("`webhooks` can't be used: {}", problems.join("; "))]
+    Webhooks {
+        /// Everything that is wrong with them, each with its place in the list from 1.
+        problems: Vec<String>,
     },
     /// The HTTP client can't be set up, as a rule for want of trusted certificates.
     #[error(

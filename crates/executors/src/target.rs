@@ -146,7 +146,7 @@ fn problem_of(address: &Url) -> Option<&'static str> {
     }
 }
 
-fn check_path(path: &str) -> Result<(), PathRefused> {
+pub(crate) fn check_path(path: &str) -> Result<(), PathRefused> {
     let Some(relative) = path.strip_prefix('/') else {
         return Err(PathRefused::NotAbsolute);
     };

@@ -1,10 +1,14 @@
 //! Which escalations go to which webhook.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use fermata_core::digest::Digest;
+use fermata_core::identity::Tenant;
+
 use crate::config::{ConfigError, ExecutorsConfig};
+use crate::target::check_path;
 
 /// Most webhooks. Default 32: each escalation is held against all of them.
 pub const WEBHOOKS_MAX: usize = 32;
@@ -57,6 +61,14 @@ fn give_up_after_ms() -> u64 {
 }
 
 impl WebhookConfig {
+    /// What it is called wherever people read: the plugin, and eight digits of the
+    /// SHA-256 of the path, which may hold a token.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let digest = Digest::of(self.path.as_bytes()).to_string();
+        format!("{}#{}", self.plugin, digest.get(..8).unwrap_or(&digest))
+    }
+
     /// Whether an escalation goes here.
     #[must_use]
     pub fn takes(&self, tenant: &str, tier: u8, reason: &str) -> bool {
@@ -66,37 +78,60 @@ impl WebhookConfig {
     }
 }
 
-/// Finds the first webhook that cannot be used.
+/// Finds everything that is wrong with the webhooks. A path is not told, for it may
+/// hold a token.
 ///
 /// # Errors
-/// [`ConfigError::Webhook`], which names its place from 1.
+/// [`ConfigError::Webhooks`], which names their places from 1.
 pub(crate) fn check(config: &ExecutorsConfig) -> Result<(), ConfigError> {
+    let mut problems = Vec::new();
     let count = config.webhooks.len();
     if count > WEBHOOKS_MAX {
-        let problem = format!("there are {count} webhooks, at most {WEBHOOKS_MAX}");
-        return Err(ConfigError::Webhook { place: count, problem });
+        problems.push(format!("there are {count}, at most {WEBHOOKS_MAX}"));
     }
-    for (webhook, place) in config.webhooks.iter().zip(1..) {
-        let plugin = config.http.plugins.get(&webhook.plugin);
-        let problem = match plugin.map(|plugin| plugin.signing.is_some()) {
-            None => Some(format!("`plugin`: there is no plugin `{}`", webhook.plugin)),
-            Some(false) => {
-                let plugin = &webhook.plugin;
-                Some(format!("`plugin`: messages are signed, and `{plugin}` has no `signing`"))
-            }
-            Some(true) if !webhook.tiers.iter().all(|tier| TIERS.contains(tier)) => {
-                Some("`tiers`: the rungs of the ladder are 1 to 4".to_owned())
-            }
-            Some(true) if webhook.give_up_after_ms == 0 => {
-                Some("`give_up_after_ms` is 0, so that nothing could ever be sent".to_owned())
-            }
-            Some(true) => None,
-        };
-        if let Some(problem) = problem {
-            return Err(ConfigError::Webhook { place, problem });
+    let mut seen: BTreeMap<(&str, &str, &str, &BTreeSet<u8>, &BTreeSet<String>), usize> =
+        BTreeMap::new();
+    for (webhook, place) in config.webhooks.iter().take(WEBHOOKS_MAX).zip(1..) {
+        let WebhookConfig { plugin, path, tenant, tiers, reasons, .. } = webhook;
+        let mut found = problems_of(webhook, config);
+        if let Some(first) = seen.insert((plugin, path, tenant, tiers, reasons), place) {
+            found.push(format!("it is the same as webhook {first}"));
         }
+        problems.extend(found.into_iter().map(|problem| format!("webhook {place}: {problem}")));
     }
-    Ok(())
+    if problems.is_empty() { Ok(()) } else { Err(ConfigError::Webhooks { problems }) }
+}
+
+fn problems_of(webhook: &WebhookConfig, config: &ExecutorsConfig) -> Vec<String> {
+    let mut problems = Vec::new();
+    let WebhookConfig { plugin, path, tenant, tiers, reasons, give_up_after_ms } = webhook;
+    match config.http.plugins.get(plugin).map(|plugin| plugin.signing.is_some()) {
+        None => problems.push(format!("`plugin`: there is no plugin `{plugin}`")),
+        Some(false) => {
+            problems
+                .push(format!("`plugin`: messages are signed, and `{plugin}` has no `signing`"));
+        }
+        Some(true) => {}
+    }
+    if let Err(refused) = check_path(path) {
+        problems.push(format!("`path` {refused}"));
+    }
+    if tenant != TENANT_ANY && tenant.parse::<Tenant>().is_err() {
+        problems.push(format!("`tenant`: `{tenant}` is neither a tenant's name nor `*`"));
+    }
+    if !tiers.iter().all(|tier| TIERS.contains(tier)) {
+        problems.push("`tiers`: the rungs of the ladder are 1 to 4".to_owned());
+    }
+    let is_code = |reason: &String| {
+        !reason.is_empty() && reason.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+    };
+    if let Some(reason) = reasons.iter().find(|reason| !is_code(reason)) {
+        problems.push(format!("`reasons`: `{reason}` is no reason code, as `run_failed` is one"));
+    }
+    if *give_up_after_ms == 0 {
+        problems.push("`give_up_after_ms` is 0, so that nothing could ever be sent".to_owned());
+    }
+    problems
 }
 
 #[cfg(test)]
@@ -128,6 +163,42 @@ mod tests {
             let problem = check(&config).unwrap_err().to_string();
             assert!(problem.contains(wanted) && problem.contains("webhook 1"), "{problem}");
         }
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_told_at_once_and_no_path() {
+        let of = |value: serde_json::Value| serde_json::from_value::<WebhookConfig>(value).unwrap();
+        let mut config = config(json!({ "plugin": "pager", "path": "token-1" }), true);
+        config.webhooks.extend([
+            of(json!({ "plugin": "pager", "tenant": "Not A Name", "reasons": ["Run failed"] })),
+            of(json!({ "plugin": "pager", "path": "/a", "give_up_after_ms": 5 })),
+            of(json!({ "plugin": "pager", "path": "/a" })),
+            of(json!({ "plugin": "pager", "path": "/a", "tenant": "acme" })),
+        ]);
+
+        let told = check(&config).unwrap_err().to_string();
+        for wanted in [
+            "webhook 1: `path` ",
+            "webhook 2: `tenant`: `Not A Name`",
+            "webhook 2: `reasons`: `Run failed`",
+            "webhook 4: it is the same as webhook 3",
+        ] {
+            assert!(told.contains(wanted), "{wanted}: {told}");
+        }
+        assert!(!told.contains("token-1") && !told.contains("webhook 5"), "{told}");
+    }
+
+    #[test]
+    fn a_webhook_is_called_by_its_plugin_and_not_by_its_path() {
+        let of = |path| config(json!({ "plugin": "pager", "path": path }), true).webhooks.remove(0);
+        let (one, other) = (of("/hooks/secret-1"), of("/hooks/secret-2"));
+
+        assert!(
+            one.name().starts_with("pager#") && !one.name().contains("secret"),
+            "{}",
+            one.name()
+        );
+        assert_ne!(one.name(), other.name());
     }
 
     #[test]

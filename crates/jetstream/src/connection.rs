@@ -174,6 +174,16 @@ impl Losses {
     pub(crate) fn only_consuming_since(self, before: Self) -> bool {
         self.consuming != before.consuming && self.publishing == before.publishing
     }
+
+    /// How often since `before` the connection that carries deliveries was lost.
+    pub(crate) fn consumed_since(self, before: Self) -> u64 {
+        self.consuming.saturating_sub(before.consuming)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn testing(publishing: u64, consuming: u64) -> Self {
+        Self { publishing, consuming }
+    }
 }
 
 /// One connection with its state.

@@ -67,6 +67,15 @@ pub(crate) struct HeldMessage {
 }
 
 impl HeldMessage {
+    /// Bytes of its payload and of its headers.
+    pub(crate) fn bytes(&self) -> usize {
+        let headers = self.headers.iter().map(|(name, values)| {
+            let name: &str = name.as_ref();
+            values.iter().map(|value| name.len() + value.as_str().len()).sum::<usize>()
+        });
+        self.payload.len() + headers.sum::<usize>()
+    }
+
     /// As a reader gets it. What cannot be delivered was not written by us: it has no writer.
     pub(crate) fn stored(self) -> StoredMessage {
         let writer = self.headers.get(WRITER_HEADER).map(|value| value.as_str().to_owned());

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use thiserror::Error;
 use tokio::{
     sync::watch,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use crate::{
@@ -23,7 +23,7 @@ use crate::{
     delivery::DeliveryPosition,
     held_message::HeldMessage,
     pull::{ConsumerSpec, Pull, PullSize, Pulled, create_consumer, nanoseconds},
-    unreadable::{self, Found},
+    unreadable::{self, Found, LoneLosses, Reach},
 };
 
 /// How many messages one request asks for; below 500 the broker waits for requests.
@@ -134,6 +134,7 @@ pub struct SharedConsumer {
     connection: Connection,
     /// When the present pull was opened.
     losses: Losses,
+    lone_losses: LoneLosses,
     /// Unreadable messages that were acknowledged, as far as the broker's floor has not passed them.
     settled: Settled,
     options: SharedConsumerOptions,
@@ -163,6 +164,7 @@ impl SharedConsumer {
             connection,
             broker: broker.clone(),
             losses: broker.losses(),
+            lone_losses: LoneLosses::default(),
             settled: Settled::default(),
             options,
             pull: None,
@@ -293,8 +295,8 @@ impl SharedConsumer {
         let pull = Pull::open(&self.connection, stream, name, size)
             .await
             .map_err(|source| SharedConsumerError::Subscribe { stream: stream.clone(), source })?;
-        if losses.only_consuming_since(self.losses) {
-            self.take_unreadable().await;
+        if let Some(reach) = self.lone_losses.reach(self.losses, losses, Instant::now()) {
+            self.take_unreadable(reach).await;
         }
         self.losses = losses;
         self.pull = Some(pull);
@@ -302,11 +304,11 @@ impl SharedConsumer {
     }
 
     /// Takes what the connection may have been lost over, by name.
-    async fn take_unreadable(&mut self) {
+    async fn take_unreadable(&mut self, reach: Reach) {
         let SharedConsumerOptions { stream, name, .. } = &self.options;
         let client = &self.broker.publishing().client;
         let Found { acknowledged_up_to, messages } =
-            match unreadable::among_delivered(client, stream, name).await {
+            match unreadable::among_delivered(client, stream, name, reach).await {
                 Ok(found) => found,
                 // If one is the reason, it comes again, and so does this.
                 Err(error) => {

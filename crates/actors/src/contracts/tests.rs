@@ -20,7 +20,25 @@ fn definitions(mode: ContractMode, schemas: &[(&str, Value)]) -> Definitions {
     }
 }
 
+fn renewed(definitions: &Definitions) -> Contracts {
+    Contracts::default().renewed(definitions)
+}
+
+/// As a listener finds it in the end.
 fn check(contracts: &Contracts, dataschema: Option<&str>, data: Value) -> Option<Breach> {
+    match verdict(contracts, dataschema, data, &mut Steps::default()) {
+        Verdict::Sound => None,
+        Verdict::Breach(breach) => Some(breach),
+        Verdict::Later(check) => check.breach(),
+    }
+}
+
+fn verdict(
+    contracts: &Contracts,
+    dataschema: Option<&str>,
+    data: Value,
+    steps: &mut Steps,
+) -> Verdict {
     let mut event = json!({
         "specversion": "1.0", "id": "1", "source": "/s", "type": "order.placed", "data": data,
     });
@@ -30,7 +48,7 @@ fn check(contracts: &Contracts, dataschema: Option<&str>, data: Value) -> Option
     let text = event.to_string();
     let subject = Subject { tenant: "acme", kind: "order.placed" };
     let mut decoded = decode_message(None, text.as_bytes(), subject, &EventLimits::default());
-    contracts.check(&decoded.remove(0).unwrap())
+    contracts.check(&decoded.remove(0).unwrap(), steps)
 }
 
 fn schema() -> Value {
@@ -43,10 +61,10 @@ fn schema() -> Value {
 
 #[test]
 fn a_breach_names_every_place_and_no_value() {
-    let contracts = Contracts::new(&definitions(ContractMode::Enforce, &[("v1", schema())]));
+    let contracts = renewed(&definitions(ContractMode::Enforce, &[("v1", schema())]));
 
     assert_eq!(check(&contracts, None, json!({"amount": 1})), None);
-    let Some(Breach::Refuse(detail)) =
+    let Some(Breach::Refuse(_, detail)) =
         check(&contracts, None, json!({"amount": "secret-1", "note": "SECRET-2"}))
     else {
         panic!()
@@ -60,7 +78,7 @@ fn a_breach_names_every_place_and_no_value() {
 fn an_event_is_checked_by_the_version_it_names_or_the_newest() {
     let older = json!({"required": ["old"]});
     let versions = [("v1", older), ("v2", schema())];
-    let contracts = Contracts::new(&definitions(ContractMode::Warn, &versions));
+    let contracts = renewed(&definitions(ContractMode::Warn, &versions));
     let uri = |version: &str| format!("https://acme.example/order/{version}");
 
     assert_eq!(check(&contracts, None, json!({"amount": 1})), None);
@@ -75,9 +93,169 @@ fn an_event_is_checked_by_the_version_it_names_or_the_newest() {
 
 #[test]
 fn a_tenant_that_is_off_or_has_none_is_not_looked_at() {
-    let off = Contracts::new(&definitions(ContractMode::Off, &[("v1", schema())]));
+    let off = renewed(&definitions(ContractMode::Off, &[("v1", schema())]));
     assert!(off.tenants.is_empty());
     assert_eq!(check(&off, None, json!(1)), None);
+}
+
+/// A schema of which `items` are looked at by so many keywords.
+fn costly(keywords: usize) -> Value {
+    let all: Vec<_> = (0..keywords).map(|at| json!({ "maximum": at })).collect();
+    json!({"items": {"anyOf": all}})
+}
+
+#[test]
+fn what_costs_little_is_checked_at_once_until_a_batch_has_had_enough_and_the_rest_aside() {
+    let contracts = renewed(&definitions(ContractMode::Enforce, &[("v1", costly(30))]));
+    let mut steps = Steps::default();
+    let mut look = |data| match verdict(&contracts, None, data, &mut steps) {
+        Verdict::Sound => "sound",
+        Verdict::Breach(_) => "breach",
+        Verdict::Later(check) => check.breach().map_or("later, sound", |_| "later, breach"),
+    };
+
+    assert_eq!(look(json!(vec![0; 10])), "sound");
+    assert_eq!(look(json!(vec![99; 10])), "breach");
+    assert_eq!(look(json!(vec![0; 10_000])), "later, sound");
+    assert_eq!(look(json!(vec![99; 10_000])), "later, breach");
+    assert!((0..1_000).any(|_| look(json!(vec![0; 10])) == "later, sound"), "it is never enough");
+}
+
+#[test]
+fn what_costs_more_than_a_message_may_is_told_of_and_not_checked() {
+    let definitions = |mode| definitions(mode, &[("v1", costly(3_000))]);
+    let contracts = renewed(&definitions(ContractMode::Enforce));
+    // All of it is good by the contract.
+    let data = json!(vec![0; 10_000]);
+
+    let Some(Breach::Refuse(reason, detail)) = check(&contracts, None, data.clone()) else {
+        panic!()
+    };
+    assert_eq!(reason, "contract_too_costly");
+    assert!(
+        detail.contains("version `v1`: not checked") && detail.contains("16000000"),
+        "{detail}"
+    );
+    let warned = check(&renewed(&definitions(ContractMode::Warn)), None, data);
+    assert!(matches!(warned, Some(Breach::Warn(detail)) if detail.contains("not checked")));
+}
+
+#[test]
+fn the_events_of_one_message_share_what_a_message_may_cost() {
+    let contracts = renewed(&definitions(ContractMode::Enforce, &[("v1", costly(3_000))]));
+    let mut steps = Steps::default();
+    let look = |steps: &mut Steps| verdict(&contracts, None, json!(vec![0; 300]), steps);
+
+    let taken = std::iter::from_fn(|| Some(look(&mut steps)))
+        .take_while(|verdict| matches!(verdict, Verdict::Later(_)))
+        .take(1_000)
+        .count();
+    assert!((2..20).contains(&taken), "{taken}");
+    let Verdict::Breach(Breach::Refuse(_, detail)) = look(&mut steps) else { panic!() };
+    assert!(detail.contains("by itself"), "{detail}");
+    steps.next_message();
+    assert!(matches!(look(&mut steps), Verdict::Later(_)));
+}
+
+/// Time that this thread has had the processor for, whatever else the machine does.
+#[cfg(target_os = "linux")]
+fn thread_ms() -> u64 {
+    let told = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    told.split_whitespace().next().unwrap().parse::<u64>().unwrap() / 1_000_000
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_costliest_events_that_are_checked_take_about_a_second() {
+    let text: String = (0..200_000_u32)
+        .map(|at| if at.wrapping_mul(2_654_435_761) >> 31 == 0 { 'a' } else { 'b' })
+        .collect();
+    let times = |count: usize, schema: Value| json!(vec![schema; count]);
+    let closed: serde_json::Map<_, _> =
+        (0..1_000).map(|at| (format!("p{at}"), json!({"type": "string"}))).collect();
+    let full: serde_json::Map<_, _> = (0..1_000).map(|at| (format!("p{at}"), json!("x"))).collect();
+    let worst = [
+        (json!({"pattern": "^[ab]*a[ab]{300}c$"}), json!(text)),
+        (costly(3_000), json!(vec![9_999; 60_000])),
+        (
+            json!({ "allOf": times(500, json!({"uniqueItems": true})) }),
+            json!((0..20_000).map(|at| json!([at])).collect::<Vec<_>>()),
+        ),
+        (
+            json!({"items": {"allOf": times(250, json!({"multipleOf": 0.01}))}}),
+            json!(vec![19.99; 40_000]),
+        ),
+        (
+            json!({"items": {"properties": closed, "additionalProperties": false}}),
+            json!(vec![full; 15]),
+        ),
+    ];
+    for (schema, mut data) in worst {
+        let contracts = renewed(&definitions(ContractMode::Enforce, &[("v1", schema.clone())]));
+        let name: String = schema.to_string().chars().take(60).collect();
+        // As much of it as is checked.
+        let check = loop {
+            match verdict(&contracts, None, data.clone(), &mut Steps::default()) {
+                Verdict::Later(check) => break check,
+                Verdict::Breach(Breach::Refuse("contract_too_costly", _)) => match &mut data {
+                    Value::String(text) => text.truncate(text.len() * 3 / 4),
+                    Value::Array(items) => items.truncate(items.len() * 3 / 4),
+                    other => panic!("{other}"),
+                },
+                other @ (Verdict::Sound | Verdict::Breach(_)) => panic!("{name}: {other:?}"),
+            }
+        };
+        let begun_ms = thread_ms();
+        let _ = check.breach();
+        let took_ms = thread_ms() - begun_ms;
+        assert!(took_ms < 1_500, "{name}: {took_ms} ms for {} bytes", data.to_string().len());
+    }
+}
+
+#[test]
+fn a_contract_that_was_compiled_is_taken_over_and_none_of_a_tenant_that_is_off() {
+    let before = renewed(&definitions(ContractMode::Warn, &[("v1", schema())]));
+    let versions = [("v1", schema()), ("v1.1", schema()), ("v2", json!(true))];
+    let after = before.renewed(&definitions(ContractMode::Enforce, &versions));
+
+    let of = |contracts: &Contracts, version: &str| {
+        contracts.tenants["acme"].types["order.placed"].contracts[version].clone().unwrap()
+    };
+    assert!(Arc::ptr_eq(&of(&before, "v1"), &of(&after, "v1")));
+    assert!(Arc::ptr_eq(&of(&after, "v1"), &of(&after, "v1.1")), "one content, compiled once");
+    assert_eq!(after.compiled.len(), 2);
+    assert!(after.renewed(&definitions(ContractMode::Off, &versions)).compiled.is_empty());
+}
+
+#[test]
+fn beyond_the_regular_expressions_of_all_contracts_none_is_compiled() {
+    let many = |from: usize| {
+        let all: Vec<_> = (from..from + 64).map(|at| json!({"pattern": at.to_string()})).collect();
+        json!({ "allOf": all })
+    };
+    let names: Vec<_> = (0..33).map(|at| format!("{}", at + 1)).collect();
+    let versions: Vec<_> =
+        names.iter().enumerate().map(|(at, name)| (name.as_str(), many(at * 64))).collect();
+    let contracts = renewed(&definitions(ContractMode::Enforce, &versions));
+
+    let of =
+        |version: &str| contracts.tenants["acme"].types["order.placed"].contracts[version].clone();
+    assert!(of("32").is_ok());
+    assert!(of("33").unwrap_err().contains("regular expressions"));
+}
+
+#[test]
+fn a_pattern_that_takes_much_memory_or_time_for_each_byte_is_refused() {
+    for taken in [r"^\p{L}[\p{L}\p{N}]*$", r"^[A-Z]{3}-[0-9]{8}$", r"^\w{1,500}$"] {
+        assert!(compile(&json!({ "pattern": taken }).to_string()).is_ok(), "{taken}");
+    }
+    for refused in [r"^\p{L}{1,500}$", "^[ab]*a[ab]{5000}c$"] {
+        assert!(compile(&json!({ "pattern": refused }).to_string()).is_err(), "{refused}");
+    }
+    let many: Vec<_> =
+        (0..60).map(|at| json!({"pattern": format!("^\\w{{1,{}}}$", 300 + at)})).collect();
+    let problems = compile(&json!({ "allOf": many }).to_string()).unwrap_err();
+    assert!(problems[0].contains("states may look at one text"), "{problems:?}");
 }
 
 #[test]
@@ -93,8 +271,8 @@ fn a_pattern_of_exponential_time_is_linear_or_refused() {
 #[test]
 fn a_contract_that_cannot_be_compiled_refuses_what_it_would_check() {
     let broken = [("v1", json!({"$ref": "#/$defs/none"}))];
-    let contracts = Contracts::new(&definitions(ContractMode::Enforce, &broken));
-    assert!(matches!(check(&contracts, None, json!({})), Some(Breach::Refuse(_))));
+    let contracts = renewed(&definitions(ContractMode::Enforce, &broken));
+    assert!(matches!(check(&contracts, None, json!({})), Some(Breach::Refuse(..))));
 }
 
 #[test]
@@ -138,7 +316,7 @@ fn the_deepest_schema_and_the_deepest_data_fit_the_stack_of_a_worker_thread() {
     let long = json!({"items": {"$ref": "#/$defs/d0"}, "$defs": definitions});
     let thread = std::thread::Builder::new().stack_size(2 * 1024 * 1024).spawn(move || {
         let validator = compile(&chain.to_string()).unwrap();
-        let valid = validator.is_valid(&data) && problems(&validator, &data, 1).is_empty();
+        let valid = validator.is_valid(&data) && validator.problems(&data, 1).is_empty();
         let long = compile(&long.to_string());
         valid && (long.is_err() || !long.unwrap().is_valid(&data))
     });
@@ -148,8 +326,8 @@ fn the_deepest_schema_and_the_deepest_data_fit_the_stack_of_a_worker_thread() {
 #[test]
 fn of_large_data_the_first_problem_is_told() {
     let contracts =
-        Contracts::new(&definitions(ContractMode::Enforce, &[("v1", json!({"items": false}))]));
-    let Some(Breach::Refuse(detail)) = check(&contracts, None, json!(vec![0; 20_000])) else {
+        renewed(&definitions(ContractMode::Enforce, &[("v1", json!({"items": false}))]));
+    let Some(Breach::Refuse(_, detail)) = check(&contracts, None, json!(vec![0; 20_000])) else {
         panic!()
     };
     assert!(detail.contains("/0: ") && !detail.contains("/1: "), "{detail}");
@@ -158,7 +336,7 @@ fn of_large_data_the_first_problem_is_told() {
 #[test]
 fn what_mends_an_older_major_version_is_not_the_newest() {
     let versions = [("v1", json!(true)), ("v2", json!(true)), ("v1.1", json!(false))];
-    let contracts = Contracts::new(&definitions(ContractMode::Enforce, &versions));
+    let contracts = renewed(&definitions(ContractMode::Enforce, &versions));
     assert_eq!(check(&contracts, None, json!(1)), None);
 }
 

@@ -5,24 +5,22 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use fermata_core::command::{Correlation, EventReference};
-use fermata_core::digest::Digest;
-use fermata_core::effect::bounded_detail;
 use fermata_core::event::{
-    Event, EventLimits, Form, MessageHeaders, PayloadReference, RejectReason, Rejected,
-    decode_message, parse_subject, read_form,
+    Event, EventLimits, Form, MessageHeaders, RejectReason, Rejected, decode_message,
+    parse_subject, read_form,
 };
 use fermata_core::identity::{SourcePosition, Tenant};
 use fermata_core::relay::SignalData;
 use fermata_jetstream::Headers;
-use fermata_wire::dead::DeadLetter;
 use fermata_wire::replay::{ReplayHeaders, ReplayKeys};
-use fermata_wire::stages::{Admission, AdmittedEvent, NO_KEY, Rejection};
+use fermata_wire::stages::{Admission, AdmittedEvent};
 
 use uuid::Uuid;
 
 use super::Arrived;
+use super::outcomes::{ONE_EVENT, Outcomes, Refusal};
 use super::replaying::{self, Refused};
-use crate::contracts::{Breach, Contracts};
+use crate::contracts::{Contracts, Verdict};
 use crate::trace;
 
 /// Texts that are kept to be shared between events, at the most. Types, sources
@@ -33,36 +31,11 @@ const SHARED_TEXTS_MAX: usize = 10_000;
 /// there to read its bytes with, and a broker takes far longer ones.
 const HEADER_BYTES_MAX: usize = 64 * 1024;
 
-/// Reason code of an event whose data breaks its contract.
-const CONTRACT_VIOLATION: &str = "contract_violation";
-
 /// Reason code of an event whose `dataref` is ours and cannot be followed.
 const BAD_PAYLOAD_REFERENCE: &str = "bad_payload_reference";
 
 /// Tenant under which what names no valid tenant is filed.
 const NO_TENANT: &str = "unknown";
-
-/// What came of messages.
-#[derive(Debug, Default)]
-pub(super) struct Outcomes {
-    /// Every event, admitted or not.
-    pub(super) events: Vec<AdmittedEvent>,
-    /// The bytes of those that are not.
-    pub(super) dead: Vec<DeadLetter>,
-    /// Which of the events have their data in the store of payloads.
-    pub(super) referring: Vec<Referring>,
-}
-
-/// An admitted event whose payload has to be looked for.
-#[derive(Debug)]
-pub(super) struct Referring {
-    /// Its place in [`Outcomes::events`].
-    pub(super) place: usize,
-    /// What it refers to.
-    pub(super) reference: PayloadReference,
-    /// When its message was stored.
-    pub(super) time_ms: u64,
-}
 
 /// What is said about an event besides itself.
 #[derive(Clone, Copy)]
@@ -102,6 +75,7 @@ impl Shared {
         out: &mut Outcomes,
     ) {
         let payload = &message.payload;
+        out.steps.next_message();
         let subject = match parse_subject(&message.subject) {
             Ok(subject) => subject,
             Err(error) => {
@@ -138,7 +112,7 @@ impl Shared {
                 // What a batch was sent in says nothing about one event of it.
                 let trace = headers.traceparent().filter(|_| outcomes.len() == 1);
                 let of_batch = payload.trim_ascii_start().first() == Some(&b'[');
-                let element = of_batch.then_some("application/cloudevents+json");
+                let element = of_batch.then_some(ONE_EVENT);
                 for (index, outcome) in (0..).zip(outcomes) {
                     match outcome {
                         Ok(event) => {
@@ -182,40 +156,24 @@ impl Shared {
         message: &Arrived,
         out: &mut Outcomes,
     ) {
-        match self.tenant(event.tenant) {
-            Some(tenant) => {
-                let breach = match place.contracts.check(event) {
-                    None => None,
-                    Some(Breach::Warn(detail)) => Some(Arc::from(detail)),
-                    Some(Breach::Refuse(detail)) => {
-                        let refused = (CONTRACT_VIOLATION, detail);
-                        let (index, name) = (place.index, event.tenant);
-                        let json = Some("application/cloudevents+json");
-                        return self.refuse(&refused, index, &raw, name, message, json, out);
-                    }
-                };
-                match event.payload() {
-                    Ok(None) => {}
-                    Ok(Some(reference)) => {
-                        let (place, time_ms) = (out.events.len(), message.time_ms);
-                        out.referring.push(Referring { place, reference, time_ms });
-                    }
-                    Err(detail) => {
-                        let refused = (BAD_PAYLOAD_REFERENCE, detail);
-                        let (index, name) = (place.index, event.tenant);
-                        let json = Some("application/cloudevents+json");
-                        return self.refuse(&refused, index, &raw, name, message, json, out);
-                    }
-                }
-                let admitted = self.admitted(event, tenant, raw, place, breach, message);
-                out.events.push(admitted);
-            }
-            None => {
-                let detail = format!("`{}` is not a tenant name", event.tenant);
-                let reason = RejectReason::BadSubject;
-                let rejected = Rejected { index: place.index, reason, detail, original: &raw };
-                self.reject(&rejected, NO_TENANT, message, None, out);
-            }
+        let Some(tenant) = self.tenant(event.tenant) else {
+            let detail = format!("`{}` is not a tenant name", event.tenant);
+            let reason = RejectReason::BadSubject;
+            let rejected = Rejected { index: place.index, reason, detail, original: &raw };
+            return self.reject(&rejected, NO_TENANT, message, None, out);
+        };
+        let verdict = place.contracts.check(event, &mut out.steps);
+        let admitted = self.admitted(event, tenant, raw, place, message);
+        let pending = out.admit(admitted, message.time_ms);
+        match verdict {
+            Verdict::Sound => {}
+            Verdict::Breach(breach) => out.breach(&pending, breach),
+            Verdict::Later(check) => out.checking.push((pending.clone(), check)),
+        }
+        match event.payload() {
+            Ok(None) => {}
+            Ok(Some(reference)) => out.referring.push((pending, reference)),
+            Err(detail) => out.refuse_after_all(&pending, BAD_PAYLOAD_REFERENCE, detail),
         }
     }
 
@@ -225,7 +183,6 @@ impl Shared {
         tenant: Tenant,
         raw: Bytes,
         Place { index, trace, replay, .. }: Place<'_>,
-        breach: Option<Arc<str>>,
         message: &Arrived,
     ) -> AdmittedEvent {
         let traceparent = event.traceparent.as_deref().or(trace);
@@ -238,7 +195,7 @@ impl Shared {
                 kind: self.text(&event.kind),
                 traceparent: traceparent.map(Arc::from),
                 hops: event.hops(),
-                breach,
+                breach: None,
             },
             key: event.idempotency().to_be_bytes(),
             source: SourcePosition { sequence: message.sequence, index },
@@ -278,22 +235,6 @@ impl Shared {
     ) {
         let source = SourcePosition { sequence: message.sequence, index };
         let Some(tenant) = self.tenant(tenant).or_else(|| self.tenant(NO_TENANT)) else { return };
-        out.dead.push(DeadLetter {
-            id: source.to_string(),
-            tenant: tenant.to_string(),
-            stage: "listener".to_owned(),
-            reason: (*reason).to_owned(),
-            detail: detail.clone(),
-            subject: message.subject.to_string(),
-            original: Bytes::copy_from_slice(original),
-            time_ms: message.time_ms,
-            headers: match element {
-                Some(content_type) => {
-                    vec![("Content-Type".to_owned(), content_type.to_owned())]
-                }
-                None => kept_headers(message.headers.as_ref()),
-            },
-        });
         let kind = parse_subject(&message.subject).map_or("", |subject| subject.kind);
         let event = EventReference {
             tenant,
@@ -304,15 +245,20 @@ impl Shared {
             hops: 0,
             breach: None,
         };
-        let rejection = Rejection {
+        let refusal = Refusal {
             reason: self.text(reason),
-            detail: bounded_detail(detail),
-            original: Digest::of(original),
+            detail: detail.clone(),
+            original: Bytes::copy_from_slice(original),
+            subject: message.subject.to_string(),
+            time_ms: message.time_ms,
+            headers: match element {
+                Some(content_type) => {
+                    vec![("Content-Type".to_owned(), content_type.to_owned())]
+                }
+                None => kept_headers(message.headers.as_ref()),
+            },
         };
-        let admission = Admission::Rejected(rejection);
-        let (replay, correlation) = (None, None);
-        let key = NO_KEY;
-        out.events.push(AdmittedEvent { event, key, source, replay, admission, correlation });
+        out.refuse(event, source, refusal);
     }
 
     fn tenant(&mut self, name: &str) -> Option<Tenant> {

@@ -5,9 +5,11 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
-use fermata_actors::contracts::{compile, problems};
+use fermata_actors::contracts::compile;
 use fermata_core::command::{ContractEntry, ContractMode};
-use fermata_core::contract::{VERSION_RULE, incompatibilities, major_of};
+use fermata_core::contract::{
+    DataSize, MESSAGE_STEPS_MAX, VERSION_RULE, incompatibilities, major_of,
+};
 use fermata_core::identity::Tenant;
 use fermata_core::json::Json;
 use serde_json::{Value, json};
@@ -253,10 +255,13 @@ async fn show(
     output: &mut Output,
 ) -> Result<ExitCode, CliError> {
     let active = session.active_definitions().await?;
-    let wanted = |entry: &&ContractEntry| {
-        arguments.version.as_ref().is_none_or(|version| *entry.version == **version)
+    let ShowArguments { tenant, kind, version } = arguments;
+    let found = match version {
+        None => active.newest_contract(tenant, kind),
+        Some(version) => {
+            active.contracts_of(tenant, kind).find(|entry| *entry.version == **version)
+        }
     };
-    let found = active.contracts_of(&arguments.tenant, &arguments.kind).rev().find(wanted);
     let Some(entry) = found else {
         let text = "there is no such contract; `fermata contract list` lists them".to_owned();
         return Err(CliError::NotFound(text));
@@ -272,8 +277,8 @@ async fn show(
 
 fn check(arguments: &CheckArguments, output: &mut Output) -> Result<ExitCode, CliError> {
     let text = read_text(&arguments.file)?;
-    let validator = match compile(&text) {
-        Ok(validator) => validator,
+    let contract = match compile(&text) {
+        Ok(contract) => contract,
         Err(found) => return refused(&found, output),
     };
     let mut found = Vec::new();
@@ -292,7 +297,14 @@ fn check(arguments: &CheckArguments, output: &mut Output) -> Result<ExitCode, Cl
             read_text(file)?
         };
         let data = serde_json::from_str(&text).map_err(json_error(file))?;
-        found.extend(problems(&validator, &data, text.len()));
+        let steps = contract.price().steps(DataSize::of(&text));
+        if steps > MESSAGE_STEPS_MAX {
+            found.push(format!(
+                "checking this data may take {steps} steps, an engine takes {MESSAGE_STEPS_MAX} for a message"
+            ));
+        } else {
+            found.extend(contract.problems(&data, text.len()));
+        }
     }
     if !found.is_empty() {
         return refused(&found, output);

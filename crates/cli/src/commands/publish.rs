@@ -6,11 +6,13 @@ mod message;
 mod sending;
 
 use std::fs;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use fermata_core::event::{BATCH_EVENTS_MAX, MESSAGE_BYTES_MAX};
+use fermata_core::event::{BATCH_EVENTS_MAX, EVENT_BYTES_MAX, MESSAGE_BYTES_MAX};
+use fermata_jetstream::definitions_store::BLOB_BYTES_MAX;
 use tokio::fs::File;
 use tokio::io::{AsyncBufRead, BufReader};
 
@@ -101,6 +103,10 @@ pub struct PublishArguments {
     pub msgpack: bool,
 }
 
+/// Largest file that is one event or array: a payload as the store takes it, and the
+/// event around it.
+const FILE_BYTES_MAX: usize = BLOB_BYTES_MAX + EVENT_BYTES_MAX;
+
 /// Largest `--batch`: what one message may hold.
 const BATCH_MAX: i64 = BATCH_EVENTS_MAX as i64;
 
@@ -149,7 +155,7 @@ impl PublishArguments {
         let mut messages = Vec::new();
         for path in self.files.iter().filter(|path| !self.has_lines(path)) {
             let name = path.display().to_string();
-            let bytes = fs::read(path).map_err(CliError::io(format!("read `{name}`")))?;
+            let bytes = read_bounded(path, &name)?;
             let split = match self.no_check {
                 true => None,
                 false => Claim::split(&bytes, self.tenant.as_deref())?,
@@ -170,6 +176,23 @@ impl PublishArguments {
             path.extension().is_some_and(|extension| extension == "ndjson" || extension == "jsonl");
         self.ndjson || by_name || is_stdin(path)
     }
+}
+
+/// Reads a file that holds one event or array, no more of it than can be of use: an
+/// event with the largest payload.
+fn read_bounded(path: &Path, name: &str) -> Result<Vec<u8>, CliError> {
+    let failed = || CliError::io(format!("read `{name}`"));
+    let mut bytes = Vec::new();
+    let file = fs::File::open(path).map_err(failed())?;
+    let mut file = file.take(FILE_BYTES_MAX as u64 + 1);
+    file.read_to_end(&mut bytes).map_err(failed())?;
+    if bytes.len() > FILE_BYTES_MAX {
+        return Err(CliError::Usage(format!(
+            "`{name}` has more than {FILE_BYTES_MAX} bytes, which is no one event; with an event \
+             per line give `--ndjson`, for its data alone `--data-file`"
+        )));
+    }
+    Ok(bytes)
 }
 
 fn is_stdin(path: &Path) -> bool {
@@ -313,6 +336,17 @@ fn print_refused(refused: &Refused, output: &mut Output) -> Result<(), CliError>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_more_of_a_file_is_read_than_can_be_of_use() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("event.json");
+        // It takes no room on the disk.
+        fs::File::create(&path).unwrap().set_len(64 * 1024 * 1024 * 1024).unwrap();
+
+        let refused = read_bounded(&path, "event.json").unwrap_err().to_string();
+        assert!(refused.contains("--ndjson"), "{refused}");
+    }
 
     #[test]
     fn a_rate_is_a_number_above_nothing() {

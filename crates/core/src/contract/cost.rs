@@ -38,12 +38,18 @@ const PARTS: [(&str, Part); 9] = [
     ("contains", Part::Items),
     ("unevaluatedItems", Part::Items),
 ];
+/// How many keywords `uniqueItems` counts as: it compares whole items, and at each
+/// level of the data it may stand around them again.
+const UNIQUE_KEYWORDS: u64 = 16;
+/// How many keywords `multipleOf` counts as: it computes with exact fractions.
+const MULTIPLE_KEYWORDS: u64 = 32;
+
 /// Keywords that ask their neighbours once more what they looked at.
 const ASKING_AGAIN: [&str; 2] = ["unevaluatedProperties", "unevaluatedItems"];
 
 /// Which parts of a value a schema looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Part {
+pub(super) enum Part {
     /// The property of a name.
     Property,
     /// Properties of any name.
@@ -58,23 +64,25 @@ enum Part {
 
 /// A schema that another one asks.
 #[derive(Debug)]
-struct Asked {
+pub(super) struct Asked {
     /// Its number.
-    schema: usize,
+    pub(super) schema: usize,
     /// Which part it is asked about, and the name or place of it where there is
     /// one; nothing where it is asked about the same value.
-    part: Option<(Part, String)>,
+    pub(super) part: Option<(Part, String)>,
 }
 
 /// A schema that is asked from the root on, and what it asks.
 #[derive(Debug, Default)]
-struct Asking {
+pub(super) struct Asking {
     /// Its JSON pointer.
     place: String,
-    asked: Vec<Asked>,
+    pub(super) asked: Vec<Asked>,
     /// Keywords of its own.
-    keywords: u64,
-    again: bool,
+    pub(super) keywords: u64,
+    /// States of its own regular expressions.
+    pub(super) states: u64,
+    pub(super) again: bool,
 }
 
 /// Tells what speaks against the cost of a schema; its references are `#` or `#/…`.
@@ -93,7 +101,8 @@ pub(super) fn problems(schema: &Value) -> Vec<String> {
         }
         Some(_) => {}
     }
-    if graph.cost(0, &mut BTreeSet::new(), &mut HashMap::new()) > COST_MAX {
+    let keywords = |asking: &Asking| asking.keywords;
+    if graph.sum(0, keywords, &mut BTreeSet::new(), &mut HashMap::new()) > COST_MAX {
         return vec![format!(
             "checking costs more than {COST_MAX} keywords with every reference written out"
         )];
@@ -120,13 +129,30 @@ impl Numbers {
     }
 }
 
-fn asking(schema: &Value, place: String, numbers: &mut Numbers) -> Asking {
+fn asking(
+    schema: &Value,
+    place: String,
+    numbers: &mut Numbers,
+    states_of: &dyn Fn(&str) -> u64,
+) -> Asking {
     let Value::Object(members) = schema else {
         return Asking { place, ..Asking::default() };
     };
     let mut asking = Asking { keywords: 1, ..Asking::default() };
     for (name, member) in members {
-        asking.keywords += member.as_array().map_or(1, |items| items.len() as u64 + 1);
+        asking.keywords += match name.as_str() {
+            // Whoever lies around a value looks at it as well.
+            "uniqueItems" => UNIQUE_KEYWORDS,
+            "multipleOf" => MULTIPLE_KEYWORDS,
+            _ => member.as_array().map_or(1, |items| items.len() as u64 + 1),
+        };
+        asking.states = asking.states.saturating_add(match (name.as_str(), member) {
+            ("pattern", Value::String(pattern)) => states_of(pattern),
+            ("patternProperties", Value::Object(schemas)) => {
+                schemas.keys().map(|pattern| states_of(pattern)).fold(0, u64::saturating_add)
+            }
+            _ => 0,
+        });
         asking.again |= ASKING_AGAIN.contains(&name.as_str());
         let part = PARTS.iter().find(|(keyword, _)| keyword == name).map(|(_, part)| *part);
         if part.is_none() && !SAME.contains(&name.as_str()) {
@@ -177,13 +203,18 @@ impl Asking {
 }
 
 /// Every schema that is asked, by its number; the root is the first.
-struct Graph(Vec<Asking>);
+pub(super) struct Graph(pub(super) Vec<Asking>);
 
 /// How often parts of one value are handed to schemas that lead back.
 type Handed = BTreeMap<(Part, String), u64>;
 
 impl Graph {
     fn of(root: &Value) -> Result<Self, String> {
+        Self::weighed(root, &|_| 0)
+    }
+
+    /// With the weight of regular expressions.
+    pub(super) fn weighed(root: &Value, states_of: &dyn Fn(&str) -> u64) -> Result<Self, String> {
         let mut numbers = Numbers::default();
         numbers.of(String::new());
         let mut schemas = Vec::new();
@@ -191,12 +222,12 @@ impl Graph {
             let Some(schema) = root.pointer(&place) else {
                 return Err(format!("a `$ref` leads to `#{place}`, which is not there"));
             };
-            schemas.push(asking(schema, place, &mut numbers));
+            schemas.push(asking(schema, place, &mut numbers, states_of));
         }
         Ok(Self(schemas))
     }
 
-    fn asked(&self, schema: usize) -> &[Asked] {
+    pub(super) fn asked(&self, schema: usize) -> &[Asked] {
         self.0.get(schema).map_or(&[], |asking| &asking.asked)
     }
 
@@ -232,34 +263,36 @@ impl Graph {
         }
     }
 
-    /// What one look from a schema on costs; what is under way already leads back
-    /// and counts when it is looked at again, in a part of the data.
-    fn cost(
+    /// What all schemas from one on have of their own, references written out; what
+    /// is under way already leads back and counts when it is looked at again, in a
+    /// part of the data.
+    pub(super) fn sum(
         &self,
         schema: usize,
+        own: fn(&Asking) -> u64,
         under_way: &mut BTreeSet<usize>,
         known: &mut HashMap<usize, u64>,
     ) -> u64 {
-        if let Some(cost) = known.get(&schema) {
-            return *cost;
+        if let Some(sum) = known.get(&schema) {
+            return *sum;
         }
         let Some(asking) = self.0.get(schema) else { return 0 };
         if !under_way.insert(schema) {
             return 1;
         }
-        let mut cost = asking.keywords;
+        let mut sum = own(asking);
         for asked in &asking.asked {
-            cost = cost.saturating_add(self.cost(asked.schema, under_way, known));
+            sum = sum.saturating_add(self.sum(asked.schema, own, under_way, known));
         }
         under_way.remove(&schema);
-        let cost = cost.saturating_mul(if asking.again { 2 } else { 1 });
-        known.insert(schema, cost);
-        cost
+        let sum = sum.saturating_mul(if asking.again { 2 } else { 1 });
+        known.insert(schema, sum);
+        sum
     }
 
     /// Which schemas lead to one that leads back to itself, and which of those lie
     /// between such: what never ends forwards, and neither backwards.
-    fn leading_back(&self) -> (BTreeSet<usize>, BTreeSet<usize>) {
+    pub(super) fn leading_back(&self) -> (BTreeSet<usize>, BTreeSet<usize>) {
         let all: BTreeSet<usize> = (0..self.0.len()).collect();
         let edges = |schema: &usize| {
             let schema = *schema;

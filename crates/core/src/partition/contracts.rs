@@ -2,7 +2,10 @@
 
 use super::Definitions;
 use crate::command::{ContractEntry, ContractMode, DefineCommand};
-use crate::contract::{CONTRACTS_MAX, VERSION_RULE, incompatibilities, major_of, read_schema};
+use crate::contract::{
+    CONTRACT_PATTERNS_MAX, CONTRACTS_MAX, VERSION_RULE, incompatibilities, major_of, patterns_of,
+    read_schema,
+};
 use crate::event::parse_subject;
 use crate::record::DefinitionsApplied;
 
@@ -22,6 +25,18 @@ impl Definitions {
         let is =
             move |entry: &&ContractEntry| entry.tenant.as_str() == tenant && *entry.kind == *kind;
         self.contracts.iter().filter(is)
+    }
+
+    /// The contract that counts where an event names no version: the one applied last
+    /// of the highest major version.
+    #[must_use]
+    pub fn newest_contract<'a>(
+        &'a self,
+        tenant: &'a str,
+        kind: &'a str,
+    ) -> Option<&'a ContractEntry> {
+        // The last one of equal ones.
+        self.contracts_of(tenant, kind).max_by_key(|entry| major_of(&entry.version))
     }
 
     pub(super) fn apply_contracts(&mut self, applied: &DefinitionsApplied) {
@@ -49,7 +64,19 @@ impl Definitions {
         if with.contracts.len() > CONTRACTS_MAX {
             problems.push(format!("there would be more than {CONTRACTS_MAX} contracts"));
         }
+        let adds_patterns =
+            command.contracts.iter().any(|contract| patterns_of(&contract.schema.parse()) > 0);
+        if problems.is_empty() && adds_patterns && with.patterns() > CONTRACT_PATTERNS_MAX {
+            problems.push(format!(
+                "all contracts would have more than {CONTRACT_PATTERNS_MAX} regular expressions"
+            ));
+        }
         problems
+    }
+
+    /// Regular expressions of all contracts.
+    fn patterns(&self) -> usize {
+        self.contracts.iter().map(|contract| patterns_of(&contract.schema.parse())).sum()
     }
 
     /// Whether this version is there, with whatever content.
@@ -171,5 +198,33 @@ mod tests {
         );
         let both = vec![contract("v1.1", number), contract("v1.2", integer)];
         assert!(definitions.contract_problems(&command(both))[0].contains("version `v1.1` takes"));
+    }
+
+    #[test]
+    fn the_newest_contract_is_the_one_applied_last_of_the_highest_major_version() {
+        let versions = ["v1", "v2", "v10", "v10.1", "v2.1"];
+        let contracts = versions.map(|version| contract(version, json!(true))).to_vec();
+        let definitions = Definitions { contracts, ..Definitions::default() };
+
+        let newest = definitions.newest_contract("acme", "a.b").map(|entry| &*entry.version);
+        assert_eq!(newest, Some("v10.1"));
+        assert_eq!(definitions.newest_contract("acme", "other"), None);
+    }
+
+    #[test]
+    fn all_contracts_together_have_so_many_regular_expressions() {
+        let schema = json!({"allOf": vec![json!({"pattern": "a"}); 64]});
+        let contracts = |count| (0..count).map(|at| contract(&format!("{at}"), schema.clone()));
+        let of = |count| command(contracts(count).collect());
+        let none = Definitions::default();
+
+        assert_eq!(none.contract_problems(&of(32)), Vec::<String>::new());
+        assert!(none.contract_problems(&of(33))[0].contains("regular expressions"));
+        let full = Definitions { contracts: contracts(33).collect(), ..Definitions::default() };
+        assert_eq!(
+            full.contract_problems(&command(vec![contract("99", json!(true))])),
+            Vec::<String>::new(),
+            "what adds none is taken"
+        );
     }
 }

@@ -88,6 +88,9 @@ fn hint_of_reason(reason: &str) -> &'static str {
         "contract_violation" => {
             "repair the data with `fermata dead replay <ID> --edit`, or apply a version of the contract that takes it"
         }
+        "contract_too_costly" => {
+            "send less data or each event by itself, or apply a simpler version of the contract"
+        }
         "payload_missing" | "payload_changed" | "bad_payload_reference" => {
             "store the data again (`fermata publish --data-file`), which publishes the event anew, or correct `dataref` and `datadigest` with `--edit`"
         }
