@@ -1,6 +1,7 @@
 //! Named task queues: who runs what, how often, and what becomes of workers that
 //! die, tasks that are poison, and results that come late.
 
+mod connections;
 mod scene;
 
 use std::collections::BTreeSet;

@@ -15,7 +15,7 @@ use fermata_wire::tasks::TaskId;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Shared;
-use super::serving::{ACK_LIMIT, heartbeats, report};
+use super::serving::{ACK_STORED_LIMIT, heartbeats, report};
 use crate::clock::wall_ms;
 use crate::hop::AGAIN_AFTER;
 use crate::node_runner::report_of;
@@ -53,7 +53,7 @@ pub(super) async fn park(
     };
     kept(&delivery, shared.wait, parked).await;
     // One that is not confirmed comes again, and is parked again without a trace.
-    delivery.acker.ack_confirmed(ACK_LIMIT).await;
+    delivery.acker.ack_durable(ACK_STORED_LIMIT).await;
     drop(permit);
 }
 
@@ -66,7 +66,7 @@ async fn kept(delivery: &Delivery, wait: Duration, work: impl Future<Output = ()
         tokio::select! {
             biased;
             () = &mut work => return,
-            _ = heartbeats.tick() => delivery.acker.in_progress().await,
+            _ = heartbeats.tick() => delivery.acker.keep_durable().await,
         }
     }
 }

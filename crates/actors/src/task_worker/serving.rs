@@ -24,8 +24,13 @@ use crate::node_runner::{carry_out, report_of};
 /// it waits for an acknowledgement.
 const HEARTBEATS: u32 = 3;
 
-/// How long the broker may take to say that a task is acknowledged.
-pub(super) const ACK_LIMIT: Duration = Duration::from_secs(5);
+/// How long the broker may take to say that it has let go of a task that must not be
+/// run twice; after that it is not begun.
+const ACK_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long it may take to say that it has let go of one whose result is stored,
+/// from when it is connected: some elections. After that the task comes again.
+pub(super) const ACK_STORED_LIMIT: Duration = Duration::from_secs(30);
 
 /// How long tasks that are told to stop may take to say so.
 pub(super) const END_LIMIT: Duration = Duration::from_secs(5);
@@ -89,7 +94,7 @@ impl Held {
                 biased;
                 done = &mut work => return done,
                 Some(delivery) = self.adopted.recv() => self.acker = delivery.acker,
-                _ = self.heartbeats.tick() => self.acker.in_progress().await,
+                _ = self.heartbeats.tick() => self.acker.keep_durable().await,
             }
         }
     }
@@ -145,7 +150,7 @@ async fn repeatable(
         }
     };
     held.while_under_way(report(shared, report_of(&attempt, outcome))).await;
-    if !held.acker.ack_confirmed(ACK_LIMIT).await {
+    if !held.acker.ack_durable(ACK_STORED_LIMIT).await {
         let (run, node, number) = (attempt.run, &*attempt.node, attempt.attempt);
         tracing::debug!(%run, node, attempt = number, "nobody knows whether a task is acknowledged; it comes again");
     }
@@ -169,7 +174,7 @@ async fn once(
     if !first {
         let outcome = unknown("another worker was given the task and may have run it");
         report(shared, report_of(&attempt, outcome)).await;
-        held.acker.ack_confirmed(ACK_LIMIT).await;
+        held.acker.ack_durable(ACK_STORED_LIMIT).await;
         shared.metrics.task_refused(&shared.queue, "second_delivery");
         return true;
     }
