@@ -33,14 +33,14 @@ fn plan(idempotent: bool) -> Plan {
     plan
 }
 
-fn partition(plan: Plan, limits: Limits) -> Partition {
+pub(super) fn partition(plan: Plan, limits: Limits) -> Partition {
     let mut partition = Partition::new(PartitionId(0), limits);
     partition.add_plan(Digest::of(b"plan"), Arc::new(Executable::new(plan).unwrap()));
     partition.begin_frame(NOW);
     partition
 }
 
-fn start(partition: &mut Partition, number: u64) -> (RunId, Decision) {
+pub(super) fn start(partition: &mut Partition, number: u64) -> (RunId, Decision) {
     let event = EventReference {
         tenant: "acme".parse().unwrap(),
         id: "event".into(),
@@ -65,7 +65,7 @@ fn start(partition: &mut Partition, number: u64) -> (RunId, Decision) {
     (id, out)
 }
 
-fn enqueued(out: &Decision) -> Vec<QueuedAttempt> {
+pub(super) fn enqueued(out: &Decision) -> Vec<QueuedAttempt> {
     let of = |effect: &Effect| {
         if let Effect::Enqueue(queued) = effect { Some((**queued).clone()) } else { None }
     };
