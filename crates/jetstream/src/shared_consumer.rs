@@ -286,6 +286,7 @@ impl SharedConsumer {
             mem_storage: false,
             num_replicas: None,
             filter_subject: None,
+            max_waiting: None,
         };
         create_consumer(&self.connection.client, stream, &spec).await.map_err(|source| {
             SharedConsumerError::Create { stream: stream.clone(), name: name.clone(), source }
@@ -321,27 +322,33 @@ impl SharedConsumer {
         let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
         settled.retain(|sequence| *sequence > acknowledged_up_to);
         for held in messages.into_iter().filter(|held| !settled.contains(&held.sequence)) {
-            let HeldMessage { sequence, fault, .. } = held;
-            tracing::warn!(
-                stream,
-                sequence,
-                fault,
-                "a message cannot be delivered; it was read by name"
-            );
-            let reply = DeliveryPosition::reply_for(stream, name, sequence);
-            let session = Arc::clone(&self.session);
-            let noted = Some(Box::new((Arc::clone(&self.settled), sequence)));
-            self.arrived.push_back(Delivery {
-                stream_sequence: sequence,
-                broker_time_ns: held.broker_time_ns,
-                delivered_count: 1,
-                subject: held.subject,
-                headers: Some(held.headers),
-                fault,
-                payload: held.payload,
-                acker: Acker { session, reply, noted },
-            });
+            let sequence = held.sequence;
+            let mut delivery = delivery_by_name(held, stream, name, &self.session);
+            delivery.acker.noted = Some(Box::new((Arc::clone(&self.settled), sequence)));
+            self.arrived.push_back(delivery);
         }
+    }
+}
+
+/// A message that was read by name instead of being delivered, as its consumer gets it.
+pub(crate) fn delivery_by_name(
+    held: HeldMessage,
+    stream: &str,
+    consumer: &str,
+    session: &Arc<AckSession>,
+) -> Delivery {
+    let HeldMessage { sequence, fault, .. } = held;
+    tracing::warn!(stream, sequence, fault, "a message cannot be delivered; it was read by name");
+    let reply = DeliveryPosition::reply_for(stream, consumer, sequence);
+    Delivery {
+        stream_sequence: sequence,
+        broker_time_ns: held.broker_time_ns,
+        delivered_count: 1,
+        subject: held.subject,
+        headers: Some(held.headers),
+        fault,
+        payload: held.payload,
+        acker: Acker { session: Arc::clone(session), reply, noted: None },
     }
 }
 

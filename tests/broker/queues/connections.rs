@@ -32,7 +32,7 @@ async fn a_worker_whose_connection_breaks_keeps_the_task_that_it_is_at() {
     scene.answer(&question).await;
     let (records, _) = scene.until_kind(Kind::RunSucceeded).await;
 
-    scene.until_no_task_is_stored().await;
+    scene.until_tasks_are_stored(0).await;
     assert_eq!(scene.deliveries().await, 1);
     assert_eq!(count(&records, Kind::NodeDispatched), 1);
     assert_eq!(count(&records, Kind::EffectLate), 0);

@@ -156,13 +156,23 @@ strategies:
         info["delivered"]["consumer_seq"].as_u64().expect("a number")
     }
 
-    /// Waits until the stream of tasks is empty.
-    pub(super) async fn until_no_task_is_stored(&self) {
-        let begun = std::time::Instant::now();
-        while self.tasks_stored().await > 0 {
-            assert!(begun.elapsed() < LIMIT, "a task is stored");
-            tokio::time::sleep(Duration::from_millis(25)).await;
-        }
+    /// Waits until that is so many.
+    pub(super) async fn until_deliveries(&self, deliveries: u64) {
+        until(async || self.deliveries().await == deliveries).await;
+    }
+
+    /// Waits until the stream of tasks holds so many.
+    pub(super) async fn until_tasks_are_stored(&self, tasks: u64) {
+        until(async || self.tasks_stored().await == tasks).await;
+    }
+
+    /// Waits until the newest task has this sequence.
+    pub(super) async fn until_last_task(&self, sequence: u64) {
+        let last = async || {
+            let info = self.api("STREAM.INFO.TASKS", &json!({})).await;
+            info["state"]["last_seq"].as_u64() == Some(sequence)
+        };
+        until(last).await;
     }
 
     pub(super) async fn tasks_stored(&self) -> u64 {
@@ -181,6 +191,15 @@ async fn worker(
     let queues = ServedQueues { names: vec!["gpu".to_owned()], permits, wait };
     let engine = TestEngine::at(url).named(&name).with_roles([]).with_queues(queues);
     engine.with_executors(executors()).start(&folder).await
+}
+
+/// Waits until `holds`.
+async fn until(holds: impl AsyncFn() -> bool) {
+    let begun = std::time::Instant::now();
+    while !holds().await {
+        assert!(begun.elapsed() < LIMIT, "it does not come to hold");
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
 }
 
 /// The value of a header of a question.
