@@ -296,7 +296,7 @@ async fn a_replay_that_nobody_authorised_is_filed_and_audited_and_starts_nothing
 }
 
 /// Publishes as a client that checks nothing: each is a subject and a header block.
-async fn publish_raw(url: &str, messages: &[(&[u8], &[u8])]) {
+pub(crate) async fn publish_raw(url: &str, messages: &[(&[u8], &[u8])]) {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let address = url.trim_start_matches("nats://");
     let mut stream = tokio::net::TcpStream::connect(address).await.expect("a connection");

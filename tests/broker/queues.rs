@@ -1,7 +1,10 @@
 //! Named task queues: who runs what, how often, and what becomes of workers that
 //! die, tasks that are poison, and results that come late.
 
+mod connections;
+mod handing_back;
 mod scene;
+mod taking_back;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -216,7 +219,7 @@ async fn a_task_at_which_workers_keep_dying_is_parked_and_filed_once() {
         assert_eq!(delivery.delivered_count, deliveries);
         delivery.acker.nak(Duration::ZERO).await;
     }
-    queue.give_back().await;
+    queue.end().await;
 
     let worker = scene.worker("one", 4).await;
     let (records, run) = scene.until_kind(Kind::RunFailed).await;
@@ -243,7 +246,7 @@ async fn a_task_that_cannot_be_read_is_parked_and_a_second_letter_is_refused_whe
     let ordered = queue.take(1).await.expect("the task").remove(0);
     let id = message_id(&ordered).expect("an id").to_owned();
     assert!(ordered.acker.ack_confirmed(LIMIT).await);
-    queue.give_back().await;
+    queue.end().await;
     // Something else under the name of the task; the broker knows the name itself.
     let id = id.strip_suffix('1').map(|id| format!("{id}01")).expect("the first attempt");
     let publisher = &scene.engine.ports().publisher;
@@ -385,7 +388,7 @@ async fn a_task_that_must_not_be_run_twice_is_not_begun_on_a_second_delivery() {
     let delivery = queue.take(1).await.expect("a task").remove(0);
     // Whoever had it may have run it: it says nothing.
     delivery.acker.nak(Duration::ZERO).await;
-    queue.give_back().await;
+    queue.end().await;
 
     let worker = scene.worker("one", 4).await;
     let (records, _) = scene.until_kind(Kind::NodeUnknown).await;

@@ -15,7 +15,9 @@ pub mod matching;
 pub mod networks;
 pub mod rights;
 pub mod sink;
+pub mod wire;
 
 pub use broker::TestBroker;
 pub use engine::TestEngine;
 pub use sink::Sink;
+pub use wire::Wire;

@@ -12,26 +12,32 @@
 //! | `intake` | what is taken from the queue, and who is told to stop |
 //! | `serving` | one task from its delivery to its acknowledgement |
 //! | `parking` | tasks that nobody can run |
+//! | `handing_back` | tasks that somebody else is to run |
+//! | `remembered` | tasks that are known again when they come again |
 
+mod handing_back;
 mod intake;
 mod parking;
+mod remembered;
 mod serving;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use fermata_executors::Executors;
 use fermata_jetstream::Delivery;
-use fermata_jetstream::work_queue::{TASK_WAIT_DEFAULT, message_id};
+use fermata_jetstream::work_queue::{TASK_WAIT_DEFAULT, deliveries_before, message_id};
 use fermata_wire::WireError;
 use fermata_wire::tasks::{TaskId, TaskMessage};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
+use self::handing_back::{hand_back, handed_back};
 use self::intake::{Intake, listen_for_cancels};
-use self::serving::{Serving, Stop};
+use self::remembered::Remembered;
+use self::serving::{ACK_STORED_LIMIT, Serving, Stop};
 use crate::metrics::Metrics;
 use crate::node_runner::Means;
 use crate::ports::Ports;
@@ -53,7 +59,14 @@ pub const DELIVERIES_MAX: u64 = 5;
 /// acknowledgement was lost is not run again here.
 const ENDED_REMEMBERED: usize = 1_024;
 
-/// Pause before a task that a newer program wrote is offered again.
+/// Attempts that a worker remembers to be taken back, so that it does not begin
+/// them when their turn comes: as many as a partition has in one queue (some
+/// megabytes). The oldest beyond it are forgotten, and run if they come; their
+/// results are late.
+const CANCELLED_REMEMBERED: usize = 16_384;
+
+/// How long a task that a newer program wrote is kept, and with it its permit,
+/// before it is handed on: other workers have time to take what they can read.
 const NEWER_PAUSE: Duration = Duration::from_secs(5);
 
 /// The queues that a process serves.
@@ -93,7 +106,6 @@ pub enum TaskWorkerMessage {
 pub struct TaskWorker {
     shared: Arc<Shared>,
     permits: usize,
-    wait: Duration,
 }
 
 /// What every task of a worker needs.
@@ -110,7 +122,8 @@ struct Shared {
 #[derive(Debug)]
 pub struct TaskWorkerState {
     running: HashMap<TaskId, Running>,
-    ended: VecDeque<TaskId>,
+    ended: Remembered,
+    cancelled: Remembered,
     intake: Option<Intake>,
     permits: Arc<Semaphore>,
     /// Says to everything that is under way that the process ends.
@@ -139,7 +152,7 @@ impl TaskWorker {
         let means = Means::of(&ports, executors);
         let (queue, wait) = (queue.into(), served.wait);
         let shared = Arc::new(Shared { ports, means, queue, metrics, wait });
-        Self { shared, permits: served.permits.clamp(1, PERMITS_MAX), wait }
+        Self { shared, permits: served.permits.clamp(1, PERMITS_MAX) }
     }
 }
 
@@ -156,7 +169,7 @@ impl Actor for TaskWorker {
         let permits = Arc::new(Semaphore::new(self.permits));
         let mut cancels = JoinSet::new();
         cancels.spawn(listen_for_cancels(self.shared.clone(), myself.clone()));
-        let intake = Intake::start(self.shared.clone(), self.wait, permits.clone(), myself);
+        let intake = Intake::start(self.shared.clone(), permits.clone(), myself);
         tracing::info!(
             queue = &*self.shared.queue,
             permits = self.permits,
@@ -164,7 +177,8 @@ impl Actor for TaskWorker {
         );
         Ok(TaskWorkerState {
             running: HashMap::new(),
-            ended: VecDeque::new(),
+            ended: Remembered::at_most(ENDED_REMEMBERED),
+            cancelled: Remembered::at_most(CANCELLED_REMEMBERED),
             intake: Some(intake),
             permits,
             stop: watch::channel(false).0,
@@ -188,10 +202,7 @@ impl Actor for TaskWorker {
             TaskWorkerMessage::Ended(task, is_stored) => {
                 state.running.remove(&task);
                 if is_stored {
-                    state.ended.push_back(task);
-                    if state.ended.len() > ENDED_REMEMBERED {
-                        state.ended.pop_front();
-                    }
+                    state.ended.insert(task);
                 }
             }
             TaskWorkerMessage::Cancel(task) => {
@@ -200,6 +211,8 @@ impl Actor for TaskWorker {
                     // One that ends just now needs no telling.
                     let _ = cancel.send(());
                 }
+                // One that waits in the queue is known when its turn comes.
+                state.cancelled.insert(task);
             }
             TaskWorkerMessage::Drain(limit, reply) => self.drain(limit, reply, state),
         }
@@ -220,8 +233,15 @@ impl TaskWorker {
             Ok(message) => message,
             Err(WireError::NewerVersion { .. }) => {
                 self.refuse("newer", &delivery);
+                let mut ending = state.stop.subscribe();
                 state.tasks.spawn(async move {
-                    delivery.acker.nak(NEWER_PAUSE).await;
+                    let pause = tokio::time::timeout(NEWER_PAUSE, async {
+                        // Whichever comes first; the worker may be gone as well.
+                        let _ = ending.wait_for(|ending| *ending).await;
+                    });
+                    let _ = serving::kept(&delivery.acker, shared.wait, pause).await;
+                    let task = handed_back(&delivery);
+                    hand_back(&shared, task, delivery.acker, false, NEWER_PAUSE).await;
                     drop(permit);
                 });
                 return;
@@ -233,6 +253,14 @@ impl TaskWorker {
                 return;
             }
         };
+        if let Some(fault) = delivery.fault {
+            // It breaks the connection of each worker that it is delivered to.
+            self.refuse("unreadable", &delivery);
+            let detail = format!("the task cannot be delivered: {fault}");
+            let attempt = Some(Box::new(message.into_attempt()));
+            state.tasks.spawn(parking::park(shared, delivery, attempt, detail, permit));
+            return;
+        }
         let (due, idempotent) = (message.due, message.idempotent);
         let attempt = message.into_attempt();
         let task = TaskId::of(&attempt);
@@ -241,17 +269,24 @@ impl TaskWorker {
             let _ = running.adopt.try_send(delivery);
             return;
         }
-        if state.ended.contains(&task) {
-            self.refuse("ended", &delivery);
+        // Nobody waits for these: they leave the queue and are not run.
+        let over = match (state.ended.contains(&task), state.cancelled.contains(&task)) {
+            (true, _) => Some("ended"),
+            (false, true) => Some("cancelled"),
+            (false, false) => None,
+        };
+        if let Some(reason) = over {
+            self.refuse(reason, &delivery);
             state.tasks.spawn(async move {
-                delivery.acker.ack().await;
+                delivery.acker.ack_durable(ACK_STORED_LIMIT).await;
                 drop(permit);
             });
             return;
         }
-        if idempotent && delivery.delivered_count > DELIVERIES_MAX {
+        let deliveries = delivery.delivered_count.saturating_add(deliveries_before(&delivery));
+        if idempotent && deliveries > DELIVERIES_MAX {
             self.refuse("poisoned", &delivery);
-            let deliveries = delivery.delivered_count - 1;
+            let deliveries = deliveries - 1;
             let detail = format!("{deliveries} workers were given the task and none told its end");
             let attempt = Some(Box::new(attempt));
             state.tasks.spawn(parking::park(shared, delivery, attempt, detail, permit));

@@ -24,6 +24,9 @@ mod limits;
 mod orphan;
 mod outbox;
 mod progress;
+mod queue_room;
+#[cfg(test)]
+mod queue_room_tests;
 #[cfg(test)]
 mod queue_tests;
 mod recover;
@@ -67,6 +70,7 @@ pub use seen::SeenPositions;
 pub use snapshot::{FrozenPartition, PartitionImage, RestoreError};
 
 use held_back::HeldBack;
+use queue_room::{QueueCounts, QueueHeld};
 use runs::Runs;
 use timers::Timers;
 
@@ -108,10 +112,10 @@ pub struct Partition {
     /// What people decided about cases.
     resolutions: Resolutions,
     /// Attempts in named queues, part of `running`.
-    queued: u32,
+    queued_in: QueueCounts,
     /// Runs with a ready node whose queue can be given no further attempt; like
     /// `held_back`.
-    queue_held: HeldBack,
+    queue_held: QueueHeld,
 }
 
 /// What a decision comes to; the buffers are reused from decision to decision.
@@ -231,8 +235,8 @@ impl Partition {
             correlations: Correlations::default(),
             outbox_held: BTreeMap::new(),
             resolutions: Resolutions::default(),
-            queued: 0,
-            queue_held: HeldBack::default(),
+            queued_in: QueueCounts::default(),
+            queue_held: QueueHeld::default(),
             limits,
             settling: false,
         }
@@ -312,7 +316,13 @@ impl Partition {
     /// Attempts in named queues that have no outcome.
     #[must_use]
     pub fn queued(&self) -> u32 {
-        self.queued
+        self.queued_in.total()
+    }
+
+    /// Those of them in `queue`.
+    #[must_use]
+    pub fn queued_in(&self, queue: &str) -> u32 {
+        self.queued_in.of(queue)
     }
 
     /// Whether a plan is at hand.
@@ -354,8 +364,14 @@ impl Partition {
             })
         };
         self.freeze().image() == other.freeze().image()
-            && (&self.seen, &self.timers, &self.correlations, self.running, self.queued)
-                == (&other.seen, &other.timers, &other.correlations, other.running, other.queued)
+            && (&self.seen, &self.timers, &self.correlations, self.running, &self.queued_in)
+                == (
+                    &other.seen,
+                    &other.timers,
+                    &other.correlations,
+                    other.running,
+                    &other.queued_in,
+                )
             && self.runs.iter().all(running)
     }
 
@@ -372,8 +388,8 @@ impl Partition {
         runs.sort_unstable();
         format!(
             "{image:?}\nseen {seen:?} timers {timers:?} correlations {correlations:?} \
-             running {running} queued {} of {runs:?}",
-            self.queued
+             running {running} queued {:?} of {runs:?}",
+            self.queued_in
         )
     }
 }

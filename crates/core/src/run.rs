@@ -257,6 +257,16 @@ impl Run {
         }
     }
 
+    /// The node to move on when the first `waiting` ready ones have to wait, if the
+    /// run takes anything new on.
+    #[must_use]
+    pub fn ready_behind(&self, waiting: usize) -> Option<NodeIndex> {
+        match self.phase {
+            Phase::Open => self.ready.get(waiting).copied(),
+            Phase::Closing(_) => None,
+        }
+    }
+
     /// The record that ends the run now, if it can end.
     #[must_use]
     pub fn ending(&self) -> Option<Body> {

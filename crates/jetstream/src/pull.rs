@@ -57,6 +57,8 @@ pub(crate) struct ConsumerSpec {
     pub(crate) num_replicas: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) filter_subject: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) max_waiting: Option<usize>,
 }
 
 impl ConsumerSpec {
@@ -77,6 +79,7 @@ impl ConsumerSpec {
             // One replica and memory: a lost consumer is made again at the next sequence.
             num_replicas: Some(1),
             filter_subject: None,
+            max_waiting: None,
         }
     }
 }

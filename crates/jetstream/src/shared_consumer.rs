@@ -1,7 +1,8 @@
 //! A stream shared between workers: each message goes to one of them and is acknowledged on its own.
 //!
 //! Never all up to one: that acknowledges what a neighbour still holds. Nothing that was received
-//! before the connection was lost is acknowledged after it; the broker delivers it again.
+//! before the connection was lost is acknowledged after it, unless its holder says that it may be
+//! ([`Acker::ack_durable`]); the broker delivers it again.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -46,6 +47,9 @@ const REBUILD_PAUSE: Duration = Duration::from_millis(200);
 
 /// How long the broker may take to confirm that an unreadable message is acknowledged.
 const CONFIRM_WAIT: Duration = Duration::from_secs(5);
+
+/// Pause after an acknowledgement that nobody took: an election takes some seconds.
+const ACKNOWLEDGE_PAUSE: Duration = Duration::from_millis(200);
 
 const ACKNOWLEDGED: Bytes = Bytes::from_static(b"+ACK");
 const IN_PROGRESS: Bytes = Bytes::from_static(b"+WPI");
@@ -284,6 +288,7 @@ impl SharedConsumer {
             mem_storage: false,
             num_replicas: None,
             filter_subject: None,
+            max_waiting: None,
         };
         create_consumer(&self.connection.client, stream, &spec).await.map_err(|source| {
             SharedConsumerError::Create { stream: stream.clone(), name: name.clone(), source }
@@ -319,27 +324,33 @@ impl SharedConsumer {
         let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
         settled.retain(|sequence| *sequence > acknowledged_up_to);
         for held in messages.into_iter().filter(|held| !settled.contains(&held.sequence)) {
-            let HeldMessage { sequence, fault, .. } = held;
-            tracing::warn!(
-                stream,
-                sequence,
-                fault,
-                "a message cannot be delivered; it was read by name"
-            );
-            let reply = DeliveryPosition::reply_for(stream, name, sequence);
-            let session = Arc::clone(&self.session);
-            let noted = Some(Box::new((Arc::clone(&self.settled), sequence)));
-            self.arrived.push_back(Delivery {
-                stream_sequence: sequence,
-                broker_time_ns: held.broker_time_ns,
-                delivered_count: 1,
-                subject: held.subject,
-                headers: Some(held.headers),
-                fault,
-                payload: held.payload,
-                acker: Acker { session, reply, noted },
-            });
+            let sequence = held.sequence;
+            let mut delivery = delivery_by_name(held, stream, name, &self.session);
+            delivery.acker.noted = Some(Box::new((Arc::clone(&self.settled), sequence)));
+            self.arrived.push_back(delivery);
         }
+    }
+}
+
+/// A message that was read by name instead of being delivered, as its consumer gets it.
+pub(crate) fn delivery_by_name(
+    held: HeldMessage,
+    stream: &str,
+    consumer: &str,
+    session: &Arc<AckSession>,
+) -> Delivery {
+    let HeldMessage { sequence, fault, .. } = held;
+    tracing::warn!(stream, sequence, fault, "a message cannot be delivered; it was read by name");
+    let reply = DeliveryPosition::reply_for(stream, consumer, sequence);
+    Delivery {
+        stream_sequence: sequence,
+        broker_time_ns: held.broker_time_ns,
+        delivered_count: 1,
+        subject: held.subject,
+        headers: Some(held.headers),
+        fault,
+        payload: held.payload,
+        acker: Acker { session: Arc::clone(session), reply, noted: None },
     }
 }
 
@@ -423,6 +434,38 @@ impl Acker {
         matches!(confirmed, Ok(Ok(_))) && self.is_current()
     }
 
+    /// Done, whatever became of the connection since: for what is stored and may be done again by whoever
+    /// holds the message meanwhile. Waits for a connection as long as there is none, and then asks until the
+    /// broker says that it has let go of the message; false when it does not within `limit`, or the
+    /// connection is closed for good.
+    ///
+    /// The broker knows the message by its sequence. One that lost the end of its stream (a power cut without
+    /// `sync_interval: always`) may have given the sequence to another message.
+    ///
+    /// # Cancel safety
+    /// When dropped, the message may or may not come again.
+    pub async fn ack_durable(&self, limit: Duration) -> bool {
+        let mut link = self.session.link.clone();
+        if link.wait_for(|link| link.connected).await.is_err() {
+            return false;
+        }
+        let confirmed = async {
+            loop {
+                let connected = link.wait_for(|link| link.connected).await;
+                let Ok(before) = connected.map(|link| link.interruptions) else { return false };
+                let confirm = self.session.client.request(self.reply.clone(), ACKNOWLEDGED);
+                tokio::select! {
+                    Ok(_) = confirm => return true,
+                    // The answer is lost with the connection that it was to come over.
+                    Ok(_) = link.wait_for(|link| link.interruptions != before) => {}
+                    else => {}
+                }
+                sleep(ACKNOWLEDGE_PAUSE).await;
+            }
+        };
+        timeout(limit, confirmed).await.unwrap_or(false)
+    }
+
     /// Not now: deliver again after `delay`.
     ///
     /// # Cancel safety
@@ -438,6 +481,18 @@ impl Acker {
     /// Can be dropped.
     pub async fn in_progress(&self) {
         self.answer(IN_PROGRESS).await;
+    }
+
+    /// As [`Acker::in_progress`], whatever became of the connection since; nothing is said while there is none.
+    ///
+    /// # Cancel safety
+    /// Can be dropped.
+    pub async fn keep_durable(&self) {
+        // What is queued without a connection would fill the client's queue, and come late.
+        if self.session.link.borrow().connected {
+            // An error means that the connection is closed for good: the message goes to another worker.
+            let _ = self.session.client.publish(self.reply.clone(), IN_PROGRESS).await;
+        }
     }
 
     /// Whether the connection over which it came is still the same; else every answer is withheld.

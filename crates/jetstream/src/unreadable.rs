@@ -127,6 +127,33 @@ where
     Ok(messages)
 }
 
+/// How many tasks of one queue are looked at, the oldest first: one behind them is found when they are done.
+const TASKS_LOOKED_AT_MAX: usize = 1_000;
+
+/// The unreadable ones among the tasks on `subject` that a consumer has delivered, in order. Done tasks are
+/// not in the stream any more.
+pub(crate) async fn among_tasks(
+    client: &Client,
+    stream_name: &str,
+    consumer: &str,
+    subject: &str,
+) -> Result<Vec<HeldMessage>, ApiError> {
+    let operation = format!("CONSUMER.INFO.{stream_name}.{consumer}");
+    let info: ConsumerInfo = ask(client, &operation, &()).await?;
+    let mut messages = Vec::new();
+    let mut next = info.ack_floor.stream_seq + 1;
+    for _ in 0..TASKS_LOOKED_AT_MAX {
+        let wanted = Wanted::From { seq: next, next_by_subj: subject };
+        let Some(held) = held_message(client, stream_name, wanted).await? else { break };
+        if held.sequence > info.delivered.stream_seq {
+            break;
+        }
+        next = held.sequence + 1;
+        messages.extend(Some(held).filter(|held| held.fault.is_some()));
+    }
+    Ok(messages)
+}
+
 /// The sequences after `floor` up to `delivered`, as many as are looked at: the oldest, and the newest.
 fn looked_at(
     floor: u64,

@@ -6,30 +6,27 @@
 
 use std::{sync::Arc, time::Duration};
 
-use async_nats::{HeaderMap, HeaderName, HeaderValue, Message, StatusCode, Subject, Subscriber};
-use bytes::Bytes;
+use async_nats::{Message, StatusCode, Subject, Subscriber};
 use futures_util::{FutureExt, StreamExt};
-use serde::Deserialize;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::{
-    api::{ApiError, ask},
-    connection::{Broker, Connection},
-    outcome::PublishOutcome,
-    publisher::Publisher,
+    connection::{Broker, Connection, Losses},
+    delivery::DeliveryPosition,
     pull::{
         ConsumerSpec, HEARTBEAT, PullRequest, REQUEST_EXPIRES, SILENCE_MAX, create_consumer,
         ends_consumer, nanoseconds, unfilled,
     },
-    shared_consumer::{AckSession, Delivery, SharedConsumerError, delivery},
+    shared_consumer::{AckSession, Delivery, SharedConsumerError, delivery, delivery_by_name},
     topology::TASKS_STREAM,
+    unreadable,
 };
 
-/// Header by which the broker recognises a copy, within its window.
-const MESSAGE_ID_HEADER: &str = "Nats-Msg-Id";
+mod publishing;
+mod standing;
 
-/// Header that says how long a message is kept at the most.
-const TTL_HEADER: &str = "Nats-TTL";
+pub use publishing::{HandBack, deliveries_before, message_id, remove_task};
+pub use standing::{QueueStanding, queue_standings};
 
 /// How long the broker waits for an acknowledgement, or to hear that a task is under way, before it
 /// gives the task to another worker.
@@ -38,7 +35,18 @@ pub const TASK_WAIT_DEFAULT: Duration = Duration::from_secs(30);
 /// How many tasks all workers of a queue together may hold.
 const UNACKNOWLEDGED_MAX: usize = 20_000;
 
-/// Pause after a consumer could not be made.
+/// How many requests for tasks may stand at one consumer: every worker of a queue has some
+/// ([`MERGED`]), and the broker's default of 512 refuses those of large fleets.
+const REQUESTS_MAX: usize = 4_096;
+
+/// What is missing is asked for when it is this part of what there is room for, or nothing stands: one
+/// request for each task that ends would be as many requests as there are permits.
+const MERGED: usize = 4;
+
+/// How long the broker may take to let go of requests when a worker ends.
+const DRAIN_LIMIT: Duration = Duration::from_secs(2);
+
+/// Pause after a consumer could not be made, or the broker ended what was asked for.
 const REBUILD_PAUSE: Duration = Duration::from_millis(200);
 
 /// Name of the consumer that all workers of `queue` share.
@@ -46,44 +54,21 @@ fn consumer_of(queue: &str) -> String {
     format!("tasks-{queue}")
 }
 
-/// The id of a task's message, as its publisher gave it.
-#[must_use]
-pub fn message_id(delivery: &Delivery) -> Option<&str> {
-    Some(delivery.headers.as_ref()?.get(MESSAGE_ID_HEADER)?.as_str())
-}
-
-impl Publisher {
-    /// Publishes a task that is kept for `ttl` at the most, whole seconds, and waits for the answer. The
-    /// broker stores a copy with the same `id` once, if it comes within two minutes.
-    ///
-    /// # Cancel safety
-    /// When dropped, the outcome is unknown.
-    pub async fn publish_task(
-        &self,
-        subject: impl Into<Subject>,
-        id: &str,
-        ttl: Duration,
-        payload: Bytes,
-    ) -> PublishOutcome {
-        let mut headers = HeaderMap::new();
-        headers.insert(HeaderName::from_static(MESSAGE_ID_HEADER), id);
-        let seconds = ttl.as_secs().max(1);
-        headers.insert(
-            HeaderName::from_static(TTL_HEADER),
-            HeaderValue::from(format!("{seconds}s").as_str()),
-        );
-        self.publish(subject, Some(headers), payload).await.await
-    }
-}
-
 /// One worker's share of a queue.
 #[derive(Debug)]
 pub struct WorkQueue {
+    broker: Broker,
     connection: Connection,
     queue: String,
     wait: Duration,
     session: Arc<AckSession>,
     pull: Option<Requests>,
+    /// Whether the broker ended what was asked for, so that it is not asked again at once.
+    rests: bool,
+    /// When the present requests were made.
+    losses: Losses,
+    /// Tasks that were read by name, for they cannot be delivered.
+    found: Vec<Delivery>,
 }
 
 /// What was asked for over one subscription.
@@ -114,7 +99,17 @@ impl WorkQueue {
     ) -> Result<Self, SharedConsumerError> {
         let connection = broker.consuming().clone();
         let session = AckSession::new(&connection);
-        let mut work = Self { connection, queue: queue.to_owned(), wait, session, pull: None };
+        let mut work = Self {
+            broker: broker.clone(),
+            connection,
+            queue: queue.to_owned(),
+            wait,
+            session,
+            pull: None,
+            rests: false,
+            losses: broker.losses(),
+            found: Vec::new(),
+        };
         work.rebuild().await?;
         Ok(work)
     }
@@ -131,6 +126,14 @@ impl WorkQueue {
     /// Nothing is lost when dropped.
     pub async fn take(&mut self, room: usize) -> Result<Vec<Delivery>, SharedConsumerError> {
         loop {
+            if self.rests {
+                sleep(REBUILD_PAUSE).await;
+                self.rests = false;
+            }
+            if !self.found.is_empty() {
+                let most = room.clamp(1, self.found.len());
+                return Ok(self.found.drain(..most).collect());
+            }
             let interruptions = self.connection.link.borrow().interruptions;
             let Some(pull) = self.pull.as_mut().filter(|pull| pull.interruptions == interruptions)
             else {
@@ -138,7 +141,8 @@ impl WorkQueue {
                 continue;
             };
             let missing = room.saturating_sub(pull.outstanding);
-            if missing > 0 && !pull.ask(&self.connection, missing).await {
+            let asks = pull.outstanding == 0 || missing >= room.div_ceil(MERGED);
+            if missing > 0 && asks && !pull.ask(&self.connection, missing).await {
                 self.pull = None;
                 continue;
             }
@@ -167,7 +171,7 @@ impl WorkQueue {
                     .flatten();
             }
             if !usable {
-                self.pull = None;
+                (self.pull, self.rests) = (None, true);
             }
             if !taken.is_empty() {
                 return Ok(taken);
@@ -175,19 +179,27 @@ impl WorkQueue {
         }
     }
 
-    /// Ends this worker's share: what has arrived and was not taken goes to another worker at once.
+    /// Ends this worker's share: nothing more is asked for, and what has come and was not taken is the
+    /// caller's to hand back. What was on its way when the broker heard of it comes again in its time.
     ///
     /// # Cancel safety
-    /// When dropped, what was not given back comes again after the broker's own wait.
-    pub async fn give_back(mut self) {
-        let Some(mut pull) = self.pull.take() else { return };
-        while let Some(Some(message)) = pull.subscriber.next().now_or_never() {
-            if is_task(&message)
-                && let Some(delivery) = delivery(message, &self.session)
-            {
-                delivery.acker.nak(Duration::ZERO).await;
-            }
+    /// When dropped, all of it comes again after the broker's own wait.
+    pub async fn end(mut self) -> Vec<Delivery> {
+        let mut left = std::mem::take(&mut self.found);
+        let Some(Requests { mut subscriber, .. }) = self.pull.take() else { return left };
+        // An error means that the connection is closed for good; without one, the requests are gone too.
+        if subscriber.drain().await.is_err() {
+            return left;
         }
+        let rest = async {
+            while let Some(message) = subscriber.next().await {
+                if is_task(&message) {
+                    left.extend(delivery(message, &self.session));
+                }
+            }
+        };
+        let _ = timeout(DRAIN_LIMIT, rest).await;
+        left
     }
 
     async fn rebuild_patiently(&mut self) -> Result<(), SharedConsumerError> {
@@ -203,7 +215,9 @@ impl WorkQueue {
     }
 
     async fn rebuild(&mut self) -> Result<(), SharedConsumerError> {
+        let losses = self.broker.losses();
         let name = consumer_of(&self.queue);
+        let subject = format!("fermata.tasks.{}", self.queue);
         let spec = ConsumerSpec {
             name: name.clone(),
             durable_name: Some(name.clone()),
@@ -217,7 +231,8 @@ impl WorkQueue {
             inactive_threshold: None,
             mem_storage: false,
             num_replicas: None,
-            filter_subject: Some(format!("fermata.tasks.{}", self.queue)),
+            filter_subject: Some(subject.clone()),
+            max_waiting: Some(REQUESTS_MAX),
         };
         let stream = || TASKS_STREAM.to_owned();
         let interruptions = self.connection.link.borrow().interruptions;
@@ -232,6 +247,10 @@ impl WorkQueue {
             .subscribe(inbox.clone())
             .await
             .map_err(|source| SharedConsumerError::Subscribe { stream: stream(), source })?;
+        if losses.only_consuming_since(self.losses) {
+            self.find_unreadable(&name, &subject).await;
+        }
+        self.losses = losses;
         self.pull = Some(Requests {
             interruptions,
             subscriber,
@@ -241,6 +260,21 @@ impl WorkQueue {
             heard: Instant::now(),
         });
         Ok(())
+    }
+}
+
+impl WorkQueue {
+    /// Finds what the connection may have been lost over, by name.
+    async fn find_unreadable(&mut self, consumer: &str, subject: &str) {
+        let client = &self.broker.publishing().client;
+        match unreadable::among_tasks(client, TASKS_STREAM, consumer, subject).await {
+            Ok(found) => {
+                let by_name = |held| delivery_by_name(held, TASKS_STREAM, consumer, &self.session);
+                self.found = found.into_iter().map(by_name).collect();
+            }
+            // If one is the reason, it comes again, and so does this.
+            Err(error) => tracing::debug!(subject, %error, "tasks cannot be looked at"),
+        }
     }
 }
 
@@ -282,79 +316,7 @@ impl Requests {
     }
 }
 
+/// Whether the queue holds it, and not the broker speaks for itself: whoever publishes may write a status too.
 fn is_task(message: &Message) -> bool {
-    matches!(message.status, None | Some(StatusCode::OK))
+    DeliveryPosition::of(message).is_some()
 }
-
-/// How a queue stands.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct QueueStanding {
-    /// Its name.
-    pub queue: String,
-    /// Tasks that no worker has.
-    pub waiting: u64,
-    /// Tasks that workers have.
-    pub under_way: u64,
-    /// Whether a worker serves it: one asks for tasks, or has one.
-    pub is_served: bool,
-}
-
-#[derive(Deserialize)]
-struct ConsumerInfo {
-    #[serde(default)]
-    num_ack_pending: u64,
-    #[serde(default)]
-    num_pending: u64,
-    #[serde(default)]
-    num_waiting: u64,
-}
-
-#[derive(Deserialize)]
-struct StreamInfo {
-    state: StreamState,
-}
-
-#[derive(Deserialize)]
-struct StreamState {
-    #[serde(default)]
-    subjects: Option<std::collections::BTreeMap<String, u64>>,
-}
-
-/// How the queues stand that tasks wait in or are under way for; a queue without tasks is not among
-/// them.
-///
-/// # Errors
-/// When the broker refuses or does not answer.
-///
-/// # Cancel safety
-/// Can be dropped.
-pub async fn queue_standings(broker: &Broker) -> Result<Vec<QueueStanding>, ApiError> {
-    let client = &broker.publishing().client;
-    let filter = serde_json::json!({ "subjects_filter": crate::topology::TASKS_SUBJECTS });
-    let info: StreamInfo = ask(client, &format!("STREAM.INFO.{TASKS_STREAM}"), &filter).await?;
-    let mut standings = Vec::new();
-    for (subject, messages) in info.state.subjects.unwrap_or_default() {
-        let Some(queue) = subject.strip_prefix("fermata.tasks.") else { continue };
-        let operation = format!("CONSUMER.INFO.{TASKS_STREAM}.{}", consumer_of(queue));
-        let standing = match ask::<ConsumerInfo>(client, &operation, &()).await {
-            Ok(info) => QueueStanding {
-                queue: queue.to_owned(),
-                waiting: info.num_pending,
-                under_way: info.num_ack_pending,
-                is_served: info.num_waiting > 0 || info.num_ack_pending > 0,
-            },
-            Err(error) if error.code() == Some(CONSUMER_NOT_FOUND) => QueueStanding {
-                queue: queue.to_owned(),
-                waiting: messages,
-                under_way: 0,
-                is_served: false,
-            },
-            Err(error) => return Err(error),
-        };
-        standings.push(standing);
-    }
-    Ok(standings)
-}
-
-/// The broker's error code for a consumer that is not there.
-const CONSUMER_NOT_FOUND: u64 = 10014;

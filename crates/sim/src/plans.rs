@@ -83,7 +83,7 @@ pub(crate) fn waiting() -> Result<(Digest, Arc<Executable>), Broken> {
     executable(plan("waiting", nodes, 40_000))
 }
 
-/// Calls for the workers of named queues: one that is made again, one that must
+/// Calls for the workers of two named queues: one that is made again, one that must
 /// not be, and one in a run that ends while it is there, every now and then.
 fn queued() -> Plan {
     let refused = RetryPolicy {
@@ -108,7 +108,11 @@ fn queued() -> Plan {
             ..node("pay", &[], call(false, "/pay"))
         },
         node("right", &[0], call(true, "/right")),
-        PlanNode { timeout_ms: 50_000, queue: queue(), ..node("slow", &[2], call(true, "/slow")) },
+        PlanNode {
+            timeout_ms: 50_000,
+            queue: Some("mail".into()),
+            ..node("slow", &[2], call(true, "/slow"))
+        },
     ];
     plan("queued", nodes, 100_000)
 }

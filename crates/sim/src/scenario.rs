@@ -115,6 +115,7 @@ impl Scenario {
                 decision_bytes_max: 4_096,
                 partitions: 1,
                 signal_kept_ms: 20_000,
+                queued_open_max: 2,
                 ..Limits::default()
             },
             verbose: false,

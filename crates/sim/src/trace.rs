@@ -41,6 +41,8 @@ pub struct Trace {
     pub tasks_delivered: u64,
     /// Those of them that were given before.
     pub tasks_redelivered: u64,
+    /// Tasks that left their queue unbegun, for their run was closing.
+    pub tasks_taken_back: u64,
 }
 
 /// An invariant that does not hold.

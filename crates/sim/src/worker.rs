@@ -1,6 +1,6 @@
 //! A worker process: its clocks, what waits for it, and its seat as an owner.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -20,7 +20,7 @@ use uuid::Uuid;
 use crate::broker::StoredSnapshot;
 use crate::dice::Dice;
 use crate::runner::Runner;
-use crate::world::EPOCH_MS;
+use crate::world::{EPOCH_MS, TaskName};
 
 /// Something that waits for its turn in a worker.
 #[derive(Debug)]
@@ -78,6 +78,8 @@ pub(crate) enum Work {
         task: u64,
         report: AttemptReport,
     },
+    /// The node of this task has its outcome, for its run is closing.
+    CancelTask(TaskName),
 }
 
 impl Work {
@@ -109,6 +111,12 @@ pub(crate) struct Worker {
     pub(crate) lease_until_ms: u64,
     booted_ms: u64,
     pub(crate) skew_ms: i64,
+    /// Where in the queue the tasks are that it knows to be stored.
+    pub(crate) published: BTreeMap<TaskName, u64>,
+    /// Tasks that its owners want no more.
+    pub(crate) forgotten: BTreeSet<TaskName>,
+    /// Tasks that it must not begin. A real worker remembers the newest only.
+    pub(crate) cancelled: BTreeSet<TaskName>,
 }
 
 impl Worker {
@@ -124,6 +132,9 @@ impl Worker {
             lease_until_ms: 0,
             booted_ms: now_ms,
             skew_ms: 0,
+            published: BTreeMap::new(),
+            forgotten: BTreeSet::new(),
+            cancelled: BTreeSet::new(),
         }
     }
 

@@ -5,6 +5,7 @@ mod effects;
 mod owning;
 mod publishing;
 mod snapshots;
+mod taking_back;
 mod tasks;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,6 +31,8 @@ use crate::runner::Sink;
 use crate::scenario::{Faults, Scenario};
 use crate::trace::{Broken, Log, Trace, Violation};
 use crate::worker::{SeatConfig, Work, Worker};
+
+pub(crate) use taking_back::TaskName;
 
 /// Where simulated time begins, milliseconds since 1970. Half a minute before
 /// a full minute, so that minutes pass early in each life.
@@ -74,6 +77,8 @@ enum Happening {
     Heal,
     /// A queue gives a task to a worker, unless it is done.
     Task(u64),
+    /// A task is taken out of its queue.
+    RemoveTask(u64),
 }
 
 /// Who waits for the answer to a publish.
@@ -234,6 +239,7 @@ impl World {
             begun_from_snapshots: self.begun_from_snapshots,
             tasks_delivered: self.tasks.delivered,
             tasks_redelivered: self.tasks.redelivered,
+            tasks_taken_back: self.tasks.taken_back,
         }
     }
 
@@ -269,6 +275,10 @@ impl World {
             }
             Happening::Heal => self.heal(),
             Happening::Task(task) => self.deliver_task(task),
+            Happening::RemoveTask(task) => {
+                self.tasks.remove(task);
+                Ok(())
+            }
         }
     }
 

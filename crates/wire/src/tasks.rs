@@ -136,6 +136,31 @@ impl TaskId {
     }
 }
 
+impl TaskId {
+    /// The id of the attempt that a message with this id carries: its own text, or
+    /// that with `/back-…` behind it where a worker has handed it back.
+    #[must_use]
+    pub fn of_message(id: &str) -> Option<Self> {
+        let attempt = match id.rsplit_once('/') {
+            Some((attempt, last)) if last.starts_with(HANDED_BACK) => attempt,
+            _ => id,
+        };
+        attempt.parse().ok()
+    }
+}
+
+impl TaskId {
+    /// The id of the message in which a worker hands the attempt back that message
+    /// `sequence` of the queue carried.
+    #[must_use]
+    pub fn handed_back(&self, sequence: u64) -> String {
+        format!("{self}/{HANDED_BACK}{sequence}")
+    }
+}
+
+/// How the last part of a message's id begins that a worker has handed back.
+const HANDED_BACK: &str = "back-";
+
 impl fmt::Display for TaskId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let key = EffectKey::of_node(self.run, self.node.clone(), self.activation);

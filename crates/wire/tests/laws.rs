@@ -323,3 +323,16 @@ fn the_id_of_a_task_reads_back_and_nothing_else_does() {
         }
     }
 }
+
+#[test]
+fn a_task_that_was_handed_back_is_known_by_its_message() {
+    for (_, queued) in tasks::all() {
+        let named = TaskId::of(&queued.attempt);
+        for id in [named.clone(), TaskId { node: "back-1".into(), ..named }] {
+            assert_eq!(TaskId::of_message(&id.to_string()), Some(id.clone()));
+            assert_eq!(TaskId::of_message(&id.handed_back(7)), Some(id.clone()));
+            assert_ne!(id.handed_back(7), id.handed_back(8));
+            assert_eq!(TaskId::of_message(&format!("{id}/7")), None);
+        }
+    }
+}

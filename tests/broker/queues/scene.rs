@@ -1,6 +1,7 @@
 //! An engine whose tasks others run, workers that can be killed, and a service
 //! that answers when it is told to.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use fermata_actors::Engine;
@@ -18,7 +19,7 @@ use tokio::runtime::Runtime;
 
 pub(super) const LIMIT: Duration = Duration::from_secs(30);
 
-/// How long the broker waits to hear of a task.
+/// How long the broker waits to hear of a task, where a scene says nothing else.
 pub(super) const WAIT: Duration = Duration::from_secs(1);
 
 pub(super) struct Scene {
@@ -26,6 +27,8 @@ pub(super) struct Scene {
     pub(super) engine: Engine,
     pub(super) asked: Subscription,
     pub(super) broker: TestBroker,
+    /// How long the broker waits to hear of a task.
+    pub(super) wait: Duration,
 }
 
 fn executors() -> ExecutorsConfig {
@@ -65,12 +68,17 @@ strategies:
 ";
         definitions::apply_yaml(&engine, &[workflow], strategy).await;
         let asked = engine.ports().core.subscribe("work.>").await.expect("a subscription");
-        Self { engine, asked, broker }
+        Self { engine, asked, broker, wait: WAIT }
     }
 
     /// A worker that does nothing but serve the queue.
     pub(super) async fn worker(&self, name: &str, permits: usize) -> Engine {
-        worker(self.broker.url(), self.broker.folder().to_owned(), name.to_owned(), permits).await
+        self.worker_at(self.broker.url(), name, permits).await
+    }
+
+    /// The same, connected at `url`.
+    pub(super) async fn worker_at(&self, url: String, name: &str, permits: usize) -> Engine {
+        worker(url, self.broker.folder().to_owned(), name.to_owned(), permits, self.wait).await
     }
 
     /// The same in a runtime of its own, with which it dies.
@@ -81,13 +89,14 @@ strategies:
             .build()
             .expect("a runtime");
         let (url, folder) = (self.broker.url(), self.broker.folder().to_owned());
-        runtime.spawn(worker(url, folder, name.to_owned(), 4)).await.expect("a worker");
+        let worker = worker(url, folder, name.to_owned(), 4, self.wait);
+        runtime.spawn(worker).await.expect("a worker");
         runtime
     }
 
     /// Takes from the queue as a worker does that never answers.
     pub(super) async fn by_hand(&self) -> WorkQueue {
-        WorkQueue::open(&self.engine.ports().broker, "gpu", WAIT).await.expect("a queue")
+        WorkQueue::open(&self.engine.ports().broker, "gpu", self.wait).await.expect("a queue")
     }
 
     pub(super) async fn publish(&self, id: u64) {
@@ -141,16 +150,56 @@ strategies:
         assert!(answer["error"].is_null(), "{answer}");
     }
 
+    /// How often the broker gave a task to a worker.
+    pub(super) async fn deliveries(&self) -> u64 {
+        let info = self.api("CONSUMER.INFO.TASKS.tasks-gpu", &json!({})).await;
+        info["delivered"]["consumer_seq"].as_u64().expect("a number")
+    }
+
+    /// Waits until that is so many.
+    pub(super) async fn until_deliveries(&self, deliveries: u64) {
+        until(async || self.deliveries().await == deliveries).await;
+    }
+
+    /// Waits until the stream of tasks holds so many.
+    pub(super) async fn until_tasks_are_stored(&self, tasks: u64) {
+        until(async || self.tasks_stored().await == tasks).await;
+    }
+
+    /// Waits until the newest task has this sequence.
+    pub(super) async fn until_last_task(&self, sequence: u64) {
+        let last = async || {
+            let info = self.api("STREAM.INFO.TASKS", &json!({})).await;
+            info["state"]["last_seq"].as_u64() == Some(sequence)
+        };
+        until(last).await;
+    }
+
     pub(super) async fn tasks_stored(&self) -> u64 {
         let info = self.api("STREAM.INFO.TASKS", &json!({})).await;
         info["state"]["messages"].as_u64().expect("a number")
     }
 }
 
-async fn worker(url: String, folder: std::path::PathBuf, name: String, permits: usize) -> Engine {
-    let queues = ServedQueues { names: vec!["gpu".to_owned()], permits, wait: WAIT };
+async fn worker(
+    url: String,
+    folder: PathBuf,
+    name: String,
+    permits: usize,
+    wait: Duration,
+) -> Engine {
+    let queues = ServedQueues { names: vec!["gpu".to_owned()], permits, wait };
     let engine = TestEngine::at(url).named(&name).with_roles([]).with_queues(queues);
     engine.with_executors(executors()).start(&folder).await
+}
+
+/// Waits until `holds`.
+async fn until(holds: impl AsyncFn() -> bool) {
+    let begun = std::time::Instant::now();
+    while !holds().await {
+        assert!(begun.elapsed() < LIMIT, "it does not come to hold");
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
 }
 
 /// The value of a header of a question.

@@ -6,17 +6,19 @@
 //! for it. It outlives the owner of the moment: publishing the same attempt for
 //! the next one too is the same message.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+mod orders;
+
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use fermata_core::effect::{Outcome, QueuedAttempt, Recall};
-use fermata_core::identity::PartitionId;
 use fermata_core::partition::Report;
 use fermata_core::plan::FailureClass;
 use fermata_core::run::AttemptReport;
-use fermata_jetstream::{PublishOutcome, Publisher, Refusal};
+use fermata_jetstream::work_queue::remove_task;
+use fermata_jetstream::{Broker, PublishOutcome, Publisher, Refusal};
 use fermata_wire::subjects;
 use fermata_wire::tasks::{TaskId, TaskMessage};
 use futures_util::StreamExt;
@@ -25,12 +27,14 @@ use ractor::ActorRef;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
 
+use self::orders::Orders;
 use super::state::Task;
 use super::{Coordinator, CoordinatorMessage, CoordinatorState};
 use crate::clock::wall_ms;
+use crate::ports::Ports;
 use crate::uncommitted_reports::UncommittedReports;
 
-/// Publishes to one queue that wait for their answer at once.
+/// Publishes to one queue that wait for their answer at once, and removals from it.
 const UNANSWERED_MAX: usize = 64;
 
 /// Pause while a queue takes nothing; then one task is tried.
@@ -57,7 +61,7 @@ struct Dispatcher {
 #[derive(Debug)]
 enum Order {
     Publish(Box<QueuedAttempt>),
-    /// It is not wanted any more; what is published is not taken back.
+    /// It is not wanted any more: taken back if it is published.
     Forget(TaskId),
 }
 
@@ -72,22 +76,16 @@ struct Standing {
 
 impl Queues {
     /// Publishes it as soon as its queue takes it.
-    fn publish(
-        &mut self,
-        partition: PartitionId,
-        publisher: &Publisher,
-        queued: Box<QueuedAttempt>,
-    ) {
+    fn publish(&mut self, broker: &Broker, publisher: &Publisher, queued: Box<QueuedAttempt>) {
         let dispatcher = self.0.entry(queued.queue.clone()).or_insert_with_key(|queue| {
             let (orders, ordered) = unbounded_channel();
             let standing = Arc::<Standing>::default();
             let dispatch = Dispatch {
-                partition,
                 queue: queue.clone(),
+                broker: broker.clone(),
                 publisher: publisher.clone(),
                 standing: standing.clone(),
-                waiting: VecDeque::new(),
-                known: HashSet::new(),
+                orders: Orders::new(standing.clone()),
                 held_until: None,
             };
             Dispatcher { orders, standing, _task: Task::spawn(dispatch.run(ordered)) }
@@ -129,7 +127,8 @@ impl Queues {
 
 impl Coordinator {
     pub(super) fn enqueue(&self, queued: Box<QueuedAttempt>, state: &mut CoordinatorState) {
-        state.queues.publish(self.partition, &self.ports.publisher, queued);
+        let Ports { broker, publisher, .. } = &self.ports;
+        state.queues.publish(broker, publisher, queued);
     }
 
     /// Tells whoever runs attempts of a closing run to stop, and does not wait for
@@ -168,39 +167,40 @@ impl Coordinator {
 
 /// One queue's dispatcher.
 struct Dispatch {
-    partition: PartitionId,
     queue: Arc<str>,
+    broker: Broker,
     publisher: Publisher,
     standing: Arc<Standing>,
-    waiting: VecDeque<Ordered>,
-    /// What waits or is being published: the next owner orders it again.
-    known: HashSet<TaskId>,
+    orders: Orders,
     held_until: Option<Instant>,
 }
 
-#[derive(Debug)]
-struct Ordered {
-    queued: Box<QueuedAttempt>,
-    /// Whether a publish of it had no answer.
-    may_be_there: bool,
-}
-
 impl Dispatch {
-    async fn run(mut self, mut orders: UnboundedReceiver<Order>) {
+    async fn run(mut self, mut ordered: UnboundedReceiver<Order>) {
         let mut unanswered = FuturesUnordered::new();
+        let mut removing = FuturesUnordered::new();
         loop {
-            while let Some(ordered) = self.next(unanswered.len()) {
-                unanswered.push(send(self.publisher.clone(), ordered));
+            while let Some(queued) = self.next(unanswered.len()) {
+                unanswered.push(send(self.publisher.clone(), queued));
+            }
+            while removing.len() < UNANSWERED_MAX
+                && let Some(sequence) = self.orders.next_removal()
+            {
+                removing.push(remove(self.broker.clone(), self.queue.clone(), sequence));
             }
             let held_until = self.held_until;
             tokio::select! {
-                order = orders.recv() => match order {
-                    Some(order) => self.take(order),
+                order = ordered.recv() => match order {
+                    Some(Order::Publish(queued)) => self.orders.publish(queued),
+                    Some(Order::Forget(task)) => self.orders.forget(&task),
                     None => return,
                 },
-                Some((ordered, outcome)) = unanswered.next(), if !unanswered.is_empty() => {
-                    self.answered(ordered, outcome);
+                Some((queued, outcome)) = unanswered.next(), if !unanswered.is_empty() => {
+                    if let Some(pause) = self.orders.answered(queued, outcome) {
+                        self.held_until = Some(Instant::now() + pause);
+                    }
                 }
+                Some(()) = removing.next(), if !removing.is_empty() => {}
                 () = until(held_until), if held_until.is_some() => self.held_until = None,
             }
         }
@@ -208,86 +208,15 @@ impl Dispatch {
 
     /// The next to publish: none while the queue takes nothing, one to try whether
     /// it does again.
-    fn next(&mut self, unanswered: usize) -> Option<Ordered> {
+    fn next(&mut self, unanswered: usize) -> Option<Box<QueuedAttempt>> {
         let most = match self.standing.is_full.load(Ordering::Relaxed) {
             true => 1,
             false => UNANSWERED_MAX,
         };
-        loop {
-            if self.held_until.is_some() || unanswered >= most {
-                return None;
-            }
-            let ordered = self.waiting.pop_front()?;
-            // Its owner has it on the clock; here nobody waits for it any more.
-            if ordered.queued.due.0 > wall_ms() {
-                return Some(ordered);
-            }
-            self.done(&ordered);
+        if self.held_until.is_some() || unanswered >= most {
+            return None;
         }
-    }
-
-    fn take(&mut self, order: Order) {
-        match order {
-            Order::Publish(queued) => {
-                if self.known.insert(TaskId::of(&queued.attempt)) {
-                    self.waiting.push_back(Ordered { queued, may_be_there: false });
-                } else {
-                    self.standing.waiting.fetch_sub(1, Ordering::Relaxed);
-                }
-            }
-            Order::Forget(task) => {
-                let place = self
-                    .waiting
-                    .iter()
-                    .position(|ordered| TaskId::of(&ordered.queued.attempt) == task);
-                if let Some(ordered) = place.and_then(|place| self.waiting.remove(place)) {
-                    self.done(&ordered);
-                }
-            }
-        }
-    }
-
-    fn answered(&mut self, ordered: Ordered, outcome: PublishOutcome) {
-        match outcome {
-            PublishOutcome::Stored { .. } => {
-                self.done(&ordered);
-                if self.standing.is_full.swap(false, Ordering::Relaxed) {
-                    let (partition, queue) = (self.partition, &*self.queue);
-                    tracing::info!(%partition, queue, "the queue takes tasks again");
-                }
-            }
-            // Nothing left this process: that says nothing about the queue.
-            PublishOutcome::Refused { refusal: Refusal::NotSent, .. } => {
-                self.again(ordered, UNKNOWN_PAUSE);
-            }
-            PublishOutcome::Refused { description, code, .. } => {
-                if !self.standing.is_full.swap(true, Ordering::Relaxed) {
-                    let (partition, queue) = (self.partition, &*self.queue);
-                    tracing::warn!(%partition, queue, code, description, "a queue takes no task; those that are ordered wait, everything else goes on");
-                }
-                // Nothing was stored, by this publish: one before it may have been.
-                self.again(ordered, FULL_PAUSE);
-            }
-            PublishOutcome::Unknown => self.again(ordered, UNKNOWN_PAUSE),
-        }
-    }
-
-    fn again(&mut self, ordered: Ordered, pause: Duration) {
-        // No window of ids is leaned on: a broker that was restarted forgets those of
-        // messages that are gone.
-        if !ordered.queued.idempotent && ordered.may_be_there {
-            let task = TaskId::of(&ordered.queued.attempt);
-            let (partition, queue) = (self.partition, &*self.queue);
-            tracing::warn!(%partition, queue, %task, "nobody knows whether a task is in its queue that must not be there twice; its time tells");
-            return self.done(&ordered);
-        }
-        self.held_until = Some(Instant::now() + pause);
-        self.waiting.push_front(ordered);
-    }
-
-    fn done(&mut self, ordered: &Ordered) {
-        self.known.remove(&TaskId::of(&ordered.queued.attempt));
-        self.standing.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.orders.next(wall_ms())
     }
 }
 
@@ -297,15 +226,16 @@ async fn until(held_until: Option<Instant>) {
     }
 }
 
-async fn send(publisher: Publisher, mut ordered: Ordered) -> (Ordered, PublishOutcome) {
-    let queued = &ordered.queued;
-    let payload = match TaskMessage::new(queued).encode() {
+async fn send(
+    publisher: Publisher,
+    queued: Box<QueuedAttempt>,
+) -> (Box<QueuedAttempt>, PublishOutcome) {
+    let payload = match TaskMessage::new(&queued).encode() {
         Ok(payload) => payload.into(),
+        // No attempt within the bounds is like this.
         Err(error) => {
-            // No attempt within the bounds is like this; its time ends it.
-            let task = TaskId::of(&queued.attempt);
-            tracing::error!(%task, %error, "a task cannot be published");
-            return (ordered, PublishOutcome::Stored { sequence: 0, duplicate: false });
+            let (refusal, description) = (Refusal::TooLarge, error.to_string());
+            return (queued, PublishOutcome::Refused { refusal, code: 0, description });
         }
     };
     let subject = subjects::tasks(&queued.queue);
@@ -313,9 +243,13 @@ async fn send(publisher: Publisher, mut ordered: Ordered) -> (Ordered, PublishOu
     let left_ms = queued.due.0.saturating_sub(wall_ms()).saturating_add(TTL_MARGIN_MS);
     let ttl = Duration::from_millis(left_ms);
     let outcome = publisher.publish_task(subject, &id, ttl, payload).await;
-    // A refusal stores nothing: only what may be there counts as published.
-    if outcome == PublishOutcome::Unknown {
-        ordered.may_be_there = true;
+    (queued, outcome)
+}
+
+/// Takes a published task back. One that a worker has taken meanwhile is not there,
+/// and one that stays is not begun by whoever was told: it is tried once.
+async fn remove(broker: Broker, queue: Arc<str>, sequence: u64) {
+    if let Err(error) = remove_task(&broker, sequence).await {
+        tracing::debug!(queue = &*queue, sequence, %error, "a task is not taken back");
     }
-    (ordered, outcome)
 }

@@ -6,10 +6,12 @@ use std::time::Duration;
 use fermata_jetstream::shared_consumer::SharedConsumerError;
 use fermata_jetstream::work_queue::WorkQueue;
 use fermata_wire::subjects;
+use futures_util::future::join_all;
 use ractor::ActorRef;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 
+use super::handing_back::hand_back_unbegun;
 use super::{Shared, TaskWorkerMessage};
 use crate::hop::AGAIN_AFTER;
 
@@ -24,12 +26,11 @@ pub(super) struct Intake {
 impl Intake {
     pub(super) fn start(
         shared: Arc<Shared>,
-        wait: Duration,
         permits: Arc<Semaphore>,
         worker: ActorRef<TaskWorkerMessage>,
     ) -> Self {
         let (running, ended) = oneshot::channel();
-        let pump = Pump { shared, wait, permits, worker, ended };
+        let pump = Pump { shared, permits, worker, ended };
         Self { running, task: tokio::spawn(pump.run()) }
     }
 
@@ -42,7 +43,6 @@ impl Intake {
 
 struct Pump {
     shared: Arc<Shared>,
-    wait: Duration,
     permits: Arc<Semaphore>,
     worker: ActorRef<TaskWorkerMessage>,
     ended: oneshot::Receiver<()>,
@@ -64,12 +64,12 @@ impl Pump {
     /// Ends well when nothing more is to be taken.
     async fn run_until_broken(&mut self) -> Result<(), SharedConsumerError> {
         let broker = &self.shared.ports.broker;
-        let mut queue = WorkQueue::open(broker, &self.shared.queue, self.wait).await?;
+        let mut queue = WorkQueue::open(broker, &self.shared.queue, self.shared.wait).await?;
         loop {
             let permit = tokio::select! {
                 permit = self.permits.clone().acquire_owned() => permit,
                 _ = &mut self.ended => {
-                    queue.give_back().await;
+                    self.end(queue).await;
                     return Ok(());
                 }
             };
@@ -78,7 +78,7 @@ impl Pump {
             let deliveries = tokio::select! {
                 taken = queue.take(room) => taken?,
                 _ = &mut self.ended => {
-                    queue.give_back().await;
+                    self.end(queue).await;
                     return Ok(());
                 }
             };
@@ -97,6 +97,15 @@ impl Pump {
                 let _ = self.worker.cast(TaskWorkerMessage::Taken(delivery, permit));
             }
         }
+    }
+}
+
+impl Pump {
+    /// What has come and was not begun is handed to other workers, all of it at once:
+    /// the process does not wait for long.
+    async fn end(&self, queue: WorkQueue) {
+        let unbegun = queue.end().await.into_iter();
+        join_all(unbegun.map(|delivery| hand_back_unbegun(&self.shared, delivery))).await;
     }
 }
 

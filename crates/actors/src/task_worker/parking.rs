@@ -2,7 +2,6 @@
 //! once, and only then acknowledged.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use fermata_core::effect::{Attempt, Outcome, bounded_detail};
 use fermata_core::plan::FailureClass;
@@ -15,7 +14,7 @@ use fermata_wire::tasks::TaskId;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Shared;
-use super::serving::{ACK_LIMIT, heartbeats, report};
+use super::serving::{ACK_STORED_LIMIT, kept, report};
 use crate::clock::wall_ms;
 use crate::hop::AGAIN_AFTER;
 use crate::node_runner::report_of;
@@ -39,7 +38,7 @@ pub(super) async fn park(
     let told = match attempt {
         Some(attempt) => Some(report_of(&attempt, outcome)),
         // Whoever published it has named it all the same.
-        None => message_id(&delivery).and_then(|id| id.parse().ok()).map(|task| {
+        None => message_id(&delivery).and_then(TaskId::of_message).map(|task| {
             let TaskId { run, node, activation, attempt } = task;
             AttemptReport { run, node, activation, attempt, tenant: None, outcome }
         }),
@@ -51,24 +50,12 @@ pub(super) async fn park(
         }
         file(&shared, &delivery, &tenant, detail).await;
     };
-    kept(&delivery, shared.wait, parked).await;
+    // What cannot be told or filed for long would be parked by one worker after the
+    // other, with all their permits.
+    kept(&delivery.acker, shared.wait, parked).await;
     // One that is not confirmed comes again, and is parked again without a trace.
-    delivery.acker.ack_confirmed(ACK_LIMIT).await;
+    delivery.acker.ack_durable(ACK_STORED_LIMIT).await;
     drop(permit);
-}
-
-/// Keeps the task from other workers while `work` goes on: what cannot be told or filed for
-/// long would be parked by one after the other, with all their permits.
-async fn kept(delivery: &Delivery, wait: Duration, work: impl Future<Output = ()>) {
-    let mut heartbeats = heartbeats(wait);
-    let mut work = std::pin::pin!(work);
-    loop {
-        tokio::select! {
-            biased;
-            () = &mut work => return,
-            _ = heartbeats.tick() => delivery.acker.in_progress().await,
-        }
-    }
 }
 
 /// Files the dead letter on a subject of its own, behind nothing: the broker

@@ -8,6 +8,7 @@ use fermata_core::effect::{Attempt, Outcome, bounded_outcome};
 use fermata_core::identity::JournalTime;
 use fermata_core::plan::FailureClass;
 use fermata_core::run::AttemptReport;
+use fermata_jetstream::work_queue::HandBack;
 use fermata_jetstream::{Acker, Delivery};
 use fermata_wire::commands::CommandFrame;
 use fermata_wire::subjects;
@@ -16,6 +17,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use tracing::Instrument as _;
 
 use super::Shared;
+use super::handing_back::{hand_back, handed_back};
 use crate::clock::wall_ms;
 use crate::hop::{AGAIN_AFTER, publish};
 use crate::node_runner::{carry_out, report_of};
@@ -24,8 +26,13 @@ use crate::node_runner::{carry_out, report_of};
 /// it waits for an acknowledgement.
 const HEARTBEATS: u32 = 3;
 
-/// How long the broker may take to say that a task is acknowledged.
+/// How long the broker may take to say that it has let go of a task that must not be
+/// run twice; after that it is not begun.
 pub(super) const ACK_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long it may take to say that it has let go of one whose result is stored,
+/// from when it is connected: some elections. After that the task comes again.
+pub(super) const ACK_STORED_LIMIT: Duration = Duration::from_secs(30);
 
 /// How long tasks that are told to stop may take to say so.
 pub(super) const END_LIMIT: Duration = Duration::from_secs(5);
@@ -78,6 +85,8 @@ struct Held {
     acker: Acker,
     adopted: mpsc::Receiver<Delivery>,
     heartbeats: Interval,
+    /// As which it is handed back.
+    hand_back: Option<HandBack>,
 }
 
 impl Held {
@@ -89,14 +98,27 @@ impl Held {
                 biased;
                 done = &mut work => return done,
                 Some(delivery) = self.adopted.recv() => self.acker = delivery.acker,
-                _ = self.heartbeats.tick() => self.acker.in_progress().await,
+                _ = self.heartbeats.tick() => self.acker.keep_durable().await,
             }
         }
     }
 }
 
+/// Keeps a task from other workers while `work` goes on.
+pub(super) async fn kept<T>(acker: &Acker, wait: Duration, work: impl Future<Output = T>) -> T {
+    let mut heartbeats = heartbeats(wait);
+    let mut work = std::pin::pin!(work);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut work => return done,
+            _ = heartbeats.tick() => acker.keep_durable().await,
+        }
+    }
+}
+
 /// How often the broker hears of a task that is under way.
-pub(super) fn heartbeats(wait: Duration) -> Interval {
+fn heartbeats(wait: Duration) -> Interval {
     let period = (wait / HEARTBEATS).max(Duration::from_millis(1));
     let mut heartbeats = interval_at(Instant::now() + period, period);
     heartbeats.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -110,7 +132,8 @@ impl Serving {
         let Self { shared, attempt, due, idempotent, delivery, adopted, stop } = self;
         let heartbeats = heartbeats(shared.wait);
         let (first, deliveries) = (delivery.delivered_count == 1, delivery.delivered_count);
-        let held = Held { acker: delivery.acker, adopted, heartbeats };
+        let hand_back = handed_back(&delivery);
+        let held = Held { acker: delivery.acker, adopted, heartbeats, hand_back };
         let (queue, worker) = (&*shared.queue, &*shared.ports.facts.worker);
         let span = tracing::debug_span!("task", queue, worker, deliveries);
         let under_way = shared.metrics.task_begins(queue);
@@ -140,12 +163,13 @@ async fn repeatable(
         Ok(outcome) => outcome,
         Err(Stopped::Cancelled) => cancelled(),
         Err(Stopped::Ending) => {
-            held.acker.nak(Duration::ZERO).await;
+            let Held { acker, hand_back: task, .. } = held;
+            hand_back(shared, task, acker, true, Duration::ZERO).await;
             return false;
         }
     };
     held.while_under_way(report(shared, report_of(&attempt, outcome))).await;
-    if !held.acker.ack_confirmed(ACK_LIMIT).await {
+    if !held.acker.ack_durable(ACK_STORED_LIMIT).await {
         let (run, node, number) = (attempt.run, &*attempt.node, attempt.attempt);
         tracing::debug!(%run, node, attempt = number, "nobody knows whether a task is acknowledged; it comes again");
     }
@@ -169,7 +193,7 @@ async fn once(
     if !first {
         let outcome = unknown("another worker was given the task and may have run it");
         report(shared, report_of(&attempt, outcome)).await;
-        held.acker.ack_confirmed(ACK_LIMIT).await;
+        held.acker.ack_durable(ACK_STORED_LIMIT).await;
         shared.metrics.task_refused(&shared.queue, "second_delivery");
         return true;
     }

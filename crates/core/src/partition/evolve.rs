@@ -153,10 +153,11 @@ impl Partition {
         };
         let index = record.node.as_deref().and_then(|node| run.executable.find(node));
         let before = index.and_then(|index| Timer::of_node(id, run, index));
-        let (running_before, queued_before) = (run.running(), run.queued());
+        let running_before = run.running();
+        let queue_before = index.and_then(|index| run.queue_of(index));
         run.evolve(record)?;
         self.running = self.running + run.running() - running_before;
-        self.queued = self.queued + run.queued() - queued_before;
+        self.queued_in.moved(queue_before, index.and_then(|index| run.queue_of(index)));
         let after = index.and_then(|index| Timer::of_node(id, run, index));
         if before != after {
             if let Some((due, timer)) = before {
@@ -182,7 +183,7 @@ impl Partition {
             return Err(CorruptHistory::new(record, format!("run {id} does not end like this")));
         }
         self.running -= run.running();
-        self.queued -= run.queued();
+        self.queued_in.leave_all(run);
         self.timers.forget(id, run);
         self.runs.remove(&id);
         Ok(())

@@ -47,10 +47,11 @@ pub struct Limits {
     /// How long a signal that nobody waits for is kept, journal time,
     /// milliseconds. Default 1 hour.
     pub signal_kept_ms: u64,
-    /// Most attempts in named queues without outcome, apart from
-    /// `attempts_open_max`: a queue that nobody serves holds nothing else up.
-    /// Default 16,384: some megabytes with usual inputs. A ready task of a queue
-    /// beyond it is held back; retries come on top.
+    /// Most attempts in one named queue without outcome, apart from
+    /// `attempts_open_max` and from other queues: one that nobody serves holds
+    /// nothing else up. Default 16,384: some megabytes with usual inputs. A ready
+    /// task of a queue beyond it is held back, the others of its run go on;
+    /// retries come on top.
     pub queued_open_max: u32,
 }
 

@@ -65,10 +65,9 @@ impl Partition {
     #[must_use]
     pub fn held_back_run(&self) -> Option<RunId> {
         let waits_for_room = self.outbox_with_room().and_then(|(_, held)| held.front());
-        let waits_for_queue = || self.queue_held.front().filter(|_| self.has_queue_room());
         waits_for_room
             .or_else(|| self.held_back.front().filter(|_| self.has_attempts_left()))
-            .or_else(waits_for_queue)
+            .or_else(|| self.run_with_queue_room())
     }
 
     /// Runs that waited for room in the outbox of a target that has room now.
@@ -83,12 +82,12 @@ impl Partition {
         let target = self.outbox_with_room().map(|(target, _)| target);
         let may_attempt = self.held_back.front().is_some() && self.has_attempts_left();
         let held = target.and_then(|target| self.outbox_held.get_mut(&target));
-        let held = match (held, may_attempt) {
-            (Some(held), _) => held,
-            (None, true) => &mut self.held_back,
-            (None, false) => &mut self.queue_held,
+        let next = match (held, may_attempt) {
+            (Some(held), _) => held.pop(),
+            (None, true) => self.held_back.pop(),
+            (None, false) => self.take_run_with_queue_room(),
         };
-        if let Some(id) = held.pop() {
+        if let Some(id) = next {
             self.advance_run(id, out);
         }
     }
@@ -101,13 +100,8 @@ impl Partition {
             || out.payload_bytes >= self.limits.decision_bytes_max
     }
 
-    fn has_attempts_left(&self) -> bool {
-        !self.settling && self.running - self.queued < self.limits.attempts_open_max
-    }
-
-    /// Whether a further attempt can be ordered for a named queue.
-    fn has_queue_room(&self) -> bool {
-        self.has_attempts_left() && self.queued < self.limits.queued_open_max
+    pub(super) fn has_attempts_left(&self) -> bool {
+        !self.settling && self.running.saturating_sub(self.queued()) < self.limits.attempts_open_max
     }
 
     /// Ends the run, whatever is under way, because it cannot be decided about;
@@ -143,24 +137,31 @@ impl Partition {
     }
 
     /// Moves ready nodes on until none is left or a bound is met, and ends the
-    /// run if that was the last of it.
+    /// run if that was the last of it. One that waits for room elsewhere keeps its
+    /// place, and those behind it go on.
     pub(super) fn advance_run(&mut self, id: RunId, out: &mut Decision) {
+        // Ready nodes at the front that wait; what becomes ready comes behind.
+        let mut waiting = 0;
         loop {
             let Some(run) = self.runs.get(&id) else { return };
             if let Some(body) = run.ending() {
                 return self.end(id, body, out);
             }
-            let Some(index) = run.next_ready() else { return };
+            let Some(index) = run.ready_behind(waiting) else { return };
             if self.is_frame_full(out) || !self.has_attempts_left() {
                 self.held_back.push(id);
                 return;
             }
             let Some(step) = run.step(id, index, self.time) else { return };
             if let Some(target) = self.without_room(&step) {
-                return self.outbox_held.entry(target).or_default().push(id);
+                self.outbox_held.entry(target).or_default().push(id);
+                waiting += 1;
+                continue;
             }
-            if step.queue.is_some() && !self.has_queue_room() {
-                return self.queue_held.push(id);
+            if let Some(queue) = step.queue.as_ref().filter(|to| !self.has_queue_room(&to.name)) {
+                self.queue_held.push(queue.name.clone(), id);
+                waiting += 1;
+                continue;
             }
             self.emit_step(step, out);
         }

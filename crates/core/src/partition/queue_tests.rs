@@ -33,21 +33,21 @@ fn plan(idempotent: bool) -> Plan {
     plan
 }
 
-fn partition(plan: Plan, limits: Limits) -> Partition {
+pub(super) fn partition(plan: Plan, limits: Limits) -> Partition {
     let mut partition = Partition::new(PartitionId(0), limits);
     partition.add_plan(Digest::of(b"plan"), Arc::new(Executable::new(plan).unwrap()));
     partition.begin_frame(NOW);
     partition
 }
 
-fn start(partition: &mut Partition, number: u64) -> (RunId, Decision) {
+pub(super) fn start(partition: &mut Partition, number: u64) -> (RunId, Decision) {
     let mut out = Decision::default();
     partition.decide(&event(number, None, super::testing::start()), &mut out);
     let id = out.records.iter().find_map(|record| record.run).unwrap();
     (id, out)
 }
 
-fn enqueued(out: &Decision) -> Vec<QueuedAttempt> {
+pub(super) fn enqueued(out: &Decision) -> Vec<QueuedAttempt> {
     let of = |effect: &Effect| {
         if let Effect::Enqueue(queued) = effect { Some((**queued).clone()) } else { None }
     };

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::held_back::HeldBack;
+use super::queue_room::QueueHeld;
 use super::{Decision, Partition};
 use crate::effect::{Effect, EffectKey};
 use crate::identity::{PartitionId, RunId};
@@ -133,6 +133,6 @@ impl Partition {
         held_back.sort_unstable();
         self.held_back = held_back.into_iter().collect();
         self.outbox_held.clear();
-        self.queue_held = HeldBack::default();
+        self.queue_held = QueueHeld::default();
     }
 }

@@ -215,7 +215,7 @@ impl Partition {
             correlations,
             outbox_held: _,
             // Counted again from the runs.
-            queued: _,
+            queued_in: _,
             queue_held: _,
             settling: _,
             resolutions,
@@ -286,7 +286,7 @@ impl Partition {
             let plan = plan.ok_or(RestoreError::PlanMissing(run.plan))?;
             let (id, run) = (run.id, Run::restore(run, plan)?);
             state.running = state.running.saturating_add(run.running());
-            state.queued = state.queued.saturating_add(run.queued());
+            state.queued_in.enter_all(&run);
             state.timers.remember(id, &run);
             state.runs.insert(id, run);
         }

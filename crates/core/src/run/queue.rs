@@ -49,6 +49,12 @@ impl Run {
         })
     }
 
+    /// The queue that the attempt at the node at `index` is in, if it is in one.
+    pub(crate) fn queue_of(&self, index: NodeIndex) -> Option<Arc<str>> {
+        let Node::Queued { .. } = self.node(index)? else { return None };
+        self.executable.node(index)?.queue.clone()
+    }
+
     /// The attempts that are in queues, if the run has any.
     pub(crate) fn recall(&self, id: RunId) -> Option<Recall> {
         if self.queued == 0 {

@@ -280,9 +280,10 @@ pub(super) fn streams(topology: &Topology) -> Vec<StreamSpec> {
             base("", "", limits.archive_bytes, "journals that were purged, in segments"),
         ),
         // A task that nobody takes goes with its own time, so that a queue which nobody serves
-        // does not fill up with what has failed long since.
+        // does not fill up with what has failed long since. One whose run closes is taken back.
         StreamSpec {
             retention: "workqueue".to_owned(),
+            deny_delete: false,
             max_msgs_per_subject: TASKS_PER_QUEUE_MAX,
             discard_new_per_subject: true,
             allow_msg_ttl: true,

@@ -49,6 +49,7 @@ impl World {
             Work::Enqueue(queued) => return self.publish_task(worker, queued),
             Work::Recalled(report) => return self.attempt_report(worker, report),
             Work::TaskDone { task, report } => self.task_done(worker, task, report),
+            Work::CancelTask(name) => self.cancel_task(worker, name),
             Work::OutcomeAnswered(id, outcome) => self.outcome_answered(worker, id, outcome),
             Work::PublishOutcome(id) => self.publish_outcome_again(worker, id),
             Work::CheckpointAnswered(seat, outcome) => {

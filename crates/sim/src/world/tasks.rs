@@ -3,16 +3,17 @@
 //! It delivers until a result is stored: to workers that die at it, to two at
 //! once, late, and again after a result whose acknowledgement was lost. A task
 //! that must not be run twice is run on its first delivery alone, and only once
-//! the queue has let go of it.
+//! the queue has let go of it. What becomes of tasks that nobody waits for any more
+//! is in `taking_back`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fermata_core::effect::{Outcome, QueuedAttempt, Recall};
-use fermata_core::identity::RunId;
+use fermata_core::effect::{Outcome, QueuedAttempt};
 use fermata_core::plan::FailureClass;
 use fermata_core::run::AttemptReport;
 
 use super::effects::outcome_frame;
+use super::taking_back::{TaskName, Told, name_of};
 use super::{EPOCH_MS, Happening, World};
 use crate::runner::{Course, report_of};
 use crate::trace::Broken;
@@ -33,14 +34,18 @@ const DELIVERIES_MAX: u32 = 5;
 pub(super) struct Tasks {
     stored: BTreeMap<u64, Task>,
     /// When a message with this id was stored last.
-    ids: BTreeMap<(RunId, String, u32), u64>,
+    ids: BTreeMap<TaskName, u64>,
     /// Results on their way to COMMANDS, and whose they are.
     results: BTreeMap<u64, u64>,
     /// Attempts that must be made once at the most, and were.
-    run_once: BTreeSet<(RunId, String, u32)>,
+    run_once: BTreeSet<TaskName>,
+    /// What workers were told.
+    pub(super) told: Told,
     /// Deliveries, and those of them that were not the first of their task.
     pub(super) delivered: u64,
     pub(super) redelivered: u64,
+    /// Tasks that left the queue unbegun.
+    pub(super) taken_back: u64,
 }
 
 #[derive(Debug)]
@@ -51,6 +56,14 @@ struct Task {
 }
 
 impl Tasks {
+    /// A task leaves the queue, if it is there, and nobody has done it.
+    pub(super) fn remove(&mut self, task: u64) {
+        if let Some(task) = self.stored.get_mut(&task).filter(|task| !task.gone) {
+            task.gone = true;
+            self.taken_back += 1;
+        }
+    }
+
     /// A result is stored: its task is acknowledged.
     pub(super) fn result_stored(&mut self, result: u64) {
         if let Some(task) = self.results.remove(&result)
@@ -59,6 +72,10 @@ impl Tasks {
             task.gone = true;
         }
     }
+}
+
+pub(super) fn cancelled() -> Outcome {
+    failed(FailureClass::Cancelled)
 }
 
 fn failed(class: FailureClass) -> Outcome {
@@ -72,14 +89,20 @@ impl World {
         queued: Box<QueuedAttempt>,
     ) -> Result<(), Broken> {
         self.invariants.invariant_a_task_was_ordered(&queued.attempt)?;
-        let attempt = &queued.attempt;
-        let id = (attempt.run, attempt.node.to_string(), attempt.attempt);
+        let id = name_of(&queued.attempt);
+        let forgotten = self.workers.get(worker).is_some_and(|of| of.forgotten.contains(&id));
+        if forgotten {
+            return Ok(());
+        }
         let (lost, unanswered) =
             (self.throws(self.faults.request_lost), self.throws(self.faults.ack_lost));
         let known = self.tasks.ids.get(&id).is_some_and(|at| self.now_ms < at + WINDOW_MS);
         if !lost && !known {
-            self.tasks.ids.insert(id, self.now_ms);
+            self.tasks.ids.insert(id.clone(), self.now_ms);
             let task = self.id();
+            if let Some(of) = self.workers.get_mut(worker).filter(|_| !unanswered) {
+                of.published.insert(id, task);
+            }
             let queued = (*queued).clone();
             self.tasks.stored.insert(task, Task { queued, deliveries: 0, gone: false });
             // Now and then nobody serves the queue for long.
@@ -98,14 +121,17 @@ impl World {
     pub(super) fn deliver_task(&mut self, id: u64) -> Result<(), Broken> {
         let wall_ms = EPOCH_MS + self.now_ms;
         let worker = usize::try_from(self.dice.below(self.workers.len() as u64)).unwrap_or(0);
-        let alive = self.workers.get(worker).is_some_and(|known| known.alive);
+        let known = self.workers.get(worker).filter(|known| known.alive);
         let Some(task) = self.tasks.stored.get_mut(&id) else { return Ok(()) };
         if task.gone || wall_ms >= task.queued.due.0 {
             return Ok(());
         }
-        if !alive {
+        let Some(known) = known else {
             self.after(1_000, Happening::Task(id));
             return Ok(());
+        };
+        if known.cancelled.contains(&name_of(&task.queued.attempt)) {
+            return self.leave_unbegun(id);
         }
         task.deliveries += 1;
         let (queued, deliveries) = (task.queued.clone(), task.deliveries);
@@ -122,11 +148,21 @@ impl World {
             self.reach_worker(worker, 1, Work::TaskDone { task: id, report });
             return Ok(());
         }
-        let takes_ms = self.run_task(worker, id, &queued);
+        let takes_ms = self.run_task(worker, id, &queued)?;
         // Some hang on while another one is given it, most are heard of until they end.
         let paused = !self.healed && self.dice.below(5) == 0;
         let again = if paused { WAIT_MS } else { takes_ms + WAIT_MS };
         self.after(again, Happening::Task(id));
+        Ok(())
+    }
+
+    /// A worker knows that nobody waits for the task: it lets go of it.
+    fn leave_unbegun(&mut self, id: u64) -> Result<(), Broken> {
+        if self.throws(self.faults.ack_lost) {
+            self.after(WAIT_MS, Happening::Task(id));
+        } else {
+            self.tasks.remove(id);
+        }
         Ok(())
     }
 
@@ -149,12 +185,11 @@ impl World {
             self.reach_worker(worker, 1, Work::TaskDone { task: id, report });
         } else if confirmed {
             let attempt = &queued.attempt;
-            let name = (attempt.run, attempt.node.to_string(), attempt.attempt);
-            if !self.tasks.run_once.insert(name) {
+            if !self.tasks.run_once.insert(name_of(attempt)) {
                 let detail = format!("attempt {} of {}", attempt.attempt, attempt.key());
                 return Err(Broken::new("invariant_a_task_is_run_once", detail));
             }
-            self.run_task(worker, id, queued);
+            self.run_task(worker, id, queued)?;
         } else {
             self.after(WAIT_MS, Happening::Task(id));
         }
@@ -162,8 +197,10 @@ impl World {
     }
 
     /// Lets a worker do a task; it may die at it. Returns how long it takes.
-    fn run_task(&mut self, worker: usize, id: u64, queued: &QueuedAttempt) -> u64 {
+    fn run_task(&mut self, worker: usize, id: u64, queued: &QueuedAttempt) -> Result<u64, Broken> {
         let attempt = &queued.attempt;
+        let (told, generation) = (&self.tasks.told, self.generation(worker));
+        told.invariant_no_task_begins_after_its_worker_was_told(worker, generation, attempt)?;
         let course = Course::draw(attempt, &self.faults, &mut self.dice);
         if let Some(after) = course.commits_after_ms {
             self.after(after, Happening::Commit(attempt.clone()));
@@ -174,7 +211,7 @@ impl World {
             let done = Work::TaskDone { task: id, report };
             self.reach_worker(worker, course.ends_after_ms, done);
         }
-        course.ends_after_ms
+        Ok(course.ends_after_ms)
     }
 
     /// The result goes to COMMANDS until it is stored; a copy may have been before it.
@@ -186,21 +223,5 @@ impl World {
         }
         self.tasks.results.insert(result, task);
         self.publish_outcome_again(worker, result);
-    }
-
-    /// What the shell does with attempts of a run that closes: whoever runs one is
-    /// told, some listen, and the owner need not wait for any.
-    pub(super) fn recall(&mut self, worker: usize, recall: Recall) {
-        for (node, attempt, _) in recall.tasks {
-            let report = AttemptReport {
-                run: recall.run,
-                node,
-                activation: 1,
-                attempt,
-                tenant: Some(recall.tenant.clone()),
-                outcome: failed(FailureClass::Cancelled),
-            };
-            self.reach_worker(worker, 20, Work::Recalled(report));
-        }
     }
 }

@@ -78,6 +78,7 @@ fn another_seed_gives_another_trace() {
 fn the_seeds_bring_takeovers_crashes_and_comparisons() {
     let traces = (1..=50).filter_map(|seed| run(seed, &Scenario::chaos()).ok());
     let (mut stored, mut begun, mut delivered, mut redelivered) = (0, 0, 0, 0);
+    let mut taken_back = 0;
     let (mut epochs, mut crashes, mut compared, mut attempts, mut undecidable) = (0, 0, 0, 0, 0);
     for trace in traces {
         epochs += trace.epochs;
@@ -89,10 +90,12 @@ fn the_seeds_bring_takeovers_crashes_and_comparisons() {
         begun += trace.begun_from_snapshots;
         delivered += trace.tasks_delivered;
         redelivered += trace.tasks_redelivered;
+        taken_back += trace.tasks_taken_back;
     }
 
     assert!(delivered > 150, "{delivered} tasks of queues");
     assert!(redelivered > 20, "{redelivered} tasks again");
+    assert!(taken_back > 5, "{taken_back} tasks taken back");
     assert!(epochs > 150, "{epochs} takeovers");
     assert!(crashes > 50, "{crashes} crashes");
     assert!(compared > 1_000, "{compared} comparisons");

@@ -1,0 +1,83 @@
+//! How the queues of tasks stand, for people.
+
+use serde::Deserialize;
+
+use super::consumer_of;
+use crate::{
+    api::{ApiError, ask},
+    connection::Broker,
+    topology::TASKS_STREAM,
+};
+
+/// How a queue stands.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct QueueStanding {
+    /// Its name.
+    pub queue: String,
+    /// Tasks that no worker has.
+    pub waiting: u64,
+    /// Tasks that workers have.
+    pub under_way: u64,
+    /// Whether a worker serves it: one asks for tasks, or has one.
+    pub is_served: bool,
+}
+
+#[derive(Deserialize)]
+struct ConsumerInfo {
+    #[serde(default)]
+    num_ack_pending: u64,
+    #[serde(default)]
+    num_pending: u64,
+    #[serde(default)]
+    num_waiting: u64,
+}
+
+#[derive(Deserialize)]
+struct StreamInfo {
+    state: StreamState,
+}
+
+#[derive(Deserialize)]
+struct StreamState {
+    #[serde(default)]
+    subjects: Option<std::collections::BTreeMap<String, u64>>,
+}
+
+/// How the queues stand that tasks wait in or are under way for; a queue without tasks is not among
+/// them.
+///
+/// # Errors
+/// When the broker refuses or does not answer.
+///
+/// # Cancel safety
+/// Can be dropped.
+pub async fn queue_standings(broker: &Broker) -> Result<Vec<QueueStanding>, ApiError> {
+    let client = &broker.publishing().client;
+    let filter = serde_json::json!({ "subjects_filter": crate::topology::TASKS_SUBJECTS });
+    let info: StreamInfo = ask(client, &format!("STREAM.INFO.{TASKS_STREAM}"), &filter).await?;
+    let mut standings = Vec::new();
+    for (subject, messages) in info.state.subjects.unwrap_or_default() {
+        let Some(queue) = subject.strip_prefix("fermata.tasks.") else { continue };
+        let operation = format!("CONSUMER.INFO.{TASKS_STREAM}.{}", consumer_of(queue));
+        let standing = match ask::<ConsumerInfo>(client, &operation, &()).await {
+            Ok(info) => QueueStanding {
+                queue: queue.to_owned(),
+                waiting: info.num_pending,
+                under_way: info.num_ack_pending,
+                is_served: info.num_waiting > 0 || info.num_ack_pending > 0,
+            },
+            Err(error) if error.code() == Some(CONSUMER_NOT_FOUND) => QueueStanding {
+                queue: queue.to_owned(),
+                waiting: messages,
+                under_way: 0,
+                is_served: false,
+            },
+            Err(error) => return Err(error),
+        };
+        standings.push(standing);
+    }
+    Ok(standings)
+}
+
+/// The broker's error code for a consumer that is not there.
+const CONSUMER_NOT_FOUND: u64 = 10014;
