@@ -28,6 +28,7 @@ mod export;
 mod hash;
 mod key;
 mod leaf;
+mod loss;
 mod note;
 mod proof;
 mod tree;
@@ -41,6 +42,7 @@ pub use leaf::{
     ENTRY_VERSION, HEADER_BYTES_MAX, HeaderTooLong, SALT_BYTES, check_header, commitment,
     entry_bytes, leaf_hash,
 };
+pub use loss::{Loss, LossError, Subtrees};
 pub use note::{NOTE_BYTES_MAX, NoteError, SIGNATURES_MAX, open_note, sign_note};
 pub use proof::{
     ProofError, consistency_proof, inclusion_proof, verify_consistency, verify_inclusion,

@@ -17,7 +17,9 @@ use crate::error::{CliError, ExitCode};
 use crate::output::Output;
 
 pub use print::print_audits;
-pub use verify::{PartitionAudit, UNREADABLE_MAX, Unreadable, verify_partitions};
+pub(crate) use section::Section;
+pub(crate) use verify::verify_with;
+pub use verify::{AcceptedLoss, PartitionAudit, UNREADABLE_MAX, Unreadable, verify_partitions};
 
 /// What to do with the audit log.
 #[derive(Debug, Subcommand)]

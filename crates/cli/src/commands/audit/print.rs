@@ -29,6 +29,7 @@ pub fn print_audits(audits: &[PartitionAudit], output: &mut Output) -> Result<()
                 "root": report.root.to_string(),
                 "findings": audit.findings(),
                 "notices": audit.notices(),
+                "accepted_losses": audit.losses,
             }))
         });
     }
