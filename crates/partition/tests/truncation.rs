@@ -16,7 +16,8 @@ use fermata_audit::{
 };
 use fermata_core::digest::Digest;
 use fermata_core::identity::{JournalTime, PartitionId, StreamPosition};
-use fermata_core::partition::Limits;
+use fermata_core::partition::{Decision, Limits, Partition};
+use fermata_core::relay::Relayed;
 use fermata_core::record::{ForeignSkipped, PartitionOwned, Record, TruncationAccepted};
 use fermata_partition::auditor::{AuditHalt, Auditor, AuditorConfig, Input, Output};
 use fermata_partition::fold::{FoldError, JournalFold, decode};
@@ -363,6 +364,23 @@ proptest! {
 
         prop_assert!(matches!(halted, Err(AuditHalt::BehindCheckpoint { .. })), "{:?}", halted);
     }
+}
+
+/// What the lost records sent is taken already; what is sent behind them is none of it.
+#[test]
+fn a_sender_that_lost_the_end_of_its_journal_is_heard_behind_what_it_left_out() {
+    let mut target = Partition::new(PartitionId(0), Limits::default());
+    let mut take = |index, previous, sequence| {
+        let relayed = Relayed { source: PartitionId(1), index, previous, command: None };
+        target.decide_relayed(&relayed, (sequence, 0), &mut Decision::default());
+        target.high_waters().of(PartitionId(1))
+    };
+
+    assert_eq!([take(4, 0, 1), take(6, 4, 2)], [4, 6]);
+    // The record that queued 6 is lost: the sender goes on from 4, far enough behind it.
+    assert_eq!([take(20, 4, 3), take(6, 4, 4), take(21, 20, 5)], [20, 20, 21]);
+    // What is ahead of all that was taken stays ahead.
+    assert_eq!(take(30, 25, 6), 21);
 }
 
 #[test]
