@@ -211,8 +211,11 @@ impl Auditor {
     async fn newest_checkpoint(&self) -> Result<Option<Checkpoint>, CheckpointError> {
         let verifier = [self.ports.facts.signer.verifier()];
         let unread = |error: &dyn std::error::Error| CheckpointError::Unread(error.to_string());
-        let stored =
-            newest_of_stream(&self.ports.reader, self.ports.facts.signer.verifier(), self.partition);
+        let stored = newest_of_stream(
+            &self.ports.reader,
+            self.ports.facts.signer.verifier(),
+            self.partition,
+        );
         let (_, stored) = stored.await.map_err(|error| unread(&error))?;
         let stored = stored.map(|stored| stored.checkpoint);
         let folder = &self.ports.facts.checkpoints;

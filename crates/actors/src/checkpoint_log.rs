@@ -7,9 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use fermata_audit::{Checkpoint, Verifier};
 use fermata_core::identity::PartitionId;
-use fermata_jetstream::{PublishOutcome, StreamReader};
 use fermata_jetstream::reader::ReadError;
 use fermata_jetstream::topology::CHECKPOINTS_STREAM;
+use fermata_jetstream::{PublishOutcome, StreamReader};
 use fermata_wire::subjects;
 use tokio::sync::watch;
 

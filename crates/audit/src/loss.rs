@@ -119,7 +119,11 @@ impl Loss<'_> {
     }
 }
 
-fn append<'a>(tree: &mut Tree, heights: &[u32], roots: &mut impl Iterator<Item = &'a Hash>) -> bool {
+fn append<'a>(
+    tree: &mut Tree,
+    heights: &[u32],
+    roots: &mut impl Iterator<Item = &'a Hash>,
+) -> bool {
     heights.iter().zip(roots).all(|(height, root)| tree.push_subtree(*height, *root))
 }
 
@@ -258,13 +262,8 @@ mod tests {
         let leaves = reference::leaves(12);
         let (own, other) = (note(&leaves[..9], ORIGIN), note(&leaves[..9], "example.org/other"));
         let roots = subtrees(&leaves, 4, 9, 12);
-        let sound = Loss {
-            from: 4,
-            signed: 9,
-            next: 12,
-            checkpoint: own.as_bytes(),
-            subtrees: &roots,
-        };
+        let sound =
+            Loss { from: 4, signed: 9, next: 12, checkpoint: own.as_bytes(), subtrees: &roots };
         let left = tree(&leaves[..4]);
         let extend = |loss: Loss<'_>, left: &Tree| {
             loss.extend(left, ORIGIN, &[signer().verifier()]).map(|tree| tree.size())

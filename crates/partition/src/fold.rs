@@ -14,8 +14,8 @@ use fermata_wire::journal::JournalFrame;
 use thiserror::Error;
 
 use crate::message::Message;
-use crate::truncation::{accepted_loss, is_acceptance};
 use crate::snapshot::{FrameMark, FrozenFold, Snapshot};
+use crate::truncation::{accepted_loss, is_acceptance};
 
 /// Why a journal cannot be folded. The partition halts: there is no state to
 /// go on from, and nothing may be decided on a guess.

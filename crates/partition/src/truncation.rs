@@ -68,7 +68,9 @@ pub enum NotAcceptable {
         signed: u64,
     },
     /// The loss begins elsewhere than where the journal ends.
-    #[error("the journal holds {found} records, and record {from} is said to be the first lost one")]
+    #[error(
+        "the journal holds {found} records, and record {from} is said to be the first lost one"
+    )]
     Elsewhere {
         /// Records that are there.
         found: u64,
@@ -118,7 +120,9 @@ pub(crate) fn accepted_loss(
 ) -> Option<&TruncationAccepted> {
     match records {
         [(_, Record { body: Body::TruncationAccepted(accepted), .. })] => Some(accepted)
-            .filter(|accepted| accepted.next == first_record_index && accepted.from < accepted.signed)
+            .filter(|accepted| {
+                accepted.next == first_record_index && accepted.from < accepted.signed
+            })
             .filter(|accepted| accepted.signed <= accepted.next),
         [..] => None,
     }

@@ -11,14 +11,12 @@
 #![expect(clippy::wildcard_enum_match_arm, reason = "outputs that a test does not look at")]
 
 use bytes::Bytes;
-use fermata_audit::{
-    Checkpoint, Hash, Signer, Subtrees, commitment, leaf_hash, root_of,
-};
+use fermata_audit::{Checkpoint, Hash, Signer, Subtrees, commitment, leaf_hash, root_of};
 use fermata_core::digest::Digest;
 use fermata_core::identity::{JournalTime, PartitionId, StreamPosition};
 use fermata_core::partition::{Decision, Limits, Partition};
-use fermata_core::relay::Relayed;
 use fermata_core::record::{ForeignSkipped, PartitionOwned, Record, TruncationAccepted};
+use fermata_core::relay::Relayed;
 use fermata_partition::auditor::{AuditHalt, Auditor, AuditorConfig, Input, Output};
 use fermata_partition::fold::{FoldError, JournalFold, decode};
 use fermata_partition::message::{AppendOutcome, Message, Now};
@@ -241,8 +239,7 @@ fn audit_log(journal: &[Message]) -> Vec<Bytes> {
         let entries = entries.map(|(index, (header, commitment, leaf))| {
             fermata_wire::audit::Entry { index, header, commitment, leaf: leaf.as_bytes() }
         });
-        let frame =
-            AuditFrame { journal_sequence: message.sequence, entries: entries.collect() };
+        let frame = AuditFrame { journal_sequence: message.sequence, entries: entries.collect() };
         Bytes::from(frame.encode().expect("a frame"))
     };
     journal.iter().map(entries).collect()

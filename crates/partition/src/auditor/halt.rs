@@ -57,7 +57,9 @@ pub enum AuditHalt {
         reason: LossError,
     },
     /// Somebody accepted a loss of records without knowing the newest checkpoint.
-    #[error("a loss of records was accepted on what was signed for {accepted} entries, and {signed} were signed")]
+    #[error(
+        "a loss of records was accepted on what was signed for {accepted} entries, and {signed} were signed"
+    )]
     LossBehindCheckpoint {
         /// Entries that the newest checkpoint covers.
         signed: u64,

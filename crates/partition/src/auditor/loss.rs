@@ -18,7 +18,11 @@ impl Auditor {
         journal_sequence: u64,
     ) -> Result<(), AuditHalt> {
         // Records up to there are derived, all of them, before anything is appended.
-        debug_assert_eq!(self.phase, Phase::Replaying, "nobody accepts a loss while there is an owner");
+        debug_assert_eq!(
+            self.phase,
+            Phase::Replaying,
+            "nobody accepts a loss while there is an owner"
+        );
         let subtrees = subtrees_of(accepted);
         let verifier = [self.config.signer.verifier()];
         let tree = audit_loss(accepted, &subtrees)

@@ -136,7 +136,12 @@ impl PartitionAudit {
         });
         let losses = self.losses.iter().map(AcceptedLoss::text);
         let notices = self.report.notices.iter().map(ToString::to_string);
-        removed.into_iter().chain(losses).chain(notices).chain(more(self.report.notices_omitted)).collect()
+        removed
+            .into_iter()
+            .chain(losses)
+            .chain(notices)
+            .chain(more(self.report.notices_omitted))
+            .collect()
     }
 }
 
@@ -327,7 +332,8 @@ impl Check {
         if let Some(export) = self.export.take() {
             export.finish()?;
         }
-        let Self { partition, verifier, unreadable, unreadable_omitted, removed, losses, .. } = self;
+        let Self { partition, verifier, unreadable, unreadable_omitted, removed, losses, .. } =
+            self;
         let report = verifier.finish();
         Ok(PartitionAudit { partition, report, unreadable, unreadable_omitted, removed, losses })
     }

@@ -57,7 +57,9 @@ pub(super) async fn accept(
         Found::Loss(evidence) => *evidence,
         Found::Accepted(loss) => return tell_accepted(asked.partition, &loss, output),
     };
-    if let Some((worker, signed)) = signed_elsewhere.filter(|(_, signed)| *signed > evidence.accepted.signed) {
+    if let Some((worker, signed)) =
+        signed_elsewhere.filter(|(_, signed)| *signed > evidence.accepted.signed)
+    {
         return Err(CliError::Refused(format!(
             "worker `{worker}` knows a checkpoint of {signed} entries, and only one of {} is found: run this where \
              that worker keeps its checkpoints, and name the folder with `--data-dir`",
@@ -67,7 +69,8 @@ pub(super) async fn accept(
     let time_ms = checks::broker_time_ms(session).await?;
     if time_ms + CLOCK_BEHIND_MS_MAX < evidence.end.head.time.0 {
         return Err(CliError::Refused(
-            "the broker's clock is behind the journal's last record: set it by NTP first".to_owned(),
+            "the broker's clock is behind the journal's last record: set it by NTP first"
+                .to_owned(),
         ));
     }
     evidence.show(output)?;
@@ -107,7 +110,8 @@ async fn store(
             let reader = StreamReader::new(session.broker());
             let stream = fermata_jetstream::topology::journal_stream(asked.partition);
             let message = reader.read_one(&stream, sequence).await?;
-            let loss = message.as_ref().and_then(|message| AcceptedLoss::of(message).ok().flatten());
+            let loss =
+                message.as_ref().and_then(|message| AcceptedLoss::of(message).ok().flatten());
             match loss {
                 Some((loss, _)) => tell_accepted(asked.partition, &loss, output),
                 None => Err(CliError::Refused(format!(

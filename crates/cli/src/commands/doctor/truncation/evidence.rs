@@ -172,7 +172,8 @@ async fn snapshots_ahead(
     last_sequence: u64,
     first_sequence: u64,
 ) -> Result<Vec<String>, CliError> {
-    let folder = ObjectFolder::open(session.broker(), SNAPSHOTS_BUCKET, &partition.to_string()).await?;
+    let folder =
+        ObjectFolder::open(session.broker(), SNAPSHOTS_BUCKET, &partition.to_string()).await?;
     let names = folder.list().await?;
     let is_ahead = |name: &String| name.parse::<u64>().is_ok_and(|ends| ends > last_sequence);
     let (ahead, others): (Vec<_>, Vec<_>) = names.into_iter().partition(is_ahead);
@@ -192,7 +193,8 @@ async fn nothing_archived(
     partition: PartitionId,
     last_sequence: u64,
 ) -> Result<(), CliError> {
-    let folder = ObjectFolder::open(session.broker(), ARCHIVE_BUCKET, &partition.to_string()).await?;
+    let folder =
+        ObjectFolder::open(session.broker(), ARCHIVE_BUCKET, &partition.to_string()).await?;
     let end = |name: &String| name.split_once('-').and_then(|(_, last)| last.parse::<u64>().ok());
     match folder.list().await?.iter().filter_map(end).max() {
         Some(archived) if archived > last_sequence => refused(format!(
@@ -241,7 +243,8 @@ impl Evidence {
              in what is left are ordered again, or end as unknown; what was sent to other partitions stays sent."
         ))?;
         for LostAttempt { run, node, attempt } in lost.attempts.iter().take(ATTEMPTS_SHOWN) {
-            output.line(&format!("  may happen again: run {run}, node {node}, attempt {attempt}"))?;
+            output
+                .line(&format!("  may happen again: run {run}, node {node}, attempt {attempt}"))?;
         }
         let listed = lost.attempts.len().min(ATTEMPTS_SHOWN);
         let more = (lost.attempts.len() - listed) as u64 + lost.attempts_omitted;
@@ -250,7 +253,8 @@ impl Evidence {
         }
         if !self.snapshots.is_empty() {
             let count = self.snapshots.len();
-            output.line(&format!("{count} snapshots hold more than the journal and are removed."))?;
+            output
+                .line(&format!("{count} snapshots hold more than the journal and are removed."))?;
         }
         Ok(())
     }

@@ -85,7 +85,11 @@ pub(super) async fn read_lost(
             }
             wanted += 1;
             let leaf = fermata_audit::leaf_hash(entry.header, entry.commitment);
-            if entry.index < signed { to_signed.push(leaf) } else { to_next.push(leaf) }
+            if entry.index < signed {
+                to_signed.push(leaf)
+            } else {
+                to_next.push(leaf)
+            }
             let header: Header = fermata_wire::envelope::read("record header", entry.header)?;
             lost.note(&header);
         }
