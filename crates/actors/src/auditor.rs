@@ -211,8 +211,13 @@ impl Auditor {
     async fn newest_checkpoint(&self) -> Result<Option<Checkpoint>, CheckpointError> {
         let verifier = [self.ports.facts.signer.verifier()];
         let unread = |error: &dyn std::error::Error| CheckpointError::Unread(error.to_string());
-        let stored = newest_of_stream(&self.ports, self.partition).await;
-        let (_, stored) = stored.map_err(|error| unread(&error))?;
+        let stored = newest_of_stream(
+            &self.ports.reader,
+            self.ports.facts.signer.verifier(),
+            self.partition,
+        );
+        let (_, stored) = stored.await.map_err(|error| unread(&error))?;
+        let stored = stored.map(|stored| stored.checkpoint);
         let folder = &self.ports.facts.checkpoints;
         let file = folder.read(self.partition).await.map_err(|error| unread(&error))?;
         let file = file.map(|note| Checkpoint::open(&note, &verifier)).transpose();
@@ -354,7 +359,8 @@ pub(crate) async fn read_answer(ports: &Ports, stream: &str, sequence: u64) -> R
 }
 
 /// A stored message as the protocol sees it.
-pub(crate) fn message_of(message: StoredMessage) -> Message {
+#[must_use]
+pub fn message_of(message: StoredMessage) -> Message {
     let StoredMessage { sequence, broker_time_ns, writer, payload, .. } = message;
     Message { sequence, broker_time_ns, writer, payload }
 }

@@ -5,11 +5,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use fermata_audit::Checkpoint;
+use fermata_audit::{Checkpoint, Verifier};
 use fermata_core::identity::PartitionId;
-use fermata_jetstream::PublishOutcome;
 use fermata_jetstream::reader::ReadError;
 use fermata_jetstream::topology::CHECKPOINTS_STREAM;
+use fermata_jetstream::{PublishOutcome, StreamReader};
 use fermata_wire::subjects;
 use tokio::sync::watch;
 
@@ -104,8 +104,8 @@ async fn store(
 ) -> bool {
     let behind = match *last {
         Some(sequence) => sequence,
-        None => match newest_of_stream(ports, partition).await {
-            Ok((_, Some(newest))) if newest.size() >= signed.size => return true,
+        None => match newest(ports, partition).await {
+            Ok((_, Some(newest))) if newest.checkpoint.size() >= signed.size => return true,
             Ok((sequence, _)) => sequence,
             Err(error) => {
                 if let Some(left_out) = warnings.line() {
@@ -128,7 +128,23 @@ async fn store(
     }
 }
 
-/// The newest checkpoint of the stream that we signed, and the sequence of the
+async fn newest(
+    ports: &Ports,
+    partition: PartitionId,
+) -> Result<(u64, Option<SignedNote>), ReadError> {
+    newest_of_stream(&ports.reader, ports.facts.signer.verifier(), partition).await
+}
+
+/// A checkpoint, and the note that it was read from.
+#[derive(Debug, Clone)]
+pub struct SignedNote {
+    /// The note.
+    pub note: Bytes,
+    /// What it says.
+    pub checkpoint: Checkpoint,
+}
+
+/// The newest checkpoint of the stream that `verifier` signed, and the sequence of the
 /// newest message there: whoever may publish can put something else behind it.
 ///
 /// # Errors
@@ -139,18 +155,22 @@ async fn store(
 ///
 /// Can be dropped.
 pub async fn newest_of_stream(
-    ports: &Ports,
+    reader: &StreamReader,
+    verifier: Verifier,
     partition: PartitionId,
-) -> Result<(u64, Option<Checkpoint>), ReadError> {
-    let verifier = [ports.facts.signer.verifier()];
+) -> Result<(u64, Option<SignedNote>), ReadError> {
+    let verifier = [verifier];
     let subject = subjects::checkpoints(partition);
-    let mut message = ports.reader.last_of_subject(CHECKPOINTS_STREAM, &subject).await?;
+    let mut message = reader.last_of_subject(CHECKPOINTS_STREAM, &subject).await?;
     let last = message.as_ref().map_or(0, |message| message.sequence);
     let mut sequence = last;
     while sequence > 0 {
         if let Some(message) = message.filter(|message| *message.subject == *subject) {
             match Checkpoint::open(&message.payload, &verifier) {
-                Ok(checkpoint) => return Ok((last, Some(checkpoint))),
+                Ok(checkpoint) => {
+                    let note = message.payload;
+                    return Ok((last, Some(SignedNote { note, checkpoint })));
+                }
                 Err(error) => {
                     tracing::warn!(%partition, sequence, %error, "a checkpoint is not ours and is passed over");
                 }
@@ -159,7 +179,7 @@ pub async fn newest_of_stream(
         sequence -= 1;
         message = match sequence {
             0 => None,
-            sequence => ports.reader.read_one(CHECKPOINTS_STREAM, sequence).await?,
+            sequence => reader.read_one(CHECKPOINTS_STREAM, sequence).await?,
         };
     }
     Ok((last, None))

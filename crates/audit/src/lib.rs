@@ -29,6 +29,7 @@ mod hash;
 mod kept;
 mod key;
 mod leaf;
+mod loss;
 mod note;
 mod proof;
 mod receipt;
@@ -44,6 +45,7 @@ pub use leaf::{
     ENTRY_VERSION, HEADER_BYTES_MAX, HeaderTooLong, SALT_BYTES, check_header, commitment,
     entry_bytes, leaf_hash,
 };
+pub use loss::{Loss, LossError, Subtrees};
 pub use note::{NOTE_BYTES_MAX, NoteError, SIGNATURES_MAX, open_note, sign_note};
 pub use proof::{
     Inclusion, PROOFS_MAX, ProofError, Proofs, Prover, consistency_proof, inclusion_proof,

@@ -85,6 +85,28 @@ impl Tree {
         self.size = self.size.saturating_add(1);
     }
 
+    /// Appends a perfect subtree of 2^`height` leaves, of which only the root is
+    /// known. Returns whether it can stand here: the size must be a multiple of
+    /// its leaves, and the tree not grow over [`TREE_SIZE_MAX`].
+    #[must_use]
+    pub(crate) fn push_subtree(&mut self, height: u32, root: Hash) -> bool {
+        let leaves = 1_u64.checked_shl(height).unwrap_or(0);
+        let size = self.size.checked_add(leaves).filter(|size| *size <= TREE_SIZE_MAX);
+        let (Some(size), true) = (size, leaves > 0 && self.size.is_multiple_of(leaves)) else {
+            return false;
+        };
+        let mut node = root;
+        let mut before = self.size >> height;
+        while before & 1 == 1 {
+            let Some(left) = self.frontier.pop() else { break };
+            node = node_hash(&left, &node);
+            before >>= 1;
+        }
+        self.frontier.push(node);
+        self.size = size;
+        true
+    }
+
     /// Returns the number of leaves.
     #[must_use]
     pub fn size(&self) -> u64 {

@@ -126,6 +126,9 @@ pub enum CliError {
         /// Whether it may be stored all the same.
         unknown: bool,
     },
+    /// What was asked for is not safe as things stand, and nothing was done.
+    #[error("{0}")]
+    Refused(String),
     /// A stream could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),
@@ -217,7 +220,7 @@ impl CliError {
             | Self::NotStored { unknown: true, .. }
             | Self::CoreMessage(_)
             | Self::Server(_) => ExitCode::Unreachable,
-            Self::NotStored { unknown: false, .. } => ExitCode::Findings,
+            Self::NotStored { unknown: false, .. } | Self::Refused(_) => ExitCode::Findings,
             Self::NotFound(_) => ExitCode::NotFound,
             Self::Read(error) => of_read(error),
             Self::Follow(error) => of_follow(error),

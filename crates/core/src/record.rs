@@ -435,6 +435,16 @@ kinds! {
     }
     /// Partitions hold the order to decide the events of a case once more.
     CaseReplayed "case.replayed" { case: Uuid, asked: u32, missing: u32 }
+    /// Somebody accepted that the journal lost records: it goes on with this one.
+    TruncationAccepted "partition.truncation_accepted" {
+        from: u64,
+        signed: u64,
+        next: u64,
+        checkpoint: String,
+        subtrees: Vec<Digest>,
+        by: String,
+        reason: String,
+    }
 }
 
 impl Kind {

@@ -16,6 +16,7 @@ mod comparing;
 mod derive;
 mod feed;
 mod halt;
+mod loss;
 mod mark;
 mod signing;
 mod storing;
@@ -196,14 +197,24 @@ pub struct Auditor {
     stored_end: Option<(u64, u64)>,
     frames_written: u64,
     signed_size: u64,
-    /// Leaf of the last entry that the checkpoint covers, until it was found stored.
-    anchor: Option<Hash>,
+    /// The last entry that the checkpoint covers, or that is known without its record,
+    /// until it was found stored.
+    anchor: Option<Anchor>,
     signed_at_ms: u64,
     rests_until_ms: u64,
     stored_since_ms: Option<u64>,
     /// Leaf of the last entry that is stored.
     last_leaf: Option<Hash>,
     pending_mark: Option<mark::Pending>,
+}
+
+/// An entry that must be stored.
+#[derive(Debug, Clone, Copy)]
+struct Anchor {
+    /// Entries up to and with it.
+    size: u64,
+    /// Its leaf, where it is known.
+    leaf: Option<Hash>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -353,15 +364,22 @@ impl Auditor {
         if let Err(halt) = self.backlog.take(sequence, frame.as_ref()) {
             return self.halt(halt, outputs);
         }
-        // The signed root vouches for these, entry by entry.
-        while self.tree.size() < self.signed_size {
+        // The signed root vouches for these, entry by entry; the one that somebody
+        // accepted a loss behind vouches for what is before it.
+        while self.tree.size() < self.signed_size || self.backlog.has_loss() {
+            if let Some(loss) = self.backlog.take_loss() {
+                if let Err(halt) = self.pass_loss(&loss, sequence) {
+                    return self.halt(halt, outputs);
+                }
+                continue;
+            }
             let Some(front) = self.backlog.front() else { return };
             let Some(entry) = front.entries.get(front.taken) else { return };
             let (leaf, journal_sequence) = (Hash(*entry.leaf), front.journal_sequence);
             self.push_leaf(leaf, journal_sequence);
             self.backlog.store(1);
             if self.tree.size() == self.signed_size {
-                self.anchor = Some(leaf);
+                self.anchor = Some(Anchor { size: self.signed_size, leaf: Some(leaf) });
                 let signed = self.config.checkpoint.as_ref().map(Checkpoint::root);
                 if signed != Some(self.tree.root()) {
                     return self.halt(AuditHalt::RootMismatch { size: self.signed_size }, outputs);

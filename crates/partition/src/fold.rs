@@ -15,6 +15,7 @@ use thiserror::Error;
 
 use crate::message::Message;
 use crate::snapshot::{FrameMark, FrozenFold, Snapshot};
+use crate::truncation::{accepted_loss, is_acceptance};
 
 /// Why a journal cannot be folded. The partition halts: there is no state to
 /// go on from, and nothing may be decided on a guess.
@@ -190,7 +191,7 @@ impl JournalFold {
                     source,
                 })?;
             }
-            self.next_index += records.len() as u64;
+            self.next_index = frame.first_record_index + records.len() as u64;
             let head = &frame.head;
             let (epoch, incarnation) = (head.epoch, head.incarnation);
             self.last =
@@ -214,6 +215,10 @@ impl JournalFold {
     ) -> Result<(), FoldError> {
         let refuse = |detail: String| Err(FoldError::Disordered { sequence, detail });
         let head = &frame.head;
+        let accepts = accepted_loss(frame.first_record_index, records);
+        if accepts.is_none() && records.iter().any(|(_, record)| is_acceptance(record)) {
+            return refuse("what it accepts stands nowhere else than alone in a frame".to_owned());
+        }
         let takes_over = matches!(records.first(), Some((_, Record { body: Body::PartitionOwned(owned), .. }))
             if owned.epoch == head.epoch && owned.incarnation == head.incarnation);
         match self.last {
@@ -222,11 +227,15 @@ impl JournalFold {
             }
             Some(last)
                 if !takes_over
+                    && accepts.is_none()
                     && (last.epoch, last.incarnation) != (head.epoch, head.incarnation) =>
             {
                 return refuse(format!("epoch {} was never taken over by its writer", head.epoch));
             }
-            Some(last) if !takes_over && head.number != last.number + 1 => {
+            Some(last) if accepts.is_some() && head.epoch != last.epoch => {
+                return refuse(format!("epoch {} is none of an owner", head.epoch));
+            }
+            Some(last) if !takes_over && accepts.is_none() && head.number != last.number + 1 => {
                 return refuse(format!("frame {} follows frame {}", head.number, last.number));
             }
             Some(_) => {}
@@ -236,11 +245,12 @@ impl JournalFold {
         if head.position.sequence < self.partition.position().sequence {
             return refuse(format!("its command position {} falls", head.position.sequence));
         }
-        if frame.first_record_index != self.next_index {
+        let next = accepts.map_or(frame.first_record_index, |accepted| accepted.from);
+        if next != self.next_index {
             let (found, next) = (frame.first_record_index, self.next_index);
             return refuse(format!("its first record has index {found}, {next} is next"));
         }
-        let misplaced = (self.next_index..)
+        let misplaced = (frame.first_record_index..)
             .zip(records)
             .find(|(index, (header, _))| header.index != *index || header.time != head.time);
         match misplaced {

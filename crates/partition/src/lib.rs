@@ -14,6 +14,7 @@
 //! | [`owner`] | takeover, decisions, group commit, effects after commit |
 //! | [`auditor`] | leaves, the stored audit log, checkpoints |
 //! | [`snapshot`] | the fold, and how far its records are audited, as a file |
+//! | [`truncation`] | going on behind a journal that lost its end, when somebody accepts that |
 
 pub mod append;
 pub mod auditor;
@@ -22,3 +23,4 @@ pub mod fold;
 pub mod message;
 pub mod owner;
 pub mod snapshot;
+pub mod truncation;

@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::checkpoint::CheckpointError;
 use crate::hash::Hash;
+use crate::loss::LossError;
 
 /// Most findings that a report lists. The first are the ones to look at; of the
 /// rest only the number is kept.
@@ -166,6 +167,19 @@ pub enum Finding {
         /// Entries in AUDIT.
         leaves: u64,
     },
+    /// The journal says that somebody accepted a loss of records, and what it says is not
+    /// what was signed.
+    LossUnproved {
+        /// Index of the first record that is said to be lost.
+        index: u64,
+        /// Why.
+        reason: LossError,
+    },
+    /// The entries that stand for lost records are not those for which the loss was accepted.
+    LossDiffers {
+        /// Index of the last of them.
+        index: u64,
+    },
 }
 
 impl Finding {
@@ -178,7 +192,9 @@ impl Finding {
             | Self::Missing { index, .. }
             | Self::Added { index, .. }
             | Self::Misnumbered { index, .. }
-            | Self::SequenceDecreased { index } => Some(*index),
+            | Self::SequenceDecreased { index }
+            | Self::LossUnproved { index, .. }
+            | Self::LossDiffers { index } => Some(*index),
             Self::Reordered { journal_index, audit_index, .. } => {
                 Some(*journal_index.min(audit_index))
             }
@@ -241,6 +257,14 @@ impl fmt::Display for Finding {
                     "record {index}: its journal sequence is lower than the one before"
                 )
             }
+            Self::LossUnproved { index, reason } => write!(
+                formatter,
+                "record {index}: is said to be lost with those behind it, and that was accepted on what was not signed: {reason}"
+            ),
+            Self::LossDiffers { index } => write!(
+                formatter,
+                "record {index}: the entries up to it, which stand for lost records, are not those for which the loss was accepted"
+            ),
             Self::BadCheckpoint { checkpoint, reason } => {
                 write!(formatter, "checkpoint {checkpoint}: {reason}")?;
                 std::error::Error::source(reason)

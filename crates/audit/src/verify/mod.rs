@@ -39,6 +39,7 @@ pub use signed::{CHECKPOINTS_PENDING_MAX, CHECKPOINTS_REMEMBERED_MAX};
 use crate::hash::Hash;
 use crate::key::Verifier;
 use crate::leaf::{SALT_BYTES, commitment, leaf_hash};
+use crate::loss::Loss;
 use crate::verify::alignment::{Loose, pair_up, resynchronise};
 use crate::verify::report::Findings;
 use crate::verify::side::{Entry, Side};
@@ -109,7 +110,10 @@ pub struct PartitionVerifier {
     findings: Findings,
     journal_sequence: u64,
     unaudited: u64,
+    /// Up to where entries stand for records that are not there.
     removed: u64,
+    /// The root that must come out there, where the records are lost.
+    lost: Option<(u64, Hash)>,
 }
 
 impl PartitionVerifier {
@@ -130,6 +134,7 @@ impl PartitionVerifier {
             journal_sequence: 0,
             unaudited: 0,
             removed: 0,
+            lost: None,
         }
     }
 
@@ -196,6 +201,48 @@ impl PartitionVerifier {
         Ok(())
     }
 
+    /// Says that the next records of the journal are lost, and that somebody accepted that:
+    /// their entries in AUDIT stand for them. That these are the ones that were published and
+    /// signed is checked; what the records said is not. A loss that does not fit is a
+    /// [`Finding::LossUnproved`], and then nothing stands for what is missing.
+    ///
+    /// # Errors
+    ///
+    /// [`BufferFull`] while entries stand for records before these: feed what is wanted first.
+    pub fn journal_lost(&mut self, loss: Loss<'_>) -> Result<(), BufferFull> {
+        if self.journal.ended || self.awaits_removed() {
+            return Err(BufferFull { want: self.wants() });
+        }
+        match self.signed.pass(&self.journal.tree, &loss) {
+            Ok(tree) => {
+                self.removed = loss.next;
+                self.lost = Some((loss.next, tree.root()));
+                // Entries that came first stand for theirs as well.
+                let before = |entry: &&Entry| (loss.from..loss.next).contains(&entry.position);
+                let entries: Vec<_> = self.audit.pending.iter().filter(before).copied().collect();
+                entries.into_iter().for_each(|entry| self.stand_in(entry));
+                self.advance();
+            }
+            Err(reason) => {
+                self.findings.add(Finding::LossUnproved { index: loss.from, reason });
+                self.journal.renumber();
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts an entry in the place of its record, which is not there.
+    fn stand_in(&mut self, entry: Entry) {
+        self.journal.push(Entry { stored: entry.leaf, ..entry });
+        let tree = &self.journal.tree;
+        self.signed.removed_grew(tree.size(), || tree.root(), &mut self.findings);
+        if let Some((_, root)) = self.lost.take_if(|(size, _)| *size == tree.size())
+            && root != tree.root()
+        {
+            self.findings.add(Finding::LossDiffers { index: entry.position });
+        }
+    }
+
     /// Takes the next AUDIT entry.
     ///
     /// # Errors
@@ -213,10 +260,8 @@ impl PartitionVerifier {
             stored: *entry.leaf,
         };
         self.audit.push(entry);
-        if position < self.removed {
-            self.journal.push(Entry { stored: entry.leaf, ..entry });
-            let tree = &self.journal.tree;
-            self.signed.removed_grew(tree.size(), || tree.root(), &mut self.findings);
+        if position < self.removed && position == self.journal.tree.size() {
+            self.stand_in(entry);
         }
         let tree = &self.audit.tree;
         self.signed.audit_grew(tree.size(), || tree.root(), &mut self.findings);

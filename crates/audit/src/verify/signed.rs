@@ -6,6 +6,8 @@ use std::collections::VecDeque;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::hash::Hash;
 use crate::key::Verifier;
+use crate::loss::{Loss, LossError};
+use crate::tree::Tree;
 use crate::verify::finding::{Finding, Stream};
 use crate::verify::notice::{Notice, Notices};
 use crate::verify::report::Findings;
@@ -179,6 +181,11 @@ impl Signed {
             pending.journal = Some((root(), pending.checkpoint.journal_sequence()));
             self.settle(findings);
         }
+    }
+
+    /// The tree behind records that are lost, as far as this log's key vouches for it.
+    pub(super) fn pass(&self, tree: &Tree, loss: &Loss<'_>) -> Result<Tree, LossError> {
+        loss.extend(tree, &self.origin, &self.verifiers)
     }
 
     fn at_size(&mut self, size: u64) -> Option<&mut Pending> {

@@ -1,5 +1,6 @@
 mod checkpoints;
 mod log;
+mod loss;
 mod tamper;
 
 use proptest::prelude::*;

@@ -28,7 +28,9 @@ pub use kept::KeptAudit;
 pub use print::print_audits;
 pub use prove::ProveArguments;
 pub use receipt::CheckReceiptArguments;
-pub use verify::{PartitionAudit, UNREADABLE_MAX, Unreadable, verify_partitions};
+pub(crate) use section::Section;
+pub(crate) use verify::verify_with;
+pub use verify::{AcceptedLoss, PartitionAudit, UNREADABLE_MAX, Unreadable, verify_partitions};
 
 /// What to do with the audit log.
 #[derive(Debug, Subcommand)]

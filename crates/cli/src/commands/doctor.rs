@@ -5,6 +5,7 @@ mod load;
 mod permissions;
 mod queues;
 mod repair;
+mod truncation;
 mod workers;
 
 pub use checks::MONITOR_FILE;
@@ -12,6 +13,7 @@ pub use repair::Repair;
 pub(super) use workers::{PartitionStanding, standing_of};
 
 use clap::Args;
+use fermata_core::identity::PartitionId;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -29,7 +31,8 @@ Ends with 1 if a check fails.
 Examples:
   fermata doctor
   fermata doctor --nats-url nats://broker:4222 --monitor-url http://broker:8222 --json
-  fermata doctor --repair orphaned-nodes --reason 'the machine is gone'")]
+  fermata doctor --repair orphaned-nodes --reason 'the machine is gone'
+  fermata doctor --repair halted-partition --partition 3 --accept-truncation --reason 'power cut'")]
 pub struct DoctorArguments {
     /// Monitoring address of the broker, such as http://127.0.0.1:8222, one for each server of a cluster; default: that of the local engine's broker
     #[arg(long, value_name = "URL", value_delimiter = ',')]
@@ -52,6 +55,15 @@ pub struct DoctorArguments {
     /// Say what would be repaired, and do nothing
     #[arg(long, requires = "repair")]
     pub dry_run: bool,
+    /// The halted partition to repair: a number, or `control`
+    #[arg(long, value_name = "P", requires = "repair")]
+    pub partition: Option<PartitionId>,
+    /// Let the partition go on without the records that its journal lost; nobody gets them back
+    #[arg(long, requires = "partition")]
+    pub accept_truncation: bool,
+    /// Do not ask
+    #[arg(long, requires = "accept_truncation")]
+    pub yes: bool,
 }
 
 /// How a check came out.

@@ -374,7 +374,8 @@ fn what_happened(body: &Body, now: JournalTime) -> What {
         | Body::WaitClosed(_)
         | Body::WaitMatched(_)
         | Body::SignalKept(_)
-        | Body::SignalExpired(_) => What::plain(body.kind().as_str()),
+        | Body::SignalExpired(_)
+        | Body::TruncationAccepted(_) => What::plain(body.kind().as_str()),
     }
 }
 

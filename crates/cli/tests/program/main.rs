@@ -56,3 +56,5 @@ mod strategies;
 mod support;
 #[cfg(test)]
 mod telemetry;
+#[cfg(test)]
+mod truncation;

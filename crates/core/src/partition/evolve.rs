@@ -118,6 +118,9 @@ impl Partition {
                 self.evolve_case_resolved(record, tenant, resolved)?;
             }
             Body::CaseReplayed(replayed) => self.evolve_case_replayed(record, replayed)?,
+            Body::TruncationAccepted(accepted) => {
+                self.evolve_truncation_accepted(record, accepted)?;
+            }
         }
         Ok(())
     }

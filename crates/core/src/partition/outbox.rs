@@ -5,7 +5,8 @@
 //! owner sends what is durable, one frame per target in flight, and sends again
 //! what is not recorded as delivered. The target takes each command once and in
 //! order: `relay.taken` moves its high-water, and only the command whose
-//! previous index is that high-water moves it.
+//! previous index is that high-water moves it; or is below it with its own above,
+//! as it is behind a sender's journal that lost its end (ADR 33).
 //!
 //! A command to the own partition goes the same way: one order, one bound, one
 //! mechanism, and no decision that begins another one.
@@ -17,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Decision, Partition};
 use crate::identity::{PartitionId, Tenant};
-use crate::record::{OutboxDelivered, OutboxQueued, Record, RelayTaken};
+use crate::record::{OutboxDelivered, OutboxQueued, Record, RelayTaken, TruncationAccepted};
 use crate::relay::{RelayCommand, Relayed};
 use crate::run::CorruptHistory;
 
@@ -92,6 +93,13 @@ impl Outbox {
         (self.last.saturating_add(1), self.channels.get(&target).map_or(0, |channel| channel.last))
     }
 
+    /// Leaves out the indices of commands that `records` lost records may have queued:
+    /// one each at the most. Their targets may have taken those, and what comes now is
+    /// no repetition of them.
+    fn leave_out(&mut self, records: u64) {
+        self.last = self.last.saturating_add(records);
+    }
+
     fn queue(&mut self, record: &Record, queued: &OutboxQueued) -> Result<(), CorruptHistory> {
         let (index, previous) = self.next(queued.target);
         if (queued.index, queued.previous) != (index, previous) {
@@ -144,7 +152,9 @@ impl HighWaters {
         let high_water = self.of(source);
         if index <= high_water {
             Order::Repeated
-        } else if previous == high_water {
+        } else if previous <= high_water {
+            // Below it only where the sender lost the end of its journal: what was taken
+            // then is none of the commands that it goes on with.
             Order::Next
         } else {
             Order::Ahead
@@ -311,6 +321,19 @@ impl Partition {
         queued: &OutboxQueued,
     ) -> Result<(), CorruptHistory> {
         self.outbox.queue(record, queued)
+    }
+
+    pub(super) fn evolve_truncation_accepted(
+        &mut self,
+        record: &Record,
+        accepted: &TruncationAccepted,
+    ) -> Result<(), CorruptHistory> {
+        let TruncationAccepted { from, signed, next, .. } = accepted;
+        if from >= signed || signed > next {
+            return Err(CorruptHistory::new(record, "nothing is lost by it"));
+        }
+        self.outbox.leave_out(next - from);
+        Ok(())
     }
 
     pub(super) fn evolve_outbox_delivered(

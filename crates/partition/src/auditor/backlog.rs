@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use fermata_core::record::TruncationAccepted;
 
 use super::derive::{DerivedFrame, derive};
 use super::{AuditHalt, Output};
@@ -90,7 +91,13 @@ impl Backlog {
             else {
                 continue;
             };
+            let next = self.next_index;
             self.derive(from, message.writer.is_some().then_some(&message.payload))?;
+            // The tree can go on behind lost entries only before anything is appended.
+            if let Some(loss) = self.frames.back().and_then(|frame| frame.loss.as_ref()) {
+                let (sequence, found) = (from, loss.next);
+                return Err(AuditHalt::RecordsGone { sequence, found, next });
+            }
             self.unread = (from < last).then_some((from + 1, last));
         }
         Ok(())
@@ -115,6 +122,16 @@ impl Backlog {
     pub(super) fn first_sequence(&self) -> Option<u64> {
         let unread = self.unread.map(|(first, _)| first);
         self.frames.front().map(|frame| frame.journal_sequence).or(unread)
+    }
+
+    /// Whether a frame that is kept stands behind entries whose records are lost.
+    pub(super) fn has_loss(&self) -> bool {
+        self.frames.back().is_some_and(|frame| frame.loss.is_some())
+    }
+
+    /// The tree has gone on behind the lost entries before the first frame.
+    pub(super) fn take_loss(&mut self) -> Option<Box<TruncationAccepted>> {
+        self.frames.front_mut().and_then(|front| front.loss.take())
     }
 
     /// What waits to be stored, in order.

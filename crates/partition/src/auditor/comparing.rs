@@ -2,7 +2,7 @@
 
 use fermata_wire::audit::{AuditFrame, Entry};
 
-use super::{AuditHalt, Auditor, Output, Phase, StoredFrom};
+use super::{Anchor, AuditHalt, Auditor, Output, Phase, StoredFrom};
 use crate::message::{Message, Now};
 
 /// How a stored message stands to what was derived.
@@ -61,8 +61,7 @@ impl Auditor {
             let from = StoredFrom::Sequence(end + 1);
             return outputs.push(Output::ReadStored { from });
         }
-        if self.anchor.is_some() {
-            let signed = self.signed_size;
+        if let Some(Anchor { size: signed, .. }) = self.anchor {
             return self.halt(AuditHalt::BehindCheckpoint { signed }, outputs);
         }
         self.phase = Phase::Live;
@@ -83,10 +82,11 @@ impl Auditor {
         })?;
         let mut entries = frame.entries.iter().peekable();
         while let Some(entry) = entries.next_if(|entry| entry.index < self.tree.size()) {
-            if entry.index + 1 == self.signed_size
-                && self.anchor.take().is_some_and(|leaf| leaf.as_bytes() != entry.leaf)
-            {
-                return Err(AuditHalt::EntryMismatch { index: entry.index });
+            if self.anchor.is_some_and(|anchor| anchor.size == entry.index + 1) {
+                let leaf = self.anchor.take().and_then(|anchor| anchor.leaf);
+                if leaf.is_some_and(|leaf| leaf.as_bytes() != entry.leaf) {
+                    return Err(AuditHalt::EntryMismatch { index: entry.index });
+                }
             }
         }
         while let Some(entry) = entries.peek() {

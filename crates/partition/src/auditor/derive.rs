@@ -3,11 +3,13 @@
 use std::ops::Range;
 
 use fermata_audit::{commitment, leaf_hash};
+use fermata_core::record::TruncationAccepted;
 use fermata_wire::WireError;
 use fermata_wire::audit::{AuditFrameBuilder, Entries};
 use fermata_wire::journal::JournalFrame;
 
 use super::AuditHalt;
+use crate::truncation::loss_of;
 
 /// The entries of one journal message, encoded: nothing of its bytes is kept.
 #[derive(Debug)]
@@ -16,6 +18,8 @@ pub(super) struct DerivedFrame {
     pub(super) entries: Entries,
     /// Entries that are stored already.
     pub(super) taken: usize,
+    /// The entries before these whose records are lost, until the tree has gone on behind them.
+    pub(super) loss: Option<Box<TruncationAccepted>>,
 }
 
 /// Computes the entries of the journal message `frame`, whose first record must
@@ -27,7 +31,12 @@ pub(super) fn derive(sequence: u64, frame: &[u8], next: u64) -> Result<DerivedFr
     };
     let decoded = JournalFrame::decode(frame).map_err(unreadable)?;
     let found = decoded.first_record_index;
-    if found != next {
+    let loss = match found == next {
+        true => None,
+        false => loss_of(&decoded.records).map_err(unreadable)?,
+    };
+    let follows = loss.as_ref().map_or(found, |loss| loss.from);
+    if follows != next {
         return Err(AuditHalt::RecordsGone { sequence, found, next });
     }
     let header_bytes = decoded.records.iter().map(|record| record.header.len()).sum();
@@ -37,7 +46,7 @@ pub(super) fn derive(sequence: u64, frame: &[u8], next: u64) -> Result<DerivedFr
         let leaf = leaf_hash(record.header, &commitment);
         entries.push(record.header, &commitment, leaf.as_bytes()).map_err(unreadable)?;
     }
-    Ok(DerivedFrame { journal_sequence: sequence, entries, taken: 0 })
+    Ok(DerivedFrame { journal_sequence: sequence, entries, taken: 0, loss: loss.map(Box::new) })
 }
 
 impl DerivedFrame {

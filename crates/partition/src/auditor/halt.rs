@@ -1,5 +1,6 @@
 //! Why an audit log cannot be trusted.
 
+use fermata_audit::LossError;
 use thiserror::Error;
 
 /// Why an audit log cannot be trusted.
@@ -48,6 +49,22 @@ pub enum AuditHalt {
         found: u64,
         /// The index that follows.
         next: u64,
+    },
+    /// Somebody accepted a loss of records, and it is not the one that the log shows.
+    #[error("a loss of records was accepted that the audit log does not show: {reason}")]
+    LossUnproved {
+        /// Why not.
+        reason: LossError,
+    },
+    /// Somebody accepted a loss of records without knowing the newest checkpoint.
+    #[error(
+        "a loss of records was accepted on what was signed for {accepted} entries, and {signed} were signed"
+    )]
+    LossBehindCheckpoint {
+        /// Entries that the newest checkpoint covers.
+        signed: u64,
+        /// Entries that the accepted one covers.
+        accepted: u64,
     },
     /// A message of the journal or of the audit log cannot be read.
     #[error("message {sequence} of the {stream} cannot be read: {detail}")]

@@ -7,7 +7,7 @@
 
 use fermata_audit::{Checkpoint, Hash, Tree};
 
-use super::{AuditHalt, Auditor, Output, Phase};
+use super::{Anchor, AuditHalt, Auditor, Output, Phase};
 
 /// The log at one record, vouched for by a signed note.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +35,8 @@ impl Auditor {
     /// Begins behind the entries that a snapshot vouches for.
     pub(super) fn begin_behind(&mut self, mark: AuditMark) {
         if mark.tree.size() == self.signed_size {
-            self.anchor = mark.last_leaf;
+            let (size, leaf) = (self.signed_size, mark.last_leaf);
+            self.anchor = leaf.map(|leaf| Anchor { size, leaf: Some(leaf) });
         }
         self.backlog.begin_at(mark.tree.size());
         self.tree = mark.tree;

@@ -211,7 +211,8 @@ impl Reference {
             | Body::WaitClosed(_)
             | Body::WaitMatched(_)
             | Body::SignalKept(_)
-            | Body::SignalExpired(_) => Ok(()),
+            | Body::SignalExpired(_)
+            | Body::TruncationAccepted(_) => Ok(()),
         }
     }
 

@@ -29,7 +29,9 @@ pub fn print_audits(audits: &[PartitionAudit], output: &mut Output) -> Result<()
                 "root": report.root.to_string(),
                 "findings": audit.findings(),
                 "notices": audit.notices(),
+                "removed": audit.removed,
                 "kept": audit.kept,
+                "accepted_losses": audit.losses,
             }))
         });
     }

@@ -17,7 +17,7 @@ const BATCH_MESSAGES: usize = 512;
 ///
 /// A message that is gone is stepped over here: what it held is what the check misses.
 #[derive(Debug)]
-pub(super) struct Section {
+pub(crate) struct Section {
     replay: Option<Source>,
     end: u64,
     waiting: VecDeque<StoredMessage>,
@@ -50,7 +50,7 @@ impl Source {
 }
 
 impl Section {
-    pub(super) async fn open_journal(
+    pub(crate) async fn open_journal(
         reader: &StreamReader,
         partition: PartitionId,
         end: u64,
@@ -66,7 +66,7 @@ impl Section {
         Ok(Self { replay, end, waiting: VecDeque::new(), progress: progress.clone() })
     }
 
-    pub(super) async fn open(
+    pub(crate) async fn open(
         reader: &StreamReader,
         stream: &str,
         end: u64,
@@ -83,7 +83,7 @@ impl Section {
     }
 
     /// The next message; nothing at the end.
-    pub(super) async fn next(&mut self) -> Result<Option<StoredMessage>, CliError> {
+    pub(crate) async fn next(&mut self) -> Result<Option<StoredMessage>, CliError> {
         if self.waiting.is_empty()
             && let Some(replay) = &mut self.replay
         {

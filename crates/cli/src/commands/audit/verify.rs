@@ -5,10 +5,12 @@ use std::collections::VecDeque;
 use fermata_actors::journal_archive::JournalArchive;
 use fermata_audit::{AuditEntry, Hash, JournalLeaf, PartitionVerifier, Report, Verifier, Want};
 use fermata_core::identity::PartitionId;
+use fermata_core::record::TruncationAccepted;
 use fermata_jetstream::topology::{
     CHECKPOINTS_STREAM, audit_stream, checkpoints_subject, journal_stream,
 };
 use fermata_jetstream::{Bytes, StoredMessage, StreamReader};
+use fermata_partition::truncation::{audit_loss, loss_of, subtrees_of};
 use fermata_wire::audit::AuditFrame;
 use fermata_wire::journal::JournalFrame;
 use indicatif::ProgressBar;
@@ -19,7 +21,7 @@ use super::export::Export;
 use super::kept::{KeptAudit, KeptCheck, KeptNotes};
 use super::newest::partitions_of;
 use super::section::Section;
-use crate::broker_session::BrokerSession;
+use crate::broker_session::{BrokerSession, EngineConfig};
 use crate::error::CliError;
 
 /// Most messages that cannot be read and are listed; of the rest only the number is kept.
@@ -51,6 +53,60 @@ pub struct PartitionAudit {
     pub removed: u64,
     /// Checkpoints that were kept outside, compared with the log.
     pub kept: Vec<KeptAudit>,
+    /// Losses of records that somebody accepted: the entries were checked, the records are gone.
+    pub losses: Vec<AcceptedLoss>,
+}
+
+/// Records that are lost, and that somebody accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AcceptedLoss {
+    /// Index of the first of them.
+    pub from: u64,
+    /// Index behind the last of them, and that of the record that accepts it.
+    pub next: u64,
+    /// Entries that were signed then; those from there on were published only.
+    pub signed: u64,
+    /// Who accepted it.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// When, journal time, milliseconds since 1970.
+    pub time_ms: u64,
+    /// The message of the journal that says so.
+    pub journal_sequence: u64,
+}
+
+impl AcceptedLoss {
+    /// Reads what the frame in `message` accepts; nothing in most.
+    ///
+    /// # Errors
+    ///
+    /// When it is ours and cannot be read.
+    pub fn of(
+        message: &StoredMessage,
+    ) -> Result<Option<(Self, TruncationAccepted)>, fermata_wire::WireError> {
+        if message.writer.is_none() {
+            return Ok(None);
+        }
+        let frame = JournalFrame::decode(&message.payload)?;
+        let accepted = loss_of(&frame.records)?;
+        Ok(accepted.map(|accepted| {
+            let TruncationAccepted { from, next, signed, .. } = accepted;
+            let (by, reason) = (accepted.by.clone(), accepted.reason.clone());
+            let (time_ms, journal_sequence) = (frame.head.time.0, message.sequence);
+            let loss = Self { from, next, signed, by, reason, time_ms, journal_sequence };
+            (loss, accepted)
+        }))
+    }
+
+    fn text(&self) -> String {
+        let Self { from, next, by, reason, journal_sequence, .. } = self;
+        let last = next - 1;
+        format!(
+            "records {from} to {last} are lost, which {by} accepted (\u{201c}{reason}\u{201d}, message \
+             {journal_sequence} of the journal); their entries in the audit log stand for them"
+        )
+    }
 }
 
 impl PartitionAudit {
@@ -84,8 +140,14 @@ impl PartitionAudit {
                  their entries in the audit log were checked without them"
             )
         });
+        let losses = self.losses.iter().map(AcceptedLoss::text);
         let notices = self.report.notices.iter().map(ToString::to_string);
-        removed.into_iter().chain(notices).chain(more(self.report.notices_omitted)).collect()
+        removed
+            .into_iter()
+            .chain(losses)
+            .chain(notices)
+            .chain(more(self.report.notices_omitted))
+            .collect()
     }
 }
 
@@ -118,11 +180,8 @@ pub async fn verify_partitions(
     let mut audits = Vec::new();
     for (partition, ends) in partitions.into_iter().zip(ends) {
         let origin = config.audit_origin(partition);
-        let removed = JournalArchive::open(&reader, partition).await?.removed().await?;
-        let removed = removed.map_or(0, |removed| removed.next_record_index);
         let log = PartitionVerifier::new(&origin, vec![verifier.clone()], !arguments.complete);
-        let check = Check::open(&reader, partition, log, ends, progress).await?;
-        let mut check = check.without_removed(removed).await?;
+        let mut check = Check::of_partition(&reader, partition, log, ends, progress).await?;
         check.kept = kept.take(&origin);
         if let Some(folder) = &arguments.export {
             check.export = Some(Export::create(folder, partition, &origin, &verifier.vkey())?);
@@ -130,6 +189,32 @@ pub async fn verify_partitions(
         audits.push(check.finish().await?);
     }
     Ok(audits)
+}
+
+/// Checks `partition` as it would be if `planned` were accepted at the end of its journal.
+///
+/// # Errors
+///
+/// When the broker does not answer, or the key is none.
+///
+/// # Cancel safety
+///
+/// Can be dropped.
+pub(crate) async fn verify_with(
+    session: &BrokerSession,
+    config: &EngineConfig,
+    partition: PartitionId,
+    planned: Option<TruncationAccepted>,
+    progress: &ProgressBar,
+) -> Result<PartitionAudit, CliError> {
+    let verifier = Verifier::parse(&config.audit_vkey)?;
+    let reader = StreamReader::new(session.broker());
+    let ends = Ends::read(&reader, &[partition]).await?.into_iter().next();
+    let ends = ends.unwrap_or(Ends { checkpoints: 0, audit: 0, journal: 0 });
+    progress.set_length(ends.messages());
+    let log = PartitionVerifier::new(&config.audit_origin(partition), vec![verifier], true);
+    let check = Check::of_partition(&reader, partition, log, ends, progress).await?;
+    Check { planned, ..check }.finish().await
 }
 
 /// Where a partition's streams end.
@@ -168,6 +253,8 @@ struct Leaf {
     salt: [u8; 16],
     payload: Bytes,
     journal_sequence: u64,
+    /// The loss before it, which it accepts.
+    loss: Option<Box<TruncationAccepted>>,
 }
 
 /// An entry; shares the bytes of its message.
@@ -189,11 +276,27 @@ struct Check {
     unreadable: Vec<Unreadable>,
     unreadable_omitted: u64,
     removed: u64,
+    losses: Vec<AcceptedLoss>,
+    /// A loss that is not accepted yet, at the end of the journal.
+    planned: Option<TruncationAccepted>,
     export: Option<Export>,
     kept: KeptCheck,
 }
 
 impl Check {
+    async fn of_partition(
+        reader: &StreamReader,
+        partition: PartitionId,
+        log: PartitionVerifier,
+        ends: Ends,
+        progress: &ProgressBar,
+    ) -> Result<Self, CliError> {
+        let removed = JournalArchive::open(reader, partition).await?.removed().await?;
+        let removed = removed.map_or(0, |removed| removed.next_record_index);
+        let check = Self::open(reader, partition, log, ends, progress).await?;
+        check.without_removed(removed).await
+    }
+
     async fn open(
         reader: &StreamReader,
         partition: PartitionId,
@@ -214,6 +317,8 @@ impl Check {
             unreadable: Vec::new(),
             unreadable_omitted: 0,
             removed: 0,
+            losses: Vec::new(),
+            planned: None,
             export: None,
             kept: KeptCheck::default(),
         })
@@ -231,9 +336,18 @@ impl Check {
         if let Some(export) = self.export.take() {
             export.finish()?;
         }
-        let Self { partition, verifier, unreadable, unreadable_omitted, removed, kept, .. } = self;
+        let Self { partition, verifier, unreadable, unreadable_omitted, removed, losses, kept, .. } =
+            self;
         let (report, kept) = (verifier.finish(), kept.finish());
-        Ok(PartitionAudit { partition, report, unreadable, unreadable_omitted, removed, kept })
+        Ok(PartitionAudit {
+            partition,
+            report,
+            unreadable,
+            unreadable_omitted,
+            removed,
+            kept,
+            losses,
+        })
     }
 
     /// Takes AUDIT's word for the records that were removed: for those before the first one that
@@ -252,7 +366,14 @@ impl Check {
         while self.records.is_empty() {
             let Some(message) = self.journal.next().await? else { return Ok(()) };
             match leaves_of(&message) {
-                Ok(leaves) => self.records.extend(leaves),
+                Ok(mut leaves) => {
+                    let loss = AcceptedLoss::of(&message).unwrap_or_default();
+                    if let (Some((loss, accepted)), Some(first)) = (loss, leaves.first_mut()) {
+                        first.loss = Some(Box::new(accepted));
+                        self.losses.push(loss);
+                    }
+                    self.records.extend(leaves);
+                }
                 Err(error) => self.note(journal_stream(self.partition), &message, &error),
             }
         }
@@ -262,9 +383,21 @@ impl Check {
     async fn feed_journal(&mut self) -> Result<(), CliError> {
         self.read_records().await?;
         if self.records.is_empty() {
-            self.verifier.end_of_journal();
+            match self.planned.take() {
+                Some(planned) => self.pass_loss(&planned),
+                None => self.verifier.end_of_journal(),
+            }
+            return Ok(());
         }
-        if let Some(Leaf { index, header, salt, payload, journal_sequence }) =
+        // One that stood before what was removed needs nothing more.
+        let removed = self.removed;
+        let loss = self.records.front_mut().and_then(|first| first.loss.take());
+        if let Some(loss) = loss.filter(|loss| loss.next > removed) {
+            // Entries come in the place of the lost records before this one.
+            self.pass_loss(&loss);
+            return Ok(());
+        }
+        if let Some(Leaf { index, header, salt, payload, journal_sequence, .. }) =
             self.records.pop_front()
         {
             let (header, salt, payload) = (&header, &salt, &payload);
@@ -278,6 +411,12 @@ impl Check {
             debug_assert!(taken.is_ok(), "the check asked for it");
         }
         Ok(())
+    }
+
+    fn pass_loss(&mut self, accepted: &TruncationAccepted) {
+        let subtrees = subtrees_of(accepted);
+        let taken = self.verifier.journal_lost(audit_loss(accepted, &subtrees));
+        debug_assert!(taken.is_ok(), "the check asked for what follows it");
     }
 
     async fn feed_audit(&mut self) -> Result<(), CliError> {
@@ -350,6 +489,7 @@ fn leaves_of(message: &StoredMessage) -> Result<Vec<Leaf>, fermata_wire::WireErr
         salt: *record.salt,
         payload: message.payload.slice_ref(record.payload),
         journal_sequence: message.sequence,
+        loss: None,
     };
     Ok((frame.first_record_index..).zip(&frame.records).map(leaf).collect())
 }

@@ -278,6 +278,19 @@ fn judge_clock(ahead_ms: i128) -> Check {
     Check::ok("clock", found)
 }
 
+/// The broker's time, milliseconds since 1970.
+///
+/// # Errors
+///
+/// When the broker does not tell.
+pub(super) async fn broker_time_ms(session: &BrokerSession) -> Result<u64, CliError> {
+    let ahead = broker_ahead_ms(session).await.ok_or_else(|| {
+        CliError::Refused("the broker did not tell its time; nothing was done".to_owned())
+    })?;
+    let time = OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000 + ahead;
+    Ok(u64::try_from(time).unwrap_or(0))
+}
+
 /// How far the broker's clock is ahead of ours, give or take the time of a question: every
 /// answer about a stream carries the broker's time.
 async fn broker_ahead_ms(session: &BrokerSession) -> Option<i128> {

@@ -9,7 +9,7 @@ use fermata_core::identity::PartitionId;
 use fermata_jetstream::StreamReader;
 use serde_json::{Value, json};
 
-use super::DoctorArguments;
+use super::{DoctorArguments, truncation};
 use crate::arguments::GlobalArguments;
 use crate::broker_session::{ANSWER_LIMIT, BrokerSession, asking_user};
 use crate::error::{CliError, ExitCode};
@@ -21,7 +21,9 @@ use crate::output::{Output, Tone, span_text};
 pub enum Repair {
     /// Attempts without an outcome that nobody works on any more become `unknown`
     OrphanedNodes,
-    /// Everything above; never what loses something
+    /// A partition whose journal lost records goes on without them, where that is accepted
+    HaltedPartition,
+    /// Everything that loses nothing: orphaned nodes
     All,
 }
 
@@ -36,10 +38,33 @@ pub(super) async fn repair(
         let text = "say why with `--reason`; it is recorded";
         return Err(CliError::Usage(text.to_owned()));
     };
-    let session = BrokerSession::open(global).await?;
+    let by = arguments.by.clone().unwrap_or_else(asking_user);
+    if let (Some(partition), Repair::HaltedPartition) = (arguments.partition, what) {
+        if !arguments.accept_truncation {
+            let text = "its lost records are gone for good: accept that with `--accept-truncation`, \
+                        or restore the stream";
+            return Err(CliError::Usage(text.to_owned()));
+        }
+        let session = BrokerSession::open(global).await?;
+        let asked = truncation::Asked {
+            partition,
+            by,
+            reason: reason.clone(),
+            dry_run: arguments.dry_run,
+            yes: arguments.yes,
+            checkpoints: global.data_dir().join("checkpoints"),
+        };
+        return truncation::accept(&session, asked, output).await;
+    }
     match what {
+        Repair::HaltedPartition => {
+            Err(CliError::Usage("name the partition with `--partition`".to_owned()))
+        }
+        Repair::OrphanedNodes | Repair::All if arguments.partition.is_some() => {
+            Err(CliError::Usage("`--partition` goes with `halted-partition`".to_owned()))
+        }
         Repair::OrphanedNodes | Repair::All => {
-            let by = arguments.by.clone().unwrap_or_else(asking_user);
+            let session = BrokerSession::open(global).await?;
             give_orphans_up(&session, arguments.dry_run, &by, reason, output).await
         }
     }

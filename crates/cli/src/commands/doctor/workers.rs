@@ -23,18 +23,18 @@ const AUDIT_LAG_RECORDS_MAX: u64 = 200_000;
 /// How one worker stands.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct WorkerStatus {
-    worker: String,
+    pub(super) worker: String,
     version: String,
-    partitions: Vec<PartitionStatus>,
+    pub(super) partitions: Vec<PartitionStatus>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
-struct PartitionStatus {
-    partition: String,
-    state: String,
+pub(super) struct PartitionStatus {
+    pub(super) partition: String,
+    pub(super) state: String,
     reason: Option<String>,
     records: u64,
-    signed_records: u64,
+    pub(super) signed_records: u64,
 }
 
 /// Whether a partition goes on.
