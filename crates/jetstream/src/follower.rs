@@ -113,6 +113,18 @@ pub(crate) struct Follower {
     scratch: Vec<Message>,
 }
 
+impl Drop for Follower {
+    /// Consumers of a stream are bounded: many short readings would use them up before the broker
+    /// removes them by itself.
+    fn drop(&mut self) {
+        let Some(consumer) = self.consumer.take() else { return };
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let (client, stream) = (self.connection.client.clone(), self.options.stream.clone());
+            runtime.spawn(async move { forget_consumer(&client, &stream, &consumer).await });
+        }
+    }
+}
+
 impl Follower {
     pub(crate) fn new(broker: &Broker, options: FollowOptions) -> Self {
         Self {
@@ -155,6 +167,14 @@ impl Follower {
     /// Gives up the present consumer; the next step makes another.
     pub(crate) fn rebuild_next(&mut self) {
         self.pull = None;
+    }
+
+    /// Gives up the present consumer for good; a step makes another.
+    pub(crate) async fn leave(&mut self) {
+        self.pull = None;
+        if let Some(consumer) = self.consumer.take() {
+            forget_consumer(&self.connection.client, &self.options.stream, &consumer).await;
+        }
     }
 
     /// Makes sure that a consumer is there, so that errors show at the start.

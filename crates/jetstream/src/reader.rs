@@ -254,6 +254,7 @@ impl Replay {
             if self.follower.wanted() > self.target {
                 self.target = self.follower.state().await?.last_sequence;
                 if self.follower.wanted() > self.target {
+                    self.follower.leave().await;
                     return Ok(batch);
                 }
             }
@@ -261,6 +262,7 @@ impl Replay {
                 Followed::Messages => return Ok(batch),
                 Followed::Idle if self.follower.is_drained() => {
                     self.follower.check_end(self.target).await?;
+                    self.follower.leave().await;
                     return Ok(batch);
                 }
                 Followed::Idle => self.follower.rebuild_next(),

@@ -5,6 +5,8 @@ mod consuming;
 #[cfg(test)]
 mod publishing;
 #[cfg(test)]
+mod reading;
+#[cfg(test)]
 mod server;
 #[cfg(test)]
 mod small_things;

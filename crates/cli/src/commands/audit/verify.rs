@@ -336,8 +336,9 @@ impl Check {
         if let Some(export) = self.export.take() {
             export.finish()?;
         }
-        let Self { partition, verifier, unreadable, unreadable_omitted, removed, losses, kept, .. } =
-            self;
+        let Self {
+            partition, verifier, unreadable, unreadable_omitted, removed, losses, kept, ..
+        } = self;
         let (report, kept) = (verifier.finish(), kept.finish());
         Ok(PartitionAudit {
             partition,

@@ -1,0 +1,229 @@
+//! Reading a stream to its end, and following it, against the real broker.
+
+use fermata_jetstream::core_messages::CoreMessages;
+use fermata_jetstream::epoch_consumer::check_position;
+use fermata_jetstream::reader::{FollowError, Holes, StreamReader};
+use fermata_jetstream::{EpochConsumer, EpochConsumerError, PositionCheck};
+use tokio::time::timeout;
+
+use crate::consuming::epoch;
+use crate::support::{SOON, Stage, number};
+
+pub async fn delete(stage: &Stage, stream: &str, sequence: u64) {
+    let core = CoreMessages::new(&stage.broker);
+    let body = format!("{{\"seq\":{sequence}}}");
+    let answer = core
+        .request(&format!("$JS.API.STREAM.MSG.DELETE.{stream}"), body.into(), SOON)
+        .await
+        .expect("an answer");
+    assert!(String::from_utf8_lossy(&answer.payload).contains("\"success\":true"), "{answer:?}");
+}
+
+pub async fn purge_below(stage: &Stage, stream: &str, first_kept: u64) {
+    let core = CoreMessages::new(&stage.broker);
+    let body = format!("{{\"seq\":{first_kept}}}");
+    let answer = core
+        .request(&format!("$JS.API.STREAM.PURGE.{stream}"), body.into(), SOON)
+        .await
+        .expect("an answer");
+    assert!(String::from_utf8_lossy(&answer.payload).contains("\"success\":true"), "{answer:?}");
+}
+
+async fn replayed(stage: &Stage, stream: &str, from: u64, holes: Holes) -> Vec<u64> {
+    let mut replay =
+        StreamReader::new(&stage.broker).replay(stream, from, holes).await.expect("a replay");
+    let mut sequences = Vec::new();
+    loop {
+        let batch = timeout(SOON, replay.next_batch(700)).await.expect("in time").expect("a batch");
+        if batch.is_empty() {
+            return sequences;
+        }
+        sequences.extend(batch.iter().map(|message| message.sequence));
+    }
+}
+
+#[tokio::test]
+async fn a_replay_yields_every_message_once_and_in_order() {
+    let stage = Stage::new().await;
+    stage.fill("fermata.journal.0", 1..=5_000).await;
+
+    assert_eq!(
+        replayed(&stage, "JOURNAL_0", 1, Holes::Refused).await,
+        (1..=5_000).collect::<Vec<_>>()
+    );
+    assert_eq!(replayed(&stage, "JOURNAL_0", 4_999, Holes::Refused).await, [4_999, 5_000]);
+    assert_eq!(replayed(&stage, "JOURNAL_0", 5_001, Holes::Refused).await, [0_u64; 0]);
+}
+
+#[tokio::test]
+async fn a_replay_of_an_empty_stream_is_empty() {
+    let stage = Stage::new().await;
+
+    assert_eq!(replayed(&stage, "JOURNAL_0", 1, Holes::Refused).await, [0_u64; 0]);
+}
+
+#[tokio::test]
+async fn a_replay_that_has_ended_goes_on_with_what_came_since() {
+    let stage = Stage::new().await;
+    stage.fill("fermata.journal.0", 1..=3).await;
+    let mut replay = StreamReader::new(&stage.broker)
+        .replay("JOURNAL_0", 1, Holes::Refused)
+        .await
+        .expect("a replay");
+    assert_eq!(replay.next_batch(10).await.expect("a batch").len(), 3);
+    assert!(replay.next_batch(10).await.expect("a batch").is_empty());
+
+    stage.fill("fermata.journal.0", 4..=5).await;
+
+    let batch = timeout(SOON, replay.next_batch(10)).await.expect("in time").expect("a batch");
+    assert_eq!(batch.iter().map(|message| number(&message.payload)).collect::<Vec<_>>(), [4, 5]);
+}
+
+#[tokio::test]
+async fn a_start_beyond_the_end_is_refused_because_it_would_lose_what_comes_up_to_it() {
+    let stage = Stage::new().await;
+    stage.fill("fermata.commands.0", 1..=3).await;
+
+    let error = EpochConsumer::open(&stage.broker, epoch(6)).await.expect_err("beyond the end");
+
+    assert!(matches!(error, EpochConsumerError::EndsBefore { last: 3, wanted: 6, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_message_whose_headers_are_none_is_handed_on_as_a_foreign_one() {
+    let stage = Stage::new().await;
+    stage.fill("fermata.commands.0", 1..=2).await;
+    publish_unreadable(&stage, "fermata.commands.0").await;
+    publish_unreadable(&stage, "fermata.commands.0").await;
+    stage.fill("fermata.commands.0", 5..=6).await;
+
+    let mut consumer = EpochConsumer::open(&stage.broker, epoch(1)).await.expect("a consumer");
+    let mut messages = Vec::new();
+    while messages.len() < 6 {
+        messages.extend(timeout(SOON, consumer.next_batch(10)).await.expect("in time").unwrap());
+    }
+
+    assert_eq!(
+        messages.iter().map(|message| message.sequence).collect::<Vec<_>>(),
+        [1, 2, 3, 4, 5, 6]
+    );
+    assert_eq!(messages[2].writer, None);
+    assert_eq!(&messages[2].payload[..], b"body");
+    let position = check_position(&stage.broker, "COMMANDS_0", 3, messages[2].broker_time_ns).await;
+    assert_eq!(position.expect("a position"), PositionCheck::Ok);
+}
+
+/// Publishes headers that the client library would not send, nor read.
+async fn publish_unreadable(stage: &Stage, subject: &str) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let url = stage.server.url();
+    let address = url.trim_start_matches("nats://");
+    let mut stream = tokio::net::TcpStream::connect(address).await.expect("a connection");
+    let block = b"NATS/1.0\r\nFermata-Writer: \xff\r\n\r\n";
+    let sizes = format!("{} {}", block.len(), block.len() + 4);
+    let connect = "CONNECT {\"verbose\":false,\"headers\":true}\r\n";
+    let start = format!("{connect}HPUB {subject} {sizes}\r\n");
+    let sent = [start.as_bytes(), block, b"body\r\nPING\r\n"].concat();
+    stream.write_all(&sent).await.expect("sent");
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"PONG\r\n") {
+        let mut chunk = [0; 4096];
+        let bytes = stream.read(&mut chunk).await.expect("an answer");
+        assert!(bytes > 0, "{}", String::from_utf8_lossy(&answer));
+        answer.extend_from_slice(&chunk[..bytes]);
+    }
+}
+
+#[tokio::test]
+async fn purged_messages_are_a_gap_unless_holes_are_allowed() {
+    let stage = Stage::new().await;
+    stage.fill("fermata.journal.0", 1..=10).await;
+    purge_below(&stage, "JOURNAL_0", 5).await;
+
+    let refused = StreamReader::new(&stage.broker).replay("JOURNAL_0", 1, Holes::Refused).await;
+
+    assert!(matches!(refused, Err(FollowError::Gap { expected: 1, got: 5, .. })));
+    assert_eq!(
+        replayed(&stage, "JOURNAL_0", 1, Holes::Allowed).await,
+        (5..=10).collect::<Vec<_>>()
+    );
+}
+
+#[tokio::test]
+async fn a_deleted_message_is_a_gap_that_is_named_unless_holes_are_allowed() {
+    let stage = Stage::new().await;
+    stage.fill("fermata.dead.acme.listener", 1..=5).await;
+    delete(&stage, "DEAD", 3).await;
+
+    let mut replay =
+        StreamReader::new(&stage.broker).replay("DEAD", 1, Holes::Refused).await.expect("a replay");
+    let before = replay.next_batch(10).await.expect("what lies before the gap");
+    let gap = timeout(SOON, replay.next_batch(10)).await.expect("in time");
+
+    assert_eq!(before.len(), 2);
+    assert!(matches!(gap, Err(FollowError::Gap { expected: 3, got: 4, .. })), "{gap:?}");
+    assert_eq!(replayed(&stage, "DEAD", 1, Holes::Allowed).await, [1, 2, 4, 5]);
+}
+
+#[tokio::test]
+async fn a_replay_ends_although_the_last_message_was_deleted() {
+    let stage = Stage::new().await;
+    stage.fill("fermata.dead.acme.listener", 1..=5).await;
+    delete(&stage, "DEAD", 5).await;
+
+    assert_eq!(replayed(&stage, "DEAD", 1, Holes::Allowed).await, [1, 2, 3, 4]);
+}
+
+#[tokio::test]
+async fn one_message_is_read_by_its_sequence_and_a_missing_one_is_none() {
+    let stage = Stage::new().await;
+    stage.fill("fermata.journal.0", 1..=2).await;
+    let reader = StreamReader::new(&stage.broker);
+    let mut replay = reader.replay("JOURNAL_0", 2, Holes::Refused).await.expect("a replay");
+
+    let read = reader.read_one("JOURNAL_0", 2).await.expect("read").expect("a message");
+
+    assert_eq!(replay.next_batch(1).await.expect("a batch"), [read]);
+    assert_eq!(reader.read_one("JOURNAL_0", 3).await.expect("read"), None);
+}
+
+#[tokio::test]
+async fn a_tail_waits_for_what_comes() {
+    let stage = Stage::new().await;
+    stage.fill("fermata.journal.0", 1..=1).await;
+    let mut tail = StreamReader::new(&stage.broker)
+        .tail("JOURNAL_0", 2, Holes::Allowed)
+        .await
+        .expect("a tail");
+
+    let (batch, ()) =
+        tokio::join!(timeout(SOON, tail.next_batch(10)), stage.fill("fermata.journal.0", 2..=2));
+
+    assert_eq!(batch.expect("in time").expect("a batch")[0].sequence, 2);
+}
+
+#[tokio::test]
+async fn a_reader_that_has_come_to_the_end_or_has_gone_leaves_no_consumer_behind() {
+    let stage = Stage::new().await;
+    stage.fill("fermata.journal.0", 1..=3).await;
+    let core = CoreMessages::new(&stage.broker);
+    let consumers = || async {
+        let answer = core.request("$JS.API.CONSUMER.NAMES.JOURNAL_0", "".into(), SOON).await;
+        let answer = String::from_utf8_lossy(&answer.expect("an answer").payload).into_owned();
+        answer.matches("reader-").count()
+    };
+    let reader = StreamReader::new(&stage.broker);
+
+    assert_eq!(replayed(&stage, "JOURNAL_0", 1, Holes::Refused).await.len(), 3);
+    let mut dropped = reader.replay("JOURNAL_0", 1, Holes::Refused).await.expect("a replay");
+    assert_eq!(dropped.next_batch(1).await.expect("a batch").len(), 1);
+    assert!(consumers().await > 0, "the second one is still reading");
+    drop(dropped);
+
+    let gone = async {
+        while consumers().await > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(SOON, gone).await.expect("consumers that go with their readers");
+}
