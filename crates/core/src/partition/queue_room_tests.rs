@@ -69,13 +69,29 @@ fn a_full_queue_holds_back_neither_another_one_nor_the_rest_of_a_run() {
     assert_eq!(queues(&out), ["gpu"]);
 }
 
+/// One task, for `queue`.
+fn only(queue: &str) -> Plan {
+    let mut plan = noop_plan(1);
+    let two = self::plan();
+    for (node, of_queue) in plan.nodes.iter_mut().zip(two.nodes) {
+        (node.queue, node.work) = (Some(queue.into()), of_queue.work);
+    }
+    plan
+}
+
 #[test]
 fn queues_with_room_take_turns() {
-    let mut partition = bounded(2);
-    let runs = (1..=6).map(|number| start(&mut partition, number).0).collect::<Vec<_>>();
-    for run in &runs[..2] {
-        succeeds(&mut partition, *run, "n0");
-        succeeds(&mut partition, *run, "n1");
+    let limits = Limits { queued_open_max: 2, ..Limits::default() };
+    let mut partition = partition(only("gpu"), limits);
+    let mut first = Vec::new();
+    for (queue, numbers) in QUEUES.into_iter().zip([1..=4, 5..=8]) {
+        let plan = Arc::new(Executable::new(only(queue)).unwrap());
+        partition.add_plan(Digest::of(b"plan"), plan);
+        let runs = numbers.map(|number| start(&mut partition, number).0).collect::<Vec<_>>();
+        first.extend_from_slice(&runs[..2]);
+    }
+    for run in first {
+        succeeds(&mut partition, run, "n0");
     }
 
     let resumed = (0..4).map(|_| {
@@ -159,12 +175,10 @@ proptest! {
                 for (index, node) in run.nodes() {
                     let queue = run.executable.node(index).and_then(|node| node.queue.clone());
                     let Some(queue) = queue else { continue };
-                    match node {
-                        Node::Queued { .. } => *counts.entry(queue).or_insert(0) += 1,
-                        Node::Ready if run.next_ready().is_some() => {
-                            prop_assert_eq!(partition.queued_in(&queue), most);
-                        }
-                        _ => {}
+                    if matches!(node, Node::Queued { .. }) {
+                        *counts.entry(queue).or_insert(0) += 1;
+                    } else if *node == Node::Ready && run.next_ready().is_some() {
+                        prop_assert_eq!(partition.queued_in(&queue), most);
                     }
                 }
             }
