@@ -29,7 +29,7 @@ pub use cases::{Review, ReviewList, Sample, partition_of};
 pub use fermata_store::{RunStatus, RunSummary};
 pub use history::{Failure, NodeView, RunHistory, TimelineEntry, What};
 pub use near::{NearIds, did_you_mean};
-pub use orphans::{Orphan, read_orphans};
+pub use orphans::{Orphan, Orphans, SkippedAttempt, read_orphans};
 pub use status::NodeStatus;
 
 use crate::error::CliError;

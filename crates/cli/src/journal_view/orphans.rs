@@ -37,6 +37,26 @@ pub struct Orphan {
     pub timeout_ms: u64,
 }
 
+/// What was found in the journals.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Orphans {
+    /// Attempts that nobody works on any more.
+    pub orphans: Vec<Orphan>,
+    /// Attempts without an outcome of which nobody can tell.
+    pub skipped: Vec<SkippedAttempt>,
+}
+
+/// An attempt without an outcome whose plan is not stored: how long it may take is not known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SkippedAttempt {
+    /// The run.
+    pub run: RunId,
+    /// The node.
+    pub node: Arc<str>,
+    /// The attempt.
+    pub attempt: u32,
+}
+
 /// Attempts without an outcome; as many as there are at a time.
 #[derive(Debug, Default)]
 struct Outstanding {
@@ -79,8 +99,8 @@ pub async fn read_orphans(
     store: &DefinitionsStore,
     partitions: &[PartitionId],
     now_ms: u64,
-) -> Result<Vec<Orphan>, CliError> {
-    let mut orphans = Vec::new();
+) -> Result<Orphans, CliError> {
+    let (mut orphans, mut skipped) = (Vec::new(), Vec::new());
     let mut plans: HashMap<Digest, Option<Plan>> = HashMap::new();
     for partition in partitions {
         let mut outstanding = Outstanding::default();
@@ -89,18 +109,23 @@ pub async fn read_orphans(
             records.iter().for_each(|(header, record)| outstanding.fold(header, record));
         }
         for ((run, node), (tenant, attempt, ordered_ms)) in outstanding.attempts {
-            let Some(digest) = outstanding.plans.get(&run) else { continue };
-            if !plans.contains_key(digest) {
+            let digest = outstanding.plans.get(&run);
+            if let Some(digest) = digest
+                && !plans.contains_key(digest)
+            {
                 plans.insert(*digest, read_plan(store, digest).await?);
             }
-            let plan = plans.get(digest).and_then(Option::as_ref);
+            let plan = digest.and_then(|digest| plans.get(digest)).and_then(Option::as_ref);
             let known = plan.and_then(|plan| plan.nodes.iter().find(|known| known.id == node));
-            let Some(timeout_ms) = known.map(|known| known.timeout_ms) else { continue };
+            let Some(timeout_ms) = known.map(|known| known.timeout_ms) else {
+                skipped.push(SkippedAttempt { run, node, attempt });
+                continue;
+            };
             let orphan = Orphan { tenant, run, node, attempt, ordered_ms, timeout_ms };
             orphans.extend(orphan.is_over(now_ms).then_some(orphan));
         }
     }
-    Ok(orphans)
+    Ok(Orphans { orphans, skipped })
 }
 
 impl Orphan {

@@ -101,6 +101,22 @@ async fn an_orphaned_attempt_is_given_up_by_a_command_that_says_who_and_why() {
 }
 
 #[tokio::test]
+async fn an_attempt_that_nobody_can_tell_of_is_named_and_the_repair_is_not_whole() {
+    let stage = Stage::new().await;
+    let node: Arc<str> = "fetch".into();
+    let ordered = NodeDispatched { input: Json::null(), queued: None };
+    let ordered = Record::of_node(&tenant(), run_of("lost"), &node, ordered.into()).attempt(2);
+    // Nobody stored its plan.
+    stage.journal(0, 0, &[started(run_of("lost")), ordered]).await;
+
+    let repaired = stage.run(&[ASK.as_slice(), &["--json"]].concat()).await;
+
+    let found = repaired.json();
+    assert_eq!((repaired.code, found.len()), (1, 1), "{}{}", repaired.stdout, repaired.stderr);
+    assert_eq!((&found[0]["answer"], &found[0]["attempt"]), (&"skipped".into(), &2.into()));
+}
+
+#[tokio::test]
 async fn nothing_is_repaired_without_a_reason() {
     let stage = Stage::new().await;
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use fermata_actors::journal_archive::JournalArchive;
 use fermata_audit::{AuditEntry, Hash, JournalLeaf, PartitionVerifier, Report, Verifier, Want};
-use fermata_core::identity::PartitionId;
+use fermata_core::identity::{JournalTime, PartitionId};
 use fermata_core::record::TruncationAccepted;
 use fermata_jetstream::topology::{
     CHECKPOINTS_STREAM, audit_stream, checkpoints_subject, journal_stream,
@@ -82,21 +82,26 @@ impl AcceptedLoss {
     /// # Errors
     ///
     /// When it is ours and cannot be read.
-    pub fn of(
-        message: &StoredMessage,
-    ) -> Result<Option<(Self, TruncationAccepted)>, fermata_wire::WireError> {
+    pub fn of(message: &StoredMessage) -> Result<Option<Self>, fermata_wire::WireError> {
         if message.writer.is_none() {
             return Ok(None);
         }
         let frame = JournalFrame::decode(&message.payload)?;
         let accepted = loss_of(&frame.records)?;
-        Ok(accepted.map(|accepted| {
-            let TruncationAccepted { from, next, signed, .. } = accepted;
-            let (by, reason) = (accepted.by.clone(), accepted.reason.clone());
-            let (time_ms, journal_sequence) = (frame.head.time.0, message.sequence);
-            let loss = Self { from, next, signed, by, reason, time_ms, journal_sequence };
-            (loss, accepted)
-        }))
+        Ok(accepted.map(|accepted| Self::new(&accepted, frame.head.time, message.sequence)))
+    }
+
+    fn new(accepted: &TruncationAccepted, time: JournalTime, journal_sequence: u64) -> Self {
+        let TruncationAccepted { from, next, signed, by, reason, .. } = accepted;
+        Self {
+            from: *from,
+            next: *next,
+            signed: *signed,
+            by: by.clone(),
+            reason: reason.clone(),
+            time_ms: time.0,
+            journal_sequence,
+        }
     }
 
     fn text(&self) -> String {
@@ -254,7 +259,7 @@ struct Leaf {
     payload: Bytes,
     journal_sequence: u64,
     /// The loss before it, which it accepts.
-    loss: Option<Box<TruncationAccepted>>,
+    loss: Option<Box<(TruncationAccepted, AcceptedLoss)>>,
 }
 
 /// An entry; shares the bytes of its message.
@@ -367,12 +372,9 @@ impl Check {
         while self.records.is_empty() {
             let Some(message) = self.journal.next().await? else { return Ok(()) };
             match leaves_of(&message) {
-                Ok(mut leaves) => {
-                    let loss = AcceptedLoss::of(&message).unwrap_or_default();
-                    if let (Some((loss, accepted)), Some(first)) = (loss, leaves.first_mut()) {
-                        first.loss = Some(Box::new(accepted));
-                        self.losses.push(loss);
-                    }
+                Ok(leaves) => {
+                    let loss = leaves.first().and_then(|first| first.loss.as_ref());
+                    self.losses.extend(loss.map(|loss| loss.1.clone()));
                     self.records.extend(leaves);
                 }
                 Err(error) => self.note(journal_stream(self.partition), &message, &error),
@@ -393,9 +395,9 @@ impl Check {
         // One that stood before what was removed needs nothing more.
         let removed = self.removed;
         let loss = self.records.front_mut().and_then(|first| first.loss.take());
-        if let Some(loss) = loss.filter(|loss| loss.next > removed) {
+        if let Some(loss) = loss.filter(|loss| loss.1.next > removed) {
             // Entries come in the place of the lost records before this one.
-            self.pass_loss(&loss);
+            self.pass_loss(&loss.0);
             return Ok(());
         }
         if let Some(Leaf { index, header, salt, payload, journal_sequence, .. }) =
@@ -492,7 +494,14 @@ fn leaves_of(message: &StoredMessage) -> Result<Vec<Leaf>, fermata_wire::WireErr
         journal_sequence: message.sequence,
         loss: None,
     };
-    Ok((frame.first_record_index..).zip(&frame.records).map(leaf).collect())
+    let mut leaves: Vec<Leaf> =
+        (frame.first_record_index..).zip(&frame.records).map(leaf).collect();
+    // A record that cannot be read is for its leaf to tell of.
+    if let (Ok(Some(accepted)), Some(first)) = (loss_of(&frame.records), leaves.first_mut()) {
+        let loss = AcceptedLoss::new(&accepted, frame.head.time, message.sequence);
+        first.loss = Some(Box::new((accepted, loss)));
+    }
+    Ok(leaves)
 }
 
 /// The entries of a message of AUDIT; none when nobody of ours wrote it.

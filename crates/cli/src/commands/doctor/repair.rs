@@ -1,7 +1,6 @@
 //! `fermata doctor --repair`: what is safe, when somebody asks for it by name.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::ValueEnum;
 use fermata_core::command::{Command, OrphanCommand};
@@ -9,11 +8,11 @@ use fermata_core::identity::PartitionId;
 use fermata_jetstream::StreamReader;
 use serde_json::{Value, json};
 
-use super::{DoctorArguments, truncation};
+use super::{DoctorArguments, checks, truncation};
 use crate::arguments::GlobalArguments;
 use crate::broker_session::{ANSWER_LIMIT, BrokerSession, asking_user};
 use crate::error::{CliError, ExitCode};
-use crate::journal_view::{Orphan, read_orphans};
+use crate::journal_view::{Orphan, Orphans, SkippedAttempt, read_orphans};
 use crate::output::{Output, Tone, span_text};
 
 /// What can be repaired.
@@ -81,15 +80,21 @@ async fn give_orphans_up(
     let partitions = (0..partitions).map(PartitionId).collect::<Vec<_>>();
     let store = session.definitions_store().await?;
     let reader = StreamReader::new(session.broker());
-    let orphans = read_orphans(&reader, &store, &partitions, now_ms()).await?;
-    let mut given_up = 0;
+    // Orders carry journal time, which follows the broker's clock.
+    let now_ms = checks::broker_time_ms(session).await?;
+    let Orphans { orphans, skipped } = read_orphans(&reader, &store, &partitions, now_ms).await?;
+    let (mut given_up, mut left) = (0, skipped.len());
+    for skipped in &skipped {
+        tell_skipped(skipped, output)?;
+    }
     for orphan in &orphans {
         let answer = match dry_run {
             true => "would_give_up".to_owned(),
             false => give_up(session, orphan, by, reason).await?,
         };
         given_up += usize::from(answer == "given_up");
-        tell(orphan, &answer, output)?;
+        left += usize::from(!is_settled(&answer));
+        tell(orphan, &answer, now_ms, output)?;
     }
     if !output.is_json() {
         let title = output.tone(Tone::Good, "orphaned nodes");
@@ -97,7 +102,24 @@ async fn give_orphans_up(
         let count = if dry_run { orphans.len() } else { given_up };
         output.line(&format!("{title}: {count} {verb} given up"))?;
     }
-    Ok(ExitCode::Success)
+    Ok(if left > 0 { ExitCode::Findings } else { ExitCode::Success })
+}
+
+/// Whether an answer leaves nothing to be done.
+fn is_settled(answer: &str) -> bool {
+    matches!(answer, "given_up" | "not_running" | "would_give_up")
+}
+
+fn tell_skipped(skipped: &SkippedAttempt, output: &mut Output) -> Result<(), CliError> {
+    let SkippedAttempt { run, node, attempt } = skipped;
+    if output.is_json() {
+        return output.json_line(&json!({
+            "repair": "orphaned_node", "answer": "skipped", "run": run, "node": node, "attempt": attempt,
+        }));
+    }
+    output.line(&format!(
+        "run {run}, node {node}, attempt {attempt}: skipped, its plan is not stored, so nobody knows how long it may take"
+    ))
 }
 
 async fn give_up(
@@ -121,7 +143,7 @@ async fn give_up(
     Ok(answer.get("answer").and_then(Value::as_str).unwrap_or("unreadable").to_owned())
 }
 
-fn tell(orphan: &Orphan, answer: &str, output: &mut Output) -> Result<(), CliError> {
+fn tell(orphan: &Orphan, answer: &str, now_ms: u64, output: &mut Output) -> Result<(), CliError> {
     let Orphan { run, node, attempt, ordered_ms, .. } = orphan;
     if output.is_json() {
         let mut line = json!({ "repair": "orphaned_node", "answer": answer });
@@ -132,7 +154,7 @@ fn tell(orphan: &Orphan, answer: &str, output: &mut Output) -> Result<(), CliErr
         }
         return output.json_line(&line);
     }
-    let age = span_text(now_ms().saturating_sub(*ordered_ms));
+    let age = span_text(now_ms.saturating_sub(*ordered_ms));
     let said = match answer {
         "given_up" => "is unknown from now on",
         "not_running" => "has an outcome by now; nothing was done",
@@ -140,9 +162,4 @@ fn tell(orphan: &Orphan, answer: &str, output: &mut Output) -> Result<(), CliErr
         other => other,
     };
     output.line(&format!("run {run}, node {node}, attempt {attempt}, ordered {age} ago: {said}"))
-}
-
-fn now_ms() -> u64 {
-    let since: Duration = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -113,7 +113,7 @@ async fn store(
             let loss =
                 message.as_ref().and_then(|message| AcceptedLoss::of(message).ok().flatten());
             match loss {
-                Some((loss, _)) => tell_accepted(asked.partition, &loss, output),
+                Some(loss) => tell_accepted(asked.partition, &loss, output),
                 None => Err(CliError::Refused(format!(
                     "the journal of partition {} goes on meanwhile, from message {sequence}: look again",
                     asked.partition
