@@ -1,6 +1,6 @@
 //! Which escalations go to which webhook.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
@@ -69,6 +69,12 @@ impl WebhookConfig {
         format!("{}#{}", self.plugin, digest.get(..8).unwrap_or(&digest))
     }
 
+    /// Whether the other one sends the same escalations to the same place.
+    fn sends_as(&self, other: &Self) -> bool {
+        let of = |webhook: &Self| Self { give_up_after_ms: 0, ..webhook.clone() };
+        of(self) == of(other)
+    }
+
     /// Whether an escalation goes here.
     #[must_use]
     pub fn takes(&self, tenant: &str, tier: u8, reason: &str) -> bool {
@@ -89,12 +95,10 @@ pub(crate) fn check(config: &ExecutorsConfig) -> Result<(), ConfigError> {
     if count > WEBHOOKS_MAX {
         problems.push(format!("there are {count}, at most {WEBHOOKS_MAX}"));
     }
-    let mut seen: BTreeMap<(&str, &str, &str, &BTreeSet<u8>, &BTreeSet<String>), usize> =
-        BTreeMap::new();
     for (webhook, place) in config.webhooks.iter().take(WEBHOOKS_MAX).zip(1..) {
-        let WebhookConfig { plugin, path, tenant, tiers, reasons, .. } = webhook;
         let mut found = problems_of(webhook, config);
-        if let Some(first) = seen.insert((plugin, path, tenant, tiers, reasons), place) {
+        let first = config.webhooks.iter().position(|other| webhook.sends_as(other));
+        if let Some(first) = first.map(|at| at + 1).filter(|first| *first < place) {
             found.push(format!("it is the same as webhook {first}"));
         }
         problems.extend(found.into_iter().map(|problem| format!("webhook {place}: {problem}")));

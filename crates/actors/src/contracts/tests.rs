@@ -176,7 +176,7 @@ fn the_costliest_events_that_are_checked_take_about_a_second() {
     let full: serde_json::Map<_, _> = (0..1_000).map(|at| (format!("p{at}"), json!("x"))).collect();
     let worst = [
         (json!({"pattern": "^[ab]*a[ab]{300}c$"}), json!(text)),
-        (costly(3_000), json!(vec![9_999; 60_000])),
+        (costly(3_000), json!(vec![9_999; 40_000])),
         (
             json!({ "allOf": times(500, json!({"uniqueItems": true})) }),
             json!((0..20_000).map(|at| json!([at])).collect::<Vec<_>>()),
@@ -200,7 +200,7 @@ fn the_costliest_events_that_are_checked_take_about_a_second() {
                 Verdict::Breach(Breach::Refuse("contract_too_costly", _)) => match &mut data {
                     Value::String(text) => text.truncate(text.len() * 3 / 4),
                     Value::Array(items) => items.truncate(items.len() * 3 / 4),
-                    other => panic!("{other}"),
+                    Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => panic!(),
                 },
                 other @ (Verdict::Sound | Verdict::Breach(_)) => panic!("{name}: {other:?}"),
             }

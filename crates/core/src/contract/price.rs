@@ -61,7 +61,7 @@ impl Price {
             return Self { keywords: COST_MAX, states: 0 };
         };
         let (leading, _) = graph.leading_back();
-        let most = |own: fn(&Asking) -> u64| Most::of(&graph, &leading, own);
+        let most = |own: fn(&Asking) -> u64| most(&graph, &leading, own);
         Self { keywords: most(|asking| asking.keywords), states: most(|asking| asking.states) }
     }
 
@@ -76,84 +76,87 @@ impl Price {
     }
 }
 
-/// What looks at one value at the most, in keywords or in states.
-struct Most<'a> {
-    graph: &'a Graph,
-    leading: &'a BTreeSet<usize>,
-    own: fn(&Asking) -> u64,
-    loads: HashMap<usize, u64>,
-    parts: HashMap<usize, BTreeMap<(Part, String), u64>>,
+/// What looks at a schema's value and at its parts, in keywords or in states.
+#[derive(Default)]
+struct Most {
+    /// At the value itself.
+    load: u64,
+    /// At each part of it.
+    parts: BTreeMap<(Part, String), u64>,
+    /// At the one of them, or of what lies below, that most looks at.
+    most: u64,
 }
 
-impl<'a> Most<'a> {
-    fn of(graph: &'a Graph, leading: &'a BTreeSet<usize>, own: fn(&Asking) -> u64) -> u64 {
-        let (loads, parts) = (HashMap::new(), HashMap::new());
-        Most { graph, leading, own, loads, parts }.most(0)
+/// What looks at one value at the most.
+fn most(graph: &Graph, leading: &BTreeSet<usize>, own: fn(&Asking) -> u64) -> u64 {
+    // What leads back meets itself again in parts: all of it counts.
+    if leading.contains(&0) {
+        return graph.sum(0, own, &mut BTreeSet::new(), &mut HashMap::new());
     }
-
-    /// Of a schema's value and its names, or of any part of it.
-    fn most(&mut self, schema: usize) -> u64 {
-        // What leads back meets itself again in parts: all of it counts.
-        if self.leading.contains(&schema) {
-            return self.graph.sum(schema, self.own, &mut BTreeSet::new(), &mut HashMap::new());
+    // Nothing leads back, so those that are asked come first. Written so because a
+    // chain of schemas may be longer than the stack.
+    let mut known: HashMap<usize, Most> = HashMap::new();
+    let mut waiting = vec![0];
+    while let Some(schema) = waiting.last().copied() {
+        let asked = graph.asked(schema).iter().map(|asked| asked.schema);
+        let unknown: Vec<usize> = asked.filter(|asked| !known.contains_key(asked)).collect();
+        if unknown.is_empty() {
+            waiting.pop();
+            known.insert(schema, Most::of(graph, schema, own, &known));
         }
-        let parts = self.parts(schema);
-        let of = |wanted: Part| {
-            parts.iter().filter(move |((part, _), _)| *part == wanted).map(|(_, sum)| *sum)
-        };
-        let any = |one: Part, all: Part| {
-            let all = of(all).fold(0, u64::saturating_add);
-            all.saturating_add(of(one).max().unwrap_or(0))
-        };
-        let names = of(Part::Names).fold(0, u64::saturating_add);
-        let below = any(Part::Property, Part::Properties).max(any(Part::Item, Part::Items));
-        self.load(schema).saturating_add(names).max(below)
+        waiting.extend(unknown);
     }
+    known.get(&0).map_or(0, |root| root.most)
+}
 
-    /// Of the schemas that look at the same value.
-    fn load(&mut self, schema: usize) -> u64 {
-        if let Some(load) = self.loads.get(&schema) {
-            return *load;
-        }
-        let Some(asking) = self.graph.0.get(schema) else { return 0 };
-        let mut load = (self.own)(asking);
-        for asked in asking.asked.iter().filter(|asked| asked.part.is_none()) {
-            load = load.saturating_add(self.load(asked.schema));
-        }
-        let load = load.saturating_mul(if asking.again { 2 } else { 1 });
-        self.loads.insert(schema, load);
-        load
-    }
-
-    /// Of each part of the value.
-    fn parts(&mut self, schema: usize) -> BTreeMap<(Part, String), u64> {
-        if let Some(parts) = self.parts.get(&schema) {
-            return parts.clone();
-        }
-        let mut parts = BTreeMap::new();
-        let mut add = |part: (Part, String), most: u64| {
-            let sum = parts.entry(part).or_insert(0_u64);
-            *sum = sum.saturating_add(most);
-        };
-        let graph = self.graph;
-        let again = graph.0.get(schema).is_some_and(|asking| asking.again);
-        let times = if again { 2 } else { 1 };
-        for asked in graph.asked(schema) {
+impl Most {
+    /// Of a schema, where it is known of all that it asks.
+    fn of(
+        graph: &Graph,
+        schema: usize,
+        own: fn(&Asking) -> u64,
+        known: &HashMap<usize, Self>,
+    ) -> Self {
+        let Some(asking) = graph.0.get(schema) else { return Self::default() };
+        let times = if asking.again { 2 } else { 1 };
+        let mut found = Self { load: own(asking), ..Self::default() };
+        for asked in &asking.asked {
+            let Some(below) = known.get(&asked.schema) else { continue };
             match &asked.part {
                 // One for finding out whether it is asked.
-                Some(part) => {
-                    let most = self.most(asked.schema).saturating_add(1);
-                    add(part.clone(), most.saturating_mul(times));
-                }
+                Some(part) => found.add(part, below.most.saturating_add(1)),
                 None => {
-                    for (part, most) in self.parts(asked.schema) {
-                        add(part, most.saturating_mul(times));
-                    }
+                    found.load = found.load.saturating_add(below.load);
+                    below.parts.iter().for_each(|(part, most)| found.add(part, *most));
                 }
             }
         }
-        self.parts.insert(schema, parts.clone());
-        parts
+        found.load = found.load.saturating_mul(times);
+        found.parts.values_mut().for_each(|most| *most = most.saturating_mul(times));
+        found.most = found.load.saturating_add(found.names()).max(found.below());
+        found
+    }
+
+    fn add(&mut self, part: &(Part, String), most: u64) {
+        let sum = self.parts.entry(part.clone()).or_default();
+        *sum = sum.saturating_add(most);
+    }
+
+    fn of_parts(&self, wanted: Part) -> impl Iterator<Item = u64> {
+        self.parts.iter().filter(move |((part, _), _)| *part == wanted).map(|(_, most)| *most)
+    }
+
+    fn names(&self) -> u64 {
+        self.of_parts(Part::Names).fold(0, u64::saturating_add)
+    }
+
+    /// At one property or item.
+    fn below(&self) -> u64 {
+        let any = |one: Part, all: Part| {
+            let all = self.of_parts(all).fold(0, u64::saturating_add);
+            all.saturating_add(self.of_parts(one).max().unwrap_or(0))
+        };
+        any(Part::Property, Part::Properties).max(any(Part::Item, Part::Items))
     }
 }
 
@@ -201,6 +204,24 @@ mod tests {
     fn what_leads_back_counts_as_often_as_it_can_meet_itself() {
         let chain = json!({"properties": {"below": {"$ref": "#"}}, "pattern": "abc", "items": {"pattern": "de"}});
         assert_eq!(price(&chain).states, 5);
+    }
+
+    #[test]
+    fn a_chain_of_schemas_may_be_longer_than_the_stack() {
+        let mut definitions = serde_json::Map::new();
+        for at in 0..120 {
+            let mut schema = json!({ "$ref": format!("#/$defs/d{}", at + 1) });
+            for _ in 0..14 {
+                schema = json!({ "items": { "not": schema } });
+            }
+            definitions.insert(format!("d{at}"), schema);
+        }
+        definitions.insert("d120".to_owned(), json!({"pattern": "abc"}));
+        let long = json!({"$ref": "#/$defs/d0", "$defs": definitions});
+        let thread = std::thread::Builder::new().stack_size(256 * 1024);
+
+        let price = thread.spawn(move || price(&long)).unwrap().join().unwrap();
+        assert_eq!(price.states, 3);
     }
 
     #[test]
