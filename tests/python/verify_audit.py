@@ -485,7 +485,9 @@ def read_kept(path):
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Verifies an exported audit log, or receipts, offline.")
+    parser = argparse.ArgumentParser(
+        description="Verifies an exported audit log, or receipts, offline."
+    )
     parser.add_argument("export", nargs="?")
     parser.add_argument("--receipts", help="check the receipts in this file instead of an export")
     parser.add_argument("--vkey", help="key to trust, instead of the one that the export names")

@@ -205,6 +205,38 @@ mod tests {
         assert!(printed.contains("checkpoint 5: contradicts another of size 13"), "{printed}");
     }
 
+    /// What somebody kept: the checkpoint of the first `size` entries, `changed` among them.
+    fn kept(name: &str, size: u64, changed: Option<u64>, signer: &Signer) -> String {
+        let mut tree = Tree::new();
+        for index in 0..size {
+            let text = if changed == Some(index) { b"other".to_vec() } else { header(index) };
+            tree.push(leaf_hash(&text, &commitment(&[9; 16], &index.to_be_bytes())));
+        }
+        let note = Checkpoint::new(ORIGIN, size, tree.root(), size).unwrap().sign(signer);
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.note"));
+        fs::write(&path, note).unwrap();
+        path.display().to_string()
+    }
+
+    #[test]
+    fn an_export_goes_on_from_what_was_kept_and_from_no_other_history() {
+        let stranger = Signer::from_seed("example.org/audit", [4; 32]).unwrap();
+        for (name, size, changed, signer, finding) in [
+            ("kept-5", 5, None, signer(), None),
+            ("kept-all", ENTRIES, None, signer(), None),
+            ("kept-changed", 5, Some(2), signer(), Some("root differs at size 5")),
+            ("kept-longer", 16, None, signer(), Some("covers 16 entries, the log ends after 15")),
+            ("kept-stranger", 5, None, stranger, Some("no signature is by the known key")),
+        ] {
+            let note = kept(name, size, changed, &signer);
+
+            let (code, printed) = verify(name, &export(), &["--checkpoint", &note]);
+
+            assert_eq!(code, Some(finding.map_or(0, |_| 1)), "{name}: {printed}");
+            assert!(finding.is_none_or(|finding| printed.contains(finding)), "{name}: {printed}");
+        }
+    }
+
     #[test]
     fn what_is_no_export_is_unreadable() {
         let mut broken = export();

@@ -59,6 +59,18 @@ fn the_form_is_frozen() {
 }
 
 #[test]
+fn every_single_bit_of_a_receipt_counts() {
+    for opened in [false, true] {
+        let text = receipt(1, 3, opened).to_json().unwrap().into_bytes();
+        for (at, bit) in (0..text.len()).flat_map(|at| (0..8).map(move |bit| (at, bit))) {
+            let mut changed = text.clone();
+            changed[at] ^= 1 << bit;
+            assert!(!holds(&changed), "{}", String::from_utf8_lossy(&changed));
+        }
+    }
+}
+
+#[test]
 fn what_a_key_signed_for_another_log_or_partition_is_refused() {
     let mut other_log = receipt(1, 3, false);
     other_log.origin = "example.org/audit/4".to_owned();
