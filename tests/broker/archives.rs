@@ -23,7 +23,7 @@ use fermata_jetstream::{
     Broker, Bytes, ConnectOptions, Durability, PublishOutcome, SharedConsumer,
     SharedConsumerOptions, StreamReader,
 };
-use fermata_partition::snapshot::{Snapshot, SnapshotPolicy};
+use fermata_partition::snapshot::{SnapshotFile, SnapshotPolicy};
 use fermata_tests::engine::all_owned;
 use fermata_tests::journal::{Entry, records_of_until};
 use fermata_tests::{TestBroker, TestEngine, definitions, events};
@@ -81,7 +81,7 @@ async fn two_snapshots(
             if names.len() >= 2
                 && let Some(bytes) = folder.get(&names[0]).await.expect("a snapshot")
             {
-                let older = Snapshot::decode(ONLY, &bytes).expect("a snapshot");
+                let older = SnapshotFile::decode(ONLY, &bytes).expect("a snapshot");
                 return (older.sequence(), older.position().sequence);
             }
             tokio::time::sleep(Duration::from_millis(50)).await;

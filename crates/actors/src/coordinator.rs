@@ -16,6 +16,7 @@
 //! | `queues` | attempts on their way to named queues |
 //! | `readers` | tasks that read the journal and the commands |
 //! | `janitor`, `hop_janitor` | purge what snapshots stand for, and what was taken from the shared streams |
+//! | `key_hours` | keys of hours that are over, which snapshots only name |
 //! | `snapshots` | where a takeover begins, and what it may begin from |
 //! | `cases` | notices that wait for their handlers |
 //! | `errands` | dead letters and replays of resolved cases |
@@ -28,6 +29,7 @@ mod effects;
 mod errands;
 pub mod hop_janitor;
 mod janitor;
+mod key_hours;
 mod message;
 mod outbox;
 mod outputs;

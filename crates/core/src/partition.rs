@@ -12,6 +12,7 @@
 //! as a whole when it is not.
 
 mod cases;
+mod closed_hours;
 mod complete;
 mod contracts;
 mod correlation;
@@ -56,6 +57,7 @@ use crate::review::CaseReplayed;
 use crate::run::{AttemptReport, Run};
 
 pub use cases::Case;
+pub use closed_hours::ClosedHour;
 pub use correlation::{Correlations, SIGNALS_OF_KEY_MAX, WAITS_OF_KEY_MAX};
 pub use define::Definitions;
 pub use keys::KeyWindow;

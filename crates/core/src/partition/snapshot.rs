@@ -5,6 +5,9 @@
 //! its own time and on any thread; [`Partition::restore`] makes a state of that.
 //! The law is that a restored state is the state, and goes on like it.
 //!
+//! Keys of hours that are over may be left out of an image and written apart,
+//! once: see [`super::ClosedHour`].
+//!
 //! # Adding to the state
 //!
 //! `freeze` and [`Run::image`] take their values apart without `..`: a new field
@@ -47,14 +50,14 @@ use crate::run::{NotThePlan, Phase, Run, RunImage};
 /// chunks of keys are shared with it.
 #[derive(Debug, Clone)]
 pub struct FrozenPartition {
-    id: PartitionId,
-    time: JournalTime,
+    pub(super) id: PartitionId,
+    pub(super) time: JournalTime,
     epoch: u64,
     position: StreamPosition,
     floor: u64,
     seen: Vec<(u64, u32, u64)>,
-    keys: FrozenKeys<SourcePosition>,
-    commands: FrozenKeys<()>,
+    pub(super) keys: FrozenKeys<SourcePosition>,
+    pub(super) commands: FrozenKeys<()>,
     runs: FrozenRuns,
     cases: Vec<(Uuid, Case)>,
     case_expiry: BTreeSet<(JournalTime, Uuid)>,
@@ -72,14 +75,14 @@ pub struct FrozenPartition {
 pub struct PartitionImage {
     /// The partition.
     pub partition: PartitionId,
-    time: JournalTime,
+    pub(super) time: JournalTime,
     epoch: u64,
     position: StreamPosition,
     floor: u64,
     /// Sequence, number of the word of 64 places, bits.
     seen: Vec<(u64, u32, u64)>,
-    keys: Vec<KeyHour<SourcePosition>>,
-    commands: Vec<KeyHour<()>>,
+    pub(super) keys: Vec<KeyHour<SourcePosition>>,
+    pub(super) commands: Vec<KeyHour<()>>,
     runs: Vec<RunImage>,
     cases: Vec<CaseImage>,
     unfiled: Vec<DeadCommand>,
@@ -131,6 +134,18 @@ impl FrozenPartition {
     /// thread that decides.
     #[must_use]
     pub fn image(&self) -> PartitionImage {
+        self.image_of_hours(|_| true)
+    }
+
+    /// The same without the keys of closed hours, of which [`Self::closed_hour`]
+    /// tells: [`PartitionImage::add_hours`] adds them again.
+    #[must_use]
+    pub fn open_image(&self) -> PartitionImage {
+        let open = self.open_hour();
+        self.image_of_hours(|hour| hour >= open)
+    }
+
+    fn image_of_hours(&self, wanted: impl Fn(u64) -> bool) -> PartitionImage {
         let mut runs = self.runs.iter().map(|(id, run)| run.image(*id)).collect::<Vec<_>>();
         runs.sort_unstable_by_key(|run| run.id);
         let mut expires: HashMap<Uuid, Vec<JournalTime>> = HashMap::new();
@@ -149,8 +164,8 @@ impl FrozenPartition {
             position: self.position,
             floor: self.floor,
             seen: self.seen.clone(),
-            keys: self.keys.hours(),
-            commands: self.commands.hours(),
+            keys: self.keys.of_hours(&wanted),
+            commands: self.commands.of_hours(&wanted),
             runs,
             cases: cases.collect(),
             unfiled: self.unfiled.clone(),

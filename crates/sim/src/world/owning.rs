@@ -56,7 +56,10 @@ impl World {
             }
             Work::PublishCheckpoint(seat) => self.publish_checkpoint(worker, seat),
             Work::ReplayAgain { seat, from } => self.replay(worker, seat, from),
-            Work::StoreSnapshot(seat, stored) => return self.store_snapshot(worker, seat, stored),
+            Work::StoreSnapshot(seat, stored, hours) => {
+                return self.store_snapshot(worker, seat, stored, hours);
+            }
+            Work::RemoveHours(first) => self.broker.remove_hours_before(first),
             Work::Purge(seat) => self.purge(worker, seat),
         }
         Ok(())
