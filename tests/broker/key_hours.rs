@@ -99,9 +99,9 @@ async fn a_takeover_knows_the_keys_of_closed_hours_and_halts_where_they_are_dama
     }
     let before = outcomes(&engine, 30).await;
     let started = before.iter().find(|(header, _)| header.kind == Kind::EventStarted);
-    let Some((_, Body::EventStarted(known))) = started else { panic!("no event has started") };
-    let known: u64 =
-        known.event.id.rsplit('-').next().and_then(|id| id.parse().ok()).expect("an id");
+    let started = started.map(|(_, record)| &record.body);
+    let Some(Body::EventStarted(known)) = started else { panic!("no event has started") };
+    let known: u64 = known.event.id.parse().expect("a number");
     let folders = folders(&engine).await;
     newest_at_rest(&folders, "").await;
     engine.shut_down().await;

@@ -5,6 +5,7 @@
 //! acknowledged only after everything that came of it is durable.
 
 mod admission;
+mod original;
 mod payloads;
 mod replaying;
 
@@ -19,6 +20,7 @@ use futures_util::future::BoxFuture;
 use futures_util::{StreamExt as _, stream};
 
 use self::admission::{Outcomes, Shared};
+pub(crate) use self::original::Original;
 use crate::hop::{Hop, publish};
 use crate::ports::Ports;
 use crate::source::Input;
@@ -134,15 +136,7 @@ pub(crate) async fn admitted_again(
     message: StoredMessage,
     index: u32,
 ) -> Option<Option<AdmittedEvent>> {
-    let message = Arrived {
-        subject: message.subject,
-        headers: message.headers,
-        // One that no client can be given was refused, and has no case of its own.
-        fault: None,
-        payload: message.payload,
-        sequence: message.sequence,
-        time_ms: u64::try_from(message.broker_time_ns / 1_000_000).unwrap_or(0),
-    };
+    let message = arrived_again(message);
     let mut out = Outcomes::default();
     let snapshot = ports.definitions.borrow().clone();
     let (limits, keys) = (EventLimits::default(), &ports.facts.replay_keys);
@@ -151,6 +145,23 @@ pub(crate) async fn admitted_again(
     Some(events.into_iter().find(|event| {
         event.source.index == index && matches!(event.admission, Admission::Admitted { .. })
     }))
+}
+
+/// The bytes of the event at `index` of a message that was taken before.
+pub(crate) fn original_of(message: StoredMessage, index: u32) -> Original {
+    original::original_at(&arrived_again(message), index)
+}
+
+fn arrived_again(message: StoredMessage) -> Arrived {
+    Arrived {
+        subject: message.subject,
+        headers: message.headers,
+        // One that no client can be given was refused, and has no case of its own.
+        fault: None,
+        payload: message.payload,
+        sequence: message.sequence,
+        time_ms: u64::try_from(message.broker_time_ns / 1_000_000).unwrap_or(0),
+    }
 }
 
 /// Stores dead letters; true once all are.

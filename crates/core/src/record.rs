@@ -435,6 +435,8 @@ kinds! {
     }
     /// Partitions hold the order to decide the events of a case once more.
     CaseReplayed "case.replayed" { case: Uuid, asked: u32, missing: u32 }
+    /// The bytes of an event that the partition rejected are in the dead-letter stream.
+    EventFiled "event.dead_filed" { source: SourcePosition }
 }
 
 impl Kind {

@@ -50,3 +50,5 @@ mod strategies;
 mod support;
 #[cfg(test)]
 mod telemetry;
+#[cfg(test)]
+mod window;

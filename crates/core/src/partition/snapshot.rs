@@ -41,7 +41,7 @@ use super::{
     SeenPositions,
 };
 use crate::digest::Digest;
-use crate::effect::DeadCommand;
+use crate::effect::{DeadCommand, DeadEvent};
 use crate::identity::{JournalTime, PartitionId, RunId, SourcePosition, StreamPosition};
 use crate::plan::Executable;
 use crate::run::{NotThePlan, Phase, Run, RunImage};
@@ -67,6 +67,7 @@ pub struct FrozenPartition {
     high_waters: HighWaters,
     correlations: Correlations,
     resolutions: Resolutions,
+    dead_events: Vec<DeadEvent>,
 }
 
 /// The state of a partition as a snapshot holds it.
@@ -95,6 +96,8 @@ pub struct PartitionImage {
     correlations: CorrelationsImage,
     #[serde(default, skip_serializing_if = "Resolutions::is_empty")]
     resolutions: Resolutions,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    dead_events: Vec<DeadEvent>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -174,6 +177,7 @@ impl FrozenPartition {
             high_waters: self.high_waters.clone(),
             correlations: self.correlations.image(),
             resolutions: self.resolutions.clone(),
+            dead_events: self.dead_events.clone(),
         }
     }
 }
@@ -234,6 +238,7 @@ impl Partition {
             queue_held: _,
             settling: _,
             resolutions,
+            dead_events,
         } = self;
         FrozenPartition {
             id: *id,
@@ -253,6 +258,7 @@ impl Partition {
             high_waters: high_waters.clone(),
             correlations: correlations.clone(),
             resolutions: resolutions.clone(),
+            dead_events: dead_events.values().cloned().collect(),
         }
     }
 
@@ -289,6 +295,7 @@ impl Partition {
             high_waters: image.high_waters,
             correlations: Correlations::restore(image.correlations),
             resolutions: image.resolutions,
+            dead_events: image.dead_events.into_iter().map(|dead| (dead.source, dead)).collect(),
             plans,
             ..Self::new(image.partition, limits)
         };
@@ -312,6 +319,12 @@ impl Partition {
     #[must_use]
     pub fn keys_kept(&self) -> usize {
         self.keys.len()
+    }
+
+    /// Ids of commands that it remembers.
+    #[must_use]
+    pub fn command_ids_kept(&self) -> usize {
+        self.commands.len()
     }
 
     /// The plans that are at hand.

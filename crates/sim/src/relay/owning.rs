@@ -272,6 +272,7 @@ impl World {
             Effect::FileDead(dead) => {
                 Report::DeadFiled { sequence: dead.sequence, index: dead.index }
             }
+            Effect::FileEvent(dead) => Report::EventFiled { source: dead.source },
             Effect::ReplayCase(replay) => {
                 Report::CaseReplayed(CaseReplayed { case: replay.case, asked: 0, missing: 0 })
             }

@@ -419,7 +419,8 @@ impl World {
             Report::Case { .. }
             | Report::DeadFiled { .. }
             | Report::Relayed { .. }
-            | Report::CaseReplayed(_) => None,
+            | Report::CaseReplayed(_)
+            | Report::EventFiled { .. } => None,
         }));
         if stays {
             let after = self.dice.between(1, 500);
