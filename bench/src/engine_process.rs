@@ -12,6 +12,7 @@ use fermata_actors::task_worker::ServedQueues;
 use fermata_actors::{Engine, EngineConfig, Role};
 use fermata_audit::Signer;
 use fermata_core::identity::PartitionId;
+use fermata_core::partition::KEYS_MAX_DEFAULT;
 use fermata_executors::{ExecutorsConfig, PluginTarget};
 use fermata_jetstream::Topology;
 use fermata_partition::snapshot::SnapshotPolicy;
@@ -74,6 +75,7 @@ pub async fn run(arguments: EngineArguments) -> miette::Result<()> {
         snapshots: SnapshotPolicy::default(),
         replay_keys: ReplayKeys::default(),
         queues: ServedQueues::default(),
+        keys_max: KEYS_MAX_DEFAULT,
     })
     .await
     .into_diagnostic()

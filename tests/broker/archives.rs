@@ -23,7 +23,7 @@ use fermata_jetstream::{
     Broker, Bytes, ConnectOptions, Durability, PublishOutcome, SharedConsumer,
     SharedConsumerOptions, StreamReader,
 };
-use fermata_partition::snapshot::{Snapshot, SnapshotPolicy};
+use fermata_partition::snapshot::{SnapshotFile, SnapshotPolicy};
 use fermata_tests::engine::all_owned;
 use fermata_tests::journal::{Entry, records_of_until};
 use fermata_tests::{TestBroker, TestEngine, definitions, events};
@@ -81,7 +81,7 @@ async fn two_snapshots(
             if names.len() >= 2
                 && let Some(bytes) = folder.get(&names[0]).await.expect("a snapshot")
             {
-                let older = Snapshot::decode(ONLY, &bytes).expect("a snapshot");
+                let older = SnapshotFile::decode(ONLY, &bytes).expect("a snapshot");
                 return (older.sequence(), older.position().sequence);
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -185,7 +185,7 @@ async fn holds(broker: &Broker, engine: &Engine, stream: &str, subject: &str, co
         delivery.acker.ack().await;
     }
     broker.flush().await;
-    let purge = || purge_shared_stream(broker, stream, consumer);
+    let purge = || purge_shared_stream(broker, stream, consumer, u64::MAX);
     let reader = StreamReader::new(broker);
     let settled = async {
         while first_of(&reader, stream).await < 4 {
@@ -245,7 +245,9 @@ async fn a_full_stream_of_events_is_purged_but_for_what_a_listener_holds() {
     while (held.len() as u64) < last {
         held.extend(taken.next_batch(100).await.expect("a batch"));
     }
-    let purge = || purge_shared_stream(&connection, EVENTS_STREAM, LISTENER_CONSUMER);
+    let purge_to =
+        |needed| purge_shared_stream(&connection, EVENTS_STREAM, LISTENER_CONSUMER, needed);
+    let purge = || purge_to(u64::MAX);
     let reader = StreamReader::new(&connection);
     purge().await.expect("purged");
     assert_eq!(first_of(&reader, EVENTS_STREAM).await, 1, "all are held");

@@ -9,6 +9,7 @@ mod contracts;
 mod events;
 mod floor;
 mod garbage;
+mod key_hours;
 mod matching;
 mod nodes;
 mod payloads;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use fermata_actors::task_worker::ServedQueues;
 use fermata_actors::{Engine, EngineConfig, Role};
 use fermata_audit::Signer;
+use fermata_core::partition::KEYS_MAX_DEFAULT;
 use fermata_executors::ExecutorsConfig;
 use fermata_jetstream::Topology;
 use fermata_partition::snapshot::SnapshotPolicy;
@@ -45,6 +46,8 @@ pub struct TestEngine {
     pub replay_keys: ReplayKeys,
     /// Named queues that the process serves.
     pub queues: ServedQueues,
+    /// Most keys that a partition keeps.
+    pub keys_max: usize,
 }
 
 impl TestEngine {
@@ -61,6 +64,7 @@ impl TestEngine {
             snapshots: SnapshotPolicy::default(),
             replay_keys: ReplayKeys::default(),
             queues: ServedQueues::default(),
+            keys_max: KEYS_MAX_DEFAULT,
         }
     }
 
@@ -124,6 +128,7 @@ impl TestEngine {
             snapshots: self.snapshots,
             replay_keys: self.replay_keys,
             queues: self.queues,
+            keys_max: self.keys_max,
         };
         Engine::start(config).await.expect("the engine starts")
     }

@@ -65,7 +65,7 @@ pub fn run(n: u64) -> miette::Result<Vec<Figures>> {
         let mark = owner.mark(frozen.next_index());
         let written = thread::spawn(move || {
             let begun = Instant::now();
-            (frozen.encode(&mark).map(|bytes| bytes.len()), begun.elapsed())
+            (frozen.encode(&mark, &[]).map(|written| written.bytes.len()), begun.elapsed())
         });
         for _ in 0..STEPS {
             with.push(step(&mut owner)?);

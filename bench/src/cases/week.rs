@@ -10,14 +10,15 @@
 mod archive;
 mod graph;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use fermata_core::partition::Limits;
 use fermata_partition::fold::decode;
+use fermata_partition::key_hours::HourName;
 use fermata_partition::owner::Input;
-use fermata_partition::snapshot::{FrozenFold, Snapshot, SnapshotPolicy};
+use fermata_partition::snapshot::{FrozenFold, Snapshot, SnapshotFile, SnapshotPolicy};
 use miette::{IntoDiagnostic as _, ensure, miette};
 use serde::Serialize;
 
@@ -79,6 +80,15 @@ impl Sample {
 #[derive(Debug, Default)]
 struct Stored {
     snapshots: Vec<(Snapshot, Vec<u8>)>,
+    /// Closed hours that they name.
+    hours: BTreeMap<HourName, Vec<u8>>,
+}
+
+impl Stored {
+    fn bytes(&self) -> u64 {
+        let snapshots = self.snapshots.iter().map(|(_, bytes)| bytes.len() as u64);
+        snapshots.chain(self.hours.values().map(|bytes| bytes.len() as u64)).sum()
+    }
 }
 
 struct Week {
@@ -164,15 +174,21 @@ impl Week {
     fn store(&mut self, frozen: &FrozenFold) -> miette::Result<Vec<Asked>> {
         let begun = Instant::now();
         let mark = self.owner.mark(frozen.next_index());
-        let bytes = frozen.encode(&mark).into_diagnostic()?;
-        let read = Snapshot::decode(ONLY, &bytes).into_diagnostic()?;
+        let stored = self.stored.hours.keys().cloned().collect::<Vec<_>>();
+        let written = frozen.encode(&mark, &stored).into_diagnostic()?;
+        let new = written.new_hours.into_iter().map(|file| (file.name, file.bytes));
+        self.stored.hours.extend(new);
+        let read = SnapshotFile::decode(ONLY, &written.bytes).into_diagnostic()?;
+        let read = read.with_hours(&self.stored.hours).into_diagnostic()?;
         self.written += begun.elapsed();
         self.snapshots += 1;
-        self.stored.snapshots.push((read, bytes));
+        self.stored.snapshots.push((read, written.bytes));
         if self.stored.snapshots.len() > 2 {
             self.stored.snapshots.remove(0);
         }
         if let [(older, _), _] = self.stored.snapshots.as_slice() {
+            let first_hour = older.first_hour();
+            self.stored.hours.retain(|name, _| name.hour >= first_hour);
             let (sequence, position) = (older.sequence(), older.position().sequence);
             self.owner.commands.retain(|(at, _)| *at >= position);
             let now_ms = self.owner.passed_ms();
@@ -196,7 +212,7 @@ impl Week {
             keys: self.owner.owner().partition().keys_kept() as u64,
             journal_bytes,
             commands_bytes,
-            snapshots_bytes: self.stored.snapshots.iter().map(|(_, b)| b.len() as u64).sum(),
+            snapshots_bytes: self.stored.bytes(),
             archive_bytes: self.archive.bytes(),
             archived_bytes: self.archive.archived_bytes(),
             ..Sample::default()
@@ -218,7 +234,8 @@ impl Week {
         let mut tail = 0;
         for _ in 0..RECOVERIES {
             let begun = thread_cpu()?;
-            let snapshot = Snapshot::decode(ONLY, bytes).into_diagnostic()?;
+            let read = SnapshotFile::decode(ONLY, bytes).into_diagnostic()?;
+            let snapshot = read.with_hours(&self.stored.hours).into_diagnostic()?;
             let (sequence, plans) = (snapshot.sequence(), HashMap::from([self.owner.workflow()]));
             let mut fold = snapshot.restore(Limits::default(), plans).into_diagnostic()?;
             tail = 0;

@@ -15,19 +15,25 @@
 //! | `outputs`, `effects` | what the owner wants done, here and in the world |
 //! | `queues` | attempts on their way to named queues |
 //! | `readers` | tasks that read the journal and the commands |
+//! | `events_needed` | events whose bytes may still have to be filed |
 //! | `janitor`, `hop_janitor` | purge what snapshots stand for, and what was taken from the shared streams |
+//! | `key_hours` | keys of hours that are over, which snapshots only name |
 //! | `snapshots` | where a takeover begins, and what it may begin from |
 //! | `cases` | notices that wait for their handlers |
+//! | `dead_events` | events that the partition rejected itself |
 //! | `errands` | dead letters and replays of resolved cases |
 //! | `projection` | what every process sees of the definitions |
 //! | `settling` | letting what is under way come to its end before the partition is given away |
 //! | `status` | how it stands |
 
 mod cases;
+mod dead_events;
 mod effects;
 mod errands;
+mod events_needed;
 pub mod hop_janitor;
 mod janitor;
+mod key_hours;
 mod message;
 mod outbox;
 mod outputs;

@@ -122,6 +122,8 @@ pub struct EngineConfig {
     pub replay_keys: ReplayKeys,
     /// Named queues that this process serves.
     pub queues: ServedQueues,
+    /// Most keys of events, and ids of commands, that a partition keeps.
+    pub keys_max: usize,
 }
 
 /// What all workers of an engine agree on, as it stands in CONFIG.
@@ -325,6 +327,7 @@ impl Engine {
             checkpoints,
             snapshots: config.snapshots.within(journal_bytes),
             replay_keys: config.replay_keys,
+            keys_max: config.keys_max,
         };
         let plans = Plans::new(store.clone());
         let ports = Ports {

@@ -6,6 +6,7 @@
 
 mod admission;
 mod checks;
+mod original;
 mod outcomes;
 mod payloads;
 mod replaying;
@@ -23,6 +24,7 @@ use futures_util::future::BoxFuture;
 use futures_util::{StreamExt as _, stream};
 
 use self::admission::Shared;
+pub(crate) use self::original::Original;
 use self::outcomes::Outcomes;
 use crate::hop::{Hop, publish};
 use crate::ports::Ports;
@@ -164,15 +166,7 @@ pub(crate) async fn admitted_again(
     message: StoredMessage,
     indexes: &BTreeSet<u32>,
 ) -> Option<Vec<AdmittedEvent>> {
-    let message = Arrived {
-        subject: message.subject,
-        headers: message.headers,
-        // One that no client can be given was refused, and has no case of its own.
-        fault: None,
-        payload: message.payload,
-        sequence: message.sequence,
-        time_ms: u64::try_from(message.broker_time_ns / 1_000_000).unwrap_or(0),
-    };
+    let message = arrived_again(message);
     let mut out = Outcomes::default();
     let snapshot = ports.definitions.borrow().clone();
     let (limits, keys) = (EventLimits::default(), &ports.facts.replay_keys);
@@ -186,6 +180,23 @@ pub(crate) async fn admitted_again(
             && matches!(event.admission, Admission::Admitted { .. })
     };
     Some(events.into_iter().filter(is_wanted).collect())
+}
+
+/// The bytes of the event at `index` of a message that was taken before.
+pub(crate) fn original_of(message: StoredMessage, index: u32) -> Original {
+    original::original_at(&arrived_again(message), index)
+}
+
+fn arrived_again(message: StoredMessage) -> Arrived {
+    Arrived {
+        subject: message.subject,
+        headers: message.headers,
+        // One that no client can be given was refused, and has no case of its own.
+        fault: None,
+        payload: message.payload,
+        sequence: message.sequence,
+        time_ms: u64::try_from(message.broker_time_ns / 1_000_000).unwrap_or(0),
+    }
 }
 
 /// Stores dead letters; true once all are.

@@ -390,6 +390,9 @@ fn command_of(report: Report) -> Option<Command> {
             Some(Command::Case(CaseCommand { case, attempt, outcome }))
         }
         // The next owner files it again, and sends what it finds undelivered.
-        Report::DeadFiled { .. } | Report::Relayed { .. } | Report::CaseReplayed(_) => None,
+        Report::DeadFiled { .. }
+        | Report::Relayed { .. }
+        | Report::CaseReplayed(_)
+        | Report::EventFiled { .. } => None,
     }
 }

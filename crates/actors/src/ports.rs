@@ -67,6 +67,8 @@ pub struct EngineFacts {
     pub snapshots: SnapshotPolicy,
     /// Secrets that requests to replay are verified with.
     pub replay_keys: ReplayKeys,
+    /// Most keys of events, and ids of commands, that a partition keeps.
+    pub keys_max: usize,
 }
 
 impl EngineFacts {

@@ -309,6 +309,11 @@ mod tests {
             queued_waiting: 0,
             queues_full: Vec::new(),
             signed_records: 0,
+            floor: 0,
+            first_unfiled: None,
+            keys: 0,
+            command_ids: 0,
+            keys_max: 1,
         }
     }
 

@@ -284,6 +284,7 @@ fn engine_config(start: &Start<'_>) -> Result<EngineConfig, CliError> {
         },
         replay_keys: replay_keys(start.engine.replay_secrets.as_deref())?,
         queues: start.engine.served_queues(),
+        keys_max: start.engine.keys_max(),
     })
 }
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::identity::{JournalTime, RunId, Tenant};
+use crate::command::EventReference;
+use crate::identity::{JournalTime, RunId, SourcePosition, Tenant};
 use crate::json::Json;
 use crate::plan::{Completion, FailureClass};
 use crate::review::CaseReplay;
@@ -227,6 +228,10 @@ pub enum Effect {
     /// Take attempts of a closing run back from their queues; each still reports,
     /// as cancelled.
     Recall(Box<Recall>),
+    /// File an event that the partition rejected in the dead-letter stream, with
+    /// its original bytes; that it is filed comes back as
+    /// [`crate::partition::Report::EventFiled`].
+    FileEvent(Box<DeadEvent>),
 }
 
 /// A run that has ended, for traces and metrics: telling is no effect on the
@@ -277,6 +282,20 @@ pub struct DeadCommand {
     /// Place of the command in its frame; absent when the frame is unreadable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub index: Option<u32>,
+    /// Stable reason code.
+    pub reason: Arc<str>,
+    /// For people.
+    pub detail: String,
+}
+
+/// An event that a partition rejected itself: no stage has filed its bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeadEvent {
+    /// The event.
+    pub event: EventReference,
+    /// Where it stands in EVENTS.
+    pub source: SourcePosition,
     /// Stable reason code.
     pub reason: Arc<str>,
     /// For people.

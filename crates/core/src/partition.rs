@@ -12,9 +12,13 @@
 //! as a whole when it is not.
 
 mod cases;
+mod closed_hours;
 mod complete;
 mod contracts;
 mod correlation;
+#[cfg(test)]
+mod dead_event_tests;
+mod dead_events;
 mod decide;
 mod define;
 mod evolve;
@@ -59,16 +63,19 @@ use crate::review::CaseReplayed;
 use crate::run::{AttemptReport, Run};
 
 pub use cases::Case;
+pub use closed_hours::ClosedHour;
 pub use correlation::{Correlations, SIGNALS_OF_KEY_MAX, WAITS_OF_KEY_MAX};
+pub use dead_events::UNFILED_EVENTS_MAX;
 pub use define::Definitions;
 pub use keys::KeyWindow;
-pub use limits::Limits;
+pub use limits::{KEYS_MAX_DEFAULT, KEYS_MAX_MOST, Limits};
 pub use outbox::{HighWaters, Outbox, Queued};
 pub use recover::{Outstanding, Untold};
 pub use resolve::Resolutions;
 pub use seen::SeenPositions;
 pub use snapshot::{FrozenPartition, PartitionImage, RestoreError};
 
+use dead_events::DeadEvents;
 use held_back::HeldBack;
 use queue_room::{QueueCounts, QueueHeld};
 use runs::Runs;
@@ -116,6 +123,8 @@ pub struct Partition {
     /// Runs with a ready node whose queue can be given no further attempt; like
     /// `held_back`.
     queue_held: QueueHeld,
+    /// Events that were rejected here and whose bytes are not filed.
+    dead_events: DeadEvents,
 }
 
 /// What a decision comes to; the buffers are reused from decision to decision.
@@ -206,6 +215,11 @@ pub enum Report {
     },
     /// Partitions hold the order to decide the events of a case once more.
     CaseReplayed(CaseReplayed),
+    /// The bytes of a rejected event are stored.
+    EventFiled {
+        /// Where the event stands in EVENTS.
+        source: SourcePosition,
+    },
 }
 
 impl Partition {
@@ -237,6 +251,7 @@ impl Partition {
             resolutions: Resolutions::default(),
             queued_in: QueueCounts::default(),
             queue_held: QueueHeld::default(),
+            dead_events: DeadEvents::new(),
             limits,
             settling: false,
         }

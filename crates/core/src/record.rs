@@ -445,6 +445,8 @@ kinds! {
         by: String,
         reason: String,
     }
+    /// The bytes of an event that the partition rejected are in the dead-letter stream.
+    EventFiled "event.dead_filed" { source: SourcePosition }
 }
 
 impl Kind {

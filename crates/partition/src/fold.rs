@@ -106,7 +106,8 @@ impl JournalFold {
         limits: Limits,
         plans: HashMap<Digest, Arc<Executable>>,
     ) -> Result<Self, RestoreError> {
-        let Snapshot { image, sequence, next_index, last, .. } = snapshot;
+        let Snapshot { mut image, sequence, next_index, last, hours, .. } = snapshot;
+        image.add_hours(hours);
         let partition = Partition::restore(image, limits, plans)?;
         Ok(Self { partition, last_sequence: sequence, next_index, last })
     }

@@ -13,6 +13,7 @@
 //! | [`fold`] | replay: frames of a journal into the state of a partition |
 //! | [`owner`] | takeover, decisions, group commit, effects after commit |
 //! | [`auditor`] | leaves, the stored audit log, checkpoints |
+//! | [`key_hours`] | keys of hours that are over, each as a file of its own |
 //! | [`snapshot`] | the fold, and how far its records are audited, as a file |
 //! | [`truncation`] | going on behind a journal that lost its end, when somebody accepts that |
 
@@ -20,6 +21,7 @@ pub mod append;
 pub mod auditor;
 pub mod clock;
 pub mod fold;
+pub mod key_hours;
 pub mod message;
 pub mod owner;
 pub mod snapshot;

@@ -5,14 +5,15 @@
 //! auditor that begins there needs the tree over the entries of the records
 //! before it: the snapshot holds that tree's frontier, and the signed note that
 //! vouches for it. So it is complete only when everything in it is audited.
+//! Keys of hours that are over stand in files of their own, see [`crate::key_hours`].
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use fermata_audit::{Hash, Tree};
 use fermata_core::digest::Digest;
 use fermata_core::identity::{JournalTime, PartitionId, StreamPosition};
-use fermata_core::partition::{FrozenPartition, Limits, PartitionImage, RestoreError};
+use fermata_core::partition::{ClosedHour, FrozenPartition, Limits, PartitionImage, RestoreError};
 use fermata_core::plan::Executable;
 use fermata_wire::WireError;
 use fermata_wire::envelope::write_named;
@@ -23,6 +24,7 @@ use uuid::Uuid;
 
 use crate::auditor::AuditMark;
 use crate::fold::JournalFold;
+use crate::key_hours::{HourFile, HourName, read_hours, write_hours};
 
 /// Kind and version of the file.
 pub const SNAPSHOT: FileKind = FileKind { name: "snapshot", version: 1 };
@@ -98,14 +100,31 @@ pub struct FrozenFold {
     pub(crate) last: Option<FrameMark>,
 }
 
-/// A snapshot that was read.
+/// A snapshot that was read, with the hours that it names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
     pub(crate) image: PartitionImage,
     pub(crate) sequence: u64,
     pub(crate) next_index: u64,
     pub(crate) last: Option<FrameMark>,
+    pub(crate) hours: Vec<ClosedHour>,
     audit: AuditMark,
+    names: Vec<HourName>,
+}
+
+/// A snapshot's file that was read, and of whose hours nothing is known yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotFile(Snapshot);
+
+/// A snapshot as it is stored: its hours first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WrittenSnapshot {
+    /// The snapshot's file.
+    pub bytes: Vec<u8>,
+    /// Every hour that it names, oldest first.
+    pub hours: Vec<HourName>,
+    /// Those of them that are not stored yet.
+    pub new_hours: Vec<HourFile>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -120,6 +139,9 @@ struct Body<State> {
     frame: Option<FrameMark>,
     audit: AuditBody,
     state: State,
+    /// Closed hours whose keys are not in the state.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    hours: Vec<HourName>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -154,6 +176,27 @@ pub enum SnapshotError {
         /// Entries that there must be.
         size: u64,
     },
+    /// An hour that it names is not there.
+    #[error("the keys of hour {hour}, which the snapshot names, are not there")]
+    HourMissing {
+        /// Hours since 1970.
+        hour: u64,
+    },
+    /// The file of an hour that it names cannot be read, or is not the one that it names.
+    #[error("the keys of hour {hour}, which the snapshot names, cannot be read")]
+    Hour {
+        /// Hours since 1970.
+        hour: u64,
+        /// What is wrong with the file.
+        #[source]
+        source: FileError,
+    },
+    /// The file of an hour has what its name does not say.
+    #[error("the file of hour {hour} has other keys than the snapshot says")]
+    OtherHour {
+        /// Hours since 1970.
+        hour: u64,
+    },
 }
 
 impl FrozenFold {
@@ -182,22 +225,35 @@ impl FrozenFold {
         self.partition.image()
     }
 
-    /// Writes it, with what the auditor says of its entries. Takes as long as
-    /// there is state.
+    /// The oldest hour of which this or any later state holds a key.
+    #[must_use]
+    pub fn first_hour(&self) -> u64 {
+        self.partition.first_hour()
+    }
+
+    /// Writes it, with what the auditor says of its entries; hours that are
+    /// `stored` are only named. Takes as long as there is state.
     ///
     /// # Errors
     ///
     /// The encoder's; no state meets one.
-    pub fn encode(&self, audit: &AuditMark) -> Result<Vec<u8>, WireError> {
-        encode(&self.partition.image(), self.sequence, self.next_index, self.last, audit)
+    pub fn encode(
+        &self,
+        audit: &AuditMark,
+        stored: &[HourName],
+    ) -> Result<WrittenSnapshot, WireError> {
+        let (hours, new_hours) = write_hours(&self.partition, stored)?;
+        let state = &self.partition.open_image();
+        let at = (self.sequence, self.next_index, self.last);
+        let bytes = encode(state, hours.clone(), at, audit)?;
+        Ok(WrittenSnapshot { bytes, hours, new_hours })
     }
 }
 
 fn encode(
     state: &PartitionImage,
-    sequence: u64,
-    next_record_index: u64,
-    frame: Option<FrameMark>,
+    hours: Vec<HourName>,
+    (sequence, next_record_index, frame): (u64, u64, Option<FrameMark>),
     audit: &AuditMark,
 ) -> Result<Vec<u8>, WireError> {
     let audit = AuditBody {
@@ -206,12 +262,12 @@ fn encode(
         journal_sequence: audit.journal_sequence,
         checkpoint: audit.note.clone(),
     };
-    let body = Body { sequence, next_record_index, frame, audit, state };
+    let body = Body { sequence, next_record_index, frame, audit, state, hours };
     seal(SNAPSHOT, |bytes| write_named(bytes, &body))
 }
 
-impl Snapshot {
-    /// Reads a snapshot of `partition`.
+impl SnapshotFile {
+    /// Reads the file of a snapshot of `partition`.
     ///
     /// # Errors
     ///
@@ -233,16 +289,53 @@ impl Snapshot {
             note: body.audit.checkpoint,
         };
         let (sequence, last) = (body.sequence, body.frame);
-        Ok(Self { image: body.state, sequence, next_index: size, last, audit })
+        let (image, names, hours) = (body.state, body.hours, Vec::new());
+        let next_index = size;
+        Ok(Self(Snapshot { image, sequence, next_index, last, hours, audit, names }))
     }
 
-    /// Writes it again.
+    /// The hours that it names, oldest first.
+    #[must_use]
+    pub fn hours(&self) -> &[HourName] {
+        &self.0.names
+    }
+
+    /// Sequence of the last journal message in it.
+    #[must_use]
+    pub fn sequence(&self) -> u64 {
+        self.0.sequence
+    }
+
+    /// The position of commands up to which it has consumed.
+    #[must_use]
+    pub fn position(&self) -> StreamPosition {
+        self.0.position()
+    }
+
+    /// The snapshot, with the files of the hours that it names.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError`] if one is missing, damaged or another one.
+    pub fn with_hours(
+        self,
+        files: &BTreeMap<HourName, impl AsRef<[u8]>>,
+    ) -> Result<Snapshot, SnapshotError> {
+        let Self(snapshot) = self;
+        let hours = read_hours(snapshot.image.partition, &snapshot.names, files)?;
+        Ok(Snapshot { hours, ..snapshot })
+    }
+}
+
+impl Snapshot {
+    /// Writes its file again; its hours are stored.
     ///
     /// # Errors
     ///
     /// The encoder's; no state meets one.
     pub fn encode(&self) -> Result<Vec<u8>, WireError> {
-        encode(&self.image, self.sequence, self.next_index, self.last, &self.audit)
+        let at = (self.sequence, self.next_index, self.last);
+        encode(&self.image, self.names.clone(), at, &self.audit)
     }
 
     /// Sequence of the last journal message in it.
@@ -261,6 +354,19 @@ impl Snapshot {
     #[must_use]
     pub fn position(&self) -> StreamPosition {
         self.image.position()
+    }
+
+    /// The hours that it names, oldest first.
+    #[must_use]
+    pub fn hours(&self) -> &[HourName] {
+        &self.names
+    }
+
+    /// The oldest hour of which this or any later state holds a key.
+    #[must_use]
+    pub fn first_hour(&self) -> u64 {
+        let named = self.names.iter().map(|name| name.hour);
+        named.chain([self.image.first_hour()]).min().unwrap_or_default()
     }
 
     /// How its entries are audited.

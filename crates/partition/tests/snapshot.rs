@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,7 +28,7 @@ use fermata_core::relay::{
 use fermata_core::run::AttemptReport;
 use fermata_partition::auditor::AuditMark;
 use fermata_partition::fold::JournalFold;
-use fermata_partition::snapshot::{SNAPSHOT, Snapshot, SnapshotError};
+use fermata_partition::snapshot::{SNAPSHOT, Snapshot, SnapshotError, SnapshotFile};
 use fermata_wire::sealed_file::FileError;
 use proptest::prelude::*;
 
@@ -153,14 +154,19 @@ fn mark(size: u64) -> AuditMark {
     AuditMark { tree, last_leaf, journal_sequence: 4, note: "a note".to_owned() }
 }
 
+/// Reads a snapshot that names no hours.
+fn decode(partition: PartitionId, bytes: &[u8]) -> Result<Snapshot, SnapshotError> {
+    SnapshotFile::decode(partition, bytes)?.with_hours(&BTreeMap::<_, Vec<u8>>::new())
+}
+
 fn bytes() -> Vec<u8> {
-    state().freeze().encode(&mark(0)).unwrap()
+    state().freeze().encode(&mark(0), &[]).unwrap().bytes
 }
 
 #[test]
 fn a_snapshot_that_is_read_is_the_state_and_goes_on_like_it() {
     let mut fold = state();
-    let read = Snapshot::decode(PARTITION, &bytes()).unwrap();
+    let read = decode(PARTITION, &bytes()).unwrap();
     assert_eq!(read.audit(), &mark(0));
     let (digest, executable) = plan();
     let plans = [(digest, executable)].into_iter().collect();
@@ -229,9 +235,9 @@ fn what_waits_and_what_is_between_partitions_is_in_a_snapshot() {
     }
     assert!(!partition.outbox().is_empty() && partition.high_waters().of(PartitionId(7)) == 2);
     assert_eq!((partition.correlations().waits(), partition.correlations().kept()), (1, 1));
-    let bytes = fold.freeze().encode(&mark(0)).unwrap();
+    let bytes = fold.freeze().encode(&mark(0), &[]).unwrap().bytes;
 
-    let read = Snapshot::decode(PARTITION, &bytes).unwrap();
+    let read = decode(PARTITION, &bytes).unwrap();
     let plans = [(digest, executable)].into_iter().collect();
     let mut restored = read.restore(Limits::default(), plans).unwrap();
 
@@ -253,7 +259,7 @@ fn what_waits_and_what_is_between_partitions_is_in_a_snapshot() {
 
 #[test]
 fn a_snapshot_needs_the_plans_of_its_runs() {
-    let read = Snapshot::decode(PARTITION, &bytes()).unwrap();
+    let read = decode(PARTITION, &bytes()).unwrap();
     assert_eq!(read.plans().into_iter().collect::<Vec<_>>(), [plan().0]);
 
     assert!(read.restore(Limits::default(), std::collections::HashMap::new()).is_err());
@@ -263,14 +269,14 @@ fn a_snapshot_needs_the_plans_of_its_runs() {
 fn what_a_decision_changes_after_a_copy_was_taken_is_not_in_the_copy() {
     let mut fold = state();
     let frozen = fold.freeze();
-    let before = frozen.encode(&mark(0)).unwrap();
+    let before = frozen.encode(&mark(0), &[]).unwrap().bytes;
 
     let mut out = Decision::default();
     fold.partition_mut().begin_frame(JournalTime(START_MS + 2_000));
     fold.partition_mut().fire_timer(&mut out);
     fold.partition_mut().decide(&start(8), &mut out);
 
-    assert_eq!(frozen.encode(&mark(0)).unwrap(), before);
+    assert_eq!(frozen.encode(&mark(0), &[]).unwrap().bytes, before);
 }
 
 /// The bytes of version 1 are read and written for ever; `UPDATE=1` writes the
@@ -293,7 +299,7 @@ fn version_1_is_written_as_it_always_was() {
 #[test]
 fn what_is_no_snapshot_is_told_apart() {
     let sound = bytes();
-    let kind_of = |bytes: &[u8]| match Snapshot::decode(PARTITION, bytes) {
+    let kind_of = |bytes: &[u8]| match decode(PARTITION, bytes) {
         Ok(_) => "read",
         Err(SnapshotError::File(FileError::Malformed { .. })) => "malformed",
         Err(SnapshotError::File(FileError::WrongKind { .. })) => "another kind",
@@ -315,28 +321,28 @@ fn what_is_no_snapshot_is_told_apart() {
     assert_eq!(kind_of(&with(version, 2)), "newer");
     assert_eq!(kind_of(&with(place(b"snapshot"), b'S')), "another kind");
     assert_eq!(kind_of(&with(sound.len() / 2, 0xff)), "damaged");
-    let other = Snapshot::decode(PartitionId(4), &sound);
+    let other = decode(PartitionId(4), &sound);
     assert!(matches!(other, Err(SnapshotError::OtherPartition { found: PARTITION })));
 }
 
 proptest! {
     #[test]
     fn no_bytes_make_reading_panic(noise in prop::collection::vec(any::<u8>(), 0..400)) {
-        prop_assert!(Snapshot::decode(PARTITION, &noise).is_err());
+        prop_assert!(decode(PARTITION, &noise).is_err());
         let sealed = fermata_wire::sealed_file::seal(SNAPSHOT, |bytes| {
             bytes.extend(&noise);
             Ok(())
         });
-        prop_assert!(Snapshot::decode(PARTITION, &sealed.unwrap()).is_err());
+        prop_assert!(decode(PARTITION, &sealed.unwrap()).is_err());
     }
 
     #[test]
     fn a_changed_or_cut_snapshot_is_never_read(at in any::<prop::sample::Index>(), bit in 0_u8..8) {
         let mut bytes = bytes();
         let at = at.index(bytes.len());
-        prop_assert!(Snapshot::decode(PARTITION, &bytes[..at]).is_err());
+        prop_assert!(decode(PARTITION, &bytes[..at]).is_err());
         bytes[at] ^= 1 << bit;
-        prop_assert!(Snapshot::decode(PARTITION, &bytes).is_err());
+        prop_assert!(decode(PARTITION, &bytes).is_err());
     }
 }
 
@@ -367,7 +373,7 @@ fn taking_a_copy_of_100_000_open_runs_is_no_pause() {
         .unwrap();
     let frozen = fold.freeze();
     let begun = Instant::now();
-    let bytes = frozen.encode(&mark(0)).unwrap();
+    let bytes = frozen.encode(&mark(0), &[]).unwrap().bytes;
     println!("copied in {least:?}, written in {:?}, {} bytes", begun.elapsed(), bytes.len());
 
     assert!(least < Duration::from_millis(50), "{least:?}");

@@ -14,8 +14,11 @@
 //! frame there may be copies, all with the same fence, of which one at most is
 //! stored. `invariant_one_append_is_in_flight` holds owners to it.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use fermata_partition::append::ReadAnswer;
+use fermata_partition::key_hours::{HourFile, HourName};
 use fermata_partition::message::{AppendOutcome, Message};
 
 use crate::dice::Dice;
@@ -81,6 +84,10 @@ pub(crate) struct StoredSnapshot {
     pub(crate) position: u64,
     pub(crate) bytes: Bytes,
     pub(crate) damaged: bool,
+    /// Closed hours that it names.
+    pub(crate) hours: Vec<HourName>,
+    /// The oldest hour of which it or any later one holds a key.
+    pub(crate) first_hour: u64,
 }
 
 impl Stream {
@@ -167,6 +174,7 @@ pub(crate) struct Broker {
     checkpoints: Stream,
     /// The newest last.
     snapshots: Vec<StoredSnapshot>,
+    hours: BTreeMap<HourName, Bytes>,
     /// Whether it is three servers.
     replicated: bool,
 }
@@ -223,6 +231,19 @@ impl Broker {
         self.snapshots.push(snapshot);
         self.snapshots.sort_by_key(|snapshot| snapshot.sequence);
         self.snapshots.retain(|snapshot| snapshot.sequence >= older);
+    }
+
+    /// The files of closed hours.
+    pub(crate) fn hours(&self) -> &BTreeMap<HourName, Bytes> {
+        &self.hours
+    }
+
+    pub(crate) fn store_hour(&mut self, HourFile { name, bytes }: HourFile) {
+        self.hours.insert(name, bytes.into());
+    }
+
+    pub(crate) fn remove_hours_before(&mut self, first: u64) {
+        self.hours.retain(|name, _| name.hour >= first);
     }
 
     /// Changes a byte of the newest snapshot, if there is another one to begin from.

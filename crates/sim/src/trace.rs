@@ -37,6 +37,10 @@ pub struct Trace {
     pub snapshots_stored: u64,
     /// Attempts to own that began from one.
     pub begun_from_snapshots: u64,
+    /// Closed hours that were stored.
+    pub hours_stored: u64,
+    /// Closed hours that lives began from.
+    pub hours_read: u64,
     /// Tasks of queues that workers were given.
     pub tasks_delivered: u64,
     /// Those of them that were given before.

@@ -1,9 +1,12 @@
 //! A fold that is made anew from a snapshot before each message of its journal.
 
+use std::collections::BTreeMap;
+
 use fermata_audit::{Hash, Tree};
 use fermata_partition::auditor::AuditMark;
 use fermata_partition::fold::{Decoded, JournalFold};
-use fermata_partition::snapshot::Snapshot;
+use fermata_partition::key_hours::HourName;
+use fermata_partition::snapshot::SnapshotFile;
 
 use crate::trace::Broken;
 
@@ -15,11 +18,15 @@ pub(crate) fn some_mark(records: u64) -> AuditMark {
 }
 
 /// The twin of a fold.
-pub(crate) struct Twin(JournalFold);
+pub(crate) struct Twin {
+    fold: JournalFold,
+    /// Closed hours, written once.
+    hours: BTreeMap<HourName, Vec<u8>>,
+}
 
 impl Twin {
     pub(crate) fn of(fold: &JournalFold) -> Self {
-        Self(fold.clone())
+        Self { fold: fold.clone(), hours: BTreeMap::new() }
     }
 
     /// The twin is written as a snapshot, read, and folded on, at every message
@@ -34,15 +41,20 @@ impl Twin {
         let broken =
             |detail: String| Broken::new("invariant_a_snapshot_and_its_tail_are_the_fold", detail);
         // What is audited is held against the real tree elsewhere.
-        let bytes = self.0.freeze().encode(&some_mark(self.0.next_index()));
-        let bytes = bytes.map_err(|error| broken(error.to_string()))?;
-        let read = Snapshot::decode(fold.partition().id(), &bytes);
+        let frozen = self.fold.freeze();
+        let stored = self.hours.keys().cloned().collect::<Vec<_>>();
+        let written = frozen.encode(&some_mark(self.fold.next_index()), &stored);
+        let written = written.map_err(|error| broken(error.to_string()))?;
+        self.hours.extend(written.new_hours.into_iter().map(|file| (file.name, file.bytes)));
+        self.hours.retain(|name, _| name.hour >= frozen.first_hour());
+        let read = SnapshotFile::decode(fold.partition().id(), &written.bytes);
+        let read = read.and_then(|file| file.with_hours(&self.hours));
         let read = read.map_err(|error| broken(format!("{error:?}")))?;
         let plans = fold.partition().plans().clone();
         let twin = read.restore(*fold.partition().limits(), plans);
-        self.0 = twin.map_err(|error| broken(format!("{error:?}")))?;
-        self.0.fold(sequence, decoded).map_err(|error| broken(format!("{error:?}")))?;
-        let (folded, twin) = (fold.partition(), self.0.partition());
+        self.fold = twin.map_err(|error| broken(format!("{error:?}")))?;
+        self.fold.fold(sequence, decoded).map_err(|error| broken(format!("{error:?}")))?;
+        let (folded, twin) = (fold.partition(), self.fold.partition());
         if folded.is_like(twin) {
             return Ok(());
         }

@@ -11,6 +11,7 @@ use fermata_core::identity::{PartitionId, RunId};
 use fermata_core::partition::{Limits, Report};
 use fermata_core::run::AttemptReport;
 use fermata_partition::auditor::{self, AuditMark, Auditor, AuditorConfig};
+use fermata_partition::key_hours::{HourFile, HourName};
 use fermata_partition::message::{AppendOutcome, Message, Now};
 use fermata_partition::owner::{self, Cause, Owner, OwnerConfig, SaltSource, Undecidable};
 use fermata_partition::snapshot::{FrozenFold, Snapshot, SnapshotPolicy};
@@ -65,8 +66,11 @@ pub(crate) enum Work {
     },
     PublishOutcome(u64),
     PublishCheckpoint(u64),
-    /// A snapshot reaches the object store.
-    StoreSnapshot(u64, StoredSnapshot),
+    /// A snapshot reaches the object store, behind the hours that it names and
+    /// that are not there yet.
+    StoreSnapshot(u64, StoredSnapshot, Vec<HourFile>),
+    /// Hours before this one are removed.
+    RemoveHours(u64),
     /// Everything that the snapshots stand for is purged.
     Purge(u64),
     /// An attempt is published for a named queue.
@@ -90,6 +94,7 @@ impl Work {
             Self::OwnerOutput(..)
                 | Self::AuditorOutput(..)
                 | Self::StoreSnapshot(..)
+                | Self::RemoveHours(_)
                 | Self::Purge(_)
         )
     }
@@ -180,9 +185,19 @@ pub(crate) struct Seat {
     pub(crate) plan_not_found: u32,
     /// A snapshot that waits for its entries to be audited.
     pub(crate) frozen: Option<Box<FrozenFold>>,
-    /// Snapshots that are known to be good, the newest last: sequence in the
-    /// journal, position in the commands.
-    pub(crate) snapshots: Vec<(u64, u64)>,
+    /// Snapshots that are known to be good, the newest last.
+    pub(crate) snapshots: Vec<KnownSnapshot>,
+}
+
+/// What an owner remembers of a snapshot that it has read or stored.
+#[derive(Debug, Clone)]
+pub(crate) struct KnownSnapshot {
+    /// Sequence in the journal.
+    pub(crate) sequence: u64,
+    /// Position in the commands.
+    pub(crate) position: u64,
+    pub(crate) hours: Vec<HourName>,
+    pub(crate) first_hour: u64,
 }
 
 /// The consumer of COMMANDS that belongs to an epoch.
@@ -270,8 +285,13 @@ impl Seat {
         let incarnation = Uuid::from_bytes(dice.bytes16());
         let behind = snapshot.as_ref().map(|snapshot| snapshot.audit().clone());
         let checkpoint = newest_checkpoint(&config, behind.as_ref());
-        let known = snapshot.iter().map(|snapshot| (snapshot.sequence(), snapshot.position()));
-        let known = known.map(|(sequence, position)| (sequence, position.sequence)).collect();
+        let known = snapshot.iter().map(|snapshot| KnownSnapshot {
+            sequence: snapshot.sequence(),
+            position: snapshot.position().sequence,
+            hours: snapshot.hours().to_vec(),
+            first_hour: snapshot.first_hour(),
+        });
+        let known = known.collect();
         let begins_behind = snapshot.as_ref().map_or(0, |snapshot| snapshot.sequence());
         let owner = OwnerConfig {
             partition: config.partition,
@@ -307,8 +327,8 @@ impl Seat {
     }
 
     /// The older of the two newest snapshots that are known to be good.
-    pub(crate) fn older_snapshot(&self) -> Option<(u64, u64)> {
-        self.snapshots.iter().rev().nth(1).copied()
+    pub(crate) fn older_snapshot(&self) -> Option<&KnownSnapshot> {
+        self.snapshots.iter().rev().nth(1)
     }
 }
 

@@ -35,8 +35,8 @@ use crate::worker::{SeatConfig, Work, Worker};
 pub(crate) use taking_back::TaskName;
 
 /// Where simulated time begins, milliseconds since 1970. Half a minute before
-/// a full minute, so that minutes pass early in each life.
-pub(crate) const EPOCH_MS: u64 = 1_800_000_030_000;
+/// a full hour, so that minutes pass early in each life, and an hour is closed.
+pub(crate) const EPOCH_MS: u64 = 1_800_003_570_000;
 
 /// First line of the checkpoints.
 pub(crate) const ORIGIN: &str = "fermata.simulation/0";
@@ -105,6 +105,8 @@ pub(crate) struct World {
     snapshots: SnapshotPolicy,
     snapshots_stored: u64,
     begun_from_snapshots: u64,
+    hours_stored: u64,
+    hours_read: u64,
     agenda: BTreeMap<(u64, u64), Happening>,
     arrivals_pending: u64,
     last_id: u64,
@@ -150,6 +152,8 @@ impl World {
             snapshots: snapshots::drawn_policy(scenario.swarm, &mut dice),
             snapshots_stored: 0,
             begun_from_snapshots: 0,
+            hours_stored: 0,
+            hours_read: 0,
             agenda: BTreeMap::new(),
             arrivals_pending: 0,
             last_id: 0,
@@ -237,6 +241,8 @@ impl World {
             undecidable: self.invariants.undecidable(),
             snapshots_stored: self.snapshots_stored,
             begun_from_snapshots: self.begun_from_snapshots,
+            hours_stored: self.hours_stored,
+            hours_read: self.hours_read,
             tasks_delivered: self.tasks.delivered,
             tasks_redelivered: self.tasks.redelivered,
             tasks_taken_back: self.tasks.taken_back,

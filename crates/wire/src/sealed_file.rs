@@ -118,6 +118,10 @@ pub fn seal(
 /// [`FileError`], telling apart what was cut, damaged, and written by a newer
 /// program; never panics, on any bytes.
 pub fn open<'a>(kind: FileKind, bytes: &'a [u8]) -> Result<&'a [u8], FileError> {
+    open_whole(kind, bytes).map(|(body, _)| body)
+}
+
+fn open_whole<'a>(kind: FileKind, bytes: &'a [u8]) -> Result<(&'a [u8], Digest), FileError> {
     let malformed = |source| FileError::Malformed { expected: kind.name, source };
     let head: Head<'a> = read(kind.name, bytes).map_err(malformed)?;
     if head.kind != kind.name {
@@ -130,7 +134,24 @@ pub fn open<'a>(kind: FileKind, bytes: &'a [u8]) -> Result<&'a [u8], FileError> 
     }
     let whole: Whole<'a> = read(kind.name, bytes).map_err(malformed)?;
     match Digest::of(whole.body) == whole.digest {
-        true => Ok(whole.body),
+        true => Ok((whole.body, whole.digest)),
+        false => Err(FileError::Damaged { kind: kind.name }),
+    }
+}
+
+/// The same of a file whose body has the digest `expected`, by which it was named.
+///
+/// # Errors
+///
+/// As [`open`]; [`FileError::Damaged`] also if it is another file.
+pub fn open_named<'a>(
+    kind: FileKind,
+    expected: &Digest,
+    bytes: &'a [u8],
+) -> Result<&'a [u8], FileError> {
+    let (body, digest) = open_whole(kind, bytes)?;
+    match digest == *expected {
+        true => Ok(body),
         false => Err(FileError::Damaged { kind: kind.name }),
     }
 }

@@ -7,6 +7,7 @@ use fermata_core::run::AttemptReport;
 use fermata_wire::dead::DeadLetter;
 use ractor::{ActorProcessingErr, ActorRef};
 
+use super::dead_events::file_event;
 use super::readers::Reader;
 use super::{AGAIN_AFTER, Coordinator, CoordinatorMessage, CoordinatorState};
 use crate::case_replay::replay_case;
@@ -46,6 +47,9 @@ impl Coordinator {
                 let replay = replay_case(self.ports.clone(), self.metrics.clone(), replay);
                 let report = async move { Report::CaseReplayed(replay.await) };
                 state.errands.send(myself.clone(), report);
+            }
+            Effect::FileEvent(dead) => {
+                state.errands.send(myself.clone(), file_event(self.ports.clone(), *dead));
             }
             Effect::Enqueue(queued) => self.enqueue(queued, state),
             Effect::Recall(recall) => self.recall(myself, *recall, state).await,

@@ -1,5 +1,5 @@
 //! What an owner has done besides attempts and notices, and waits for: dead
-//! letters to file, events of resolved cases to have decided once more.
+//! letters to file, rejected events among them, events of resolved cases to have decided once more.
 //!
 //! Each runs as long as it takes and brings a report. They end with their
 //! owner, and the next one orders again what nobody reported.

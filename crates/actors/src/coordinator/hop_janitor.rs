@@ -2,7 +2,8 @@
 //!
 //! Run by the owner of the control partition, so that one process does it. Like
 //! every purge it is safe whoever does it: nothing above what the consumer of a
-//! stream has acknowledged is touched.
+//! stream has acknowledged is touched. Of EVENTS moreover nothing that a partition
+//! may still have to file, see `events_needed`.
 
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use fermata_jetstream::progress::shared_progress;
 use fermata_jetstream::purge::{StreamRoom, purge_before, room_of};
 use fermata_jetstream::topology::{ADMITTED_STREAM, EVENTS_STREAM, MATCHED_STREAM};
 
+use super::events_needed::first_needed;
 use super::readers::describe;
 use crate::builder::BUILDER_CONSUMER;
 use crate::lease_term::LeaseView;
@@ -39,7 +41,11 @@ pub(super) async fn purge_shared_streams(ports: Ports, mut lease: LeaseView) {
             (MATCHED_STREAM, BUILDER_CONSUMER),
             (EVENTS_STREAM, LISTENER_CONSUMER),
         ] {
-            match purge_shared_stream(&ports.broker, stream, consumer).await {
+            let purged = match stream == EVENTS_STREAM {
+                true => purge_events(&ports).await,
+                false => purge_shared_stream(&ports.broker, stream, consumer, u64::MAX).await,
+            };
+            match purged {
                 Ok(0) => {}
                 Ok(messages) => tracing::debug!(stream, messages, "messages are purged"),
                 // A consumer that nobody made yet has acknowledged nothing.
@@ -52,8 +58,23 @@ pub(super) async fn purge_shared_streams(ports: Ports, mut lease: LeaseView) {
     }
 }
 
+/// Purges EVENTS where there are too many, but for those that are needed.
+async fn purge_events(ports: &Ports) -> Result<u64, ApiError> {
+    if events_kept_from(room_of(&ports.broker, EVENTS_STREAM).await?, u64::MAX) == 0 {
+        return Ok(0);
+    }
+    let Some(needed) = first_needed(ports).await else {
+        tracing::warn!(
+            "EVENTS fills up and is not purged: not every partition says which events it needs no more; `fermata doctor` tells which is halted or not owned"
+        );
+        return Ok(0);
+    };
+    purge_shared_stream(&ports.broker, EVENTS_STREAM, LISTENER_CONSUMER, needed).await
+}
+
 /// Purges what nobody needs of one shared stream, and tells how many messages that were: nothing
-/// that `consumer` has not acknowledged, of EVENTS only what is too much.
+/// that `consumer` has not acknowledged or that stands at or behind `needed`, of EVENTS only what
+/// is too much.
 ///
 /// # Errors
 ///
@@ -66,6 +87,7 @@ pub async fn purge_shared_stream(
     broker: &Broker,
     stream: &str,
     consumer: &str,
+    needed: u64,
 ) -> Result<u64, ApiError> {
     let acknowledged = shared_progress(broker, stream, consumer).await?.acknowledged_up_to;
     let first = match stream == EVENTS_STREAM {
@@ -73,7 +95,7 @@ pub async fn purge_shared_stream(
         // The last acknowledged message stays: it shows where the stream was.
         false => acknowledged,
     };
-    purge_before(broker, stream, first).await
+    purge_before(broker, stream, first.min(needed)).await
 }
 
 /// The first sequence of EVENTS that stays; 0 where all does. Messages are taken

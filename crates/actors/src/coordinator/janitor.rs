@@ -13,6 +13,7 @@ use fermata_jetstream::purge::purge_before;
 use fermata_jetstream::topology::{commands_stream, journal_stream};
 
 use super::KnownSnapshot;
+use super::key_hours::KeyHours;
 use super::readers::describe;
 use super::snapshots::{folder, name_of};
 use crate::clock::wall_ms;
@@ -48,10 +49,16 @@ impl Janitor {
     ) -> Result<(u64, u64), String> {
         let folder = folder(&self.ports, self.partition).await;
         let folder = folder.map_err(|error| describe(&error))?;
-        for snapshot in [older, newest] {
+        let key_hours = KeyHours::open(&self.ports, self.partition).await;
+        let key_hours = key_hours.map_err(|error| describe(&error))?;
+        for snapshot in [&older, &newest] {
             let name = name_of(snapshot.sequence);
             if !folder.is_whole(&name).await.map_err(|error| describe(&error))? {
                 return Err(format!("snapshot {name} is not there"));
+            }
+            let whole = key_hours.whole(&snapshot.hours).await;
+            if whole.map_err(|error| describe(&error))?.len() < snapshot.hours.len() {
+                return Err(format!("hours that snapshot {name} names are not there"));
             }
         }
         let (journal, commands) = (journal_stream(self.partition), commands_stream(self.partition));

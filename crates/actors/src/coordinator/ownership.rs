@@ -107,7 +107,11 @@ impl Coordinator {
         state.snapshots.begin(snapshot.as_deref());
         let config = OwnerConfig {
             partition: self.partition,
-            limits: Limits { partitions: self.ports.facts.partitions, ..Limits::default() },
+            limits: Limits {
+                partitions: self.ports.facts.partitions,
+                keys_max: self.ports.facts.keys_max,
+                ..Limits::default()
+            },
             worker: self.ports.facts.worker.clone(),
             incarnation,
             salts: Box::new(RandomSalts),

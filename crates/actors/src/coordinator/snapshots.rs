@@ -10,10 +10,12 @@ use fermata_jetstream::definitions_store::StoreError;
 use fermata_jetstream::object_folder::ObjectFolder;
 use fermata_jetstream::topology::SNAPSHOTS_BUCKET;
 use fermata_partition::auditor::AuditMark;
-use fermata_partition::snapshot::{FrozenFold, Snapshot};
+use fermata_partition::key_hours::HourName;
+use fermata_partition::snapshot::{FrozenFold, Snapshot, SnapshotFile};
 use ractor::{ActorProcessingErr, ActorRef};
 
 use super::janitor::Janitor;
+use super::key_hours::KeyHours;
 use super::readers::describe;
 use super::state::Task;
 use super::{AGAIN_AFTER, Answer, Coordinator, CoordinatorMessage, CoordinatorState};
@@ -22,12 +24,16 @@ use crate::ports::Ports;
 
 /// A snapshot that is known to be good: what it stands for may be purged when
 /// there are two.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownSnapshot {
     /// Sequence of the last journal message in it.
     pub sequence: u64,
     /// The position of commands up to which it has consumed.
     pub position: u64,
+    /// Closed hours that it names: it is whole with them alone.
+    pub hours: Vec<HourName>,
+    /// The oldest hour of which it or any later one holds a key.
+    pub first_hour: u64,
 }
 
 /// Snapshots that are known to be good, the newest last.
@@ -48,19 +54,21 @@ impl Snapshots {
         self.known.extend(from.map(|snapshot| KnownSnapshot {
             sequence: snapshot.sequence(),
             position: snapshot.position().sequence,
+            hours: snapshot.hours().to_vec(),
+            first_hour: snapshot.first_hour(),
         }));
     }
 
     /// The two newest, the older first: nothing behind that may be purged.
     fn newest_two(&self) -> Option<(KnownSnapshot, KnownSnapshot)> {
         match self.known.as_slice() {
-            [.., older, newest] => Some((*older, *newest)),
+            [.., older, newest] => Some((older.clone(), newest.clone())),
             [_] | [] => None,
         }
     }
 
     fn newest(&self) -> Option<KnownSnapshot> {
-        self.known.last().copied()
+        self.known.last().cloned()
     }
 
     /// It is no state: the next takeover begins from another one.
@@ -97,15 +105,12 @@ impl Coordinator {
         let (ports, partition) = (self.ports.clone(), self.partition);
         let (newest, lease) = (state.snapshots.newest(), state.lease.view());
         self.ask(myself, state, async move {
-            let (sequence, position) = (frozen.sequence(), frozen.position().sequence);
+            let sequence = frozen.sequence();
             if !lease.holds() {
                 return Answer::SnapshotEnded(None);
             }
             match store(&ports, partition, frozen, mark, newest).await {
-                Ok(bytes) => {
-                    tracing::info!(%partition, sequence, bytes, "a snapshot is stored");
-                    Answer::SnapshotEnded(Some(KnownSnapshot { sequence, position }))
-                }
+                Ok(known) => Answer::SnapshotEnded(Some(known)),
                 Err(error) => {
                     tracing::warn!(%partition, sequence, error, "a snapshot could not be stored; the next one is tried");
                     Answer::SnapshotEnded(None)
@@ -129,29 +134,45 @@ impl Coordinator {
 }
 
 /// Writes and stores a snapshot; `newest` is the newest one before it, and those
-/// before that one go. Tells its size.
+/// before that one go, with the hours that only they named.
 async fn store(
     ports: &Ports,
     partition: PartitionId,
     frozen: Box<FrozenFold>,
     mark: Box<AuditMark>,
     newest: Option<KnownSnapshot>,
-) -> Result<usize, String> {
-    let name = name_of(frozen.sequence());
+) -> Result<KnownSnapshot, String> {
+    let (sequence, position) = (frozen.sequence(), frozen.position().sequence);
+    let (name, first_hour) = (name_of(sequence), frozen.first_hour());
     let folder = folder(ports, partition).await.map_err(|error| describe(&error))?;
+    let key_hours = KeyHours::open(ports, partition).await.map_err(|error| describe(&error))?;
+    // Only hours that this owner has read or stored count as stored, and while they are there:
+    // what somebody left that is damaged must not be named for a day.
+    let stored = newest.as_ref().map_or(&[][..], |newest| &newest.hours);
+    let stored = key_hours.whole(stored).await.map_err(|error| describe(&error))?;
     // The copy is dropped there as well: it may be the last that holds a run.
-    let written = tokio::task::spawn_blocking(move || frozen.encode(&mark)).await;
+    let written = tokio::task::spawn_blocking(move || frozen.encode(&mark, &stored)).await;
     let written = written.map_err(|error| error.to_string())?;
-    let bytes = Bytes::from(written.map_err(|error| describe(&error))?);
+    let written = written.map_err(|error| describe(&error))?;
+    let (hours, new_hours, bytes) =
+        (written.hours, written.new_hours.len(), Bytes::from(written.bytes));
+    let hour_bytes = key_hours.store(written.new_hours).await;
+    let hour_bytes = hour_bytes.map_err(|error| describe(&error))?;
     folder.put(&name, &bytes).await.map_err(|error| describe(&error))?;
+    let bytes = bytes.len();
+    tracing::info!(%partition, sequence, bytes, new_hours, hour_bytes, "a snapshot is stored");
     // Never what is newer than one's own: an owner that was paused may be about
     // to store a snapshot when others have gone on.
-    let kept_from = newest.map_or(name, |newest| name_of(newest.sequence));
+    let (kept_from, hours_from) = match newest {
+        Some(newest) => (name_of(newest.sequence), newest.first_hour),
+        None => (name, first_hour),
+    };
     let cleaned = async {
         for old in folder.list().await?.into_iter().filter(|old| *old < kept_from) {
             folder.remove(&old).await?;
         }
-        folder.sweep().await
+        // Behind the snapshots that name them.
+        Ok::<_, StoreError>(key_hours.remove_before(hours_from).await? + folder.sweep().await?)
     };
     match cleaned.await {
         Ok(0) => {}
@@ -161,7 +182,7 @@ async fn store(
             tracing::warn!(%partition, error = describe(&error), "old snapshots could not be removed")
         }
     }
-    Ok(bytes.len())
+    Ok(KnownSnapshot { sequence, position, hours, first_hour })
 }
 
 /// The newest snapshot that is good and whose tail is in the journal; none where
@@ -197,6 +218,7 @@ async fn look_for(
 ) -> Result<Result<Option<Box<Snapshot>>, String>, String> {
     let passing = |error: &dyn std::error::Error| describe(error);
     let folder = folder(ports, partition).await.map_err(|error| passing(&error))?;
+    let key_hours = KeyHours::open(ports, partition).await.map_err(|error| passing(&error))?;
     let names = folder.list().await.map_err(|error| passing(&error))?;
     let mut refused = Vec::new();
     for name in names.iter().rev() {
@@ -209,9 +231,24 @@ async fn look_for(
                 continue;
             }
         };
+        let read = tokio::task::spawn_blocking(move || SnapshotFile::decode(partition, &bytes));
+        let read = match read.await.map_err(|error| error.to_string())? {
+            Ok(read) => read,
+            Err(error) => {
+                refused.push(format!("snapshot {name}: {}", describe(&error)));
+                continue;
+            }
+        };
+        let files = match key_hours.read(read.hours()).await.map_err(|error| passing(&error))? {
+            Ok(files) => files,
+            Err(error) => {
+                refused.push(format!("snapshot {name}: {}", describe(&error)));
+                continue;
+            }
+        };
         let facts = ports.facts.clone();
         let read = tokio::task::spawn_blocking(move || {
-            let snapshot = Snapshot::decode(partition, &bytes).map_err(|error| describe(&error))?;
+            let snapshot = read.with_hours(&files).map_err(|error| describe(&error))?;
             let verifier = [facts.signer.verifier()];
             let signed = Checkpoint::open(snapshot.audit().note.as_bytes(), &verifier);
             let signed = signed.map_err(|error| describe(&error))?;
@@ -237,6 +274,10 @@ async fn look_for(
             Ok(snapshot) => return Ok(Ok(Some(snapshot))),
             Err(reason) => refused.push(format!("snapshot {name}: {reason}")),
         }
+    }
+    // Whoever owns the partition meanwhile stores newer ones, and removes what was to be read.
+    if folder.list().await.map_err(|error| passing(&error))? != names {
+        return Err("other snapshots are there now".to_owned());
     }
     for reason in &refused {
         tracing::error!(%partition, reason, "a snapshot cannot be used");

@@ -34,6 +34,16 @@ pub struct PartitionStatus {
     pub queued_waiting: usize,
     /// Queues that take nothing just now.
     pub queues_full: Vec<String>,
+    /// Sequence of EVENTS up to which its commands told it that every event has one.
+    pub floor: u64,
+    /// The first message of EVENTS of which it rejected an event that is not filed.
+    pub first_unfiled: Option<u64>,
+    /// Keys of events that are kept.
+    pub keys: usize,
+    /// Ids of commands that are kept.
+    pub command_ids: usize,
+    /// The most of each that may be kept.
+    pub keys_max: usize,
 }
 
 impl Coordinator {
@@ -58,6 +68,11 @@ impl Coordinator {
             queued: partition.map_or(0, Partition::queued),
             queued_waiting: state.queues.waiting(),
             queues_full: state.queues.full(),
+            floor: partition.map_or(0, Partition::floor),
+            first_unfiled: partition.and_then(Partition::first_unfiled),
+            keys: partition.map_or(0, Partition::keys_kept),
+            command_ids: partition.map_or(0, Partition::command_ids_kept),
+            keys_max: self.ports.facts.keys_max,
         }
     }
 

@@ -58,7 +58,7 @@ pub(super) struct Shared {
 }
 
 /// The names and values of a message's headers.
-fn pairs(headers: Option<&Headers>) -> impl Iterator<Item = (&str, &str)> {
+pub(super) fn pairs(headers: Option<&Headers>) -> impl Iterator<Item = (&str, &str)> {
     headers.into_iter().flat_map(Headers::iter).flat_map(|(name, values)| {
         values.iter().map(move |value| (AsRef::<str>::as_ref(name), value.as_str()))
     })
@@ -287,7 +287,7 @@ impl Shared {
 }
 
 /// The headers in order, as many as are kept: the broker's own aside.
-fn kept_headers(headers: Option<&Headers>) -> Vec<(String, String)> {
+pub(super) fn kept_headers(headers: Option<&Headers>) -> Vec<(String, String)> {
     let own = |name: &str| name.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("nats-"));
     let mut kept = pairs(headers)
         .filter(|(name, _)| !own(name))

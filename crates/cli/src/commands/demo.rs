@@ -9,6 +9,7 @@ use fermata_actors::Role;
 use fermata_actors::hand_over::ATTEMPTS_LIMIT_DEFAULT;
 use fermata_actors::task_worker::PERMITS_DEFAULT;
 use fermata_core::identity::RunId;
+use fermata_core::partition::KEYS_MAX_DEFAULT;
 use fermata_definitions::{Limits, read_strategies, read_workflow, report};
 use fermata_jetstream::Durability;
 use fermata_jetstream::topology::PARTITIONS_DEFAULT;
@@ -141,6 +142,7 @@ async fn start(data_dir: &Path, plugins: &PluginServer) -> Result<LocalEngine, C
         archive_retention_days: None,
         queues: Vec::new(),
         queue_permits: PERMITS_DEFAULT as u64,
+        keys_max: KEYS_MAX_DEFAULT as u64,
     };
     LocalEngine::start(Start {
         data_dir,

@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 use fermata_actors::Role;
 use fermata_actors::hand_over::ATTEMPTS_LIMIT_DEFAULT;
 use fermata_actors::task_worker::{PERMITS_DEFAULT, PERMITS_MAX, ServedQueues};
+use fermata_core::partition::{KEYS_MAX_DEFAULT, KEYS_MAX_MOST};
 use fermata_core::plan::{QUEUE_BYTES_MAX, is_queue_name};
 use fermata_jetstream::Durability;
 use fermata_jetstream::connection::without_credentials;
@@ -79,6 +80,9 @@ pub struct EngineArguments {
     /// How many tasks of each queue run at once here
     #[arg(long, default_value_t = PERMITS_DEFAULT as u64, value_parser = clap::value_parser!(u64).range(1..=PERMITS_MAX as u64), value_name = "N")]
     pub queue_permits: u64,
+    /// How many keys of events each partition keeps (24 h), and ids of commands, before it rejects events: about 200 bytes of memory each
+    #[arg(long, env = "FERMATA_KEYS_MAX", default_value_t = KEYS_MAX_DEFAULT as u64, value_parser = clap::value_parser!(u64).range(1..=KEYS_MAX_MOST as u64), value_name = "N")]
+    pub keys_max: u64,
 }
 
 fn queue_name(text: &str) -> Result<String, String> {
@@ -104,6 +108,12 @@ impl EngineArguments {
     #[must_use]
     pub fn archive_retention_ms(&self) -> Option<u64> {
         self.archive_retention_days.map(|days| days.saturating_mul(DAY_MS))
+    }
+
+    /// Most keys that a partition keeps.
+    #[must_use]
+    pub fn keys_max(&self) -> usize {
+        usize::try_from(self.keys_max).unwrap_or(KEYS_MAX_DEFAULT)
     }
 
     /// How long attempts may take to end.

@@ -359,6 +359,7 @@ fn what_happened(body: &Body, now: JournalTime) -> What {
         | Body::ForeignSkipped(_)
         | Body::CommandPoisoned(_)
         | Body::DeadFiled(_)
+        | Body::EventFiled(_)
         | Body::EventStarted(_)
         | Body::EventIgnored(_)
         | Body::EventUnmatched(_)

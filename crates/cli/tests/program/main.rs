@@ -58,3 +58,5 @@ mod support;
 mod telemetry;
 #[cfg(test)]
 mod truncation;
+#[cfg(test)]
+mod window;

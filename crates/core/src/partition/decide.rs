@@ -66,6 +66,7 @@ impl Partition {
             }
             Report::Relayed { target, up_to } => self.conclude_relay(*target, *up_to, out),
             Report::CaseReplayed(replayed) => self.conclude_case_replay(replayed, out),
+            Report::EventFiled { source } => self.conclude_filing(*source, out),
         }
     }
 
@@ -177,7 +178,7 @@ impl Partition {
             original: None,
             replay: command.replay,
         };
-        self.emit(Record::of_tenant(&event.tenant, body.into()), out);
+        self.reject(body, out);
     }
 
     fn start_runs(&mut self, command: &EventCommand, runs: &[StartRun], out: &mut Decision) {
@@ -242,7 +243,7 @@ impl Partition {
             original: None,
             replay: command.replay,
         };
-        self.emit(Record::of_tenant(&event.tenant, body.into()), out);
+        self.reject(body, out);
     }
 
     fn run_id(&self, command: &EventCommand, run: &StartRun) -> RunId {

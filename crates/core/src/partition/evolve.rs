@@ -51,8 +51,14 @@ impl Partition {
             // said of the event itself.
             Body::EventRejected(rejected)
                 if rejected.replay.is_some()
-                    && matches!(&*rejected.reason, WINDOW_FULL | OUTBOX_FULL) => {}
-            Body::EventRejected(rejected) => self.decided(rejected.source, rejected.replay),
+                    && matches!(&*rejected.reason, WINDOW_FULL | OUTBOX_FULL) =>
+            {
+                self.evolve_rejected(rejected);
+            }
+            Body::EventRejected(rejected) => {
+                self.evolve_rejected(rejected);
+                self.decided(rejected.source, rejected.replay);
+            }
             Body::EventRepeated(repeated) => self.decided(repeated.source, repeated.replay),
             Body::RunStarted(started) => self.start_run(record, started)?,
             Body::NodeDispatched(_)
@@ -120,6 +126,9 @@ impl Partition {
             Body::CaseReplayed(replayed) => self.evolve_case_replayed(record, replayed)?,
             Body::TruncationAccepted(accepted) => {
                 self.evolve_truncation_accepted(record, accepted)?;
+            }
+            Body::EventFiled(filed) => {
+                self.dead_events.remove(&filed.source);
             }
         }
         Ok(())

@@ -13,10 +13,16 @@ use std::sync::Arc;
 
 use crate::identity::JournalTime;
 
-pub(super) use packed::KeyHour;
+pub(super) use packed::{KeyHour, Packed};
 
 /// Width of a bucket: keys are dropped by the hour.
 const BUCKET_MS: u64 = 60 * 60 * 1_000;
+
+/// The hour of `time`, counted from 1970. Keys come to this one alone, as time
+/// never goes back: those before it are closed.
+pub(super) fn hour_of(time: JournalTime) -> u64 {
+    time.0 / BUCKET_MS
+}
 
 /// Keys of a chunk at the most. The last chunk is copied once when it grows
 /// after a copy of the window was taken: some 100 KiB.
@@ -151,7 +157,7 @@ impl<V: Copy + Ord> KeyWindow<V> {
     /// Keeps `key` from `now` on; a key that is kept already keeps its value.
     pub fn insert(&mut self, key: u128, value: V, now: JournalTime) {
         if self.get(key).is_none() {
-            self.put(key, value, now.0 / BUCKET_MS);
+            self.put(key, value, hour_of(now));
         }
         self.bury(BURIED_PER_KEY);
     }

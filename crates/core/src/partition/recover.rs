@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::queue_room::QueueHeld;
 use super::{Decision, Partition};
 use crate::effect::{Effect, EffectKey};
-use crate::identity::{PartitionId, RunId};
+use crate::identity::{PartitionId, RunId, SourcePosition};
 use crate::plan::NodeIndex;
 use crate::record::{NodeUnknown, Record};
 use crate::run::{Node, Phase};
@@ -32,6 +32,8 @@ pub enum Untold {
     Dead(u64, Option<u32>),
     /// A resolved case whose events are to be decided once more.
     Replay(Uuid),
+    /// A rejected event that is not filed.
+    Event(SourcePosition),
 }
 
 impl Partition {
@@ -95,15 +97,18 @@ impl Partition {
         self.advance_run(lost.run, out);
     }
 
-    /// Every case that was not told of, every dead letter that is not filed and
-    /// every resolved case that is not replayed, in a fixed order.
+    /// Every case that was not told of, every dead letter that is not filed,
+    /// every resolved case that is not replayed and every rejected event that is
+    /// not filed, in a fixed order.
     #[must_use]
     pub fn untold(&self) -> Vec<Untold> {
         let cases = self.cases.iter().filter(|(_, case)| !case.notified);
         let dead = self.unfiled.keys();
         let cases = cases.map(|(case, _)| Untold::Case(*case));
         let dead = dead.map(|(sequence, index)| Untold::Dead(*sequence, *index));
-        cases.chain(dead).chain(self.resolutions.replaying().map(Untold::Replay)).collect()
+        let replays = self.resolutions.replaying().map(Untold::Replay);
+        let events = self.dead_events.keys().map(|source| Untold::Event(*source));
+        cases.chain(dead).chain(replays).chain(events).collect()
     }
 
     /// Orders again one of [`Self::untold`], unless it was told meanwhile.
@@ -115,6 +120,7 @@ impl Partition {
                 out.effects.extend(dead.map(Effect::FileDead));
             }
             Untold::Replay(case) => self.replay_case_again(case, out),
+            Untold::Event(source) => self.file_again(source, out),
         }
     }
 

@@ -5,6 +5,9 @@
 //! its own time and on any thread; [`Partition::restore`] makes a state of that.
 //! The law is that a restored state is the state, and goes on like it.
 //!
+//! Keys of hours that are over may be left out of an image and written apart,
+//! once: see [`super::ClosedHour`].
+//!
 //! # Adding to the state
 //!
 //! `freeze` and [`Run::image`] take their values apart without `..`: a new field
@@ -38,7 +41,7 @@ use super::{
     SeenPositions,
 };
 use crate::digest::Digest;
-use crate::effect::DeadCommand;
+use crate::effect::{DeadCommand, DeadEvent};
 use crate::identity::{JournalTime, PartitionId, RunId, SourcePosition, StreamPosition};
 use crate::plan::Executable;
 use crate::run::{NotThePlan, Phase, Run, RunImage};
@@ -47,14 +50,14 @@ use crate::run::{NotThePlan, Phase, Run, RunImage};
 /// chunks of keys are shared with it.
 #[derive(Debug, Clone)]
 pub struct FrozenPartition {
-    id: PartitionId,
-    time: JournalTime,
+    pub(super) id: PartitionId,
+    pub(super) time: JournalTime,
     epoch: u64,
     position: StreamPosition,
     floor: u64,
     seen: Vec<(u64, u32, u64)>,
-    keys: FrozenKeys<SourcePosition>,
-    commands: FrozenKeys<()>,
+    pub(super) keys: FrozenKeys<SourcePosition>,
+    pub(super) commands: FrozenKeys<()>,
     runs: FrozenRuns,
     cases: Vec<(Uuid, Case)>,
     case_expiry: BTreeSet<(JournalTime, Uuid)>,
@@ -64,6 +67,7 @@ pub struct FrozenPartition {
     high_waters: HighWaters,
     correlations: Correlations,
     resolutions: Resolutions,
+    dead_events: Vec<DeadEvent>,
 }
 
 /// The state of a partition as a snapshot holds it.
@@ -72,14 +76,14 @@ pub struct FrozenPartition {
 pub struct PartitionImage {
     /// The partition.
     pub partition: PartitionId,
-    time: JournalTime,
+    pub(super) time: JournalTime,
     epoch: u64,
     position: StreamPosition,
     floor: u64,
     /// Sequence, number of the word of 64 places, bits.
     seen: Vec<(u64, u32, u64)>,
-    keys: Vec<KeyHour<SourcePosition>>,
-    commands: Vec<KeyHour<()>>,
+    pub(super) keys: Vec<KeyHour<SourcePosition>>,
+    pub(super) commands: Vec<KeyHour<()>>,
     runs: Vec<RunImage>,
     cases: Vec<CaseImage>,
     unfiled: Vec<DeadCommand>,
@@ -92,6 +96,8 @@ pub struct PartitionImage {
     correlations: CorrelationsImage,
     #[serde(default, skip_serializing_if = "Resolutions::is_empty")]
     resolutions: Resolutions,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    dead_events: Vec<DeadEvent>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,6 +137,18 @@ impl FrozenPartition {
     /// thread that decides.
     #[must_use]
     pub fn image(&self) -> PartitionImage {
+        self.image_of_hours(|_| true)
+    }
+
+    /// The same without the keys of closed hours, of which [`Self::closed_hour`]
+    /// tells: [`PartitionImage::add_hours`] adds them again.
+    #[must_use]
+    pub fn open_image(&self) -> PartitionImage {
+        let open = self.open_hour();
+        self.image_of_hours(|hour| hour >= open)
+    }
+
+    fn image_of_hours(&self, wanted: impl Fn(u64) -> bool) -> PartitionImage {
         let mut runs = self.runs.iter().map(|(id, run)| run.image(*id)).collect::<Vec<_>>();
         runs.sort_unstable_by_key(|run| run.id);
         let mut expires: HashMap<Uuid, Vec<JournalTime>> = HashMap::new();
@@ -149,8 +167,8 @@ impl FrozenPartition {
             position: self.position,
             floor: self.floor,
             seen: self.seen.clone(),
-            keys: self.keys.hours(),
-            commands: self.commands.hours(),
+            keys: self.keys.of_hours(&wanted),
+            commands: self.commands.of_hours(&wanted),
             runs,
             cases: cases.collect(),
             unfiled: self.unfiled.clone(),
@@ -159,6 +177,7 @@ impl FrozenPartition {
             high_waters: self.high_waters.clone(),
             correlations: self.correlations.image(),
             resolutions: self.resolutions.clone(),
+            dead_events: self.dead_events.clone(),
         }
     }
 }
@@ -219,6 +238,7 @@ impl Partition {
             queue_held: _,
             settling: _,
             resolutions,
+            dead_events,
         } = self;
         FrozenPartition {
             id: *id,
@@ -238,6 +258,7 @@ impl Partition {
             high_waters: high_waters.clone(),
             correlations: correlations.clone(),
             resolutions: resolutions.clone(),
+            dead_events: dead_events.values().cloned().collect(),
         }
     }
 
@@ -274,6 +295,7 @@ impl Partition {
             high_waters: image.high_waters,
             correlations: Correlations::restore(image.correlations),
             resolutions: image.resolutions,
+            dead_events: image.dead_events.into_iter().map(|dead| (dead.source, dead)).collect(),
             plans,
             ..Self::new(image.partition, limits)
         };
@@ -297,6 +319,12 @@ impl Partition {
     #[must_use]
     pub fn keys_kept(&self) -> usize {
         self.keys.len()
+    }
+
+    /// Ids of commands that it remembers.
+    #[must_use]
+    pub fn command_ids_kept(&self) -> usize {
+        self.commands.len()
     }
 
     /// The plans that are at hand.

@@ -105,7 +105,8 @@ impl Owner {
             Report::Case { .. }
             | Report::DeadFiled { .. }
             | Report::Relayed { .. }
-            | Report::CaseReplayed(_) => None,
+            | Report::CaseReplayed(_)
+            | Report::EventFiled { .. } => None,
         };
         let about = run.map(Undecidable::Run);
         if let Some(run) = run.filter(|_| about.is_some_and(|what| self.is_set_aside(what))) {
@@ -164,7 +165,7 @@ impl Owner {
     }
 
     fn decide_next_message(&mut self, now: Now, outputs: &mut Vec<Output>) -> bool {
-        if self.plans.is_awaited() {
+        if self.plans.is_awaited() || !self.fold.partition().takes_commands() {
             return false;
         }
         let Some(message) = self.commands_waiting.pop_front() else { return false };

@@ -109,6 +109,9 @@ impl Invariants {
         if let Some((sequence, _)) = self.reference.unfiled() {
             return Some(format!("command message {sequence} is not filed as a dead letter"));
         }
+        if let Some(source) = self.reference.unfiled_event() {
+            return Some(format!("rejected event {source} is not filed"));
+        }
         if !self.reference.all_cases_notified() {
             return Some("a case was not told of".to_owned());
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use fermata_audit::{Hash, commitment, leaf_hash};
 use fermata_core::digest::Digest;
-use fermata_core::identity::{JournalTime, RunId};
+use fermata_core::identity::{JournalTime, RunId, SourcePosition};
 use fermata_core::plan::Executable;
 use fermata_core::record::{Body, Header, Kind, Record};
 use fermata_partition::fold::{Decoded, JournalFold};
@@ -50,6 +50,8 @@ pub(crate) struct Reference {
     foreign: BTreeSet<u64>,
     /// Resolved cases, and whether their events are still to be replayed.
     resolved: BTreeMap<Uuid, bool>,
+    /// Events that the partition rejected itself, and whether they are filed.
+    rejected: BTreeMap<SourcePosition, bool>,
 }
 
 impl Reference {
@@ -76,6 +78,7 @@ impl Reference {
             cancels: BTreeSet::new(),
             foreign: BTreeSet::new(),
             resolved: BTreeMap::new(),
+            rejected: BTreeMap::new(),
         }
     }
 
@@ -142,6 +145,10 @@ impl Reference {
                 self.invariant_events_are_journaled_once(header, (event.source, event.replay))
             }
             Body::EventRejected(event) => {
+                if event.original.is_none() {
+                    // A refused replay may be refused again, and is filed again.
+                    self.rejected.insert(event.source, false);
+                }
                 self.invariant_events_are_journaled_once(header, (event.source, event.replay))
             }
             Body::EventRepeated(event) => {
@@ -158,6 +165,10 @@ impl Reference {
             Body::DeadFiled(dead) => {
                 let before = self.poisoned.insert((dead.sequence, dead.index), true);
                 self.refuse_twice(before != Some(false), "a dead letter is filed", sequence)
+            }
+            Body::EventFiled(filed) => {
+                let before = self.rejected.insert(filed.source, true);
+                self.refuse_twice(before != Some(false), "a rejected event is filed", sequence)
             }
             Body::ForeignSkipped(skipped) => {
                 let twice = !self.foreign.insert(skipped.sequence);
@@ -394,6 +405,11 @@ impl Reference {
     /// The first poisoned command that is not filed as a dead letter.
     pub(super) fn unfiled(&self) -> Option<(u64, Option<u32>)> {
         self.poisoned.iter().find(|(_, filed)| !**filed).map(|(place, _)| *place)
+    }
+
+    /// The first event that the partition rejected and that is not filed.
+    pub(super) fn unfiled_event(&self) -> Option<SourcePosition> {
+        self.rejected.iter().find(|(_, filed)| !**filed).map(|(source, _)| *source)
     }
 
     /// Runs that ended because they could not be decided about.

@@ -193,6 +193,9 @@ impl Laws {
             if !partition.outbox().is_empty() {
                 return Some(format!("partition {id} has {:?} to deliver", partition.outbox()));
             }
+            if let Some(first) = partition.first_unfiled() {
+                return Some(format!("partition {id} has not filed an event of message {first}"));
+            }
             if partition.correlations().kept() > 0 {
                 return Some(format!("partition {id} keeps {:?}", partition.correlations()));
             }

@@ -11,7 +11,7 @@ use fermata_core::run::AttemptReport;
 use fermata_partition::append::{ReadAnswer, Send};
 use fermata_partition::message::Now;
 use fermata_partition::owner::{Input, Output, Owner, OwnerConfig, Relay, StandDown};
-use fermata_partition::snapshot::{FrozenFold, Snapshot, SnapshotPolicy};
+use fermata_partition::snapshot::{FrozenFold, Snapshot, SnapshotFile, SnapshotPolicy};
 use uuid::Uuid;
 
 use super::world::{EPOCH_MS, Happening, Publish, Reply, Side, World};
@@ -203,13 +203,16 @@ impl World {
         seat: u64,
         frozen: &FrozenFold,
     ) -> Result<(), Broken> {
-        let bytes = frozen.encode(&some_mark(frozen.next_index()));
-        let bytes = bytes
+        let stored = self.side(partition).map(|side| side.hours.keys().cloned().collect());
+        let stored: Vec<_> = stored.unwrap_or_default();
+        let written = frozen.encode(&some_mark(frozen.next_index()), &stored);
+        let written = written
             .map_err(|error| Broken::new("invariant_a_snapshot_is_written", error.to_string()))?;
         self.line(format_args!("{seat} stores snapshot {} of {partition}", frozen.sequence()));
         self.laws.trace.snapshots += 1;
         if let Some(side) = self.side(partition) {
-            side.snapshots.push(bytes);
+            side.hours.extend(written.new_hours.into_iter().map(|file| (file.name, file.bytes)));
+            side.snapshots.push(written.bytes);
         }
         let after = self.dice.between(5, 500);
         self.after(after, Happening::Tell(partition, seat, Input::SnapshotEnded));
@@ -227,7 +230,9 @@ impl World {
         let stored = self.side(partition).and_then(|side| side.snapshots.get(place).cloned());
         let Some(bytes) = stored else { return Ok(None) };
         self.laws.trace.begun_from_snapshots += 1;
-        match Snapshot::decode(partition, &bytes) {
+        let Some(side) = self.side(partition) else { return Ok(None) };
+        let read = SnapshotFile::decode(partition, &bytes);
+        match read.and_then(|file| file.with_hours(&side.hours)) {
             Ok(snapshot) => Ok(Some(Box::new(snapshot))),
             Err(error) => Err(Broken::new("invariant_a_snapshot_is_read", format!("{error:?}"))),
         }
@@ -267,6 +272,7 @@ impl World {
             Effect::FileDead(dead) => {
                 Report::DeadFiled { sequence: dead.sequence, index: dead.index }
             }
+            Effect::FileEvent(dead) => Report::EventFiled { source: dead.source },
             Effect::ReplayCase(replay) => {
                 Report::CaseReplayed(CaseReplayed { case: replay.case, asked: 0, missing: 0 })
             }

@@ -9,6 +9,7 @@ use fermata_core::digest::Digest;
 use fermata_core::identity::PartitionId;
 use fermata_core::partition::Limits;
 use fermata_core::plan::Executable;
+use fermata_partition::key_hours::HourName;
 use fermata_partition::message::{AppendOutcome, Message};
 use fermata_partition::owner::{Cause, Input, Undecidable};
 
@@ -22,8 +23,8 @@ use crate::plans;
 use crate::scenario::Faults;
 use crate::trace::{Broken, Log, Violation};
 
-/// Where simulated time begins, milliseconds since 1970.
-pub(super) const EPOCH_MS: u64 = 1_800_000_000_000;
+/// Where simulated time begins, milliseconds since 1970: shortly before a full hour.
+pub(super) const EPOCH_MS: u64 = 1_800_003_590_000;
 
 /// How long a sender waits for an acknowledgement, milliseconds.
 const ANSWER_MS_MAX: u64 = 2_000;
@@ -78,6 +79,8 @@ pub(super) struct Side {
     pub(super) set_aside: HashMap<Undecidable, Cause>,
     /// Its snapshots as files, oldest first.
     pub(super) snapshots: Vec<Vec<u8>>,
+    /// Closed hours as files.
+    pub(super) hours: BTreeMap<HourName, Vec<u8>>,
 }
 
 pub(super) struct World {
@@ -116,6 +119,7 @@ impl World {
             seats: Vec::new(),
             set_aside: HashMap::new(),
             snapshots: Vec::new(),
+            hours: BTreeMap::new(),
         };
         let mut world = Self {
             seed,

@@ -53,6 +53,11 @@ impl World {
                 let after = self.dice.between(5, 2_000);
                 self.reach_worker(worker, after, Work::Report(report));
             }
+            Effect::FileEvent(dead) => {
+                let after = self.dice.between(5, 2_000);
+                let report = Report::EventFiled { source: dead.source };
+                self.reach_worker(worker, after, Work::Report(report));
+            }
             Effect::ReplayCase(replay) => self.replay_case(worker, &replay),
             Effect::Project | Effect::Reply { .. } | Effect::Ended(_) => {}
             Effect::Enqueue(queued) => {

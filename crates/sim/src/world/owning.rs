@@ -57,7 +57,10 @@ impl World {
             }
             Work::PublishCheckpoint(seat) => self.publish_checkpoint(worker, seat),
             Work::ReplayAgain { seat, from } => self.replay(worker, seat, from),
-            Work::StoreSnapshot(seat, stored) => return self.store_snapshot(worker, seat, stored),
+            Work::StoreSnapshot(seat, stored, hours) => {
+                return self.store_snapshot(worker, seat, stored, hours);
+            }
+            Work::RemoveHours(first) => self.broker.remove_hours_before(first),
             Work::Purge(seat) => self.purge(worker, seat),
         }
         Ok(())
@@ -417,7 +420,8 @@ impl World {
             Report::Case { .. }
             | Report::DeadFiled { .. }
             | Report::Relayed { .. }
-            | Report::CaseReplayed(_) => None,
+            | Report::CaseReplayed(_)
+            | Report::EventFiled { .. } => None,
         }));
         if stays {
             let after = self.dice.between(1, 500);

@@ -263,7 +263,8 @@ impl Bench {
             | Effect::Reply { .. }
             | Effect::ReplayCase(_)
             | Effect::Enqueue(_)
-            | Effect::Recall(_) => None,
+            | Effect::Recall(_)
+            | Effect::FileEvent(_) => None,
         });
         started.collect()
     }

@@ -79,6 +79,7 @@ fn the_seeds_bring_takeovers_crashes_and_comparisons() {
     let traces = (1..=50).filter_map(|seed| run(seed, &Scenario::chaos()).ok());
     let (mut stored, mut begun, mut delivered, mut redelivered) = (0, 0, 0, 0);
     let mut taken_back = 0;
+    let (mut hours_stored, mut hours_read) = (0, 0);
     let (mut epochs, mut crashes, mut compared, mut attempts, mut undecidable) = (0, 0, 0, 0, 0);
     for trace in traces {
         epochs += trace.epochs;
@@ -88,6 +89,8 @@ fn the_seeds_bring_takeovers_crashes_and_comparisons() {
         undecidable += trace.undecidable;
         stored += trace.snapshots_stored;
         begun += trace.begun_from_snapshots;
+        hours_stored += trace.hours_stored;
+        hours_read += trace.hours_read;
         delivered += trace.tasks_delivered;
         redelivered += trace.tasks_redelivered;
         taken_back += trace.tasks_taken_back;
@@ -103,4 +106,6 @@ fn the_seeds_bring_takeovers_crashes_and_comparisons() {
     assert!(undecidable > 20, "{undecidable} commands, messages and runs set aside");
     assert!(stored > 200, "{stored} snapshots stored");
     assert!(begun > 100, "{begun} takeovers from a snapshot");
+    assert!(hours_stored > 40, "{hours_stored} closed hours stored");
+    assert!(hours_read > 40, "{hours_read} closed hours read");
 }

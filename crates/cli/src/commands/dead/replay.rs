@@ -130,8 +130,7 @@ fn signed_headers(
     Ok(headers)
 }
 
-/// An event that was rejected without a letter (`window_full`) and is still in
-/// EVENTS, as if it had been filed.
+/// An event without a letter that is still in EVENTS, as if it had been filed.
 async fn from_events(id: &str, session: &BrokerSession) -> Result<Option<DeadLetter>, CliError> {
     let Some((sequence, index)) = id.split_once('.') else { return Ok(None) };
     let (Ok(sequence), Ok(index)) = (sequence.parse::<u64>(), index.parse::<usize>()) else {

@@ -20,6 +20,10 @@ const ANSWERS_LIMIT: Duration = Duration::from_secs(2);
 /// Records behind which an auditor lags: seconds of its work.
 const AUDIT_LAG_RECORDS_MAX: u64 = 200_000;
 
+/// Percent of the keys that a partition keeps above which it is warned of: a
+/// fifth of the window, some five hours at an even load, is left to act.
+const KEYS_PERCENT_MAX: u64 = 80;
+
 /// How one worker stands.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct WorkerStatus {
@@ -35,6 +39,13 @@ pub(super) struct PartitionStatus {
     reason: Option<String>,
     records: u64,
     pub(super) signed_records: u64,
+    // Absent from older workers.
+    #[serde(default)]
+    keys: u64,
+    #[serde(default)]
+    command_ids: u64,
+    #[serde(default)]
+    keys_max: u64,
 }
 
 /// Whether a partition goes on.
@@ -102,6 +113,7 @@ pub(super) async fn ask(
 pub(super) fn judge(live: &[String], statuses: &[WorkerStatus]) -> Vec<Check> {
     let mut checks = vec![judge_silence(live, statuses), judge_halted(statuses)];
     checks.extend(judge_audit(statuses));
+    checks.extend(judge_keys(statuses));
     checks
 }
 
@@ -155,6 +167,24 @@ fn judge_audit(statuses: &[WorkerStatus]) -> Option<Check> {
     Some(Check::ok("auditors", found))
 }
 
+fn judge_keys(statuses: &[WorkerStatus]) -> Option<Check> {
+    let all = statuses.iter().flat_map(|status| &status.partitions);
+    let owned = all.filter(|partition| partition.state == "owning" && partition.keys_max > 0);
+    let percent = |partition: &&PartitionStatus| {
+        let kept = partition.keys.max(partition.command_ids);
+        kept.saturating_mul(100) / partition.keys_max.max(1)
+    };
+    let fullest = owned.max_by_key(percent)?;
+    let PartitionStatus { partition, keys, command_ids, keys_max, .. } = fullest;
+    let found =
+        format!("partition {partition} keeps {keys} keys and {command_ids} ids of {keys_max} each");
+    if percent(&fullest) >= KEYS_PERCENT_MAX {
+        let hint = "when it is full, events are rejected as `window_full` and filed as dead letters: raise `--keys-max` on all coordinators, or replay later";
+        return Some(Check::warn("keys", found, hint).code("key_window_filling"));
+    }
+    Some(Check::ok("keys", found))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,6 +197,9 @@ mod tests {
             reason: (state == "halted").then(|| "the journal ends at 7".to_owned()),
             records: 1_000 + lag,
             signed_records: 1_000,
+            keys: 0,
+            command_ids: 0,
+            keys_max: 100,
         };
         let (worker, version) = (worker.to_owned(), "1.2.3".to_owned());
         WorkerStatus { worker, version, partitions: vec![partition] }
@@ -199,5 +232,22 @@ mod tests {
 
         assert_eq!(lag(AUDIT_LAG_RECORDS_MAX), Health::Ok);
         assert_eq!(lag(AUDIT_LAG_RECORDS_MAX + 1), Health::Warn);
+    }
+
+    #[test]
+    fn a_partition_whose_keys_fill_up_is_warned_of() {
+        let with = |keys, command_ids, keys_max| {
+            let mut status = status("a", "owning", 0);
+            let partition = &mut status.partitions[0];
+            (partition.keys, partition.command_ids, partition.keys_max) =
+                (keys, command_ids, keys_max);
+            judge_keys(&[status])
+        };
+        let code = |keys, ids| with(keys, ids, 1_000).expect("a check").code;
+
+        assert_eq!(code(799, 0), None);
+        assert_eq!(code(800, 0), Some("key_window_filling"));
+        assert_eq!(code(0, 800), Some("key_window_filling"));
+        assert!(with(5, 5, 0).is_none(), "an older worker does not tell");
     }
 }

@@ -58,8 +58,35 @@ pub(in crate::partition) struct KeyHour<V> {
     keys: Packed<V>,
 }
 
+impl<V> KeyHour<V> {
+    pub(in crate::partition) fn new(hour: u64, keys: Packed<V>) -> Self {
+        Self { hour, keys }
+    }
+
+    pub(in crate::partition) fn hour(&self) -> u64 {
+        self.hour
+    }
+
+    pub(in crate::partition) fn into_keys(self) -> Packed<V> {
+        self.keys
+    }
+}
+
+/// Keys with their values, in the order in which they came.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Packed<V>(Vec<(u128, V)>);
+pub(in crate::partition) struct Packed<V>(Vec<(u128, V)>);
+
+impl<V> Default for Packed<V> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<V> Packed<V> {
+    pub(in crate::partition) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
 
 impl<V: Pack> Serialize for Packed<V> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -99,10 +126,15 @@ impl<V: Pack> Visitor<'_> for Unpack<V> {
 }
 
 impl<V: Pack> FrozenKeys<V> {
-    /// The keys by the hour.
-    pub(in crate::partition) fn hours(&self) -> Vec<KeyHour<V>> {
+    /// The hours that have keys, oldest first.
+    pub(in crate::partition) fn hours(&self) -> impl Iterator<Item = u64> + '_ {
+        self.0.iter().map(|chunk| chunk.hour)
+    }
+
+    /// The keys of the hours that are `wanted`, by the hour, oldest first.
+    pub(in crate::partition) fn of_hours(&self, wanted: impl Fn(u64) -> bool) -> Vec<KeyHour<V>> {
         let mut hours: Vec<KeyHour<V>> = Vec::new();
-        for chunk in &self.0 {
+        for chunk in self.0.iter().filter(|chunk| wanted(chunk.hour)) {
             match hours.last_mut().filter(|last| last.hour == chunk.hour) {
                 Some(last) => last.keys.0.extend_from_slice(&chunk.keys),
                 None => {

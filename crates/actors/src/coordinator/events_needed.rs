@@ -1,0 +1,180 @@
+//! From where on events are needed: their commands are not decided, or they were
+//! rejected by their partition and are not filed yet.
+//!
+//! The command of an event does not hold its bytes, so these are in EVENTS alone
+//! until nobody can reject the event any more. Asked in this order, so that every
+//! answer can only make the bound lower:
+//!
+//! 1. the floor *F*: the commands of all events up to it are stored;
+//! 2. then the ends of all COMMANDS: those commands are at or below them;
+//! 3. then every partition, through the status of its worker. One that has decided
+//!    up to its end needs nothing up to *F*; one that has not needs nothing up to
+//!    the floor that its commands told it so far. Rejected events that are not
+//!    filed are needed whatever else.
+//!
+//! A partition that does not answer, since it is halted or nobody owns it, may need
+//! everything. What an owner tells may not be committed yet; whoever decides it
+//! again decides it the same, but for plans and room that have come or gone since.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use fermata_core::identity::PartitionId;
+use fermata_jetstream::progress::end_of;
+use fermata_jetstream::topology::commands_stream;
+use fermata_wire::subjects;
+use serde::Deserialize;
+use uuid::Uuid;
+
+use crate::floor::Floor;
+use crate::ports::Ports;
+use crate::status_service::StatusQuestion;
+
+/// How long the floor, and then the answers of workers, are waited for.
+const FLOOR_LIMIT: Duration = Duration::from_secs(30);
+const ANSWERS_LIMIT: Duration = Duration::from_secs(2);
+
+/// How often is looked whether the floor is known.
+const FLOOR_INTERVAL: Duration = Duration::from_millis(100);
+
+#[derive(Debug, Deserialize)]
+struct WorkerAnswer {
+    partitions: Vec<PartitionAnswer>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct PartitionAnswer {
+    partition: String,
+    state: String,
+    epoch: u64,
+    position: u64,
+    floor: u64,
+    first_unfiled: Option<u64>,
+}
+
+/// The first message of EVENTS that may still be needed; nothing where a
+/// partition does not say.
+///
+/// # Cancel safety
+///
+/// Can be dropped.
+pub(super) async fn first_needed(ports: &Ports) -> Option<u64> {
+    let interruptions = ports.broker.interruptions();
+    let floor = floor(ports).await?;
+    let mut ends = BTreeMap::new();
+    for partition in (0..ports.facts.partitions).map(PartitionId) {
+        let end = end_of(&ports.broker, &commands_stream(partition)).await.ok()?;
+        ends.insert(partition.to_string(), end);
+    }
+    // An end that is read too low would make the bound too high.
+    if ports.broker.interruptions() != interruptions {
+        return None;
+    }
+    needed(floor, &ends, &ask(ports, &ends).await?)
+}
+
+async fn floor(ports: &Ports) -> Option<u64> {
+    let floor = Floor::default();
+    let known = async {
+        while floor.get() == 0 {
+            tokio::time::sleep(FLOOR_INTERVAL).await;
+        }
+        floor.get()
+    };
+    tokio::select! {
+        () = floor.clone().follow(ports.clone()) => None,
+        known = tokio::time::timeout(FLOOR_LIMIT, known) => known.ok(),
+    }
+}
+
+/// Asks every worker until all partitions have answered.
+async fn ask(ports: &Ports, ends: &BTreeMap<String, u64>) -> Option<Vec<PartitionAnswer>> {
+    let id = Uuid::from_bytes(rand::random());
+    let reply_to = format!("_INBOX.{}", id.simple());
+    let mut answers = ports.core.subscribe(&reply_to).await.ok()?;
+    let question = serde_json::to_vec(&StatusQuestion { reply_to }).ok()?;
+    ports.core.publish_core(subjects::STATUS, question.into()).await.ok()?;
+    let mut found = Vec::new();
+    let all = async {
+        while needed(0, ends, &found).is_none() {
+            let Some(answer) = answers.next().await else { return };
+            if let Ok(answer) = serde_json::from_slice::<WorkerAnswer>(&answer.payload) {
+                found.extend(answer.partitions);
+            }
+        }
+    };
+    // Who has not answered is missed by whoever looks at the answers.
+    let _ = tokio::time::timeout(ANSWERS_LIMIT, all).await;
+    Some(found)
+}
+
+fn needed(floor: u64, ends: &BTreeMap<String, u64>, answers: &[PartitionAnswer]) -> Option<u64> {
+    let of_partition = |(partition, end): (&String, &u64)| {
+        let owners = answers.iter().filter(|answer| answer.partition == *partition);
+        let owners = owners.filter(|answer| answer.state == "owning");
+        let owner = owners.max_by_key(|answer| answer.epoch)?;
+        let decided = if owner.position >= *end { floor } else { owner.floor.min(floor) };
+        let undecided = decided.saturating_add(1);
+        Some(owner.first_unfiled.map_or(undecided, |unfiled| unfiled.min(undecided)))
+    };
+    let all: Option<Vec<u64>> = ends.iter().map(of_partition).collect();
+    all?.into_iter().min()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ends() -> BTreeMap<String, u64> {
+        [("0".to_owned(), 10), ("1".to_owned(), 20)].into()
+    }
+
+    fn answer(partition: &str, position: u64) -> PartitionAnswer {
+        PartitionAnswer {
+            partition: partition.to_owned(),
+            state: "owning".to_owned(),
+            epoch: 3,
+            position,
+            floor: 40,
+            first_unfiled: None,
+        }
+    }
+
+    #[test]
+    fn what_is_decided_everywhere_is_needed_no_more() {
+        let answers = [answer("0", 10), answer("1", 21)];
+
+        assert_eq!(needed(50, &ends(), &answers), Some(51));
+    }
+
+    #[test]
+    fn commands_that_are_not_decided_need_their_events() {
+        let answers = [answer("0", 9), answer("1", 20)];
+
+        assert_eq!(needed(50, &ends(), &answers), Some(41), "above what it was told is unknown");
+        assert_eq!(needed(30, &ends(), &answers), Some(31));
+    }
+
+    #[test]
+    fn a_rejected_event_is_needed_until_it_is_filed() {
+        let unfiled = PartitionAnswer { first_unfiled: Some(7), ..answer("1", 20) };
+
+        assert_eq!(needed(50, &ends(), &[answer("0", 10), unfiled]), Some(7));
+    }
+
+    #[test]
+    fn a_partition_that_does_not_say_may_need_everything() {
+        let halted = PartitionAnswer { state: "halted".to_owned(), ..answer("1", 20) };
+
+        assert_eq!(needed(50, &ends(), &[answer("0", 10)]), None);
+        assert_eq!(needed(50, &ends(), &[answer("0", 10), halted]), None);
+    }
+
+    #[test]
+    fn the_owner_that_came_last_is_believed() {
+        let paused = PartitionAnswer { epoch: 2, ..answer("0", 10) };
+        let owner = answer("0", 3);
+
+        assert_eq!(needed(50, &ends(), &[paused, owner, answer("1", 20)]), Some(41));
+    }
+}
