@@ -6,6 +6,7 @@ use std::time::Duration;
 use fermata_actors::task_worker::ServedQueues;
 use fermata_actors::{Engine, EngineConfig, Role};
 use fermata_audit::leaf_hash;
+use fermata_core::partition::KEYS_MAX_DEFAULT;
 use fermata_core::record::Kind;
 use fermata_executors::ExecutorsConfig;
 use fermata_jetstream::reader::Holes;
@@ -49,6 +50,7 @@ async fn start(stage: &Stage, snapshots: SnapshotPolicy) -> Engine {
         snapshots,
         replay_keys: ReplayKeys::default(),
         queues: ServedQueues::default(),
+        keys_max: KEYS_MAX_DEFAULT,
     };
     Engine::start(config).await.expect("the engine starts")
 }
