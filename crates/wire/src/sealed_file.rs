@@ -117,13 +117,13 @@ pub fn seal(
 ///
 /// [`FileError`], telling apart what was cut, damaged, and written by a newer
 /// program; never panics, on any bytes.
-pub fn open<'a>(kind: FileKind, bytes: &'a [u8]) -> Result<&'a [u8], FileError> {
+pub fn open(kind: FileKind, bytes: &[u8]) -> Result<&[u8], FileError> {
     open_whole(kind, bytes).map(|(body, _)| body)
 }
 
-fn open_whole<'a>(kind: FileKind, bytes: &'a [u8]) -> Result<(&'a [u8], Digest), FileError> {
+fn open_whole(kind: FileKind, bytes: &[u8]) -> Result<(&[u8], Digest), FileError> {
     let malformed = |source| FileError::Malformed { expected: kind.name, source };
-    let head: Head<'a> = read(kind.name, bytes).map_err(malformed)?;
+    let head: Head<'_> = read(kind.name, bytes).map_err(malformed)?;
     if head.kind != kind.name {
         let found = head.kind.chars().take(80).collect();
         return Err(FileError::WrongKind { expected: kind.name, found });
@@ -132,7 +132,7 @@ fn open_whole<'a>(kind: FileKind, bytes: &'a [u8]) -> Result<(&'a [u8], Digest),
         let (version, known) = (head.version, kind.version);
         return Err(FileError::NewerVersion { kind: kind.name, version, known });
     }
-    let whole: Whole<'a> = read(kind.name, bytes).map_err(malformed)?;
+    let whole: Whole<'_> = read(kind.name, bytes).map_err(malformed)?;
     match Digest::of(whole.body) == whole.digest {
         true => Ok((whole.body, whole.digest)),
         false => Err(FileError::Damaged { kind: kind.name }),

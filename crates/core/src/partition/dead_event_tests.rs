@@ -41,9 +41,8 @@ fn filed(partition: &mut Partition, sequence: u64) -> Vec<Kind> {
 }
 
 fn ordered(effects: &[Effect]) -> Vec<(u64, &str)> {
-    let dead = effects.iter().filter_map(|effect| match effect {
-        Effect::FileEvent(dead) => Some(&**dead),
-        _ => None,
+    let dead = effects.iter().filter_map(|effect| {
+        if let Effect::FileEvent(dead) = effect { Some(&**dead) } else { None }
     });
     dead.map(|DeadEvent { source, reason, .. }| (source.sequence, &**reason)).collect()
 }
