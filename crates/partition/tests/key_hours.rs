@@ -229,6 +229,8 @@ fn fold_on(fold: &mut JournalFold, act: &Act, now: u64) {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     /// With hours written once, and those removed that the older of two snapshots
     /// is beyond.
     #[test]
