@@ -1,0 +1,131 @@
+use fermata_core::record::{Header, Record};
+use fermata_definitions::{Limits, read_workflow};
+
+use super::*;
+use crate::journal_view::testing::{Script, run_of};
+
+const WORKFLOW: &str = "
+workflow:
+  name: job-report
+  version: '1.0'
+  tasks:
+    - { id: fetch, noop: {}, retry: { max_attempts: 3 } }
+    - { id: check, noop: {} }
+    - { id: report, depends_on: [fetch, check], noop: {} }
+";
+
+fn plan() -> Plan {
+    read_workflow(WORKFLOW, None, &Limits::default()).unwrap().plan().clone()
+}
+
+fn history_of(records: &[(Header, Record)]) -> RunHistory {
+    let ((header, record), later) = records.split_first().unwrap();
+    let mut history = RunHistory::begin(header, record).unwrap();
+    later.iter().for_each(|(header, record)| history.fold(header, record));
+    history
+}
+
+fn explained(records: &[(Header, Record)], now_ms: u64) -> String {
+    let history = history_of(records);
+    sentences(&history, Some(&plan()), &Around::default(), now_ms).join("\n")
+}
+
+#[test]
+fn a_run_that_waits_for_a_retry_says_when_and_after_which_failure() {
+    let run = run_of("a");
+    let mut script = Script::default();
+    let records = [
+        script.at(1_000).started(run),
+        script.dispatched(run, "fetch", 1),
+        script.dispatched(run, "check", 1),
+        script.at(1_100).retrying(run, "fetch", 1, 3_100),
+    ];
+
+    insta::assert_snapshot!(explained(&records, 1_600));
+}
+
+fn running_beside(around: &Around) -> String {
+    let run = run_of("a");
+    let mut script = Script::default();
+    let history = history_of(&[script.at(1_000).started(run), script.dispatched(run, "fetch", 1)]);
+    let mut plan = plan();
+    plan.nodes.iter_mut().for_each(|node| node.queue = Some("gpu".into()));
+    sentences(&history, Some(&plan), around, 1_600).join("\n")
+}
+
+#[test]
+fn a_run_that_nobody_decides_says_what_is_wrong_with_its_partition() {
+    let beside = |partition| Around { partition: Some(partition), queues: None };
+
+    let ownerless = running_beside(&beside(PartitionStanding::Ownerless));
+    let (worker, reason) = ("w".to_owned(), "the journal ends at 7".to_owned());
+    let halted = running_beside(&beside(PartitionStanding::Halted { worker, reason }));
+
+    assert!(ownerless.contains("No worker holds its partition"), "{ownerless}");
+    assert!(halted.contains("is halted at worker `w`"), "{halted}");
+    assert!(halted.contains("the journal ends at 7"), "{halted}");
+}
+
+#[test]
+fn a_task_of_a_queue_says_whether_anybody_serves_it() {
+    let beside = |is_served| {
+        let (queue, waiting, under_way) = ("gpu".to_owned(), 3, 1);
+        let standing = QueueStanding { queue, waiting, under_way, is_served };
+        running_beside(&Around { partition: None, queues: Some(vec![standing]) })
+    };
+
+    assert!(beside(true).contains("Its queue `gpu` is served; 3 tasks wait in it, 1 are"));
+    assert!(beside(false).contains("No worker serves its queue `gpu`, in which 3 tasks wait"));
+}
+
+#[test]
+fn a_run_that_waits_for_an_event_says_for_which_and_until_when() {
+    let run = run_of("a");
+    let mut script = Script::default();
+    let records = [
+        script.at(1_000).started(run),
+        script.at(1_100).waiting(run, "fetch", ("order.*", "o-42"), 61_100),
+    ];
+
+    let text = explained(&records, 1_600);
+
+    let sentence = "`fetch` waits for an event of type `order.*` with the correlation key \
+                    `o-42` until 1970-01-01T00:01:01.100Z, in 59.500s.";
+    assert!(text.contains(sentence), "{text}");
+    assert!(text.contains("if it fails, the run fails"), "{text}");
+}
+
+#[test]
+fn a_run_that_failed_says_why() {
+    let run = run_of("a");
+    let mut script = Script::default();
+    let records = [
+        script.at(1_000).started(run),
+        script.dispatched(run, "fetch", 1),
+        script.at(1_100).retrying(run, "fetch", 1, 3_100),
+        script.at(4_000).failed(run, "fetch"),
+    ];
+
+    let text = explained(&records, 9_000);
+
+    assert!(text.contains("It failed at 1970-01-01T00:00:04.000Z, after 3.000s"), "{text}");
+    assert!(text.contains("The reason: node fetch failed (status 500)."), "{text}");
+    assert!(text.ends_with("Nothing more will happen."), "{text}");
+}
+
+#[test]
+fn a_task_is_free_once_nothing_else_is_waited_for() {
+    let run = run_of("a");
+    let mut script = Script::default();
+    let records = [
+        script.at(1_000).started(run),
+        script.dispatched(run, "fetch", 1),
+        script.dispatched(run, "check", 1),
+        script.at(1_100).node_succeeded(run, "check", 1, "1"),
+    ];
+
+    let text = explained(&records, 1_600);
+
+    assert!(text.contains("`report` waits for `fetch`."), "{text}");
+    assert!(text.contains("When `fetch` succeeds, `report` can begin"), "{text}");
+}
