@@ -28,7 +28,7 @@ strategies:
     tenant: '*'
     on: demo.start
     workflow: { name: one, version: '1' }
-    variables: { place: event.dataref }
+    variables: { place: "has(event.dataref) ? event.dataref : ''" }
 ";
 
 async fn engine() -> (TestBroker, Engine) {

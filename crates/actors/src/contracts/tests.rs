@@ -144,7 +144,7 @@ fn what_costs_more_than_a_message_may_is_told_of_and_not_checked() {
 fn the_events_of_one_message_share_what_a_message_may_cost() {
     let contracts = renewed(&definitions(ContractMode::Enforce, &[("v1", costly(3_000))]));
     let mut steps = Steps::default();
-    let look = |steps: &mut Steps| verdict(&contracts, None, json!(vec![0; 300]), steps);
+    let look = |steps: &mut Steps| verdict(&contracts, None, json!(vec![0; 60]), steps);
 
     let taken = std::iter::from_fn(|| Some(look(&mut steps)))
         .take_while(|verdict| matches!(verdict, Verdict::Later(_)))

@@ -20,8 +20,12 @@ async fn offered_by_bash(words: &[&str]) -> String {
         line.len(),
         before.last().unwrap(),
     );
+    // Longer than an argument may be.
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("asked.bash");
+    std::fs::write(&file, asked).expect("a file");
     let mut bash = Command::new("bash");
-    bash.args(["--norc", "--noprofile", "-c", &asked]).stdin(Stdio::null());
+    bash.args(["--norc", "--noprofile"]).arg(file).stdin(Stdio::null());
     let output = bash.output().await.expect("bash is there");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()

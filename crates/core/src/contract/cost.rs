@@ -72,6 +72,20 @@ pub(super) struct Asked {
     pub(super) part: Option<(Part, String)>,
 }
 
+/// What is counted of schemas.
+#[derive(Clone, Copy)]
+pub(super) struct Count {
+    /// What a schema has of it.
+    pub(super) own: fn(&Asking) -> u64,
+    /// What finding out costs whether a schema is asked.
+    pub(super) asked: u64,
+    /// How often what is tried counts, such as the schemas of `anyOf`.
+    pub(super) again: u64,
+}
+
+/// Keywords that may be looked at: what is tried is looked at once more for its errors.
+const COST: Count = Count { own: |asking| asking.keywords, asked: 1, again: 2 };
+
 /// A schema that is asked from the root on, and what it asks.
 #[derive(Debug, Default)]
 pub(super) struct Asking {
@@ -101,8 +115,7 @@ pub(super) fn problems(schema: &Value) -> Vec<String> {
         }
         Some(_) => {}
     }
-    let keywords = |asking: &Asking| asking.keywords;
-    if graph.sum(0, keywords, &mut BTreeSet::new(), &mut HashMap::new()) > COST_MAX {
+    if graph.sum(0, COST, &mut BTreeSet::new(), &mut HashMap::new()) > COST_MAX {
         return vec![format!(
             "checking costs more than {COST_MAX} keywords with every reference written out"
         )];
@@ -269,7 +282,7 @@ impl Graph {
     pub(super) fn sum(
         &self,
         schema: usize,
-        own: fn(&Asking) -> u64,
+        count: Count,
         under_way: &mut BTreeSet<usize>,
         known: &mut HashMap<usize, u64>,
     ) -> u64 {
@@ -278,14 +291,14 @@ impl Graph {
         }
         let Some(asking) = self.0.get(schema) else { return 0 };
         if !under_way.insert(schema) {
-            return 1;
+            return count.asked;
         }
-        let mut sum = own(asking);
+        let mut sum = (count.own)(asking);
         for asked in &asking.asked {
-            sum = sum.saturating_add(self.sum(asked.schema, own, under_way, known));
+            sum = sum.saturating_add(self.sum(asked.schema, count, under_way, known));
         }
         under_way.remove(&schema);
-        let sum = sum.saturating_mul(if asking.again { 2 } else { 1 });
+        let sum = sum.saturating_mul(if asking.again { count.again } else { 1 });
         known.insert(schema, sum);
         sum
     }

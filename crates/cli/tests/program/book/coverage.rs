@@ -100,11 +100,20 @@ fn typed_by_pages() -> impl Iterator<Item = Vec<String>> {
 
 /// What the program's tests give it as arguments.
 fn typed_by_tests() -> impl Iterator<Item = Vec<String>> {
-    let folder = Path::new(ROOT).join("crates/cli/tests/program");
-    let files =
-        std::fs::read_dir(folder).expect("a folder").map(|file| file.expect("a file").path());
-    let sources = files.filter(|path| path.extension().is_some_and(|extension| extension == "rs"));
-    sources.flat_map(|path| lists(&std::fs::read_to_string(path).expect("a source")))
+    let mut folders = vec![Path::new(ROOT).join("crates/cli/tests/program")];
+    let mut sources = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for file in std::fs::read_dir(folder).expect("a folder") {
+            let path = file.expect("a file").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                sources.push(path);
+            }
+        }
+    }
+    let read = |path| lists(&std::fs::read_to_string(path).expect("a source"));
+    sources.into_iter().flat_map(read)
 }
 
 fn all_runs() -> Runs {
