@@ -28,7 +28,7 @@ strategies:
     tenant: '*'
     on: demo.start
     workflow: { name: one, version: '1' }
-    variables: { place: "has(event.dataref) ? event.dataref : ''" }
+    variables: { place: 'has(event.dataref) ? event.dataref : event.id' }
 ";
 
 async fn engine() -> (TestBroker, Engine) {

@@ -271,7 +271,7 @@ impl Contract {
         if self.is_valid(&parsed) {
             return None;
         }
-        Some(within(&format!("version `{version}`"), &self.problems(&parsed, data.len())))
+        Some(within(&format!("version `{version}`"), &self.problems(&parsed, data)))
     }
 }
 

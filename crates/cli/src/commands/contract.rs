@@ -303,7 +303,7 @@ fn check(arguments: &CheckArguments, output: &mut Output) -> Result<ExitCode, Cl
                 "checking this data may take {steps} steps, an engine takes {MESSAGE_STEPS_MAX} for a message"
             ));
         } else {
-            found.extend(contract.problems(&data, text.len()));
+            found.extend(contract.problems(&data, &text));
         }
     }
     if !found.is_empty() {

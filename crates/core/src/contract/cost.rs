@@ -79,12 +79,12 @@ pub(super) struct Count {
     pub(super) own: fn(&Asking) -> u64,
     /// What finding out costs whether a schema is asked.
     pub(super) asked: u64,
-    /// How often what is tried counts, such as the schemas of `anyOf`.
+    /// How often what neighbours looked at counts where it is asked once more.
     pub(super) again: u64,
 }
 
-/// Keywords that may be looked at: what is tried is looked at once more for its errors.
-const COST: Count = Count { own: |asking| asking.keywords, asked: 1, again: 2 };
+/// Keywords that may be looked at.
+pub(super) const COST: Count = Count { own: |asking| asking.keywords, asked: 1, again: 2 };
 
 /// A schema that is asked from the root on, and what it asks.
 #[derive(Debug, Default)]
