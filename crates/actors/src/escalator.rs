@@ -120,10 +120,10 @@ impl Escalator {
         if !webhooks.take(&self.notice) {
             return Some(Json::null());
         }
-        if let Some(first) = webhooks.told_with(&self.notice) {
+        let _ = self.owner.cast(CoordinatorMessage::Told(myself.get_id()));
+        if let Some(first) = webhooks.told_with(&self.notice).await {
             return Some(Json::from_value(&json!({ "told_with": first })));
         }
-        let _ = self.owner.cast(CoordinatorMessage::Told(myself.get_id()));
         let (key, message) = (self.key(), self.message());
         let sent = webhooks.send(&self.ports, &self.lease, &self.notice, &key, &message).await?;
         Some(Json::from_value(&json!({ "webhooks": sent })))

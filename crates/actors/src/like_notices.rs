@@ -2,7 +2,7 @@
 //!
 //! A plugin that is broken fails a run of every order, and each failed run is a case of its own.
 //! Whoever is paged needs one page, not a thousand: of like notices within a minute the first is
-//! sent, and of the others it is recorded with which one they were told.
+//! sent, and of the others it is recorded with which one they were told, once it was delivered.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -17,13 +17,20 @@ use uuid::Uuid;
 /// aggregated.
 pub const LIKE_FOR: Duration = Duration::from_secs(60);
 
+/// Notices that wait for the end of one that is like them. Default 256, as many as may wait for a
+/// webhook; beyond it each is sent by itself.
+pub const LIKE_WAITING_MAX: usize = 256;
+
+/// How often one that waits looks whether that has ended.
+pub const LIKE_PAUSE: Duration = Duration::from_millis(200);
+
 /// Kinds of notices that are remembered. Default 10,000, some two megabytes; beyond it a notice is
 /// sent by itself.
 pub const LIKE_MAX: usize = 10_000;
 
 /// What is the same of like notices.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Like {
+struct Kind {
     tenant: Tenant,
     tier: u8,
     reason: String,
@@ -31,7 +38,7 @@ struct Like {
     of: [Option<String>; 3],
 }
 
-impl Like {
+impl Kind {
     fn of(notice: &CaseNotice) -> Self {
         let detail = notice.detail.parse();
         let text = |name| detail.get(name).and_then(Value::as_str).map(str::to_owned);
@@ -44,36 +51,61 @@ impl Like {
     }
 }
 
+/// What is to be done with a notice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Like {
+    /// It is sent.
+    First,
+    /// One that is like it is on its way, which may fail yet.
+    Waits,
+    /// It was told with this case.
+    ToldWith(Uuid),
+}
+
 /// The first notice of each kind, for as long as others are told with it.
 #[derive(Debug, Default)]
-pub(crate) struct LikeNotices(Mutex<HashMap<Like, (Uuid, Instant)>>);
+pub(crate) struct LikeNotices(Mutex<HashMap<Kind, First>>);
+
+#[derive(Debug)]
+struct First {
+    case: Uuid,
+    since: Instant,
+    is_delivered: bool,
+}
 
 impl LikeNotices {
-    /// The case with which this one is told; nothing when it has to be sent itself.
-    pub(crate) fn told_with(&self, notice: &CaseNotice, now: Instant) -> Option<Uuid> {
+    /// What is to be done with this one; the first of its kind is remembered.
+    pub(crate) fn look(&self, notice: &CaseNotice, now: Instant) -> Like {
         let mut firsts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_over = |since: Instant| now.saturating_duration_since(since) >= LIKE_FOR;
-        let like = Like::of(notice);
-        if let Some((first, since)) = firsts.get(&like)
-            && !is_over(*since)
-        {
-            return (*first != notice.case).then_some(*first);
+        let is_over = |first: &First| now.saturating_duration_since(first.since) >= LIKE_FOR;
+        let kind = Kind::of(notice);
+        if let Some(first) = firsts.get(&kind).filter(|first| !is_over(first)) {
+            return match first {
+                First { case, .. } if *case == notice.case => Like::First,
+                First { case, is_delivered: true, .. } => Like::ToldWith(*case),
+                First { .. } => Like::Waits,
+            };
         }
         if firsts.len() >= LIKE_MAX {
-            firsts.retain(|_, (_, since)| !is_over(*since));
+            firsts.retain(|_, first| !is_over(first));
         }
         if firsts.len() < LIKE_MAX {
-            firsts.insert(like, (notice.case, now));
+            firsts.insert(kind, First { case: notice.case, since: now, is_delivered: false });
         }
-        None
+        Like::First
     }
 
-    /// It was not delivered: the next one that is like it is sent itself.
-    pub(crate) fn forget(&self, notice: &CaseNotice) {
+    /// It was sent: to every webhook, or not, and then the next one that is like it is sent
+    /// itself.
+    pub(crate) fn sent(&self, notice: &CaseNotice, is_delivered: bool) {
         let mut firsts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let like = Like::of(notice);
-        if firsts.get(&like).is_some_and(|(first, _)| *first == notice.case) {
-            firsts.remove(&like);
+        let kind = Kind::of(notice);
+        let Some(first) = firsts.get_mut(&kind).filter(|first| first.case == notice.case) else {
+            return;
+        };
+        first.is_delivered = is_delivered;
+        if !is_delivered {
+            firsts.remove(&kind);
         }
     }
 }
@@ -97,6 +129,10 @@ mod tests {
         }
     }
 
+    fn told_with(case: u128) -> Like {
+        Like::ToldWith(Uuid::from_u128(case))
+    }
+
     #[test]
     fn of_like_notices_within_a_minute_the_first_is_sent() {
         let (likes, now) = (LikeNotices::default(), Instant::now());
@@ -105,26 +141,29 @@ mod tests {
             notice(case, &detail)
         };
 
-        assert_eq!(likes.told_with(&failed(1, "a"), now), None);
-        assert_eq!(likes.told_with(&failed(2, "b"), now), Some(Uuid::from_u128(1)));
-        assert_eq!(likes.told_with(&failed(1, "a"), now), None, "the first itself, once more");
+        assert_eq!(likes.look(&failed(1, "a"), now), Like::First);
+        assert_eq!(likes.look(&failed(2, "b"), now), Like::Waits, "the first may fail yet");
+        assert_eq!(likes.look(&failed(1, "a"), now), Like::First, "the first itself, once more");
+        likes.sent(&failed(1, "a"), true);
+        assert_eq!(likes.look(&failed(2, "b"), now), told_with(1));
         let other = notice(3, &json!({ "node": "store", "class": "http_5xx" }));
-        assert_eq!(likes.told_with(&other, now), None, "it is not like them");
-        assert_eq!(likes.told_with(&failed(4, "c"), now + LIKE_FOR), None, "a minute is over");
+        assert_eq!(likes.look(&other, now), Like::First, "it is not like them");
+        assert_eq!(likes.look(&failed(4, "c"), now + LIKE_FOR), Like::First, "a minute is over");
     }
 
     #[test]
     fn one_that_was_not_delivered_takes_no_others_with_it() {
         let (likes, now) = (LikeNotices::default(), Instant::now());
         let unmatched = |case| notice(case, &json!({ "type": "a.b" }));
-        assert_eq!(likes.told_with(&unmatched(1), now), None);
-        assert_eq!(likes.told_with(&unmatched(2), now), Some(Uuid::from_u128(1)));
+        assert_eq!(likes.look(&unmatched(1), now), Like::First);
+        assert_eq!(likes.look(&unmatched(2), now), Like::Waits);
 
-        likes.forget(&unmatched(2));
-        assert_eq!(likes.told_with(&unmatched(3), now), Some(Uuid::from_u128(1)));
-        likes.forget(&unmatched(1));
+        likes.sent(&unmatched(2), false);
+        assert_eq!(likes.look(&unmatched(3), now), Like::Waits, "that says nothing of the first");
+        likes.sent(&unmatched(1), false);
 
-        assert_eq!(likes.told_with(&unmatched(4), now), None);
+        assert_eq!(likes.look(&unmatched(2), now), Like::First);
+        assert_eq!(likes.look(&unmatched(3), now), Like::Waits);
     }
 
     #[test]
@@ -132,11 +171,11 @@ mod tests {
         let (likes, now) = (LikeNotices::default(), Instant::now());
         for kind in 0..=LIKE_MAX {
             let one = notice(1, &json!({ "type": format!("a.{kind}") }));
-            assert_eq!(likes.told_with(&one, now), None);
+            assert_eq!(likes.look(&one, now), Like::First);
         }
 
         let last = notice(2, &json!({ "type": format!("a.{LIKE_MAX}") }));
-        assert_eq!(likes.told_with(&last, now), None);
+        assert_eq!(likes.look(&last, now), Like::First);
         assert!(likes.0.lock().unwrap().len() <= LIKE_MAX);
     }
 }

@@ -23,7 +23,7 @@ use uuid::Uuid;
 use crate::clock::wall_ms;
 use crate::hop::AGAIN_AFTER;
 use crate::lease_term::LeaseView;
-use crate::like_notices::LikeNotices;
+use crate::like_notices::{LIKE_PAUSE, LIKE_WAITING_MAX, Like, LikeNotices};
 use crate::listener::file;
 use crate::ports::Ports;
 
@@ -53,6 +53,7 @@ pub struct Webhooks {
     executors: Arc<Executors>,
     targets: Arc<[Target]>,
     like: Arc<LikeNotices>,
+    like_waiting: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
@@ -84,7 +85,12 @@ impl Webhooks {
             waiting: Semaphore::new(WAITING_PER_TARGET_MAX),
             sending: Semaphore::new(SENDING_PER_TARGET_MAX),
         };
-        Self { executors, targets: configs.iter().map(target).collect(), like: Arc::default() }
+        Self {
+            executors,
+            targets: configs.iter().map(target).collect(),
+            like: Arc::default(),
+            like_waiting: Arc::new(Semaphore::new(LIKE_WAITING_MAX)),
+        }
     }
 
     /// Whether the notice goes to any of them.
@@ -93,10 +99,25 @@ impl Webhooks {
         self.of(notice).next().is_some()
     }
 
-    /// The case with which this one is told, for it is like one that is just being sent.
-    #[must_use]
-    pub fn told_with(&self, notice: &CaseNotice) -> Option<Uuid> {
-        self.like.told_with(notice, std::time::Instant::now())
+    /// The case with which this one was told, for it is like one that was just delivered; nothing
+    /// where it has to be sent itself. Waits for the end of one that is on its way.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped.
+    pub(crate) async fn told_with(&self, notice: &CaseNotice) -> Option<Uuid> {
+        let mut place = None;
+        loop {
+            match self.like.look(notice, std::time::Instant::now()) {
+                Like::First => return None,
+                Like::ToldWith(case) => return Some(case),
+                Like::Waits => {}
+            }
+            if place.is_none() {
+                place = Some(self.like_waiting.try_acquire().ok()?);
+            }
+            tokio::time::sleep(LIKE_PAUSE).await;
+        }
     }
 
     fn of<'a>(&'a self, notice: &'a CaseNotice) -> impl Iterator<Item = &'a Target> {
@@ -126,13 +147,17 @@ impl Webhooks {
             (target, ended)
         });
         let mut told = Map::new();
+        let mut is_delivered = true;
         for (target, ended) in join_all(sends).await {
             let webhook = target.config.name();
             let text = match ended {
                 Ended::Delivered { attempts } => format!("delivered at attempt {attempts}"),
-                Ended::Left => return None,
+                Ended::Left => {
+                    self.like.sent(notice, false);
+                    return None;
+                }
                 Ended::GivenUp { reason, detail } => {
-                    self.like.forget(notice);
+                    is_delivered = false;
                     tracing::error!(case = %notice.case, webhook, reason, detail, "an escalation could not be delivered; it is filed as a dead letter");
                     let letter = letter(notice, target, reason, &detail, key, message);
                     while !file(ports, vec![letter.clone()]).await {
@@ -143,6 +168,7 @@ impl Webhooks {
             };
             told.insert(webhook, text.into());
         }
+        self.like.sent(notice, is_delivered);
         Some(Value::Object(told))
     }
 

@@ -455,10 +455,12 @@ impl Acker {
                 let Ok(before) = connected.map(|link| link.interruptions) else { return false };
                 let confirm = self.session.client.request(self.reply.clone(), ACKNOWLEDGED);
                 tokio::select! {
-                    Ok(_) = confirm => return true,
+                    // Without an answer it is asked again.
+                    answer = confirm => if answer.is_ok() { return true },
                     // The answer is lost with the connection that it was to come over.
-                    Ok(_) = link.wait_for(|link| link.interruptions != before) => {}
-                    else => {}
+                    lost = link.wait_for(|link| link.interruptions != before) => {
+                        if lost.is_err() { return false }
+                    }
                 }
                 sleep(ACKNOWLEDGE_PAUSE).await;
             }

@@ -16,7 +16,7 @@
 //! everything. What an owner tells may not be committed yet; whoever decides it
 //! again decides it the same, but for plans and room that have come or gone since.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use fermata_core::identity::PartitionId;
@@ -39,6 +39,7 @@ const FLOOR_INTERVAL: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Deserialize)]
 struct WorkerAnswer {
+    worker: String,
     partitions: Vec<PartitionAnswer>,
 }
 
@@ -70,7 +71,7 @@ pub(super) async fn first_needed(ports: &Ports) -> Option<u64> {
     if ports.broker.interruptions() != interruptions {
         return None;
     }
-    needed(floor, &ends, &ask(ports, &ends).await?)
+    needed(floor, &ends, &ask(ports).await?)
 }
 
 async fn floor(ports: &Ports) -> Option<u64> {
@@ -87,8 +88,11 @@ async fn floor(ports: &Ports) -> Option<u64> {
     }
 }
 
-/// Asks every worker until all partitions have answered.
-async fn ask(ports: &Ports, ends: &BTreeMap<String, u64>) -> Option<Vec<PartitionAnswer>> {
+/// Asks every worker that lives; nothing unless all answer: one that lost a partition and does not
+/// know it yet may be quicker than the one that owns it.
+async fn ask(ports: &Ports) -> Option<Vec<PartitionAnswer>> {
+    let live = ports.leases.live_workers().await.ok()?;
+    let mut missing = live.into_iter().collect::<BTreeSet<_>>();
     let id = Uuid::from_bytes(rand::random());
     let reply_to = format!("_INBOX.{}", id.simple());
     let mut answers = ports.core.subscribe(&reply_to).await.ok()?;
@@ -96,16 +100,17 @@ async fn ask(ports: &Ports, ends: &BTreeMap<String, u64>) -> Option<Vec<Partitio
     ports.core.publish_core(subjects::STATUS, question.into()).await.ok()?;
     let mut found = Vec::new();
     let all = async {
-        while needed(0, ends, &found).is_none() {
+        while !missing.is_empty() {
             let Some(answer) = answers.next().await else { return };
-            if let Ok(answer) = serde_json::from_slice::<WorkerAnswer>(&answer.payload) {
+            if let Ok(answer) = serde_json::from_slice::<WorkerAnswer>(&answer.payload)
+                && missing.remove(&answer.worker)
+            {
                 found.extend(answer.partitions);
             }
         }
     };
-    // Who has not answered is missed by whoever looks at the answers.
     let _ = tokio::time::timeout(ANSWERS_LIMIT, all).await;
-    Some(found)
+    missing.is_empty().then_some(found)
 }
 
 fn needed(floor: u64, ends: &BTreeMap<String, u64>, answers: &[PartitionAnswer]) -> Option<u64> {

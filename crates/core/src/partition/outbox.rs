@@ -22,6 +22,10 @@ use crate::record::{OutboxDelivered, OutboxQueued, Record, RelayTaken, Truncatio
 use crate::relay::{RelayCommand, Relayed};
 use crate::run::CorruptHistory;
 
+/// Indices that an accepted truncation leaves out beside one for each record that is known to be
+/// lost: how many records were lost behind those is not known, and indices are plenty.
+const LOST_UNSEEN: u64 = 1 << 32;
+
 /// Commands of one partition that are not delivered, by target.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -94,10 +98,11 @@ impl Outbox {
     }
 
     /// Leaves out the indices of commands that `records` lost records may have queued:
-    /// one each at the most. Their targets may have taken those, and what comes now is
-    /// no repetition of them.
+    /// one each at the most, and as many more as an audit log that lags can never hide:
+    /// commands leave before their records are audited. Their targets may have taken
+    /// those, and what comes now is no repetition of them.
     fn leave_out(&mut self, records: u64) {
-        self.last = self.last.saturating_add(records);
+        self.last = self.last.saturating_add(records).saturating_add(LOST_UNSEEN);
     }
 
     fn queue(&mut self, record: &Record, queued: &OutboxQueued) -> Result<(), CorruptHistory> {

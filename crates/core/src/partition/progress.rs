@@ -13,6 +13,11 @@ use crate::plan::FailureClass;
 use crate::record::{Body, EndReason, Kind, Record, RunClosing, RunQuarantined};
 use crate::run::{Phase, Queue, Step};
 
+/// Ready nodes of a run that wait for room elsewhere and are passed by for those behind them.
+/// Default 1,024: a run may have a hundred thousand, and each decision about it looks at them again.
+/// What is behind them waits with them.
+const WAITING_PASSED_MAX: usize = 1_024;
+
 impl Partition {
     /// When the next timer is due that can fire now: retries wait while every
     /// attempt is taken, deadlines and delays do not.
@@ -138,7 +143,7 @@ impl Partition {
 
     /// Moves ready nodes on until none is left or a bound is met, and ends the
     /// run if that was the last of it. One that waits for room elsewhere keeps its
-    /// place, and those behind it go on.
+    /// place, and those behind it go on, as far as [`WAITING_PASSED_MAX`] allows.
     pub(super) fn advance_run(&mut self, id: RunId, out: &mut Decision) {
         // Ready nodes at the front that wait; what becomes ready comes behind.
         let mut waiting = 0;
@@ -148,6 +153,18 @@ impl Partition {
                 return self.end(id, body, out);
             }
             let Some(index) = run.ready_behind(waiting) else { return };
+            if waiting >= WAITING_PASSED_MAX {
+                return;
+            }
+            // Known without looking into the node, which may cost an expression.
+            let queue = run.executable.node(index).and_then(|node| node.queue.clone());
+            if let Some(queue) = queue.filter(|queue| !self.has_queue_room(queue))
+                && self.has_attempts_left()
+            {
+                self.queue_held.push(queue, id);
+                waiting += 1;
+                continue;
+            }
             if self.is_frame_full(out) || !self.has_attempts_left() {
                 self.held_back.push(id);
                 return;
