@@ -56,7 +56,8 @@ workflow:
     - id: serve
       depends_on: [say, hear]
       queue: work
-      http: { plugin: sink, path: /unsteady, body: \"{'n': input.n}\" }
+      # Nothing that hangs: a time limit here is longer than the broker's wait for a worker's word.
+      http: { plugin: sink, path: /drop-once, body: \"{'n': input.n}\" }
       timeout: 60s
       retry: { max_attempts: 10, initial: 20ms, max: 200ms, on: [timeout, connect, http_5xx] }
 ",
