@@ -158,9 +158,9 @@ async fn settle(ports: &Ports, out: &mut Outcomes) -> BTreeSet<u64> {
     held_back
 }
 
-/// The events at `indexes` of a message that was taken before, by the contracts of
-/// now, those that can be used. Nothing where the broker did not say whether its payload is
-/// there, or that there was no time to check it, the inner one that it is no event that can be used.
+/// Those of the events at `indexes` of a message that was taken before that can be used, by
+/// the contracts of now. Nothing where the broker did not say whether their payloads are there,
+/// or where there was no time to check them.
 pub(crate) async fn admitted_again(
     ports: &Ports,
     message: StoredMessage,

@@ -13,7 +13,7 @@
 //!    filed are needed whatever else.
 //!
 //! A partition that does not answer, since it is halted or nobody owns it, may need
-//! everything. What an owner tells may not be committed yet; whoever decides it
+//! everything; and a worker that lives and does not answer may own any. What an owner tells may not be committed yet; whoever decides it
 //! again decides it the same, but for plans and room that have come or gone since.
 
 use std::collections::{BTreeMap, BTreeSet};
