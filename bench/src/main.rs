@@ -26,6 +26,10 @@ use miette::{IntoDiagnostic as _, WrapErr as _};
 
 use arguments::{Arguments, Command};
 
+/// The allocator of the program that is measured.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let outcome = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

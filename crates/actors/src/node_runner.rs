@@ -22,7 +22,7 @@ use fermata_core::json::Json;
 use fermata_core::partition::Report;
 use fermata_core::plan::FailureClass;
 use fermata_core::run::AttemptReport;
-use fermata_executors::{CallbackTokens, Executors, FairTurns, Turn};
+use fermata_executors::{Executors, FairTurns, Turn};
 use fermata_wire::commands::CommandFrame;
 use fermata_wire::subjects;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort};
@@ -81,9 +81,8 @@ pub enum NodeRunnerMessage {
 #[derive(Debug)]
 pub struct NodeRunner {
     ports: Ports,
-    executors: Arc<Executors>,
+    means: Arc<Means>,
     turns: FairTurns,
-    tokens: CallbackTokens,
 }
 
 /// What runs, and who takes its outcome.
@@ -130,8 +129,8 @@ impl NodeRunner {
     #[must_use]
     pub fn new(ports: Ports, executors: Arc<Executors>) -> Self {
         let turns = FairTurns::new(ATTEMPTS_AT_ONCE_MAX);
-        let tokens = ports.facts.callback_tokens();
-        Self { ports, executors, turns, tokens }
+        let means = Arc::new(Means::of(&ports, executors));
+        Self { ports, means, turns }
     }
 }
 
@@ -248,7 +247,7 @@ impl NodeRunner {
         mut lease: LeaseView,
         state: &mut NodeRunnerState,
     ) {
-        let (means, turns, myself) = (self.means(), self.turns.clone(), myself.clone());
+        let (means, turns, myself) = (self.means.clone(), self.turns.clone(), myself.clone());
         let (run, node, number) = (attempt.run, attempt.node.clone(), attempt.attempt);
         let tenant = attempt.tenant.clone();
         let start = Arc::<Start>::default();
@@ -259,19 +258,14 @@ impl NodeRunner {
             if !begins.begin() {
                 return;
             }
-            let outcome = carry_out(&means, &attempt).await;
+            // Boxed, as a task takes the room of its largest step from the beginning, and very many
+            // wait for their turn.
+            let outcome = Box::pin(carry_out(&means, &attempt)).await;
             // A runner that is gone has nobody to tell; the next owner orders again.
             let _ = myself.cast(NodeRunnerMessage::Ended(report_of(&attempt, outcome)));
         });
         let task = task.abort_handle();
         state.running.add(run, RunningAttempt { tenant, node, attempt: number, start, task });
-    }
-
-    /// What attempts are carried out with.
-    fn means(&self) -> Means {
-        let (publisher, core) = (self.ports.publisher.clone(), self.ports.core.clone());
-        let tokens = self.tokens.clone();
-        Means { executors: self.executors.clone(), publisher, core, tokens }
     }
 
     fn deliver(

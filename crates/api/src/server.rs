@@ -4,6 +4,7 @@
 //! and bounds what a slow or silent client can hold: one of
 //! [`CONNECTIONS_MAX`] places, for [`CONNECTION_LIMIT`] at the most.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
@@ -30,6 +32,15 @@ pub const HEAD_LIMIT: Duration = Duration::from_secs(5);
 
 /// How long an answer may take: the broker is asked for some of it.
 pub const ANSWER_LIMIT: Duration = Duration::from_secs(8);
+
+/// How long what a client still sends after its answer is read and dropped. A
+/// connection that is closed on unread bytes is reset, and takes the answer with
+/// it before the client has read why it was refused (RFC 9112, section 9.6).
+pub const LINGER_LIMIT: Duration = Duration::from_secs(2);
+
+/// Bytes that are dropped in this way; a client that sends more has its
+/// connection reset.
+pub const LINGER_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// How long a connection may last, until the last byte of the answer is taken.
 pub const CONNECTION_LIMIT: Duration = Duration::from_secs(20);
@@ -121,22 +132,34 @@ impl Server {
 }
 
 async fn answer(stream: TcpStream, router: axum::Router, head_limit: Duration) {
-    let served = http1::Builder::new()
+    let mut served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(head_limit)
         .max_buf_size(HEAD_BYTES_MAX)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    if let Err(error) = served.await {
+    if let Err(error) = poll_fn(|context| served.poll_without_shutdown(context)).await {
         tracing::debug!(%error, "a request could not be answered");
     }
+    linger(served.into_parts().io.into_inner()).await;
+}
+
+/// Tells the client that nothing more comes, and reads what it still sends until
+/// it has closed its side too, [`LINGER_LIMIT`] is over or [`LINGER_BYTES_MAX`]
+/// are read.
+async fn linger(mut stream: TcpStream) {
+    let drained = async {
+        stream.shutdown().await?;
+        let mut rest = stream.take(LINGER_BYTES_MAX as u64);
+        tokio::io::copy(&mut rest, &mut tokio::io::sink()).await
+    };
+    // Neither a client that is gone nor one that never closes changes anything.
+    let _ = tokio::time::timeout(LINGER_LIMIT, drained).await;
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Instant;
-
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
     use crate::operated::{Identity, Obstacle, Replay, ReplayRequest};
@@ -201,10 +224,9 @@ mod tests {
 
     async fn talk(address: SocketAddr, request: &[u8]) -> String {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        // The server may close before all is sent.
-        let _ = stream.write_all(request).await;
+        stream.write_all(request).await.unwrap();
         let mut answer = Vec::new();
-        let _ = stream.read_to_end(&mut answer).await;
+        stream.read_to_end(&mut answer).await.unwrap();
         String::from_utf8(answer).unwrap()
     }
 

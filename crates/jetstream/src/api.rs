@@ -18,7 +18,10 @@ pub(crate) const STREAM_NOT_FOUND: u64 = 10059;
 pub(crate) const STREAM_NAME_IN_USE: u64 = 10058;
 /// The server cannot reserve what the stream wants.
 pub(crate) const STORAGE_EXCEEDED: u64 = 10047;
-/// The cluster finds no servers for the stream: too few, or too little room.
+/// The system is temporarily unavailable: it elects a leader.
+const SYSTEM_UNAVAILABLE: u64 = 10008;
+/// The cluster finds no servers for the stream: too few, too little room, or some that its leader
+/// has not heard of for a while, be it only since a new leader began to listen.
 pub(crate) const NO_SUITABLE_PEERS: u64 = 10005;
 /// No message has the sequence or subject that was asked for.
 pub(crate) const NO_MESSAGE_FOUND: u64 = 10037;
@@ -86,8 +89,10 @@ impl ApiError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::NoAnswer { .. } | Self::NoResponders { .. } | Self::NotSent { .. } => true,
-            // 10008: the system is temporarily unavailable.
-            Self::Refused { code, .. } => *code == 10008,
+            Self::Refused { code, description, .. } => {
+                *code == SYSTEM_UNAVAILABLE
+                    || (*code == NO_SUITABLE_PEERS && description.contains("peer offline"))
+            }
             Self::Unreadable { .. } => false,
         }
     }
@@ -148,5 +153,23 @@ fn no_answer(request: String, source: async_nats::RequestError) -> ApiError {
         RequestErrorKind::InvalidSubject
         | RequestErrorKind::MaxPayloadExceeded
         | RequestErrorKind::Other => ApiError::NotSent { request, source },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_is_away_may_come_back_and_one_too_few_does_not() {
+        let refused = |code, description: &str| {
+            let (request, description) = ("$JS.API.STREAM.CREATE.A".to_owned(), description.into());
+            ApiError::Refused { request, code, description }.is_transient()
+        };
+
+        assert!(refused(10008, "JetStream system temporarily unavailable"));
+        assert!(refused(10005, "no suitable peers for placement, peer offline"));
+        assert!(!refused(10005, "no suitable peers for placement"));
+        assert!(!refused(10005, "no suitable peers for placement, insufficient storage"));
     }
 }
