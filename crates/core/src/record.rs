@@ -5,6 +5,8 @@
 //! be erased later without touching the log. Kinds are recorded for ever: add
 //! kinds and optional fields, never change one.
 
+mod ending;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -22,6 +24,8 @@ use crate::json::Json;
 use crate::plan::FailureClass;
 use crate::relay::{RelayCommand, Signal, Waiter};
 use crate::review::{Resolution, is_zero};
+
+pub use ending::{CancelAnswer, EndReason};
 
 /// Version of the header and of the leaf computed from it. A record's leaf is
 /// computed by the rules of its own version for ever.
@@ -475,53 +479,5 @@ impl Kind {
                 | Self::EventRepeated
                 | Self::EventSignalled
         )
-    }
-}
-
-/// Why a run ends other than well.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum EndReason {
-    /// A node failed for good.
-    Failed {
-        /// The node.
-        node: Arc<str>,
-        /// What kind of failure.
-        class: FailureClass,
-        /// For people.
-        detail: String,
-    },
-    /// Someone asked.
-    Cancelled {
-        /// Who.
-        by: String,
-        /// Why, for people.
-        reason: String,
-    },
-    /// The run's deadline passed.
-    TimedOut,
-}
-
-/// What a cancel command came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum CancelAnswer {
-    /// The run is closing now.
-    Closing,
-    /// It was closing already.
-    AlreadyClosing,
-    /// There is no such run, or it has ended.
-    NotRunning,
-}
-
-impl CancelAnswer {
-    /// The answer as written in records and replies.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Closing => "closing",
-            Self::AlreadyClosing => "already_closing",
-            Self::NotRunning => "not_running",
-        }
     }
 }

@@ -4,9 +4,11 @@
 //! cores work and a burst of deliveries does not hold up an append. What the library tells only to a
 //! callback (refused permissions, dropped messages, lost connections) is told here to whoever listens.
 
+mod observing;
+
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use async_nats::{Client, Event, ServerError, jetstream};
+use async_nats::{Client, jetstream};
 use thiserror::Error;
 use tokio::{
     sync::{broadcast, watch},
@@ -363,7 +365,7 @@ async fn settings(
         .custom_inbox_prefix(&options.inbox_prefix)
         .ping_interval(options.ping_interval)
         .event_callback(move |event| {
-            observe(role, &event, &notices, &link);
+            observing::observe(role, &event, &notices, &link);
             std::future::ready(())
         });
     match &options.credentials {
@@ -384,104 +386,9 @@ async fn settings(
     }
 }
 
-fn observe(
-    role: ConnectionRole,
-    event: &Event,
-    notices: &broadcast::Sender<ConnectionNotice>,
-    link: &watch::Sender<Link>,
-) {
-    link.send_if_modified(|link| advance(link, event));
-    if let Some(event) = translate(event) {
-        // Nobody listening is fine.
-        let _ = notices.send(ConnectionNotice { role, event });
-    }
-}
-
-/// Moves `link` on by `event` and tells whether it changed.
-fn advance(link: &mut Link, event: &Event) -> bool {
-    let before = *link;
-    match event {
-        // Connected while connected: the library's event queue was full and the loss between went unseen.
-        Event::Connected if link.connected => link.interruptions += 1,
-        Event::Connected => link.connected = true,
-        Event::Disconnected | Event::Closed => {
-            link.connected = false;
-            link.interruptions += 1;
-        }
-        Event::LameDuckMode
-        | Event::Draining
-        | Event::SlowConsumer(_)
-        | Event::ServerError(_)
-        | Event::ClientError(_) => {}
-    }
-    *link != before
-}
-
-fn translate(event: &Event) -> Option<ConnectionEvent> {
-    match event {
-        Event::Connected => Some(ConnectionEvent::Connected),
-        Event::Disconnected => Some(ConnectionEvent::Disconnected),
-        Event::Closed => Some(ConnectionEvent::Closed),
-        Event::SlowConsumer(subscription) => {
-            Some(ConnectionEvent::SlowConsumer { subscription: *subscription })
-        }
-        Event::ServerError(ServerError::AuthorizationViolation) => {
-            Some(ConnectionEvent::PermissionDenied("authorization violation".to_owned()))
-        }
-        Event::ServerError(ServerError::SlowConsumer(client)) => {
-            Some(ConnectionEvent::ServerError(format!(
-                "the server calls client {client} a slow consumer"
-            )))
-        }
-        Event::ServerError(ServerError::Other(text))
-            if text.to_ascii_lowercase().contains("permissions violation") =>
-        {
-            Some(ConnectionEvent::PermissionDenied(text.clone()))
-        }
-        Event::ServerError(ServerError::Other(text)) => {
-            Some(ConnectionEvent::ServerError(text.clone()))
-        }
-        Event::ClientError(error) => Some(ConnectionEvent::ServerError(error.to_string())),
-        Event::LameDuckMode => {
-            Some(ConnectionEvent::ServerError("the server is about to shut down".to_owned()))
-        }
-        Event::Draining => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_first_connect_is_no_interruption_and_every_loss_is_one() {
-        let mut link = Link::default();
-
-        for event in [Event::Connected, Event::Disconnected, Event::Connected, Event::Disconnected]
-        {
-            advance(&mut link, &event);
-        }
-
-        assert_eq!(link, Link { connected: false, interruptions: 2 });
-    }
-
-    #[test]
-    fn a_loss_that_went_unseen_is_counted_when_the_connection_comes_up_again() {
-        let mut link = Link { connected: true, interruptions: 0 };
-
-        advance(&mut link, &Event::Connected);
-
-        assert_eq!(link.interruptions, 1);
-    }
-
-    #[test]
-    fn a_refused_subject_is_told_apart_from_other_complaints() {
-        let denied = Event::ServerError(ServerError::Other(
-            "Permissions Violation for Publish to \"a\"".to_owned(),
-        ));
-
-        assert!(matches!(translate(&denied), Some(ConnectionEvent::PermissionDenied(_))));
-    }
 
     #[test]
     fn user_and_password_are_taken_from_the_address_and_not_shown() {
