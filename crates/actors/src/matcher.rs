@@ -181,6 +181,8 @@ pub(crate) fn dead_letter(
         original,
         time_ms: wall_ms(),
         headers: Vec::new(),
+        attempts: None,
+        trace: event.traceparent.as_deref().map(str::to_owned),
     }
 }
 

@@ -130,6 +130,8 @@ async fn file_dead(reader: Reader, dead: DeadCommand) -> Report {
         original,
         time_ms: wall_ms(),
         headers: Vec::new(),
+        attempts: None,
+        trace: None,
     };
     while !file(&reader.ports, vec![letter.clone()]).await {
         tokio::time::sleep(AGAIN_AFTER).await;
