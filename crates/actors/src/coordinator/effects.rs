@@ -51,6 +51,7 @@ impl Coordinator {
             Effect::FileEvent(dead) => {
                 state.errands.send(myself.clone(), file_event(self.ports.clone(), *dead));
             }
+            Effect::Matched(matched) => self.metrics.event_matched(&matched),
             Effect::Enqueue(queued) => self.enqueue(queued, state),
             Effect::Recall(recall) => self.recall(myself, *recall, state).await,
             Effect::Reply { to, answer } => {
