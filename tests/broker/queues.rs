@@ -231,6 +231,8 @@ async fn a_task_at_which_workers_keep_dying_is_parked_and_filed_once() {
     let letters = dead_letters(&scene).await;
     let [letter] = letters.as_slice() else { panic!("{letters:?}") };
     assert_eq!((letter.reason.as_str(), letter.stage.as_str()), ("task_poisoned", "tasks"));
+    // The last one found it poisoned.
+    assert_eq!(letter.attempts, Some(6));
     let task = TaskMessage::decode(&letter.original).expect("the task").into_attempt();
     assert_eq!(task.run, run);
     assert_eq!(scene.tasks_stored().await, 0, "acknowledged");

@@ -190,6 +190,8 @@ async fn a_target_that_is_down_holds_no_other_one_and_is_given_up_in_time() {
     let [letter] = letters.as_slice() else { panic!("{letters:?}") };
     assert!(!letter.id.contains("/down") && !told.to_string().contains("/down"), "{letter:?}");
     assert_eq!((letter.stage.as_str(), letter.reason.as_str()), ("escalator", "webhook_given_up"));
+    let attempts = letter.attempts.expect("attempts");
+    assert!(attempts > 1 && given_up.contains(&format!(" {attempts} attempt(s)")), "{given_up}");
     let original = serde_json::from_slice::<Value>(&letter.original).expect("JSON");
     assert_eq!(original, up[0].body);
     engine.shut_down().await;

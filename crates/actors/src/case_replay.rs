@@ -23,7 +23,7 @@ use crate::builder::store_commands;
 use crate::definitions::Snapshot;
 use crate::hop::AGAIN_AFTER;
 use crate::listener::{admitted_again, file};
-use crate::matcher::{Counted, dead_letter, matched, rejection, routed};
+use crate::matcher::{dead_letter, matched, rejection, routed};
 use crate::metrics::Metrics;
 use crate::ports::Ports;
 use crate::readiness::missing_definitions;
@@ -153,7 +153,7 @@ async fn order(ports: &Ports, metrics: &Metrics, replay: &CaseReplay, events: Ve
     let snapshot = ports.definitions.borrow().clone();
     let mut dead = Vec::new();
     let events = events.into_iter().map(|event| match &replay.strategy {
-        None => matched(&snapshot, event, &mut dead, &mut Counted::default()),
+        None => matched(&snapshot, event, &mut dead),
         Some(strategy) => route(&snapshot, strategy, event, &mut dead),
     });
     let frame = MatchedFrame { events: events.collect() };

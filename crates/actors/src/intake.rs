@@ -74,7 +74,7 @@ impl Intake {
             Hop::Stream { publisher, subject }
         };
         let admitted = if roles.contains(&Role::Matcher) {
-            let matcher = Matcher::new(ports.clone(), matched, metrics.clone());
+            let matcher = Matcher::new(ports.clone(), matched);
             let matcher = spawn_stage(matcher, supervisor()).await?;
             intake.stages.insert(0, matcher.get_cell());
             let options = SharedConsumerOptions::new(ADMITTED_STREAM, MATCHER_CONSUMER);

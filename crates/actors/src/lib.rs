@@ -53,6 +53,7 @@ pub mod replay_requests;
 pub mod source;
 pub mod stage;
 pub mod status_service;
+pub mod strategy_figures;
 pub mod supervisor;
 pub mod switch;
 pub mod task_worker;

@@ -18,7 +18,6 @@ use crate::clock::wall_ms;
 use crate::definitions::Snapshot;
 use crate::hop::Hop;
 use crate::listener::file;
-use crate::metrics::Metrics;
 use crate::ports::Ports;
 use crate::stage::{Durable, Stage};
 
@@ -30,14 +29,13 @@ pub const MATCHER_CONSUMER: &str = "matcher";
 pub struct Matcher {
     ports: Ports,
     next: Hop<MatchedFrame>,
-    metrics: Metrics,
 }
 
 impl Matcher {
     /// A matcher that passes on to `next`.
     #[must_use]
-    pub fn new(ports: Ports, next: Hop<MatchedFrame>, metrics: Metrics) -> Self {
-        Self { ports, next, metrics }
+    pub fn new(ports: Ports, next: Hop<MatchedFrame>) -> Self {
+        Self { ports, next }
     }
 }
 
@@ -47,13 +45,8 @@ impl Stage for Matcher {
     fn take(&mut self, frame: AdmittedFrame) -> BoxFuture<'static, Durable> {
         let snapshot = self.ports.definitions.borrow().clone();
         let mut dead = Vec::new();
-        let mut counted = Counted::default();
-        let events = frame
-            .events
-            .into_iter()
-            .map(|event| matched(&snapshot, event, &mut dead, &mut counted))
-            .collect();
-        self.metrics.matched(counted.hits, counted.misses);
+        let events =
+            frame.events.into_iter().map(|event| matched(&snapshot, event, &mut dead)).collect();
         let (ports, next) = (self.ports.clone(), self.next.clone());
         Box::pin(async move {
             let durable = file(&ports, dead).await && next.pass(MatchedFrame { events }).await;
@@ -62,19 +55,11 @@ impl Stage for Matcher {
     }
 }
 
-/// Events for which there was a strategy, and the others.
-#[derive(Debug, Default)]
-pub(crate) struct Counted {
-    hits: u64,
-    misses: u64,
-}
-
 /// What the strategies say about an event.
 pub(crate) fn matched(
     snapshot: &Snapshot,
     admitted: AdmittedEvent,
     dead: &mut Vec<DeadLetter>,
-    counted: &mut Counted,
 ) -> MatchedEvent {
     let AdmittedEvent { event, key, source, replay, admission, correlation } = admitted;
     let outcome = match admission {
@@ -82,16 +67,11 @@ pub(crate) fn matched(
         Admission::Admitted { raw } => {
             let tenant = event.tenant.as_str();
             if let Some(strategy) = snapshot.strategies.ignored_by_type(tenant, &event.kind) {
-                counted.hits += 1;
                 MatchOutcome::Ignored { strategy: strategy.name().into() }
             } else {
                 let outcome = decide(snapshot, tenant, &event.kind, &raw);
-                match &outcome {
-                    MatchOutcome::Unmatched { .. } => counted.misses += 1,
-                    MatchOutcome::Rejected(rejection) => {
-                        dead.push(dead_letter("matcher", &event, source, rejection, raw));
-                    }
-                    MatchOutcome::Start { .. } | MatchOutcome::Ignored { .. } => counted.hits += 1,
+                if let MatchOutcome::Rejected(rejection) = &outcome {
+                    dead.push(dead_letter("matcher", &event, source, rejection, raw));
                 }
                 outcome
             }
@@ -181,6 +161,8 @@ pub(crate) fn dead_letter(
         original,
         time_ms: wall_ms(),
         headers: Vec::new(),
+        attempts: None,
+        trace: event.traceparent.as_deref().map(str::to_owned),
     }
 }
 
@@ -201,6 +183,12 @@ fn describe(miss: NearMiss<'_>) -> String {
         Some(error) => format!("{}: condition failed: {error}", miss.strategy.name()),
         None => format!("{}: its pattern or condition does not hold", miss.strategy.name()),
     }
+}
+
+/// The name of the strategy that a near miss, as [`describe`] words it, is about: names hold no
+/// colon.
+pub(crate) fn strategy_of_near_miss(described: &str) -> &str {
+    described.split_once(':').map_or(described, |(name, _)| name)
 }
 
 pub(crate) fn rejection(reason: &str, detail: String, raw: &[u8]) -> MatchOutcome {

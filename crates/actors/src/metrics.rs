@@ -1,11 +1,11 @@
 //! Counters and histograms, by the `OpenTelemetry` API; they cost next to
 //! nothing while nobody has installed an exporter.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
+use fermata_core::effect::EventMatch;
 use opentelemetry::KeyValue;
-use opentelemetry::metrics::{Counter, Histogram, ObservableGauge, UpDownCounter};
+use opentelemetry::metrics::{Counter, Histogram, UpDownCounter};
+
+use crate::strategy_figures::StrategyFigures;
 
 /// Upper bounds of the buckets of a run's time, in seconds: from one that only
 /// transforms to one that waits for a day.
@@ -17,9 +17,7 @@ const RUN_SECONDS: [f64; 16] = [
 /// The instruments of this process.
 #[derive(Debug, Clone)]
 pub struct Metrics {
-    hits: Arc<AtomicU64>,
-    eligible: Arc<AtomicU64>,
-    _hit_rate: ObservableGauge<f64>,
+    strategies: StrategyFigures,
     generated: Counter<u64>,
     node_success: Counter<u64>,
     escalated: Counter<u64>,
@@ -56,23 +54,8 @@ impl Metrics {
     #[must_use]
     pub fn new() -> Self {
         let meter = opentelemetry::global::meter("fermata");
-        let (hits, eligible) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
-        let (observed_hits, observed_eligible) = (hits.clone(), eligible.clone());
-        let hit_rate = meter
-            .f64_observable_gauge("agent.strategy.hit_rate")
-            .with_description("Matched events over eligible events since start, 0 to 1")
-            .with_callback(move |observer| {
-                let eligible = observed_eligible.load(Ordering::Relaxed);
-                if eligible > 0 {
-                    let hits = observed_hits.load(Ordering::Relaxed);
-                    observer.observe(ratio(hits, eligible), &[]);
-                }
-            })
-            .build();
         Self {
-            hits,
-            eligible,
-            _hit_rate: hit_rate,
+            strategies: StrategyFigures::new(&meter),
             generated: meter
                 .u64_counter("agent.workflow.generated_total")
                 .with_description("Runs that were planned for events")
@@ -123,10 +106,9 @@ impl Metrics {
         self.tasks_refused.add(1, &attributes);
     }
 
-    /// Events that matched a strategy, and events that matched none.
-    pub fn matched(&self, hits: u64, misses: u64) {
-        self.hits.fetch_add(hits, Ordering::Relaxed);
-        self.eligible.fetch_add(hits + misses, Ordering::Relaxed);
+    /// What strategies made of an event is durable.
+    pub fn event_matched(&self, matched: &EventMatch) {
+        self.strategies.count(matched);
     }
 
     /// Runs planned.
@@ -159,9 +141,4 @@ impl Default for Metrics {
     fn default() -> Self {
         Self::new()
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a ratio of counters needs no 53rd bit")]
-fn ratio(part: u64, whole: u64) -> f64 {
-    part as f64 / whole as f64
 }

@@ -4,7 +4,8 @@
 //! Nothing about them is kept here. That the same request decides nothing twice is
 //! known where every replay is: in the partition's journal, by the replay's id,
 //! which follows from the request's. The broker's window for message ids only
-//! makes the answer the same, and shows when an id comes with another body.
+//! makes the answer the same, and shows when an id comes with another body: the
+//! message that it knows holds the digest of the body that it came with.
 
 use fermata_core::digest::{Digest, hash_parts_128};
 use fermata_core::event::{
@@ -13,8 +14,8 @@ use fermata_core::event::{
 use fermata_jetstream::topology::EVENTS_STREAM;
 use fermata_jetstream::{Bytes, Headers, PublishOutcome, Refusal, StoredMessage};
 use fermata_wire::replay::{
-    ID_HEADER, ReplayHeaders, ReplayKeys, ReplayRefusal, SIGNATURE_HEADER, TIMESTAMP_HEADER,
-    replay_id, verify_replay,
+    BODY_HEADER, ID_HEADER, ReplayHeaders, ReplayKeys, ReplayRefusal, SIGNATURE_HEADER,
+    TIMESTAMP_HEADER, replay_id, verify_replay,
 };
 use futures_util::future::join_all;
 use serde::Deserialize;
@@ -66,12 +67,15 @@ pub enum ReplayRequestError {
     /// Events would be refused: nothing was stored.
     #[error("{}", .0.join("; "))]
     Unusable(Vec<String>),
-    /// The id was used for another event: see `webhook-id`.
-    #[error("`webhook-id` was used within the last minutes for another event")]
+    /// The id came with another body before: nothing was stored.
+    #[error("`webhook-id` came with another body within the last minutes")]
     Differs,
     /// The broker does not take it now; the same request may be sent again.
     #[error("not all of it is stored, send the same request again: {0}")]
     Unavailable(String),
+    /// It has no id by which it could be known again.
+    #[error("the header `webhook-id` is missing: it names the request, also when it is sent again")]
+    Unnamed,
 }
 
 /// An event that is to be replayed.
@@ -96,14 +100,26 @@ struct Named {
 ///
 /// # Errors
 ///
-/// [`ReplayRequestError::Refused`].
+/// [`ReplayRequestError::Unnamed`], [`ReplayRequestError::Refused`].
 pub fn verify(
     ports: &Ports,
     headers: ReplayHeaders<'_>,
     body: &Bytes,
 ) -> Result<(), ReplayRequestError> {
-    verify_replay(&ports.facts.replay_keys, headers, body, wall_ms())?;
-    Ok(())
+    verify_at(&ports.facts.replay_keys, headers, body, wall_ms())
+}
+
+fn verify_at(
+    keys: &ReplayKeys,
+    headers: ReplayHeaders<'_>,
+    body: &Bytes,
+    now_ms: u64,
+) -> Result<(), ReplayRequestError> {
+    match verify_replay(keys, headers, body, now_ms) {
+        Ok(_) => Ok(()),
+        Err(ReplayRefusal::Unsigned) if headers.id.is_none() => Err(ReplayRequestError::Unnamed),
+        Err(refusal) => Err(refusal.into()),
+    }
 }
 
 /// Verifies a request and stores its events, in their order.
@@ -125,20 +141,37 @@ pub async fn take(
 ) -> Result<Vec<StoredRequest>, ReplayRequestError> {
     let now_ms = wall_ms();
     let keys = &ports.facts.replay_keys;
-    verify_replay(keys, headers, body, now_ms)?;
-    let requests = requests(headers.id.unwrap_or_default(), body)?;
+    verify_at(keys, headers, body, now_ms)?;
+    let mut first = requests(headers.id.unwrap_or_default(), body)?;
+    let rest = first.split_off(first.len().min(1));
+    let mut stored = Vec::with_capacity(1 + rest.len());
+    // The first, whose id is the request's, by itself: that the id came with another
+    // body shows before anything of this one is stored.
+    for requests in [first, rest] {
+        stored.append(&mut store(ports, requests, &Digest::of(body), now_ms / 1_000).await?);
+    }
+    Ok(stored)
+}
+
+/// Stores events of the request whose body has this digest.
+async fn store(
+    ports: &Ports,
+    requests: Vec<Request>,
+    body: &Digest,
+    now_seconds: u64,
+) -> Result<Vec<StoredRequest>, ReplayRequestError> {
     let mut receipts = Vec::with_capacity(requests.len());
     for request in &requests {
-        let headers = signed(keys, request, now_ms / 1_000)?;
-        let (subject, body) = (request.subject.clone(), request.body.clone());
-        receipts.push(ports.publisher.publish(subject, Some(headers), body).await);
+        let headers = signed(&ports.facts.replay_keys, request, body, now_seconds)?;
+        let (subject, event) = (request.subject.clone(), request.body.clone());
+        receipts.push(ports.publisher.publish(subject, Some(headers), event).await);
     }
     let mut stored = Vec::with_capacity(requests.len());
     for (request, outcome) in requests.into_iter().zip(join_all(receipts).await) {
         let sequence = match outcome {
             PublishOutcome::Stored { sequence, duplicate: false } => sequence,
             PublishOutcome::Stored { sequence, duplicate: true } => {
-                is_same(ports, &request, sequence).await?;
+                is_same(ports, &request, body, sequence).await?;
                 sequence
             }
             PublishOutcome::Refused { refusal: Refusal::TooLarge, .. } => {
@@ -193,9 +226,14 @@ fn requests(webhook_id: &str, body: &Bytes) -> Result<Vec<Request>, ReplayReques
     Err(ReplayRequestError::Unusable(problems))
 }
 
-/// What an event of a batch is named: one id is one replay. No sender of single
-/// events comes upon it, since it follows from a hash.
+/// What an event of a batch is named: one id is one replay. The first has the
+/// request's, like an event that comes alone, so that the id is known again whatever
+/// it comes with; upon those of the others no sender of single events comes, since
+/// they follow from a hash.
 fn id_in_batch(webhook_id: &str, index: usize) -> String {
+    if index == 0 {
+        return webhook_id.to_owned();
+    }
     let place = index.to_string();
     let hash = hash_parts_128(&[b"replay in batch", webhook_id.as_bytes(), place.as_bytes()]);
     format!("batch_{hash:032x}")
@@ -224,16 +262,19 @@ fn request(webhook_id: String, event: &str, body: &Bytes) -> Result<Request, Str
 fn signed(
     keys: &ReplayKeys,
     request: &Request,
+    body: &Digest,
     now_seconds: u64,
 ) -> Result<Headers, ReplayRequestError> {
-    let Request { webhook_id, body, .. } = request;
-    let signature = keys.sign(webhook_id, now_seconds, body).ok_or(ReplayRefusal::NotConfigured)?;
+    let Request { webhook_id, body: event, .. } = request;
+    let signature =
+        keys.sign(webhook_id, now_seconds, event).ok_or(ReplayRefusal::NotConfigured)?;
     let mut headers = Headers::new();
     headers.insert("Content-Type", "application/cloudevents+json");
     headers.insert(REPLAY_HEADER, "http");
     headers.insert(ID_HEADER, webhook_id.as_str());
     headers.insert(TIMESTAMP_HEADER, now_seconds.to_string());
     headers.insert(SIGNATURE_HEADER, signature);
+    headers.insert(BODY_HEADER, body.to_string());
     headers.insert("Nats-Msg-Id", message_id(keys, webhook_id)?);
     Ok(headers)
 }
@@ -247,25 +288,34 @@ fn message_id(keys: &ReplayKeys, webhook_id: &str) -> Result<String, ReplayReque
     Ok(format!("{MESSAGE_ID_PREFIX}{}-{signed}", replay_id(webhook_id)))
 }
 
-/// Whether what the broker took for the same message is the same event. One that
-/// is gone from EVENTS cannot be compared, and was the same request's or not.
+/// Whether what the broker took for the same message came with the same body. One
+/// that is gone from EVENTS cannot be compared, and was the same request's or not.
 async fn is_same(
     ports: &Ports,
     request: &Request,
+    body: &Digest,
     sequence: u64,
 ) -> Result<(), ReplayRequestError> {
     let unavailable = |error: fermata_jetstream::reader::ReadError| {
         ReplayRequestError::Unavailable(error.to_string())
     };
     let stored = ports.reader.read_one(EVENTS_STREAM, sequence).await.map_err(unavailable)?;
-    // Whoever may publish may have used the id: what they stored is no replay.
-    let is_this = |stored: &StoredMessage| {
-        stored.payload == request.body
-            && stored.headers.as_ref().is_some_and(|headers| headers.get(ID_HEADER).is_some())
-    };
     match stored {
-        Some(stored) if !is_this(&stored) => Err(ReplayRequestError::Differs),
+        Some(stored) if !came_with(&stored, request, body) => Err(ReplayRequestError::Differs),
         Some(_) | None => Ok(()),
+    }
+}
+
+fn came_with(stored: &StoredMessage, request: &Request, body: &Digest) -> bool {
+    // Whoever may publish may have used the id: what they stored is no replay.
+    let Some(headers) = stored.headers.as_ref().filter(|headers| headers.get(ID_HEADER).is_some())
+    else {
+        return false;
+    };
+    match headers.get(BODY_HEADER) {
+        Some(digest) => digest.as_str() == body.to_string(),
+        // An older program stored it.
+        None => stored.payload == request.body,
     }
 }
 
@@ -290,10 +340,51 @@ mod tests {
 
         let ids: Vec<_> = batch.iter().map(|request| request.webhook_id.clone()).collect();
         assert_ne!(ids[0], ids[1]);
-        assert_eq!(one[0].webhook_id, "request-1");
+        // By the first it is known again, whatever its body was.
+        assert_eq!((&*ids[0], &*one[0].webhook_id), ("request-1", "request-1"));
         assert_eq!(batch[1].subject, "fermata.events.acme.a.b");
         assert_eq!(batch[1].body, event("2").to_string());
         assert_eq!(taken(&json!([event("1"), event("2")])).unwrap(), batch);
+    }
+
+    #[test]
+    fn what_was_stored_is_told_apart_by_the_whole_body_that_it_came_with() {
+        let keys = ReplayKeys::parse("whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=");
+        let keys = keys.expect("keys");
+        let [one, two] = ["1", "2"].map(|id| taken(&event(id)).unwrap().remove(0));
+        let (body, other) = (Digest::of(b"body"), Digest::of(b"other"));
+        let stored = |headers: Option<Headers>| StoredMessage {
+            sequence: 1,
+            broker_time_ns: 0,
+            writer: None,
+            subject: one.subject.as_str().into(),
+            headers,
+            payload: one.body.clone(),
+        };
+        let headers = signed(&keys, &one, &body, 1).unwrap();
+        let mut older = Headers::new();
+        older.insert(ID_HEADER, "request-1");
+
+        assert!(came_with(&stored(Some(headers.clone())), &one, &body));
+        assert!(!came_with(&stored(Some(headers)), &one, &other), "the same event in another body");
+        assert!(came_with(&stored(Some(older.clone())), &one, &body));
+        assert!(!came_with(&stored(Some(older)), &two, &body));
+        assert!(!came_with(&stored(None), &one, &body), "a publisher's own");
+    }
+
+    #[test]
+    fn a_request_without_an_id_lacks_that_and_no_signature() {
+        let keys = ReplayKeys::parse("whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=");
+        let keys = keys.expect("keys");
+        let refused = |keys: &ReplayKeys, id| {
+            let headers = ReplayHeaders { id, timestamp: Some("1"), signature: None };
+            verify_at(keys, headers, &Bytes::new(), 1_000)
+        };
+
+        assert_eq!(refused(&keys, None), Err(ReplayRequestError::Unnamed));
+        assert_eq!(refused(&keys, Some("r")), Err(ReplayRefusal::Unsigned.into()));
+        let none = ReplayKeys::default();
+        assert_eq!(refused(&none, None), Err(ReplayRefusal::NotConfigured.into()));
     }
 
     #[test]

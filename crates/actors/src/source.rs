@@ -293,6 +293,8 @@ async fn give_up_or_wait(
         original: delivery.payload.clone(),
         time_ms: wall_ms(),
         headers: Vec::new(),
+        attempts: u32::try_from(delivery.delivered_count).ok(),
+        trace: None,
     };
     let filed = file(ports, vec![letter]).await;
     settle(vec![delivery.acker], filed.then(HeldBack::new)).await;

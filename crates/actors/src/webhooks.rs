@@ -71,6 +71,7 @@ enum Ended {
     GivenUp {
         reason: &'static str,
         detail: String,
+        attempts: u32,
     },
     /// The lease is gone: the next owner sends it.
     Left,
@@ -156,10 +157,10 @@ impl Webhooks {
                     self.like.sent(notice, false);
                     return None;
                 }
-                Ended::GivenUp { reason, detail } => {
+                Ended::GivenUp { reason, detail, attempts } => {
                     is_delivered = false;
                     tracing::error!(case = %notice.case, webhook, reason, detail, "an escalation could not be delivered; it is filed as a dead letter");
-                    let letter = letter(notice, target, reason, &detail, key, message);
+                    let letter = letter(notice, target, (reason, &detail), attempts, key, message);
                     while !file(ports, vec![letter.clone()]).await {
                         tokio::time::sleep(AGAIN_AFTER).await;
                     }
@@ -181,7 +182,7 @@ impl Webhooks {
     ) -> Ended {
         let Ok(_waiting) = target.waiting.try_acquire() else {
             let detail = format!("{WAITING_PER_TARGET_MAX} messages wait for the target already");
-            return Ended::GivenUp { reason: OVERFLOW, detail };
+            return Ended::GivenUp { reason: OVERFLOW, detail, attempts: 0 };
         };
         let limit = Duration::from_millis(target.config.give_up_after_ms);
         let begun = Instant::now();
@@ -197,7 +198,7 @@ impl Webhooks {
             let is_final = detail.0 == FailureClass::NotAllowed;
             if is_final || begun.elapsed() + pause >= limit {
                 let text = format!("after {attempt} attempt(s): {}", detail.1);
-                return Ended::GivenUp { reason: GIVEN_UP, detail: text };
+                return Ended::GivenUp { reason: GIVEN_UP, detail: text, attempts: attempt };
             }
             tokio::time::sleep(pause).await;
             attempt = attempt.saturating_add(1);
@@ -254,8 +255,8 @@ fn pause(attempt: u32) -> Duration {
 fn letter(
     notice: &CaseNotice,
     target: &Target,
-    reason: &str,
-    detail: &str,
+    (reason, detail): (&str, &str),
+    attempts: u32,
     key: &str,
     message: &Value,
 ) -> DeadLetter {
@@ -269,6 +270,9 @@ fn letter(
         original: message.to_string().into(),
         time_ms: wall_ms(),
         headers: Vec::new(),
+        attempts: Some(attempts),
+        // A case stands for many events.
+        trace: None,
     }
 }
 

@@ -10,6 +10,7 @@
 //! What stands behind them is an [`Operated`]: this crate knows no engine. Every
 //! resource of a connection is bounded, see [`server`].
 
+mod in_flight;
 pub mod operated;
 pub mod problem;
 pub mod replay;

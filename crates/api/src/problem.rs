@@ -50,12 +50,16 @@ pub enum ReplayProblem {
     UnsupportedForm,
     /// It is too large.
     TooLarge,
-    /// Its id belongs to another event.
+    /// Its id came with another body before.
     Differs,
     /// Too many requests are under way.
     Busy,
     /// It cannot be stored now.
     Unavailable,
+    /// It has no id.
+    Unnamed,
+    /// A request with its id is under way.
+    InFlight,
 }
 
 impl Problem {
@@ -95,8 +99,8 @@ impl Problem {
             ),
             ReplayProblem::Differs => (
                 "urn:fermata:problem:replay-differs",
-                "the id belongs to another event",
-                StatusCode::CONFLICT,
+                "the id came with another body",
+                StatusCode::UNPROCESSABLE_ENTITY,
             ),
             ReplayProblem::Busy => (
                 "urn:fermata:problem:replay-busy",
@@ -108,16 +112,29 @@ impl Problem {
                 "it cannot be stored now",
                 StatusCode::SERVICE_UNAVAILABLE,
             ),
+            ReplayProblem::Unnamed => (
+                "urn:fermata:problem:replay-unnamed",
+                "the request has no id",
+                StatusCode::BAD_REQUEST,
+            ),
+            ReplayProblem::InFlight => (
+                "urn:fermata:problem:replay-in-flight",
+                "the request is under way",
+                StatusCode::CONFLICT,
+            ),
         };
         let retry_after_seconds = match problem {
-            ReplayProblem::Busy | ReplayProblem::Unavailable => Some(RETRY_AFTER_SECONDS),
+            ReplayProblem::Busy | ReplayProblem::Unavailable | ReplayProblem::InFlight => {
+                Some(RETRY_AFTER_SECONDS)
+            }
             ReplayProblem::NotConfigured
             | ReplayProblem::NotSigned
             | ReplayProblem::Malformed
             | ReplayProblem::Unusable
             | ReplayProblem::UnsupportedForm
             | ReplayProblem::TooLarge
-            | ReplayProblem::Differs => None,
+            | ReplayProblem::Differs
+            | ReplayProblem::Unnamed => None,
         };
         let (status, reasons) = (status.as_u16(), Vec::new());
         Self { kind, title, status, detail, reasons, retry_after_seconds }

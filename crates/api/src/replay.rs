@@ -13,6 +13,7 @@ use axum::{Json, Router};
 use serde::Serialize;
 use tokio::sync::Semaphore;
 
+use crate::in_flight::InFlight;
 use crate::operated::{Operated, Replay, ReplayRequest};
 use crate::problem::{Problem, ReplayProblem};
 
@@ -24,6 +25,9 @@ pub const BODY_BYTES_MAX: usize = 1024 * 1024;
 
 /// Verified requests that are stored at once; the broker is better asked by a few.
 pub const REPLAYS_AT_ONCE_MAX: usize = 8;
+
+/// The header that names a request: the same name with the same body is the same request.
+const ID_HEADER: &str = "webhook-id";
 
 /// Media types of the forms that are taken.
 const FORMS: [&str; 3] =
@@ -40,10 +44,11 @@ struct Accepted {
 
 pub(crate) fn routes<O: Operated>() -> Router<Arc<O>> {
     let places = Arc::new(Semaphore::new(REPLAYS_AT_ONCE_MAX));
+    let in_flight = Arc::new(InFlight::default());
     Router::new().route(
         REPLAY_PATH,
         post(move |State(operated): State<Arc<O>>, request: Request| async move {
-            match answer(&*operated, &places, request).await {
+            match answer(&*operated, &places, &in_flight, request).await {
                 Ok(events) => (StatusCode::ACCEPTED, Json(Accepted { events })).into_response(),
                 Err(problem) => problem.into_response(),
             }
@@ -54,6 +59,7 @@ pub(crate) fn routes<O: Operated>() -> Router<Arc<O>> {
 async fn answer<O: Operated>(
     operated: &O,
     places: &Semaphore,
+    in_flight: &InFlight,
     request: Request,
 ) -> Result<Vec<Replay>, Problem> {
     let (parts, body) = request.into_parts();
@@ -70,6 +76,16 @@ async fn answer<O: Operated>(
     let Ok(_place) = places.try_acquire() else {
         let detail = format!("{REPLAYS_AT_ONCE_MAX} requests are under way, send it again");
         return Err(Problem::replay(ReplayProblem::Busy, detail));
+    };
+    // Of headers with one name the last counts, as where the signature is verified.
+    let id = request.headers.iter().rfind(|(name, _)| name == ID_HEADER).map(|(_, id)| id.clone());
+    let _begun = match id.map(|id| in_flight.begin(id)) {
+        Some(None) => {
+            let detail = "a request with this `webhook-id` is under way, send it again".to_owned();
+            return Err(Problem::replay(ReplayProblem::InFlight, detail));
+        }
+        Some(begun) => begun,
+        None => None,
     };
     operated.replay(request).await
 }
@@ -105,4 +121,95 @@ async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
         return Err(too_large());
     }
     to_bytes(body, BODY_BYTES_MAX).await.map_err(|_| too_large())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use tokio::sync::Notify;
+
+    use super::*;
+    use crate::operated::{Identity, Obstacle};
+
+    /// Takes every request, once it may.
+    #[derive(Default)]
+    struct Slow {
+        begun: Notify,
+        may_end: Notify,
+    }
+
+    impl Operated for Slow {
+        fn identity(&self) -> Identity {
+            Identity { worker: "w".to_owned(), version: "1.2.3", since: Instant::now() }
+        }
+
+        async fn obstacles(&self) -> Vec<Obstacle> {
+            Vec::new()
+        }
+
+        async fn metrics(&self) -> Result<String, String> {
+            Ok(String::new())
+        }
+
+        fn verify_replay(&self, _request: &ReplayRequest) -> Result<(), Problem> {
+            Ok(())
+        }
+
+        async fn replay(&self, _request: ReplayRequest) -> Result<Vec<Replay>, Problem> {
+            self.begun.notify_one();
+            self.may_end.notified().await;
+            Ok(Vec::new())
+        }
+    }
+
+    fn named(id: &str, body: &'static str) -> Request {
+        Request::post(REPLAY_PATH).header("Webhook-Id", id).body(Body::from(body)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_under_way_is_not_begun_again_whatever_its_body() {
+        let (slow, places) = (Slow::default(), Semaphore::new(3));
+        let in_flight = InFlight::default();
+        let ask = |request| answer(&slow, &places, &in_flight, request);
+
+        let mut first = Box::pin(ask(named("one", "a")));
+        tokio::select! {
+            ended = &mut first => panic!("{ended:?}"),
+            () = slow.begun.notified() => {}
+        }
+        for body in ["a", "b"] {
+            let refused = ask(named("one", body)).await.unwrap_err();
+            assert_eq!(
+                (refused.status, refused.kind),
+                (409, "urn:fermata:problem:replay-in-flight")
+            );
+            assert!(refused.retry_after_seconds.is_some());
+        }
+        slow.may_end.notify_one();
+        assert!(first.await.is_ok());
+
+        slow.may_end.notify_one();
+        assert!(ask(named("one", "a")).await.is_ok(), "it has ended");
+    }
+
+    #[tokio::test]
+    async fn other_requests_go_on_and_one_whose_sender_has_gone_is_under_way_no_more() {
+        let (slow, places) = (Slow::default(), Semaphore::new(3));
+        let in_flight = InFlight::default();
+        let ask = |request| answer(&slow, &places, &in_flight, request);
+
+        let mut gone = Box::pin(ask(named("one", "a")));
+        let mut other = Box::pin(ask(named("two", "a")));
+        for begun in [&mut gone, &mut other] {
+            tokio::select! {
+                ended = begun => panic!("{ended:?}"),
+                () = slow.begun.notified() => {}
+            }
+        }
+        drop((gone, other));
+
+        slow.may_end.notify_one();
+        assert!(ask(named("one", "a")).await.is_ok());
+    }
 }

@@ -151,5 +151,6 @@ fn kind_of(error: &ReplayRequestError) -> ReplayProblem {
         ReplayRequestError::Unusable(_) => ReplayProblem::Unusable,
         ReplayRequestError::Differs => ReplayProblem::Differs,
         ReplayRequestError::Unavailable(_) => ReplayProblem::Unavailable,
+        ReplayRequestError::Unnamed => ReplayProblem::Unnamed,
     }
 }

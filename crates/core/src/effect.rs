@@ -232,6 +232,8 @@ pub enum Effect {
     /// its original bytes; that it is filed comes back as
     /// [`crate::partition::Report::EventFiled`].
     FileEvent(Box<DeadEvent>),
+    /// Tell the instruments what strategies made of an event.
+    Matched(EventMatch),
 }
 
 /// A run that has ended, for traces and metrics: telling is no effect on the
@@ -252,6 +254,30 @@ pub struct RunEnded {
     pub nodes_succeeded: u32,
     /// Whether it ended other than well.
     pub failed: bool,
+}
+
+/// What strategies made of an event that came for the first time, for metrics: a
+/// repeat, a replay, a rejected event and one that can only end a wait say
+/// nothing about them. Telling is as with [`RunEnded`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EventMatch {
+    /// A strategy starts a run for it.
+    Started {
+        /// The strategy.
+        strategy: Arc<str>,
+        /// Whether another strategy was told for the same event already.
+        is_further: bool,
+    },
+    /// A strategy says that nothing is to happen.
+    Ignored {
+        /// The strategy.
+        strategy: Arc<str>,
+    },
+    /// No strategy applies.
+    Missed {
+        /// Those that are of its type and did not apply, as its record names them.
+        near: Vec<String>,
+    },
 }
 
 /// A review case as its handler sees it.

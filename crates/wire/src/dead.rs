@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! envelope{kind: "dead", version: 1, body}
-//! body{id, tenant, stage, reason, detail, subject, original: bin, time_ms, headers?}
+//! body{id, tenant, stage, reason, detail, subject, original: bin, time_ms, headers?,
+//!      attempts?, trace?}
 //! ```
 //!
 //! A redelivery of the same input is filed again under the same id; readers
@@ -40,6 +41,14 @@ pub struct DeadLetter {
     /// Absent for structured JSON without headers, and from older programs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<(String, String)>,
+    /// How often it was tried until it was given up, from 1: a message was delivered,
+    /// a webhook called. Absent where one look is enough, and from older programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<u32>,
+    /// W3C `traceparent` of the event or attempt concerned. Absent where it has none
+    /// that can be read, and from older programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<String>,
 }
 
 impl DeadLetter {
@@ -79,6 +88,8 @@ mod tests {
             original: Bytes::from_static(b"{\xff"),
             time_ms: 1,
             headers: Vec::new(),
+            attempts: None,
+            trace: None,
         }
     }
 
@@ -90,12 +101,16 @@ mod tests {
     }
 
     #[test]
-    fn a_letter_without_headers_is_written_as_before_there_were_any() {
+    fn what_a_letter_does_not_have_is_written_as_before_it_could_have_it() {
         let without = letter().encode().unwrap();
         let headers = vec![("ce-id".to_owned(), "1".to_owned())];
-        let with = DeadLetter { headers, ..letter() };
+        let trace = Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned());
+        let with = DeadLetter { headers, attempts: Some(5), trace, ..letter() };
 
-        assert!(!without.windows(7).any(|window| window == b"headers"));
+        for name in ["headers", "attempts", "trace"] {
+            let name = name.as_bytes();
+            assert!(!without.windows(name.len()).any(|window| window == name));
+        }
         assert_eq!(DeadLetter::decode(&with.encode().unwrap()).unwrap(), with);
     }
 

@@ -22,6 +22,10 @@ pub const TIMESTAMP_HEADER: &str = "webhook-timestamp";
 /// Signatures, separated by spaces; one has to fit.
 pub const SIGNATURE_HEADER: &str = "webhook-signature";
 
+/// Digest of the whole body of the request by HTTP that a message came with: what
+/// tells whether an id comes with the same body again.
+pub const BODY_HEADER: &str = "fermata-replay-body";
+
 /// How far the time of a signature may be from when its message was stored,
 /// either way, in seconds: what Standard Webhooks advises.
 pub const TOLERANCE_SECONDS: u64 = 300;

@@ -215,6 +215,14 @@ fn plans_definitions_and_dead_letters_keep_their_bytes() {
             .expect("definitions");
     assert_eq!(decoded, definitions);
     assert_eq!(DeadLetter::decode(&dead_bytes).expect("a dead letter"), dead);
+    let traced = DeadLetter {
+        headers: vec![("Content-Type".to_owned(), "application/json".to_owned())],
+        attempts: Some(5),
+        trace: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned()),
+        ..dead
+    };
+    let traced_bytes = golden("dead_traced", &traced.encode().expect("a dead letter"));
+    assert_eq!(DeadLetter::decode(&traced_bytes).expect("a dead letter"), traced);
 }
 
 #[test]

@@ -52,5 +52,7 @@ fn letter(dead: DeadEvent, original: Option<Original>) -> DeadLetter {
         original,
         time_ms: wall_ms(),
         headers,
+        attempts: None,
+        trace: event.traceparent.as_deref().map(str::to_owned),
     }
 }

@@ -51,6 +51,7 @@ impl Coordinator {
             Effect::FileEvent(dead) => {
                 state.errands.send(myself.clone(), file_event(self.ports.clone(), *dead));
             }
+            Effect::Matched(matched) => self.metrics.event_matched(&matched),
             Effect::Enqueue(queued) => self.enqueue(queued, state),
             Effect::Recall(recall) => self.recall(myself, *recall, state).await,
             Effect::Reply { to, answer } => {
@@ -130,6 +131,8 @@ async fn file_dead(reader: Reader, dead: DeadCommand) -> Report {
         original,
         time_ms: wall_ms(),
         headers: Vec::new(),
+        attempts: None,
+        trace: None,
     };
     while !file(&reader.ports, vec![letter.clone()]).await {
         tokio::time::sleep(AGAIN_AFTER).await;

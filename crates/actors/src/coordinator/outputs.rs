@@ -28,13 +28,16 @@ impl Coordinator {
     ) -> Result<(), ActorProcessingErr> {
         let mut attempts = Vec::new();
         for output in outputs.drain(..) {
-            // The two kinds that come by the thousand go no further: the future
-            // of `perform` is large, and so is an actor message for one attempt.
+            // The kinds that come by the thousand go no further: the future of
+            // `perform` is large, and so is an actor message for one attempt.
             let output = if let Output::Effect(Effect::Start(attempt)) = output {
                 attempts.push(attempt);
                 continue;
             } else if let Output::Effect(Effect::Ended(ended)) = output {
                 self.tell_instruments(&ended);
+                continue;
+            } else if let Output::Effect(Effect::Matched(matched)) = output {
+                self.metrics.event_matched(&matched);
                 continue;
             } else {
                 output

@@ -14,7 +14,7 @@ use fermata_core::relay::SignalData;
 use fermata_jetstream::Headers;
 use fermata_wire::replay::{ReplayHeaders, ReplayKeys};
 use fermata_wire::stages::{Admission, AdmittedEvent};
-
+use serde::Deserialize;
 use uuid::Uuid;
 
 use super::Arrived;
@@ -257,6 +257,7 @@ impl Shared {
                 }
                 None => kept_headers(message.headers.as_ref()),
             },
+            trace: trace_of(original, message.headers.as_ref().filter(|_| element.is_none())),
         };
         out.refuse(event, source, refusal);
     }
@@ -286,6 +287,26 @@ impl Shared {
     }
 }
 
+/// The `traceparent` of an event that cannot be used: its own as far as its text can be
+/// read, or what its message was sent in.
+fn trace_of(original: &[u8], headers: Option<&Headers>) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Traced {
+        traceparent: String,
+    }
+    let in_text = serde_json::from_slice::<Traced>(original).ok().map(|traced| traced.traceparent);
+    let header = |name: &str| {
+        let mut named = pairs(headers).filter(|(found, _)| found.eq_ignore_ascii_case(name));
+        named.next().map(|(_, value)| value)
+    };
+    let usable = |text: Option<&str>| {
+        let text = text.map(|text| ("traceparent", text));
+        MessageHeaders::new(text).traceparent().map(str::to_owned)
+    };
+    usable(in_text.as_deref().or_else(|| header("ce-traceparent")))
+        .or_else(|| usable(header("traceparent")))
+}
+
 /// The headers in order, as many as are kept: the broker's own aside.
 pub(super) fn kept_headers(headers: Option<&Headers>) -> Vec<(String, String)> {
     let own = |name: &str| name.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("nats-"));
@@ -300,4 +321,28 @@ pub(super) fn kept_headers(headers: Option<&Headers>) -> Vec<(String, String)> {
         bytes <= HEADER_BYTES_MAX
     });
     kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_trace_of_what_cannot_be_used_is_its_own_as_far_as_it_can_be_read() {
+        let trace = |number: u8| format!("00-{number:032x}-00f067aa0ba902b7-01");
+        let header = |name: &str, number| {
+            let mut headers = Headers::new();
+            headers.insert(name, trace(number));
+            headers
+        };
+        let own = format!("{{\"id\": 1, \"traceparent\": \"{}\"}}", trace(1));
+        let (attribute, sent_in) = (header("Ce-TraceParent", 2), header("traceparent", 3));
+
+        assert_eq!(trace_of(own.as_bytes(), Some(&sent_in)), Some(trace(1)));
+        assert_eq!(trace_of(own.as_bytes(), None), Some(trace(1)));
+        assert_eq!(trace_of(b"{", Some(&attribute)), Some(trace(2)));
+        assert_eq!(trace_of(b"{", Some(&sent_in)), Some(trace(3)));
+        assert_eq!(trace_of(br#"{"traceparent": "x"}"#, Some(&sent_in)), Some(trace(3)));
+        assert_eq!(trace_of(&own.as_bytes()[1..], None), None);
+    }
 }

@@ -61,6 +61,8 @@ pub(super) struct Refusal {
     pub(super) time_ms: u64,
     /// Headers to read the bytes with.
     pub(super) headers: Vec<(String, String)>,
+    /// The `traceparent` of an event, as far as it can be read.
+    pub(super) trace: Option<String>,
 }
 
 impl Outcomes {
@@ -105,6 +107,7 @@ impl Outcomes {
             subject: format!("{SUBJECT_PREFIX}{}.{}", event.tenant, event.kind),
             time_ms: pending.time_ms,
             headers: vec![("Content-Type".to_owned(), ONE_EVENT.to_owned())],
+            trace: event.traceparent.as_deref().map(str::to_owned),
         };
         let refused = self.refused(event.clone(), admitted.source, refusal);
         if let Some(slot) = self.events.get_mut(pending.place) {
@@ -143,7 +146,7 @@ impl Outcomes {
         source: SourcePosition,
         refusal: Refusal,
     ) -> AdmittedEvent {
-        let Refusal { reason, detail, original, subject, time_ms, headers } = refusal;
+        let Refusal { reason, detail, original, subject, time_ms, headers, trace } = refusal;
         let rejection = Rejection {
             reason: reason.clone(),
             detail: bounded_detail(&detail),
@@ -159,6 +162,8 @@ impl Outcomes {
             original,
             time_ms,
             headers,
+            attempts: None,
+            trace,
         };
         self.dead.push((source.sequence, letter));
         let admission = Admission::Rejected(rejection);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use fermata_core::effect::{Attempt, Outcome, bounded_detail};
 use fermata_core::plan::FailureClass;
 use fermata_core::run::AttemptReport;
-use fermata_jetstream::work_queue::message_id;
+use fermata_jetstream::work_queue::{deliveries_before, message_id};
 use fermata_jetstream::{Bytes, Delivery, PublishOutcome, Refusal};
 use fermata_wire::dead::DeadLetter;
 use fermata_wire::subjects;
@@ -35,6 +35,8 @@ pub(super) async fn park(
         detail: bounded_detail(&format!("{detail} (queue `{}`)", shared.queue)),
     };
     let tenant = attempt.as_ref().map(|attempt| attempt.tenant.clone());
+    let trace = attempt.as_ref().and_then(|attempt| attempt.traceparent.as_deref());
+    let trace = trace.map(str::to_owned);
     let told = match attempt {
         Some(attempt) => Some(report_of(&attempt, outcome)),
         // Whoever published it has named it all the same.
@@ -48,7 +50,7 @@ pub(super) async fn park(
         if let Some(told) = told {
             report(&shared, told).await;
         }
-        file(&shared, &delivery, &tenant, detail).await;
+        file(&shared, &delivery, &tenant, detail, trace).await;
     };
     // What cannot be told or filed for long would be parked by one worker after the
     // other, with all their permits.
@@ -60,8 +62,15 @@ pub(super) async fn park(
 
 /// Files the dead letter on a subject of its own, behind nothing: the broker
 /// refuses a second one, whenever and from whomever it comes.
-async fn file(shared: &Shared, delivery: &Delivery, tenant: &str, detail: String) {
+async fn file(
+    shared: &Shared,
+    delivery: &Delivery,
+    tenant: &str,
+    detail: String,
+    trace: Option<String>,
+) {
     let sequence = delivery.stream_sequence;
+    let deliveries = delivery.delivered_count.saturating_add(deliveries_before(delivery));
     let letter = DeadLetter {
         id: format!("TASKS.{sequence}.all"),
         tenant: tenant.to_owned(),
@@ -72,6 +81,8 @@ async fn file(shared: &Shared, delivery: &Delivery, tenant: &str, detail: String
         original: delivery.payload.clone(),
         time_ms: wall_ms(),
         headers: Vec::new(),
+        attempts: u32::try_from(deliveries).ok(),
+        trace,
     };
     let encoded = letter
         .encode()

@@ -245,6 +245,8 @@ fn to_json(filed: &FiledLetter) -> Value {
         "subject": letter.subject,
         "sequence": sequence,
         "headers": letter.headers,
+        "attempts": letter.attempts,
+        "trace": letter.trace,
         "hint": show::hint(letter),
     });
     if let Value::Object(members) = &mut value {
@@ -273,6 +275,8 @@ mod tests {
             original: original.into(),
             time_ms: 1_700_000_000_000,
             headers: Vec::new(),
+            attempts: None,
+            trace: None,
         }
     }
 
@@ -330,5 +334,22 @@ mod tests {
         let shown = printed(|output| show::show(&bytes, output));
         assert!(shown.contains("2 bytes\n00000000  ff 00"), "{shown}");
         assert_eq!(to_json(&bytes)["original_hex"], "ff00");
+    }
+
+    #[test]
+    fn attempts_and_trace_are_shown_where_a_letter_has_them() {
+        let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let bare = FiledLetter { sequence: 1, letter: letter("7.0", b"{") };
+        let traced =
+            DeadLetter { attempts: Some(5), trace: Some(trace.to_owned()), ..letter("8.0", b"{") };
+        let traced = FiledLetter { sequence: 2, letter: traced };
+
+        let shown = printed(|output| show::show(&traced, output));
+        assert!(shown.contains(&format!("\nattempts  5\ntrace     {trace}\n")), "{shown}");
+        let shown = printed(|output| show::show(&bare, output));
+        assert!(!shown.contains("attempts") && !shown.contains("trace"), "{shown}");
+        let [bare, traced] = [bare, traced].map(|filed| to_json(&filed));
+        assert_eq!((&traced["attempts"], &traced["trace"]), (&json!(5), &json!(trace)));
+        assert!(bare["attempts"].is_null() && bare["trace"].is_null());
     }
 }

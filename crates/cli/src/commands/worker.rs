@@ -16,10 +16,13 @@ use crate::output::{Output, Tone};
 /// Arguments of `fermata worker`; the address of the broker and the data folder are global ones.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
+Every worker needs the engine's audit key, whatever it does: the file that `fermata up` has in its
+data folder as audit.key, or a copy of it (`--audit-key`). One with another key is refused.
+
 Examples:
-  fermata worker --nats-url nats://broker:4222 --roles listener,matcher,builder
-  fermata worker --nats-url nats://broker:4222 --roles coordinator --name worker-2 --http 0.0.0.0:9464
-  fermata worker --nats-url nats://broker:4222 --queues gpu,mail --queue-permits 4 --plugin gpu=http://127.0.0.1:9000")]
+  fermata worker --nats-url nats://broker:4222 --audit-key audit.key --roles listener,matcher,builder
+  fermata worker --nats-url nats://broker:4222 --audit-key audit.key --roles coordinator --name worker-2 --http 0.0.0.0:9464
+  fermata worker --nats-url nats://broker:4222 --audit-key audit.key --queues gpu,mail --queue-permits 4 --plugin gpu=http://127.0.0.1:9000")]
 pub struct WorkerArguments {
     /// What this process does besides serving queues; listener, matcher and builder are fused when all three are named
     #[arg(

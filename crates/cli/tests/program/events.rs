@@ -208,6 +208,8 @@ fn letter(id: &str, reason: &str) -> Bytes {
         original: Bytes::from_static(b"{half"),
         time_ms: 1_700_000_000_000,
         headers: Vec::new(),
+        attempts: None,
+        trace: None,
     };
     letter.encode().unwrap().into()
 }

@@ -26,11 +26,16 @@ workflow:
 const STRATEGIES: &str = "
 strategies:
   - { name: start, version: 1, tenant: '*', on: counted.start, workflow: { name: two, version: '1' } }
+  - { name: quiet, version: 1, tenant: '*', on: counted.quiet, action: ignore }
+  - { name: never, version: 1, tenant: '*', on: counted.unknown, when: 'false', action: ignore }
 ";
 
-/// Events that start a run of two nodes each, and those that nothing matches.
+/// Events that start a run of two nodes each, those that nothing matches, those that a strategy
+/// ignores, and those of the first that are published again.
 const STARTED: usize = 150;
 const UNMATCHED: usize = 50;
+const IGNORED: usize = 20;
+const REPEATED: usize = 30;
 
 /// The samples of one scrape by name and labels, as Prometheus' own parser reads them.
 #[derive(Debug)]
@@ -102,9 +107,14 @@ async fn what_is_scraped_under_load_is_what_the_journals_hold() {
     let told = std::fs::read_to_string(engine.path("fermata.http"));
     assert_eq!(told.expect("a file").trim(), up.said["http_url"].as_str().expect("an address"));
 
-    let kind = |id: usize| if id < STARTED { "counted.start" } else { "counted.unknown" };
+    let ids = (0..STARTED + UNMATCHED + IGNORED).chain(0..REPEATED);
+    let kind = |id: usize| match id {
+        ..STARTED => "counted.start",
+        id if id < STARTED + UNMATCHED => "counted.unknown",
+        _ => "counted.quiet",
+    };
     // Scraped while they come; each scrape is one that Prometheus can read.
-    for (number, batch) in (0..STARTED + UNMATCHED).collect::<Vec<_>>().chunks(40).enumerate() {
+    for (number, batch) in ids.collect::<Vec<_>>().chunks(40).enumerate() {
         let events = batch.iter().map(|id| event(id, kind(*id))).collect::<Vec<_>>();
         engine.publish(&json!(events).to_string()).await;
         let scraped = Scrape::of(&up.get("/metrics").await.body);
@@ -151,16 +161,31 @@ async fn what_is_scraped_under_load_is_what_the_journals_hold() {
     }
     let all = journals.values().flatten().copied().collect::<Vec<_>>();
     assert_eq!(count(&all, Kind::RunStarted), STARTED as f64);
+    assert_eq!(count(&all, Kind::EventRepeated), REPEATED as f64);
     for (name, kind) in [
-        ("agent_workflow_generated_total", Kind::RunStarted),
+        ("agent_strategy_missed_total", Kind::EventUnmatched),
         ("agent_node_success_total", Kind::NodeSucceeded),
         ("agent_manual_escalation_total", Kind::CaseOpened),
         ("agent_workflow_latency_p95_seconds_count", Kind::RunSucceeded),
     ] {
         assert_eq!(scraped.plain(name), count(&all, kind), "{name}");
     }
-    let matched = STARTED as f64 / (STARTED + UNMATCHED) as f64;
+    // What is planned for a repeat comes to no run.
+    let planned = (STARTED + REPEATED) as f64;
+    assert_eq!(scraped.plain("agent_workflow_generated_total"), planned);
+    let eligible = (STARTED + UNMATCHED + IGNORED) as f64;
+    assert_eq!(scraped.plain("agent_strategy_eligible_total"), eligible);
+    let matched = (STARTED + IGNORED) as f64 / eligible;
     assert_eq!(scraped.plain("agent_strategy_hit_rate"), matched);
+    let said = |strategy: &str, outcome: &str| {
+        let labels = json!({ "strategy": strategy, "outcome": outcome });
+        scraped.find("agent_strategy_matched_total", &labels)
+    };
+    assert_eq!(said("start", "started"), Some(STARTED as f64));
+    assert_eq!(said("quiet", "ignored"), Some(IGNORED as f64));
+    assert_eq!((said("start", "ignored"), said("never", "ignored")), (None, None));
+    let near = scraped.value("agent_strategy_near_missed_total", json!({ "strategy": "never" }));
+    assert_eq!(near, UNMATCHED as f64);
     assert_eq!(scraped.plain("fermata_partitions_without_owner"), 0.0);
     assert_eq!(scraped.plain("fermata_broker_interruptions_total"), 0.0);
     for stage in ["listener", "matcher", "builder"] {
@@ -177,7 +202,16 @@ async fn what_is_scraped_under_load_is_what_the_journals_hold() {
     let labels = scraped.0.iter().flat_map(|sample| sample["labels"].as_object().expect("labels"));
     let labels = labels.map(|(name, _)| name.as_str()).collect::<std::collections::BTreeSet<_>>();
     let about_the_process = ["service_name", "telemetry_sdk_language", "telemetry_sdk_name"];
-    let bounded = ["le", "partition", "stage", "state", "stream", "telemetry_sdk_version"];
+    let bounded = [
+        "le",
+        "outcome",
+        "partition",
+        "stage",
+        "state",
+        "strategy",
+        "stream",
+        "telemetry_sdk_version",
+    ];
     let allowed = about_the_process.into_iter().chain(bounded).collect();
     assert!(labels.is_subset(&allowed), "{labels:?}");
 }

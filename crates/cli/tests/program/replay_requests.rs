@@ -74,6 +74,12 @@ async fn kinds_with(engine: &RunningEngine, kind: Kind, expected: f64) -> Vec<Ki
     found.unwrap_or_else(|_| panic!("no {expected} {kind:?}\n{}", engine.up.logs.all()))
 }
 
+/// Status and kind of a problem.
+fn problem(answer: &Answer) -> (u16, String) {
+    let kind = answer.json()["type"].as_str().expect("a problem").to_owned();
+    (answer.status, kind.trim_start_matches("urn:fermata:problem:replay-").to_owned())
+}
+
 const ARGUMENTS: [&str; 4] = ["--http", "127.0.0.1:0", "--partitions", "1"];
 
 /// The arguments of an engine that knows the secrets in a file.
@@ -100,11 +106,28 @@ async fn a_signed_request_is_stored_and_decided_once_even_after_a_restart() {
     let again = ask(up, "request-1", &event("1")).await;
     let differs = ask(up, "request-1", &event("2")).await;
     let batch = ask(up, "request-2", &json!([event("1"), event("3")])).await;
-    assert_eq!((first.status, batch.status, differs.status), (202, 202, 409), "{first:?}");
+    assert_eq!((first.status, batch.status), (202, 202), "{first:?}");
+    assert_eq!(problem(&differs), (422, "differs".to_owned()), "{differs:?}");
     assert_eq!((again.status, &again.body), (202, &first.body));
     let told = &first.json()["events"][0];
     assert_eq!((&told["event"], &told["tenant"]), (&json!("1"), &json!("acme")), "{told}");
     assert_eq!(batch.json()["events"].as_array().map(Vec::len), Some(2), "{batch:?}");
+    // The body as a whole belongs to the id, and nothing of another one is stored.
+    let events = StreamReader::new(&engine.broker().await);
+    let stored = async || events.stream_state("EVENTS").await.expect("a stream").last_sequence;
+    let before = stored().await;
+    for (id, body) in [
+        ("request-1", json!([event("1")])),
+        ("request-1", json!([event("1"), event("5")])),
+        ("request-2", event("1")),
+        ("request-2", json!([event("1")])),
+        ("request-2", json!([event("1"), event("3"), event("5")])),
+        ("request-2", json!([event("3"), event("1")])),
+    ] {
+        let differs = ask(up, id, &body).await;
+        assert_eq!(problem(&differs), (422, "differs".to_owned()), "{id} {body} {differs:?}");
+    }
+    assert_eq!(stored().await, before);
     // One run for each event that was asked for: `1` twice, under two ids.
     let before = kinds_with(&engine, Kind::RunSucceeded, 3.0).await;
     assert_eq!(count(&before, Kind::EventRepeated), 0.0);
@@ -140,12 +163,8 @@ async fn what_is_not_signed_or_not_usable_is_refused_and_nothing_is_stored() {
     let body = event("1").to_string();
     let now = now_seconds();
 
-    let kind = |answer: &Answer| {
-        let kind = answer.json()["type"].as_str().expect("a problem").to_owned();
-        (answer.status, kind.trim_start_matches("urn:fermata:problem:replay-").to_owned())
-    };
+    let kind = problem;
     for headers in [
-        String::new(),
         signed(OTHER_SECRET, "r", now, &body),
         signed(SECRET, "r", now, "another body"),
         signed(SECRET, "r", now - 301, &body),
@@ -156,6 +175,8 @@ async fn what_is_not_signed_or_not_usable_is_refused_and_nothing_is_stored() {
         let refused = post(url, PATH, &headers, &body).await;
         assert_eq!(kind(&refused), (401, "not-signed".to_owned()), "{headers}");
     }
+    let unnamed = post(url, PATH, "", &body).await;
+    assert_eq!(kind(&unnamed), (400, "unnamed".to_owned()), "{unnamed:?}");
     let post_signed = |body: String| async move {
         post(url, PATH, &signed(SECRET, "r", now, &body), &body).await
     };
@@ -175,4 +196,30 @@ async fn what_is_not_signed_or_not_usable_is_refused_and_nothing_is_stored() {
     let url = bare.up.said["http_url"].as_str().expect("endpoints");
     let refused = post(url, PATH, &signed(SECRET, "r", now, &body), &body).await;
     assert_eq!(kind(&refused), (403, "not-configured".to_owned()), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_that_come_at_once_are_stored_once_and_answered_alike_or_asked_to_wait() {
+    let secrets = secrets();
+    let engine = RunningEngine::start(&knowing(&secrets), &[]).await;
+    engine.apply("workflow", WORKFLOW).await;
+    engine.apply("strategy", STRATEGIES).await;
+    let up = &engine.up;
+
+    let body = event("1");
+    let copies = (0..6).map(|_| ask(up, "request-1", &body));
+    let answers = futures_util::future::join_all(copies).await;
+    let settled = ask(up, "request-1", &body).await;
+    assert_eq!(settled.status, 202, "{settled:?}");
+    for answer in &answers {
+        match answer.status {
+            202 => assert_eq!(answer.body, settled.body),
+            _ => assert_eq!(problem(answer), (409, "in-flight".to_owned()), "{answer:?}"),
+        }
+    }
+    assert!(answers.iter().any(|answer| answer.status == 202), "{answers:?}");
+    // One behind it, by which it is known to have been decided.
+    assert_eq!(ask(up, "request-2", &event("2")).await.status, 202);
+    let kinds = kinds_with(&engine, Kind::RunSucceeded, 2.0).await;
+    assert_eq!(count(&kinds, Kind::RunStarted), 2.0);
 }

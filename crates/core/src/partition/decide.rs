@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{Decision, Partition, Report};
 use crate::command::{CancelCommand, Command, EventCommand, StartRun, Verdict};
-use crate::effect::{Effect, bounded_detail, bounded_outcome};
+use crate::effect::{Effect, EventMatch, bounded_detail, bounded_outcome};
 use crate::identity::{RunId, SourcePosition};
 use crate::json::Json;
 use crate::record::{
@@ -134,20 +134,17 @@ impl Partition {
             {
                 return self.decide_signalled(command, out);
             }
-            (Verdict::Ignored { strategy }, None) => EventIgnored {
-                event: event.clone(),
-                key: command.key,
-                source,
-                strategy: strategy.clone(),
-                replay,
+            (Verdict::Ignored { strategy }, None) => {
+                tell(command, EventMatch::Ignored { strategy: strategy.clone() }, out);
+                let (event, strategy) = (event.clone(), strategy.clone());
+                EventIgnored { event, key: command.key, source, strategy, replay }.into()
             }
-            .into(),
             (Verdict::Unmatched { near }, None) => {
                 let case = self.unmatched_case(&event.tenant, &event.kind);
-                let (event, near) = (event.clone(), near.clone());
-                let key = command.key;
-                let body = EventUnmatched { event, key, source, near, case, replay }.into();
-                self.emit(Record::of_tenant(&command.event.tenant, body), out);
+                let (event, near, key) = (event.clone(), near.clone(), command.key);
+                let body = EventUnmatched { event, key, source, near: near.clone(), case, replay };
+                self.emit(Record::of_tenant(&command.event.tenant, body.into()), out);
+                tell(command, EventMatch::Missed { near }, out);
                 let event = &command.event;
                 self.open_unmatched_case(case, &event.tenant, &event.kind, &event.id, out);
                 return;
@@ -210,7 +207,9 @@ impl Partition {
         };
         self.emit(Record::of_tenant(&event.tenant, body.into()), out);
         self.signal(command, out);
-        for (id, run) in named {
+        for (place, (id, run)) in named.into_iter().enumerate() {
+            let (strategy, is_further) = (run.strategy.clone(), place > 0);
+            tell(command, EventMatch::Started { strategy, is_further }, out);
             self.start_run_of(id, command, run, out);
         }
     }
@@ -339,5 +338,13 @@ impl Partition {
             let answer = Json::from_value(&json!({ "answer": WINDOW_FULL }));
             out.effects.push(Effect::Reply { to, answer });
         }
+    }
+}
+
+/// Has the instruments told, unless a person asked: what they ask for once more was
+/// told when it came.
+fn tell(command: &EventCommand, matched: EventMatch, out: &mut Decision) {
+    if command.replay.is_none() {
+        out.effects.push(Effect::Matched(matched));
     }
 }

@@ -2,7 +2,8 @@ use uuid::Uuid;
 
 use super::testing::{event, start};
 use super::*;
-use crate::command::{CancelCommand, CaseCommand, Command, DefineCommand, Verdict};
+use crate::command::{CancelCommand, CaseCommand, Command, DefineCommand, StartRun, Verdict};
+use crate::effect::EventMatch;
 use crate::flags::Flags;
 use crate::identity::Tenant;
 use crate::json::Json;
@@ -61,6 +62,50 @@ fn an_authorised_replay_is_decided_once_whatever_is_decided() {
         assert_eq!(again, [], "{verdict:?}");
         let (event_itself, _) = decided(&mut partition, &event(1, None, start()));
         assert_eq!(event_itself.first(), Some(&Kind::EventStarted), "{verdict:?}");
+    }
+}
+
+#[test]
+fn what_strategies_made_of_an_event_is_told_once_and_of_no_replay() {
+    let told = |effects: Vec<Effect>| {
+        let told = effects.into_iter().filter_map(|effect| match effect {
+            Effect::Matched(matched) => Some(matched),
+            _ => None,
+        });
+        told.collect::<Vec<_>>()
+    };
+    let mut both = start();
+    if let Verdict::Start { runs } = &mut both {
+        let other = StartRun { strategy: "other".into(), ..runs[0].clone() };
+        runs.push(other);
+    }
+    let started =
+        |strategy: &str, is_further| EventMatch::Started { strategy: strategy.into(), is_further };
+    let [_, ignored, _, rejected] = verdicts();
+    for (verdict, expected) in [
+        (both, vec![started("test", false), started("other", true)]),
+        (ignored, vec![EventMatch::Ignored { strategy: "quiet".into() }]),
+        (
+            Verdict::Unmatched { near: vec!["s: no".to_owned()] },
+            vec![EventMatch::Missed { near: vec!["s: no".to_owned()] }],
+        ),
+        (rejected, Vec::new()),
+    ] {
+        let mut partition = partition(Limits::default());
+        let replay = event(1, Some(Uuid::from_u128(7)), verdict.clone());
+        assert_eq!(told(decided(&mut partition, &replay).1), [], "{verdict:?}");
+        let (_, first) = decided(&mut partition, &event(1, None, verdict.clone()));
+        assert_eq!(told(first), expected);
+
+        // Delivered again, and published again: only what started runs claims its key.
+        let (_, again) = decided(&mut partition, &event(1, None, verdict.clone()));
+        assert_eq!(told(again), []);
+        let is_start = matches!(verdict, Verdict::Start { .. });
+        let mut repeat = event(2, None, verdict);
+        let Command::Event(repeated) = &mut repeat else { panic!() };
+        repeated.key = 1;
+        let (_, repeat) = decided(&mut partition, &repeat);
+        assert_eq!(told(repeat), if is_start { Vec::new() } else { expected });
     }
 }
 

@@ -282,7 +282,8 @@ impl World {
             | Effect::Project
             | Effect::Reply { .. }
             | Effect::Enqueue(_)
-            | Effect::Recall(_) => return,
+            | Effect::Recall(_)
+            | Effect::Matched(_) => return,
         };
         let after = self.dice.between(5, 800);
         self.after(after, Happening::Tell(partition, seat, Input::Report(report)));

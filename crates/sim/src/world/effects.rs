@@ -59,7 +59,7 @@ impl World {
                 self.reach_worker(worker, after, Work::Report(report));
             }
             Effect::ReplayCase(replay) => self.replay_case(worker, &replay),
-            Effect::Project | Effect::Reply { .. } | Effect::Ended(_) => {}
+            Effect::Project | Effect::Reply { .. } | Effect::Ended(_) | Effect::Matched(_) => {}
             Effect::Enqueue(queued) => {
                 let after = self.dice.between(1, 600);
                 self.reach_worker(worker, after, Work::Enqueue(queued));

@@ -264,7 +264,8 @@ impl Bench {
             | Effect::ReplayCase(_)
             | Effect::Enqueue(_)
             | Effect::Recall(_)
-            | Effect::FileEvent(_) => None,
+            | Effect::FileEvent(_)
+            | Effect::Matched(_) => None,
         });
         started.collect()
     }

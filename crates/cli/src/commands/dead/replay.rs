@@ -155,6 +155,8 @@ async fn from_events(id: &str, session: &BrokerSession) -> Result<Option<DeadLet
         original: original.into(),
         time_ms: 0,
         headers: Vec::new(),
+        attempts: None,
+        trace: None,
     }))
 }
 
@@ -280,6 +282,8 @@ mod tests {
             original: Bytes::from(original.to_owned()),
             time_ms: 0,
             headers: Vec::new(),
+            attempts: None,
+            trace: None,
         }
     }
 

@@ -24,6 +24,12 @@ pub(super) fn show(filed: &FiledLetter, output: &mut Output) -> Result<(), CliEr
     output.line(&format!("subject   {}", letter.subject))?;
     output.line(&format!("reason    {}", letter.reason))?;
     output.line(&format!("detail    {}", letter.detail))?;
+    if let Some(attempts) = letter.attempts {
+        output.line(&format!("attempts  {attempts}"))?;
+    }
+    if let Some(trace) = &letter.trace {
+        output.line(&format!("trace     {trace}"))?;
+    }
     output.line(&format!("hint      {}", hint(letter)))?;
     for (name, value) in &letter.headers {
         output.line(&format!("header    {name}: {value}"))?;
