@@ -18,7 +18,8 @@ impl InFlight {
     /// Begins a request, unless one with its id is under way.
     pub(crate) fn begin(&self, id: String) -> Option<Begun<'_>> {
         let is_new = self.ids(|ids| ids.insert(id.clone()));
-        is_new.then_some(Begun { in_flight: self, id })
+        // One that is not new must not be made: dropping it would end the other.
+        is_new.then(|| Begun { in_flight: self, id })
     }
 
     fn ids<T>(&self, look: impl FnOnce(&mut HashSet<String>) -> T) -> T {

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::engine::{RunningEngine, event};
 use crate::process::Running;
-use crate::support::{Stage, run, topology};
+use crate::support::{SOON, Stage, run, topology};
 
 const WORKFLOW: &str = "
 workflow:
@@ -98,6 +98,30 @@ pub fn count(kinds: &[Kind], kind: Kind) -> f64 {
     kinds.iter().filter(|found| **found == kind).count() as f64
 }
 
+/// The journals once all that is published has been decided and nothing follows from it.
+async fn settled_journals<'p>(
+    reader: &StreamReader,
+    partitions: [&'p str; 3],
+) -> BTreeMap<&'p str, Vec<Kind>> {
+    loop {
+        let mut journals = BTreeMap::new();
+        for partition in partitions {
+            journals.insert(partition, kinds(reader, partition).await);
+        }
+        let all = journals.values().flatten().copied().collect::<Vec<_>>();
+        let decided = [
+            (Kind::RunSucceeded, STARTED),
+            (Kind::EventUnmatched, UNMATCHED),
+            (Kind::EventIgnored, IGNORED),
+            (Kind::EventRepeated, REPEATED),
+        ];
+        let is_decided = decided.iter().all(|(kind, number)| count(&all, *kind) == *number as f64);
+        if is_decided && count(&all, Kind::CaseNotified) == count(&all, Kind::CaseOpened) {
+            return journals;
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_scraped_under_load_is_what_the_journals_hold() {
     let engine = RunningEngine::start(&["--http", "127.0.0.1:0", "--partitions", "2"], &[]).await;
@@ -122,16 +146,24 @@ async fn what_is_scraped_under_load_is_what_the_journals_hold() {
     }
     let partitions = ["control", "0", "1"];
     let of = |partition: &str| json!({ "partition": partition });
+    let reader = StreamReader::new(&engine.broker().await);
+    let journals = tokio::time::timeout(SOON, settled_journals(&reader, partitions)).await;
+    let journals = journals.unwrap_or_else(|_| panic!("not in time\n{}", up.logs.all()));
     let settled = up
         .until("/metrics", |answer| {
             let text = &answer.body;
             let ended = format!("agent_workflow_latency_p95_seconds_count {STARTED}\n");
             text.contains(&ended)
-                && partitions.iter().all(|partition| {
-                    let of = format!("{{partition=\"{partition}\"}} 0\n");
-                    ["backlog_messages", "auditor_lag_records"]
-                        .iter()
-                        .all(|name| text.contains(&format!("fermata_partition_{name}{of}")))
+                && journals.iter().all(|(partition, kinds)| {
+                    let of = |name: &str, value: usize| {
+                        format!("fermata_partition_{name}{{partition=\"{partition}\"}} {value}\n")
+                    };
+                    let lines = [
+                        of("records", kinds.len()),
+                        of("backlog_messages", 0),
+                        of("auditor_lag_records", 0),
+                    ];
+                    lines.iter().all(|line| text.contains(line))
                 })
                 && text.contains("fermata_stage_unacknowledged_messages{stage=\"listener\"} 0\n")
         })
@@ -140,11 +172,6 @@ async fn what_is_scraped_under_load_is_what_the_journals_hold() {
     assert!(settled.head.contains("text/plain; version=0.0.4"), "{}", settled.head);
     let scraped = Scrape::of(&settled.body);
 
-    let reader = StreamReader::new(&engine.broker().await);
-    let mut journals = BTreeMap::new();
-    for partition in partitions {
-        journals.insert(partition, kinds(&reader, partition).await);
-    }
     for (partition, kinds) in &journals {
         for name in ["fermata_partition_records", "fermata_partition_signed_records"] {
             assert_eq!(scraped.value(name, of(partition)), kinds.len() as f64, "{name}");

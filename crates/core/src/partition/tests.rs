@@ -167,7 +167,9 @@ fn a_quarantined_run_leaves_nothing_behind() {
     let mut partition = partition(Limits::default());
     let (records, effects) = decided(&mut partition, &event(1, None, start()));
     assert_eq!(records, [Kind::EventStarted, Kind::RunStarted, Kind::NodeDispatched]);
-    let [Effect::Start(attempt)] = effects.as_slice() else { panic!("{effects:?}") };
+    let [Effect::Matched(_), Effect::Start(attempt)] = effects.as_slice() else {
+        panic!("{effects:?}")
+    };
 
     let mut out = Decision::default();
     partition.quarantine(attempt.run, "it panicked", &mut out);
