@@ -1,0 +1,169 @@
+//! What is large, deep or made to hurt.
+
+use std::time::Duration;
+
+use super::*;
+
+/// Processor time of this thread so far: what other processes take does not count.
+fn processor_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::try_from(time).expect("no negative time")
+}
+
+#[test]
+fn hostile_documents_are_refused_in_no_time() {
+    let task = "workflow:\n  name: a\n  version: '1'\n  tasks:\n    - id: x\n      noop: {}\n";
+    let laughs = "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\n\
+                  c: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: [*c,*c,*c,*c,*c,*c,*c,*c,*c]\n";
+    let many = format!("workflow: [{}]", "1,".repeat(100_000));
+    for (name, source) in [
+        ("laughs", laughs.to_owned()),
+        ("flow depth", "[".repeat(10_000)),
+        (
+            "block depth",
+            (0..10_000).map(|depth| format!("{}a:\n", " ".repeat(depth % 2_000))).collect(),
+        ),
+        ("open maps", "{a: ".repeat(10_000)),
+        ("dashes", "- ".repeat(20_000)),
+        ("large", format!("{task}  description: '{}'\n", "x".repeat(10 * 1_024 * 1_024))),
+        ("many", many),
+        ("doubled", "workflow:\n  name: a\n  name: b\n".to_owned()),
+        ("merged", "workflow:\n  <<: {name: a}\n".to_owned()),
+        ("two", "workflow: {}\n---\nworkflow: {}\n".to_owned()),
+        ("tagged", "workflow: !!binary aGVsbG8=\n".to_owned()),
+        ("recursive", "workflow: &a [*a]\n".to_owned()),
+        ("infinite", "workflow: { name: .inf }\n".to_owned()),
+        ("empty", String::new()),
+        ("nul", "\u{0}".to_owned()),
+        ("tab", "workflow:\n\tname: a\n".to_owned()),
+        ("question", "? [a]\n: b\n".to_owned()),
+        ("scalar", "workflow".to_owned()),
+        ("percent", "%YAML 9.9\n---\nworkflow: {}\n".to_owned()),
+    ] {
+        let started = processor_time();
+        let refused = read_workflow(&source, None, &Limits::WRITTEN);
+        let took = processor_time() - started;
+
+        let problems = refused.map(|_| ()).expect_err(name);
+        assert!(!problems.is_empty() && problems.len() <= 200, "{name}: {problems:?}");
+        assert!(took < Duration::from_secs(1), "{name}: {took:?}");
+        assert!(report(&problems).len() < 100_000, "{name}");
+    }
+    let doubled = workflow_problems("workflow:\n  name: a\n  name: b\n");
+    assert!(doubled[0].starts_with("3:3: ") && doubled[0].contains("name"), "{doubled:?}");
+    let aliases = workflow_problems("workflow: &a {}\nother: *a\n");
+    assert!(aliases[0].contains("not allowed"), "{aliases:?}");
+}
+
+#[test]
+fn a_generated_document_of_many_tasks_is_planned_quickly() {
+    let tasks = (0..100_000_u32).map(|index| {
+        let task = TaskDocument::new(format!("n{index}"), Work::Noop);
+        match index {
+            0 => task,
+            _ => task.after([format!("n{}", (index - 1) / 2)]),
+        }
+    });
+    let document = |count: usize| WorkflowDocument {
+        name: "wide".to_owned(),
+        version: "1".to_owned(),
+        input: None,
+        tasks: tasks.clone().take(count).collect(),
+        run_timeout_ms: 1_000,
+    };
+    let time = |count| {
+        let document = document(count);
+        let started = processor_time();
+        let plan = build_plan(document).unwrap();
+        let analysis = fermata_core::plan::analysis::analyse(&plan);
+        assert_eq!(plan.nodes.len(), count);
+        assert!(analysis.critical_path.len() > 1);
+        processor_time() - started
+    };
+
+    let (thousand, all) = (time(1_000), time(100_000));
+
+    println!("1,000 tasks: {thousand:?}; 100,000 tasks: {all:?}");
+    // Five and one, with room for a busy machine.
+    assert!(thousand < Duration::from_millis(50), "{thousand:?}");
+    assert!(all < Duration::from_secs(3), "{all:?}");
+    let mut large = document(100_000);
+    large.tasks.push(TaskDocument::new("more", Work::Noop));
+    assert!(build(large).is_err());
+}
+
+#[test]
+fn a_generated_file_of_many_tasks_is_read() {
+    use std::fmt::Write as _;
+    let mut source = "workflow:\n  name: a\n  version: '1'\n  tasks:\n".to_owned();
+    for index in 0..100_000_u32 {
+        let after = index.checked_sub(1).map(|before| format!("n{before}")).unwrap_or_default();
+        writeln!(source, "    - {{ id: n{index}, depends_on: [{after}], noop: {{}} }}").unwrap();
+    }
+
+    let started = processor_time();
+    let plan = read_workflow(&source, None, &Limits::GENERATED).unwrap().into_plan();
+
+    println!("{} bytes: {:?}", source.len(), processor_time() - started);
+    assert_eq!(plan.nodes.len(), 100_000);
+    assert!(read_workflow(&source, None, &Limits::WRITTEN).is_err());
+}
+
+mod laws {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn no_document_makes_the_readers_panic(source in "[a-z:{}\\[\\]\\-\"'|>&*! \n#?,~0-9]{0,200}") {
+            let _ = read_workflow(&source, None, &Limits::WRITTEN);
+            let _ = read_strategies(&source, None, &Limits::WRITTEN);
+        }
+
+        /// An example with one character changed is read or refused, and what
+        /// is refused has a place inside of the text.
+        #[test]
+        fn a_slip_in_an_example_is_read_or_told_with_its_place(
+            at in 0_usize..2_400, with in "[a-z:{}\\[\\]\"'\n -]",
+        ) {
+            let mut source = example("report.workflow.yaml");
+            if source.is_char_boundary(at.min(source.len())) && source.is_char_boundary((at + 1).min(source.len())) {
+                source.replace_range(at.min(source.len())..(at + 1).min(source.len()), &with);
+            }
+            let lines = u32::try_from(source.lines().count()).unwrap() + 1;
+
+            for problem in read_workflow(&source, None, &Limits::WRITTEN).err().unwrap_or_default() {
+                prop_assert!((1..=lines).contains(&problem.line), "{problem}");
+            }
+        }
+
+        /// Dependencies at random: a plan exists exactly when there is no cycle,
+        /// and its order is topological.
+        #[test]
+        fn an_acyclic_document_becomes_a_plan_in_topological_order(
+            lists in prop::collection::vec(prop::collection::btree_set(0_usize..12, 0..3), 1..12),
+        ) {
+            let count = lists.len();
+            let tasks: Vec<_> = lists.iter().enumerate().map(|(at, list)| {
+                let after = list.iter().filter(|to| **to < count && **to != at);
+                TaskDocument::new(format!("n{at}"), Work::Noop).after(after.map(|to| format!("n{to}")))
+            }).collect();
+            let document = WorkflowDocument {
+                name: "a".to_owned(), version: "1".to_owned(), input: None, tasks: tasks.clone(), run_timeout_ms: 1,
+            };
+
+            match build(document) {
+                Ok(executable) => for task in &tasks {
+                    for before in &task.depends_on {
+                        prop_assert!(executable.find(before) < executable.find(&task.id));
+                    }
+                },
+                Err(problems) => {
+                    prop_assert_eq!(problems.len(), 1);
+                    prop_assert!(problems[0].message.starts_with("these tasks wait for each other"));
+                }
+            }
+        }
+    }
+}
