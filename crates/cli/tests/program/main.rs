@@ -51,6 +51,8 @@ mod runs;
 #[cfg(test)]
 mod schemas;
 #[cfg(test)]
+mod secrets;
+#[cfg(test)]
 mod strategies;
 #[cfg(test)]
 mod support;
