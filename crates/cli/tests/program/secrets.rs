@@ -126,6 +126,13 @@ impl Plugin {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The bodies that came to such paths, one behind the other.
+    fn bodies(&self, is_such: impl Fn(&str) -> bool) -> Vec<u8> {
+        let all = self.all();
+        let such = all.iter().filter(|(path, ..)| is_such(path));
+        such.flat_map(|(_, _, body)| body.to_vec()).collect()
+    }
+
     /// How many requests came to this path that were signed with so many secrets.
     fn signed(&self, path: &str, secrets: usize) -> usize {
         let signatures = |headers: &HeaderMap| {
@@ -416,13 +423,11 @@ async fn no_secret_is_logged_stored_exported_or_told() {
     ];
     let outputs = told.into_iter().map(|(what, ended)| (what, ended.stdout + &ended.stderr));
     places.extend(outputs.map(|(what, said)| (what, said.into_bytes())));
-    let exported = stage.plugin.all().iter().filter(|(path, ..)| path.starts_with("/v1/"));
-    let exported = exported.map(|(_, _, body)| body.to_vec()).collect::<Vec<_>>().concat();
+    let exported = stage.plugin.bodies(|path| path.starts_with("/v1/"));
     assert!(!exported.is_empty(), "nothing was exported");
     places.push(("what was exported".to_owned(), exported));
-    let bodies = stage.plugin.all().iter().filter(|(path, ..)| !path.starts_with("/v1/"));
-    let bodies = bodies.map(|(_, _, body)| body.to_vec()).collect::<Vec<_>>().concat();
-    places.push(("what the plugin was sent".to_owned(), bodies));
+    let sent = stage.plugin.bodies(|path| !path.starts_with("/v1/"));
+    places.push(("what the plugin was sent".to_owned(), sent));
     for path in files(stage.data.path()) {
         places.push((path.display().to_string(), std::fs::read(&path).expect("a file")));
     }
