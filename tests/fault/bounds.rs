@@ -12,8 +12,8 @@ use crate::scene::Scene;
 const PAUSE: Duration = Duration::from_micros(500);
 
 /// How long the flood lasts, and its first part, with which the second is compared.
-const FLOOD: Duration = Duration::from_secs(16);
-const FIRST_PART: Duration = Duration::from_secs(8);
+const FLOOD: Duration = Duration::from_secs(12);
+const FIRST_PART: Duration = Duration::from_secs(6);
 
 /// Memory of one worker with four partitions, in bytes.
 const RESIDENT_BYTES_MAX: u64 = 512 << 20;
@@ -22,9 +22,9 @@ const RESIDENT_BYTES_MAX: u64 = 512 << 20;
 /// remembered for a day (some 200 bytes each), and an allocator takes in steps.
 const GROWTH_BYTES_MAX: u64 = 96 << 20;
 
-/// Open files of one worker: 256 connections to a plugin at the most (`connections_per_plugin_max`),
-/// and what is always open.
-const OPEN_FILES_MAX: usize = 256 + 128;
+/// Open files of one worker: 256 connections to a plugin (`connections_per_plugin_max`), and as
+/// many for all else: those that are kept for the next call, and what is always open.
+const OPEN_FILES_MAX: usize = 256 + 256;
 
 /// Threads of one worker: some per processor, and those that wait for a disk.
 const THREADS_MAX: u64 = 128;

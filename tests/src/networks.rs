@@ -142,7 +142,7 @@ impl Networks {
         listener.set_read_timeout(Some(WORD_LIMIT)).expect("a limit");
         let port = listener.local_addr().expect("an address").port();
         let ask = format!(
-            "exec 3<>/dev/udp/{}/{port}; echo word >&3; read -t 1 word <&3 && echo heard",
+            "exec 3<>/dev/udp/{}/{port}; echo word >&3; read -t 1 -n 1 word <&3",
             self.clients()
         );
         let name = self.name(network);

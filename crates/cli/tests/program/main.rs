@@ -5,6 +5,8 @@
 #[cfg(test)]
 mod audit;
 #[cfg(test)]
+mod bit_flips;
+#[cfg(test)]
 mod book;
 #[cfg(test)]
 mod collector;

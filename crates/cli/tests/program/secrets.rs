@@ -348,6 +348,7 @@ async fn no_secret_is_logged_stored_exported_or_told() {
     let mut told = Vec::new();
     let mut refused = stage.program(&["up", "--json"], PASSWORD);
     refused.arg("--config").arg(stage.config_file()).env("PAGER_SECRET", secret(SHORT));
+    refused.arg("--audit-key").arg(stage.key_file()).args(["--partitions", "2"]);
     told.push(("a short secret".to_owned(), ended(refused).await));
     assert!(told[0].1.stderr.contains("PAGER_SECRET"), "{}", told[0].1.stderr);
     let mut up = stage.up().await;
