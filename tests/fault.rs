@@ -2,7 +2,8 @@
 //! are killed and paused, the broker is killed, everything is littered with
 //! garbage, the plugin misbehaves throughout; and nothing accepted is lost. The
 //! same with three servers, of which one is killed, stopped, cut off or without
-//! power, and with a disk that is full.
+//! power, and with a disk that is full, bits that flip, lines that carry one way
+//! only, and clocks that are set.
 //!
 //! Some need rights that not every machine gives; where they are missing a test
 //! is not run and says so (`fermata_tests::rights`).
@@ -10,6 +11,14 @@
 //! `FAULT_SEED` repeats the choices of a run, `FAULT_SECONDS` bounds the rounds
 //! of all tests together; healing and checking come on top.
 
+#[path = "fault/bit_flip.rs"]
+mod bit_flip;
+#[path = "fault/bounds.rs"]
+mod bounds;
+#[path = "fault/cancels.rs"]
+mod cancels;
+#[path = "fault/clock.rs"]
+mod clock;
 #[path = "fault/cluster.rs"]
 mod cluster;
 #[path = "fault/disk.rs"]
@@ -20,6 +29,8 @@ mod ground;
 mod load;
 #[path = "fault/matching.rs"]
 mod matching;
+#[path = "fault/one_way.rs"]
+mod one_way;
 #[path = "fault/partition.rs"]
 mod partition;
 #[path = "fault/power.rs"]

@@ -11,14 +11,14 @@ use fermata_tests::events;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
-/// Time between two events.
+/// Time between two events, where nothing else is said.
 const PAUSE: Duration = Duration::from_millis(8);
 /// Time before an event is published again that is not known to be stored.
 const AGAIN_AFTER: Duration = Duration::from_millis(50);
 /// Events that are under way at once.
 const UNDER_WAY_MAX: usize = 64;
 
-pub const WORKFLOWS: [&str; 3] = [
+pub const WORKFLOWS: [&str; 4] = [
     "
 workflow:
   name: calls
@@ -61,7 +61,22 @@ workflow:
       timeout: 60s
       retry: { max_attempts: 10, initial: 20ms, max: 200ms, on: [timeout, connect, http_5xx] }
 ",
+    "
+workflow:
+  name: pauses
+  version: '1'
+  tasks:
+    - { id: rest, delay: 400ms }
+    - id: after
+      depends_on: [rest]
+      http: { plugin: sink, path: /drop-once, body: \"{'n': input.n}\" }
+      timeout: 2s
+      retry: { max_attempts: 10, initial: 20ms, max: 200ms, on: [timeout, connect, http_5xx] }
+",
 ];
+
+/// The node of a run that rests, and how long.
+pub const REST: (&str, Duration) = ("rest", Duration::from_millis(400));
 
 /// The queue that workers serve.
 pub const QUEUE: &str = "work";
@@ -71,13 +86,14 @@ strategies:
   - { name: calls, version: 1, tenant: '*', on: load.call, workflow: { name: calls, version: '1' }, variables: { n: event.data.n } }
   - { name: noops, version: 1, tenant: '*', on: load.noop, workflow: { name: noops, version: '1' } }
   - { name: talks, version: 1, tenant: '*', on: load.talk, workflow: { name: talks, version: '1' }, variables: { n: event.data.n, key: event.id } }
+  - { name: pauses, version: 1, tenant: '*', on: load.pause, workflow: { name: pauses, version: '1' }, variables: { n: event.data.n } }
   - { name: ignore, version: 1, tenant: '*', on: load.ignore, action: ignore }
   - { name: said, version: 1, tenant: '*', on: load.said, action: ignore }
 ";
 
 /// Whether a node of the workflows calls the sink.
 pub fn is_http(node: &str) -> bool {
-    node == "first" || node == "right" || node == "serve"
+    matches!(node, "first" | "right" | "serve" | "after")
 }
 
 /// What was published and acknowledged.
@@ -102,8 +118,17 @@ pub struct Load {
 impl Load {
     /// Begins to publish; `kinds` are taken in turn.
     pub fn start(publisher: Publisher, kinds: &'static [&'static str]) -> Self {
+        Self::start_at(publisher, kinds, PAUSE)
+    }
+
+    /// The same with this time between two events.
+    pub fn start_at(
+        publisher: Publisher,
+        kinds: &'static [&'static str],
+        pause: Duration,
+    ) -> Self {
         let (stop, stopped) = watch::channel(false);
-        Self { stop, task: tokio::spawn(publish_until(publisher, kinds, stopped)) }
+        Self { stop, task: tokio::spawn(publish_until(publisher, kinds, pause, stopped)) }
     }
 
     /// Ends with everything acknowledged that was begun.
@@ -128,6 +153,8 @@ pub const WIDE: &[&str] = &[
     "load.noop",
     "load.typo",
 ];
+/// Runs that rest and then call, and calls that are tried again: all of them by journal time.
+pub const TIMED: &[&str] = &["load.pause", "load.call", "load.pause", "load.noop"];
 /// What is published behind each `load.talk`: the event that its run waits for.
 const TELL: &str = "load.tell";
 /// Calls only.
@@ -136,12 +163,13 @@ pub const CALLS: &[&str] = &["load.call"];
 async fn publish_until(
     publisher: Publisher,
     kinds: &'static [&'static str],
+    pause: Duration,
     stopped: watch::Receiver<bool>,
 ) -> Published {
     let begun_ns = now_ns();
     let room = Arc::new(Semaphore::new(UNDER_WAY_MAX));
     let mut under_way = JoinSet::new();
-    let mut pace = tokio::time::interval(PAUSE);
+    let mut pace = tokio::time::interval(pause);
     let mut id = 0;
     while !*stopped.borrow() {
         pace.tick().await;

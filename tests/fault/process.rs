@@ -18,14 +18,34 @@ pub struct EngineProcess {
     child: Child,
 }
 
+/// What a worker's process finds that is not as usual.
+#[derive(Default)]
+pub struct Surroundings {
+    /// Program and arguments that start it and become it, such as `ip netns exec <name>`.
+    pub launcher: Vec<String>,
+    /// Variables of its environment.
+    pub variables: Vec<(&'static str, PathBuf)>,
+}
+
 impl EngineProcess {
     /// Starts a worker; what it logs is added to a file in `folder`.
-    pub fn start(url: &str, worker: &str, folder: &Path, sink_url: &str, partitions: u16) -> Self {
+    pub fn start(
+        url: &str,
+        worker: &str,
+        folder: &Path,
+        sink_url: &str,
+        partitions: u16,
+        surroundings: &Surroundings,
+    ) -> Self {
         let log = File::options().create(true).append(true).open(log_of(folder, worker));
-        let child = Command::new(env!("CARGO_BIN_EXE_fault_engine"))
+        let engine = env!("CARGO_BIN_EXE_fault_engine").to_owned();
+        let words = surroundings.launcher.iter().chain([&engine]).collect::<Vec<_>>();
+        let child = Command::new(words[0])
+            .args(&words[1..])
             .args([url, worker])
             .arg(folder)
             .args([sink_url, &partitions.to_string(), QUEUE])
+            .envs(surroundings.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(log.expect("a log file"))
@@ -61,6 +81,11 @@ impl EngineProcess {
     /// Whether it has not ended by itself.
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id().expect("a running process")
     }
 
     fn signal(&self, signal: Signal) {

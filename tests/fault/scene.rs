@@ -1,6 +1,7 @@
 //! Servers, sink and a user's connection, and what must hold when all is healed.
 
 use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -23,7 +24,7 @@ use rand::rngs::StdRng;
 
 use crate::ground::Ground;
 use crate::load::{Published, STRATEGIES, WORKFLOWS, is_http};
-use crate::process::{EngineProcess, log_of};
+use crate::process::{EngineProcess, Surroundings, log_of};
 
 /// Data partitions.
 pub const PARTITIONS: u16 = 4;
@@ -37,13 +38,13 @@ const HEAL_LIMIT: Duration = Duration::from_secs(120);
 const SECONDS_DEFAULT: u64 = 180;
 
 /// Tests among which that time is shared, two running at once; those with several servers run alone.
-const TESTS_IN_A_ROW: u64 = 12;
+const TESTS_IN_A_ROW: u64 = 14;
 
 /// Lines of a log that are shown when a test fails.
 const LOG_LINES_MAX: usize = 60;
 
 pub struct Scene {
-    name: &'static str,
+    pub name: &'static str,
     seed: u64,
     begun: Instant,
     pub dice: StdRng,
@@ -55,8 +56,13 @@ pub struct Scene {
     store: DefinitionsStore,
 }
 
+/// How many of a hundred runs must succeed where nobody cancels any.
+const SUCCEEDED_PERCENT_MIN: usize = 99;
+
 /// What the journals say about how it went.
 pub struct Healed {
+    /// Every record of every partition.
+    pub records: Vec<Entry>,
     /// The longest time without an append to a data partition's journal while events came.
     pub journal_pause: Duration,
 }
@@ -69,11 +75,16 @@ impl Scene {
 
     /// Servers with definitions, and no engine running.
     pub async fn set_on(name: &'static str, ground: Ground) -> Self {
+        Self::set_at(name, ground, Ipv4Addr::LOCALHOST.into()).await
+    }
+
+    /// The same with a sink at this address.
+    pub async fn set_at(name: &'static str, ground: Ground, sink: IpAddr) -> Self {
         let seed = std::env::var("FAULT_SEED").ok().map_or_else(rand::random, |seed| {
             seed.parse().expect("`FAULT_SEED` is a whole number")
         });
         println!("fault: {name}: FAULT_SEED={seed}");
-        let sink = Sink::start().await;
+        let sink = Sink::start_at(sink).await;
         let (partitions, replicas) = (PARTITIONS, ground.replicas());
         let engine = TestEngine { partitions, replicas, ..TestEngine::at(ground.url()) };
         let engine = engine.named("w-a").start(ground.folder()).await;
@@ -104,7 +115,18 @@ impl Scene {
 
     /// The same, connected to the server of this address first.
     pub fn engine_at(&self, url: &str, worker: &str) -> EngineProcess {
-        EngineProcess::start(url, worker, self.ground.folder(), self.sink.url(), PARTITIONS)
+        self.engine_in(url, worker, &Surroundings::default())
+    }
+
+    /// The same in surroundings that are not the usual ones.
+    pub fn engine_in(
+        &self,
+        url: &str,
+        worker: &str,
+        surroundings: &Surroundings,
+    ) -> EngineProcess {
+        let (folder, sink) = (self.ground.folder(), self.sink.url());
+        EngineProcess::start(url, worker, folder, sink, PARTITIONS, surroundings)
     }
 
     /// Whether there is time for another round; the first few are always made.
@@ -142,6 +164,16 @@ impl Scene {
 
     /// Waits until all is quiet with an engine that runs, and checks everything.
     pub async fn heal_and_check(&self, published: &Published, rounds: u32) -> Healed {
+        self.heal_and_check_runs(published, rounds, SUCCEEDED_PERCENT_MIN).await
+    }
+
+    /// The same where so many of a hundred runs must succeed.
+    pub async fn heal_and_check_runs(
+        &self,
+        published: &Published,
+        rounds: u32,
+        succeeded_percent_min: usize,
+    ) -> Healed {
         let (healing, mut watches) = (Instant::now(), self.watches());
         let last = self.quiet(&mut watches).await;
         let records = watches.iter().flat_map(|watch| watch.records.clone()).collect::<Vec<_>>();
@@ -164,7 +196,7 @@ impl Scene {
         self.check_replicas().await;
         let runs = count(&records, Kind::RunStarted);
         let succeeded = count(&records, Kind::RunSucceeded);
-        assert!(runs > 0 && succeeded * 100 >= runs * 99, "{succeeded} of {runs} runs succeeded");
+        assert!(runs > 0 && succeeded * 100 >= runs * succeeded_percent_min, "{succeeded} of {runs} runs succeeded");
         let journal_pause = longest_pause(&watches, published);
         let attempts = effects.values().map(|effect| effect.attempts.len()).sum::<usize>();
         println!(
@@ -184,7 +216,7 @@ impl Scene {
             checking.elapsed().as_secs_f64(),
             self.begun.elapsed().as_secs_f64(),
         );
-        Healed { journal_pause }
+        Healed { records, journal_pause }
     }
 
     /// Every server of a cluster holds the same.

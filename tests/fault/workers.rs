@@ -45,7 +45,7 @@ async fn workers_that_join_and_leave_under_load_lose_and_double_nothing() {
 }
 
 /// Waits until every partition is owned by the worker that should own it.
-async fn balance(scene: &Scene, watches: &mut [JournalWatch], workers: &[&str], what: &str) {
+pub async fn balance(scene: &Scene, watches: &mut [JournalWatch], workers: &[&str], what: &str) {
     let workers = workers.iter().map(|&worker| worker.to_owned()).collect::<Vec<_>>();
     let partitions = (0..PARTITIONS).map(PartitionId).chain([PartitionId::CONTROL]);
     let wanted = partitions.map(|partition| preferred(&workers, partition).unwrap_or_default());
@@ -55,9 +55,8 @@ async fn balance(scene: &Scene, watches: &mut [JournalWatch], workers: &[&str], 
         let owners = scene.owners(watches).await;
         if owners == wanted {
             let seconds = begun.elapsed().as_secs_f64();
-            return println!(
-                "fault: workers join and leave: {what}: balanced after {seconds:.1} s"
-            );
+            let name = scene.name;
+            return println!("fault: {name}: {what}: balanced after {seconds:.1} s");
         }
         assert!(begun.elapsed() < BALANCE_LIMIT, "{what}: {owners:?} instead of {wanted:?}");
         tokio::time::sleep(Duration::from_millis(50)).await;

@@ -81,16 +81,30 @@ pub fn invariant_each_run_ends_once(records: &[Entry]) -> Vec<String> {
     wrong
 }
 
-/// No effect key has two recorded outcomes; each that was ordered has one.
+/// No effect key has two recorded outcomes; each that was ordered has one, unless its run was
+/// closed while it waited to be tried again.
 #[must_use]
 pub fn invariant_each_effect_has_one_outcome(records: &[Entry]) -> Vec<String> {
     let mut effects: BTreeMap<String, u32> = BTreeMap::new();
+    let (mut between_attempts, mut given_up) = (BTreeMap::new(), BTreeSet::new());
     for (header, _) in records {
+        let Some(run) = header.run else { continue };
+        if header.kind == Kind::NodeRetrying {
+            let waiting: &mut BTreeSet<String> = between_attempts.entry(run).or_default();
+            waiting.extend(key_of(header));
+        }
+        if header.kind == Kind::RunClosing || header.kind == Kind::RunCancelled {
+            given_up.extend(between_attempts.remove(&run).unwrap_or_default());
+        }
         let Some(key) = effect_key(header) else { continue };
+        if let Some(waiting) = between_attempts.get_mut(&run) {
+            waiting.remove(&key);
+        }
         let outcomes = effects.entry(key).or_default();
         *outcomes += u32::from(is_outcome(header.kind));
     }
-    let wrong = effects.into_iter().filter(|(_, outcomes)| *outcomes != 1);
+    let wanted = |key: &String| u32::from(!given_up.contains(key));
+    let wrong = effects.into_iter().filter(|(key, outcomes)| *outcomes != wanted(key));
     wrong.map(|(key, outcomes)| format!("effect {key} has {outcomes} outcomes")).collect()
 }
 
@@ -163,10 +177,14 @@ pub fn invariant_epochs_rise(records: &[Entry]) -> Vec<String> {
 /// The key that the sink sees for the effect of a record.
 #[must_use]
 pub fn effect_key(header: &Header) -> Option<String> {
+    let counts = header.kind == Kind::NodeDispatched || is_outcome(header.kind);
+    counts.then(|| key_of(header)).flatten()
+}
+
+fn key_of(header: &Header) -> Option<String> {
     // A node without an attempt touches nothing: it has no effect.
     let (run, node, _) = (header.run?, header.node.as_deref()?, header.attempt?);
-    let counts = header.kind == Kind::NodeDispatched || is_outcome(header.kind);
-    counts.then(|| format!("{run}/{node}/{}", header.activation))
+    Some(format!("{run}/{node}/{}", header.activation))
 }
 
 fn is_outcome(kind: Kind) -> bool {

@@ -2,12 +2,15 @@
 //! a plugin, and the acts of a user.
 
 pub mod audit;
+pub mod bit_flips;
 pub mod broker;
+pub mod clocks;
 pub mod cluster;
 pub mod definitions;
 pub mod disks;
 pub mod engine;
 pub mod events;
+pub mod footprint;
 pub mod garbage;
 pub mod invariants;
 pub mod journal;

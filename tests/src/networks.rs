@@ -1,16 +1,28 @@
 //! Servers in networks of their own, which can be cut off from each other while clients still reach
-//! them: one network namespace each, joined by a bridge.
+//! them: one network namespace each, joined by a bridge. Or workers, of which what they say or what
+//! they are told is lost.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::time::Duration;
 
 use fermata_jetstream::server::{Placement, cluster_places};
 
 use crate::rights::{must_run, run};
 
+/// How long a word may take to be heard.
+const WORD_LIMIT: Duration = Duration::from_millis(1_500);
+
 /// Port at which the servers listen for each other; each has an address of its own.
 const ROUTE_PORT: u16 = 6222;
 
-/// Networks of some servers; they go with the value.
+/// Set aside for measurements (RFC 2544): nobody's real addresses.
+pub const NETWORKS: &str = "198.18.0.0/15";
+
+/// Where what is sent is lost: an address of no network card, which the bridge carries to everybody
+/// and nobody takes. The sender is told nothing, as on a broken line.
+const NOBODY: &str = "02:00:00:00:00:01";
+
+/// Networks of some servers, or of some workers; they go with the value.
 #[derive(Debug)]
 pub struct Networks {
     process: u32,
@@ -18,7 +30,7 @@ pub struct Networks {
 }
 
 impl Networks {
-    /// Makes a network for each of so many servers.
+    /// Makes a network for each of so many.
     ///
     /// # Panics
     ///
@@ -52,7 +64,7 @@ impl Networks {
         let listen = |server| SocketAddr::new(IpAddr::V4(self.address(server)), ROUTE_PORT);
         let mut places = cluster_places((0..self.servers).map(listen).collect());
         for (place, server) in places.iter_mut().zip(0..) {
-            place.launcher = ["ip", "netns", "exec", &self.name(server)].map(str::to_owned).into();
+            place.launcher = self.launcher(server);
         }
         places
     }
@@ -73,6 +85,77 @@ impl Networks {
     /// When that fails.
     pub fn join_again(&self, server: u8) {
         self.routes("del", server);
+    }
+
+    /// Address of this machine outside of the networks, by which those inside reach it.
+    #[must_use]
+    pub fn outside(&self) -> IpAddr {
+        IpAddr::V4(self.clients())
+    }
+
+    /// Program and arguments that start what is to run inside a network.
+    #[must_use]
+    pub fn launcher(&self, network: u8) -> Vec<String> {
+        ["ip", "netns", "exec", &self.name(network)].map(str::to_owned).into()
+    }
+
+    /// Loses what is sent from outside into a network; what is sent out of it arrives.
+    ///
+    /// # Panics
+    ///
+    /// When that fails.
+    pub fn deafen(&self, network: u8) {
+        let (address, bridge) = (self.address(network).to_string(), self.bridge());
+        must_run(&[&["ip"], &lost(&address, &bridge)[..]].concat());
+    }
+
+    /// Loses what is sent out of a network; what is sent into it arrives.
+    ///
+    /// # Panics
+    ///
+    /// When that fails.
+    pub fn mute(&self, network: u8) {
+        self.inside(network, &lost(&self.clients().to_string(), "eth0"));
+    }
+
+    /// Undoes either.
+    ///
+    /// # Panics
+    ///
+    /// When nothing is lost.
+    pub fn mend(&self, network: u8) {
+        let (address, bridge) = (self.address(network).to_string(), self.bridge());
+        let outside = run(&["ip", "neigh", "del", &address, "dev", &bridge]);
+        let (name, clients) = (self.name(network), self.clients().to_string());
+        let inside = run(&["ip", "-n", &name, "neigh", "del", &clients, "dev", "eth0"]);
+        assert!(outside.is_ok() || inside.is_ok(), "{outside:?} {inside:?}");
+    }
+
+    /// Sends a word out of a network, and one back: whether the first arrived, and the second.
+    ///
+    /// # Panics
+    ///
+    /// When there is no free port.
+    #[must_use]
+    pub fn is_heard_and_answered(&self, network: u8) -> (bool, bool) {
+        let listener = UdpSocket::bind((self.clients(), 0)).expect("a free port");
+        listener.set_read_timeout(Some(WORD_LIMIT)).expect("a limit");
+        let port = listener.local_addr().expect("an address").port();
+        let ask = format!(
+            "exec 3<>/dev/udp/{}/{port}; echo word >&3; read -t 1 -n 1 word <&3",
+            self.clients()
+        );
+        let name = self.name(network);
+        let asked = std::thread::spawn(move || {
+            run(&["ip", "netns", "exec", &name, "bash", "-c", &ask]).is_ok()
+        });
+        let mut word = [0; 16];
+        let heard = listener.recv_from(&mut word);
+        if let Ok((_, from)) = heard {
+            // That it cannot be sent is that it does not arrive.
+            let _ = listener.send_to(b"word\n", from);
+        }
+        (heard.is_ok(), asked.join().expect("a thread that does not panic"))
     }
 
     fn routes(&self, verb: &str, server: u8) {
@@ -96,7 +179,7 @@ impl Networks {
         format!("fermata-{}-{server}", self.process)
     }
 
-    /// 198.18.0.0/15 is set aside for measurements (RFC 2544): nobody's real address.
+    /// Within [`NETWORKS`].
     fn network(&self) -> [u8; 3] {
         let [.., third] = self.process.to_be_bytes();
         [198, 18, third]
@@ -111,6 +194,10 @@ impl Networks {
         let [a, b, c] = self.network();
         Ipv4Addr::new(a, b, c, server + 1)
     }
+}
+
+fn lost<'a>(address: &'a str, device: &'a str) -> [&'a str; 9] {
+    ["neigh", "replace", address, "lladdr", NOBODY, "dev", device, "nud", "permanent"]
 }
 
 /// Removes what a process left that was killed: its addresses would be in the way.

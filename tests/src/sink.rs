@@ -12,6 +12,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::Router;
@@ -24,6 +25,8 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+
+use crate::networks::NETWORKS;
 
 /// Name of the plugin in workflows.
 pub const PLUGIN: &str = "sink";
@@ -81,7 +84,16 @@ impl Sink {
     ///
     /// When there is no free port.
     pub async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        Self::start_at(Ipv4Addr::LOCALHOST.into()).await
+    }
+
+    /// Starts it on a free port of an address of this machine.
+    ///
+    /// # Panics
+    ///
+    /// When there is no free port.
+    pub async fn start_at(address: IpAddr) -> Self {
+        let listener = TcpListener::bind((address, 0)).await.expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let shared = Arc::new(Shared { effects: Mutex::default(), arrivals: watch::channel(0).0 });
         let router =
@@ -124,7 +136,9 @@ impl Sink {
 /// Executors that may call the sink at `url`.
 #[must_use]
 pub fn executors_for(url: &str) -> ExecutorsConfig {
-    let target = PluginTarget { url: url.to_owned(), ..PluginTarget::default() };
+    // Where workers are in networks of their own it has no loopback address.
+    let allow_addresses = vec![NETWORKS.to_owned()];
+    let target = PluginTarget { url: url.to_owned(), allow_addresses, ..PluginTarget::default() };
     let plugins = [(PLUGIN.to_owned(), target)].into_iter().collect();
     let http = HttpConfig { plugins, ..HttpConfig::default() };
     ExecutorsConfig { http, ..ExecutorsConfig::default() }

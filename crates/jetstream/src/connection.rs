@@ -295,13 +295,15 @@ async fn open(
     notices: &broadcast::Sender<ConnectionNotice>,
 ) -> Result<Connection, ConnectError> {
     let deadline = Instant::now() + options.connect_limit;
+    // The library is told user and password by its options, and logs addresses as they are.
+    let addresses = without_credentials(url);
     loop {
         let (link_sender, link) = watch::channel(Link::default());
         // What stands in the first address holds for all servers of a cluster.
         let first = url.split(',').next().unwrap_or_default().trim();
         let settings =
             settings(first, options, role, notices.clone(), Arc::new(link_sender)).await?;
-        match settings.connect(url.split(',').map(str::trim).collect::<Vec<_>>()).await {
+        match settings.connect(addresses.split(',').map(str::trim).collect::<Vec<_>>()).await {
             Ok(client) => {
                 // The callback runs on a task of its own: wait for it, so that this first event is
                 // not taken for an interruption later.
@@ -309,11 +311,11 @@ async fn open(
                 return Ok(Connection { client, link });
             }
             Err(source) if refused(&source) => {
-                return Err(ConnectError::Refused { url: without_credentials(url), source });
+                return Err(ConnectError::Refused { url: addresses, source });
             }
             Err(source) if Instant::now() >= deadline => {
                 return Err(ConnectError::Unreachable {
-                    url: without_credentials(url),
+                    url: addresses,
                     limit: options.connect_limit,
                     source,
                 });

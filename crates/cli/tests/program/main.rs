@@ -5,6 +5,8 @@
 #[cfg(test)]
 mod audit;
 #[cfg(test)]
+mod bit_flips;
+#[cfg(test)]
 mod book;
 #[cfg(test)]
 mod collector;
@@ -50,6 +52,8 @@ mod review;
 mod runs;
 #[cfg(test)]
 mod schemas;
+#[cfg(test)]
+mod secrets;
 #[cfg(test)]
 mod strategies;
 #[cfg(test)]

@@ -35,7 +35,7 @@ strategies:
 ";
 const RUNS: usize = 6;
 
-async fn start(stage: &Stage, snapshots: SnapshotPolicy) -> Engine {
+pub async fn start(stage: &Stage, snapshots: SnapshotPolicy) -> Engine {
     let folder = stage.folder.path();
     let config = EngineConfig {
         nats_url: stage.server.url(),
@@ -56,7 +56,7 @@ async fn start(stage: &Stage, snapshots: SnapshotPolicy) -> Engine {
 }
 
 /// Runs the program beside what the engine keeps.
-async fn fermata(stage: &Stage, arguments: &[&str]) -> Ended {
+pub async fn fermata(stage: &Stage, arguments: &[&str]) -> Ended {
     let (url, folder) = (stage.server.url(), stage.folder.path().display().to_string());
     run(&[&["--nats-url", &url, "--data-dir", &folder], arguments].concat()).await
 }
@@ -130,7 +130,7 @@ async fn rewrite(stage: &Stage, stream: &str, subject: &str, messages: &[StoredM
 }
 
 /// An engine that has ended after some runs, all of them signed.
-async fn ended() -> Stage {
+pub async fn ended() -> Stage {
     let stage = Stage::bare().await;
     let engine = start(&stage, SnapshotPolicy::default()).await;
     engine.ready().await;
@@ -177,7 +177,7 @@ fn answer(ended: &Ended) -> Value {
     lines.remove(0)
 }
 
-async fn halted(engine: &Engine) -> String {
+pub async fn halted(engine: &Engine) -> String {
     let wait = async {
         loop {
             let status = engine.status().await;

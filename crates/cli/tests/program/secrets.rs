@@ -1,0 +1,474 @@
+//! Secrets that a running engine is given, and where they must not be: in no log, in no stream, in
+//! no file of the engine, in nothing that commands and endpoints say, in nothing that is exported.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::http::{HeaderMap, StatusCode, Uri};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use fermata_jetstream::core_messages::CoreMessages;
+use fermata_jetstream::{Broker, ConnectOptions};
+use serde_json::json;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::process::{Child, Command};
+
+use crate::engine::event;
+use crate::process::{Running, get};
+use crate::support::{Ended, SOON, program};
+
+const PASSWORD: &str = "canary-Pa55word-of-the-broker";
+const WRONG_PASSWORD: &str = "canary-Pa55word-that-is-wrong";
+const HOOK: &str = "canary-token-in-the-path-of-a-hook";
+const ENVIRONMENT: &str = "canary-in-the-environment-of-a-program";
+const INHERITED: &str = "canary-inherited-by-a-program";
+/// What is signed with; each stands in its place as `whsec_` and base64.
+const LEDGER: &[u8] = b"canary: signs calls of runs 0123";
+const LEDGER_OLD: &[u8] = b"canary: signed calls before 4567";
+const PAGER: &[u8] = b"canary: signs escalations 890abc";
+const REPLAY: &[u8] = b"canary: signs replays, defghijkl";
+const SHORT: &[u8] = b"canary: too short";
+
+/// No secret: what is looked for as they are, to know that it would be found.
+const MARK: &str = "no-secret-at-all-1";
+
+const WORKFLOW: &str = "
+workflow:
+  name: guarded
+  version: '1'
+  tasks:
+    - { id: call, http: { plugin: ledger, path: /refuse, body: '{}' } }
+    - id: again
+      http: { plugin: ledger, path: /fail, body: '{}' }
+      retry: { max_attempts: 2, initial: 10ms, on: [http_5xx] }
+    - { id: start, command: { name: report, args: \"['-c', 'test -n \\\"$GIVEN\\\" -a -n \\\"$INHERITED\\\" && exit 3']\" } }
+    - { id: ask, nats: { subject: approvals.ask, completion: callback }, timeout: 1h }
+";
+const STRATEGIES: &str = "
+strategies:
+  - { name: s, version: 1, tenant: '*', on: guarded.start, workflow: { name: guarded, version: '1' } }
+";
+
+fn secret(bytes: &[u8]) -> String {
+    format!("whsec_{}", STANDARD.encode(bytes))
+}
+
+/// A broker that wants a password; it ends with the value.
+struct Guarded {
+    _server: Child,
+    /// Its configuration holds the password, so it lies apart from its streams.
+    _folder: TempDir,
+    address: String,
+}
+
+impl Guarded {
+    async fn start(store: &Path) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = port.local_addr().expect("an address").port();
+        let (store, log) = (store.join("streams"), store.join("nats-server.log"));
+        let config = format!(
+            r#"
+            listen: "127.0.0.1:{port}"
+            debug: true
+            log_file: "{}"
+            jetstream {{ store_dir: "{}" }}
+            authorization {{ users = [ {{ user: engine, password: "{PASSWORD}" }} ] }}"#,
+            log.display(),
+            store.display(),
+        );
+        let file = folder.path().join("server.conf");
+        std::fs::write(&file, config).expect("a file");
+        let (binary, _) = fermata_jetstream::server::find_server_binary().expect("a nats-server");
+        let mut server = Command::new(binary);
+        server.arg("-c").arg(&file).stderr(std::process::Stdio::null()).kill_on_drop(true);
+        let server = server.spawn().expect("a server");
+        Self { _server: server, _folder: folder, address: format!("127.0.0.1:{port}") }
+    }
+
+    fn url(&self, password: &str) -> String {
+        format!("nats://engine:{password}@{}", self.address)
+    }
+}
+
+/// What came to the plugin that is called, told and exported to.
+#[derive(Clone, Default)]
+struct Plugin(Arc<Mutex<Vec<(String, HeaderMap, Bytes)>>>);
+
+impl Plugin {
+    /// Starts it on a free port, for as long as the test runs; its address.
+    async fn start(&self) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let plugin = self.clone();
+        let router = Router::new().fallback(move |uri: Uri, headers: HeaderMap, body: Bytes| {
+            let plugin = plugin.clone();
+            async move {
+                let path = uri.path().to_owned();
+                let status = match path.as_str() {
+                    "/refuse" => StatusCode::UNPROCESSABLE_ENTITY,
+                    "/v1/traces" | "/v1/metrics" => StatusCode::OK,
+                    _ => StatusCode::INTERNAL_SERVER_ERROR,
+                };
+                plugin.all().push((path, headers, body));
+                status
+            }
+        });
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        url
+    }
+
+    fn all(&self) -> std::sync::MutexGuard<'_, Vec<(String, HeaderMap, Bytes)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The bodies that came to such paths, one behind the other.
+    fn bodies(&self, is_such: impl Fn(&str) -> bool) -> Vec<u8> {
+        let all = self.all();
+        let such = all.iter().filter(|(path, ..)| is_such(path));
+        such.flat_map(|(_, _, body)| body.to_vec()).collect()
+    }
+
+    /// How many requests came to this path that were signed with so many secrets.
+    fn signed(&self, path: &str, secrets: usize) -> usize {
+        let signatures = |headers: &HeaderMap| {
+            let value = headers.get("webhook-signature").and_then(|value| value.to_str().ok());
+            value.map_or(0, |value| value.split(' ').count())
+        };
+        let all = self.all();
+        all.iter().filter(|(at, headers, _)| at == path && signatures(headers) == secrets).count()
+    }
+}
+
+/// What must be nowhere, in every form in which it could be there.
+struct Canary {
+    name: &'static str,
+    forms: Vec<Vec<u8>>,
+}
+
+impl Canary {
+    fn of(name: &'static str, bytes: &[u8]) -> Self {
+        let mut forms = vec![bytes.to_vec()];
+        forms.push(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into());
+        // In base64 it looks in three ways, by where it begins; without the ends, which depend on
+        // what is around it.
+        for before in 0..3 {
+            let padded = [&vec![b'.'; before], bytes].concat();
+            let text = STANDARD.encode(padded);
+            forms.push(text.as_bytes()[4..text.len() - 4].to_vec());
+        }
+        Self { name, forms }
+    }
+}
+
+/// The names of those that are among `bytes`.
+fn found<'a>(canaries: &'a [Canary], bytes: &[u8]) -> Vec<&'a str> {
+    let mut by_first: [Vec<(&'a str, &'a [u8])>; 256] = std::array::from_fn(|_| Vec::new());
+    for canary in canaries {
+        for form in &canary.forms {
+            by_first[usize::from(form[0])].push((canary.name, form));
+        }
+    }
+    let mut found = Vec::new();
+    for (at, byte) in bytes.iter().enumerate() {
+        for (name, form) in &by_first[usize::from(*byte)] {
+            if bytes[at..].starts_with(form) && !found.contains(name) {
+                found.push(*name);
+            }
+        }
+    }
+    found
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("one"));
+    let below = |path: PathBuf| if path.is_dir() { files(&path) } else { vec![path] };
+    entries.flat_map(|entry| below(entry.path())).collect()
+}
+
+/// The engine's surroundings.
+struct Stage {
+    data: TempDir,
+    /// Files that hold secrets.
+    vault: TempDir,
+    server: Guarded,
+    plugin: Plugin,
+    plugin_url: String,
+}
+
+impl Stage {
+    async fn set() -> Self {
+        let (data, vault) = (tempfile::tempdir(), tempfile::tempdir());
+        let (data, vault) = (data.expect("a folder"), vault.expect("a folder"));
+        let server = Guarded::start(data.path()).await;
+        let plugin = Plugin::default();
+        let plugin_url = plugin.start().await;
+        let stage = Self { data, vault, server, plugin, plugin_url };
+        std::fs::write(stage.secret_file(), secret(LEDGER_OLD)).expect("a file");
+        std::fs::write(stage.config_file(), stage.config().to_string()).expect("a file");
+        stage
+    }
+
+    fn config(&self) -> serde_json::Value {
+        json!({
+            "http": { "plugins": {
+                "ledger": { "url": self.plugin_url, "signing": { "secrets": [
+                    { "env": "LEDGER_SECRET" }, { "file": self.secret_file() },
+                ] } },
+                "pager": { "url": self.plugin_url, "signing": { "secrets": [
+                    { "env": "PAGER_SECRET" },
+                ] } },
+            } },
+            "nats": { "subjects": ["approvals.ask"] },
+            "commands": { "programs": { "report": {
+                "path": "/bin/sh", "environment": { "GIVEN": ENVIRONMENT },
+                "inherit": ["INHERITED"],
+            } } },
+            "webhooks": [
+                { "plugin": "pager", "path": format!("/hooks/{HOOK}"), "give_up_after_ms": 500 },
+            ],
+        })
+    }
+
+    fn secret_file(&self) -> PathBuf {
+        self.vault.path().join("ledger-old")
+    }
+
+    fn config_file(&self) -> PathBuf {
+        self.vault.path().join("config.json")
+    }
+
+    fn key_file(&self) -> PathBuf {
+        self.vault.path().join("audit.key")
+    }
+
+    /// The program with all secrets in its environment, and with everything logged.
+    fn program(&self, arguments: &[&str], password: &str) -> Command {
+        let mut command = program(arguments);
+        command.env("FERMATA_NATS_URL", self.server.url(password)).env("FERMATA_LOG", "debug");
+        command.arg("--data-dir").arg(self.data.path().join("engine"));
+        command.env("FERMATA_REPLAY_SECRETS", secret(REPLAY)).env("INHERITED", INHERITED);
+        command.env("LEDGER_SECRET", secret(LEDGER)).env("PAGER_SECRET", secret(PAGER));
+        command
+    }
+
+    async fn up(&self) -> Running {
+        let mut command = self.program(&["up", "--json", "--http", "127.0.0.1:0"], PASSWORD);
+        command.arg("--config").arg(self.config_file()).arg("--audit-key").arg(self.key_file());
+        command.args(["--partitions", "2"]);
+        command.env("OTEL_EXPORTER_OTLP_ENDPOINT", &self.plugin_url);
+        command.env("OTEL_METRIC_EXPORT_INTERVAL", "50").env("OTEL_BSP_SCHEDULE_DELAY", "50");
+        Running::of(command).await
+    }
+
+    /// Runs another command to its end.
+    async fn run(&self, arguments: &[&str]) -> Ended {
+        ended(self.program(arguments, PASSWORD)).await
+    }
+
+    async fn must(&self, arguments: &[&str]) -> Ended {
+        let ended = self.run(arguments).await;
+        assert_eq!(ended.code, 0, "{arguments:?}: {}{}", ended.stdout, ended.stderr);
+        ended
+    }
+
+    async fn apply(&self, up: &Running, command: &str, yaml: &str) {
+        let file = self.data.path().join(format!("{command}.yaml"));
+        std::fs::write(&file, yaml).expect("a file");
+        let applied = self.must(&[command, "apply", &file.display().to_string()]).await;
+        up.logs.until_applied(&applied.stdout).await;
+    }
+
+    async fn publish(&self, events: &serde_json::Value) {
+        let file = self.data.path().join("events.json");
+        std::fs::write(&file, events.to_string()).expect("a file");
+        self.must(&["publish", &file.display().to_string()]).await;
+    }
+
+    /// Every secret of the engine, and the token that it made.
+    fn canaries(&self, token: &str) -> Vec<Canary> {
+        let mut canaries = vec![
+            Canary::of("password", PASSWORD.as_bytes()),
+            Canary::of("wrong password", WRONG_PASSWORD.as_bytes()),
+            Canary::of("path of a webhook", HOOK.as_bytes()),
+            Canary::of("environment of a program", ENVIRONMENT.as_bytes()),
+            Canary::of("what a program inherits", INHERITED.as_bytes()),
+            Canary::of("callback token", token.as_bytes()),
+        ];
+        let signing = [
+            ("ledger", LEDGER),
+            ("ledger-old", LEDGER_OLD),
+            ("pager", PAGER),
+            ("replay", REPLAY),
+            ("short", SHORT),
+        ];
+        canaries.extend(signing.map(|(name, bytes)| Canary::of(name, bytes)));
+        let key = std::fs::read_to_string(self.key_file()).expect("a key");
+        let key = key.trim().rsplit('+').next().expect("a key").to_owned();
+        let seed = STANDARD.decode(&key).expect("base64");
+        // Its first byte tells the kind of key.
+        canaries.push(Canary::of("audit key", &seed[1..]));
+        canaries
+    }
+}
+
+async fn ended(mut command: Command) -> Ended {
+    let output = tokio::time::timeout(SOON, command.output()).await.expect("in time");
+    let output = output.expect("the program starts");
+    Ended {
+        code: output.status.code().expect("the program was not killed"),
+        stdout: String::from_utf8(output.stdout).expect("text"),
+        stderr: String::from_utf8(output.stderr).expect("text"),
+    }
+}
+
+/// Answers the questions of runs at `approvals.ask`, and hands on the first token.
+async fn token(core: &CoreMessages) -> impl Future<Output = String> + use<> {
+    let mut calls = core.subscribe("approvals.ask").await.expect("a subscription");
+    let core = core.clone();
+    async move {
+        let call = tokio::time::timeout(SOON, calls.next()).await.expect("in time");
+        let call = call.expect("a question");
+        let headers = call.headers.expect("headers");
+        let token = headers.get("fermata-callback-token").expect("a token").as_str().to_owned();
+        let asker = call.reply.expect("somebody who waits");
+        core.publish_core(asker, Bytes::from_static(b"")).await.expect("sent");
+        token
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_secret_is_logged_stored_exported_or_told() {
+    let stage = Stage::set().await;
+    // While the broker starts: a word too many about what is wrong would be said here.
+    let mut told = Vec::new();
+    let mut refused = stage.program(&["up", "--json"], PASSWORD);
+    refused.arg("--config").arg(stage.config_file()).env("PAGER_SECRET", secret(SHORT));
+    refused.arg("--audit-key").arg(stage.key_file()).args(["--partitions", "2"]);
+    told.push(("a short secret".to_owned(), ended(refused).await));
+    assert!(told[0].1.stderr.contains("PAGER_SECRET"), "{}", told[0].1.stderr);
+    let mut up = stage.up().await;
+    let wrong = ended(stage.program(&["doctor", "--json"], WRONG_PASSWORD)).await;
+    assert_ne!(wrong.code, 0);
+    told.push(("a wrong password".to_owned(), wrong));
+
+    // Calls that fail, a program that fails, an escalation that nobody takes, dead letters, one of
+    // them replayed, and a call that ends by callback.
+    let connection = Broker::connect(&stage.server.url(PASSWORD), ConnectOptions::default()).await;
+    let asked = token(&CoreMessages::new(&connection.expect("a connection"))).await;
+    stage.apply(&up, "workflow", WORKFLOW).await;
+    stage.apply(&up, "strategy", STRATEGIES).await;
+    stage.publish(&event(MARK, "guarded.start")).await;
+    let token = asked.await;
+    let completed = stage.run(&["complete", &token, "--fail", "declined", "--json"]).await;
+    assert!(completed.stdout.contains("completed"), "{}{}", completed.stdout, completed.stderr);
+    let unusable = stage.data.path().join("unusable.json");
+    std::fs::write(&unusable, "{\"specversion\": \"1.0\", \"id\": \"u-1\"}").expect("a file");
+    let unusable = unusable.display().to_string();
+    told.push((
+        "publish".to_owned(),
+        stage.run(&["publish", "--tenant", "acme", "--type", "guarded.odd", &unusable]).await,
+    ));
+    until_given_up(&stage).await;
+    let shown = stage.must(&["dead", "list", "--json"]).await.json();
+    let letter = shown[0]["id"].as_str().unwrap_or_else(|| panic!("{}", shown[0])).to_owned();
+
+    // The secrets were used: that they are nowhere else means something only then.
+    assert!(stage.plugin.signed("/refuse", 2) == 1 && stage.plugin.signed("/fail", 2) == 2);
+    assert!(stage.plugin.signed(&format!("/hooks/{HOOK}"), 1) > 0);
+
+    let runs = stage.must(&["runs", "list", "--json"]).await.json();
+    let run = runs[0]["run"].as_str().unwrap_or_else(|| panic!("{}", runs[0])).to_owned();
+    let shown = stage.must(&["runs", "show", &run, "--json"]).await;
+    // By which it is known that the program had what it was given.
+    assert!(shown.stdout.contains("status 3") || shown.stdout.contains("code 3"), "{}", shown.stdout);
+    let cases = stage.must(&["review", "list", "--json"]).await.json();
+    let case = cases[0]["case"].as_str().unwrap_or_else(|| panic!("{}", cases[0])).to_owned();
+    for arguments in [
+        &["dead", "replay", &letter, "--json"][..],
+        &["dead", "list"],
+        &["dead", "show", &letter, "--json"],
+        &["runs", "list"],
+        &["runs", "show", &run],
+        &["runs", "show", &run, "--json"],
+        &["runs", "explain", &run],
+        &["runs", "explain", &run, "--json"],
+        &["review", "show", &case, "--json"],
+        &["workflow", "list", "--json"],
+        &["strategy", "list", "--json"],
+        &["flags", "list", "--json"],
+        &["audit", "verify", "--json"],
+        &["audit", "checkpoint"],
+        &["doctor"],
+        &["doctor", "--json", "--as-worker"],
+    ] {
+        told.push((arguments.join(" "), stage.run(arguments).await));
+    }
+    let url = up.said["http_url"].as_str().expect("endpoints").to_owned();
+    let mut answers = vec![up.said.to_string()];
+    for path in ["/health", "/ready", "/metrics"] {
+        let answer = get(&url, path).await;
+        answers.push(format!("{}\n{}", answer.head, answer.body));
+    }
+    up.end().await;
+
+    let mut canaries = stage.canaries(&token);
+    canaries.push(Canary::of("MARK", MARK.as_bytes()));
+    let mut places = vec![
+        ("the log".to_owned(), up.logs.all().into_bytes()),
+        ("the endpoints".to_owned(), answers.join("\n").into_bytes()),
+    ];
+    let outputs = told.into_iter().map(|(what, ended)| (what, ended.stdout + &ended.stderr));
+    places.extend(outputs.map(|(what, said)| (what, said.into_bytes())));
+    let exported = stage.plugin.bodies(|path| path.starts_with("/v1/"));
+    assert!(!exported.is_empty(), "nothing was exported");
+    places.push(("what was exported".to_owned(), exported));
+    let sent = stage.plugin.bodies(|path| !path.starts_with("/v1/"));
+    places.push(("what the plugin was sent".to_owned(), sent));
+    for path in files(stage.data.path()) {
+        places.push((path.display().to_string(), std::fs::read(&path).expect("a file")));
+    }
+    let mut marked = Vec::new();
+    let mut wrong = Vec::new();
+    for (place, bytes) in &places {
+        for name in found(&canaries, bytes) {
+            match name {
+                "MARK" => marked.push(place.as_str()),
+                _ => wrong.push(format!("{name} is in {place}")),
+            }
+        }
+    }
+    assert_eq!(wrong, [""; 0], "{}", where_in(&places, &canaries));
+    // What is no secret is found where it must be: in streams, outputs and logs.
+    for part in ["streams/", "read-model", "runs show", "the log"] {
+        assert!(marked.iter().any(|place| place.contains(part)), "{part}: {marked:?}");
+    }
+}
+
+/// Waits until the webhook's message is given up.
+async fn until_given_up(stage: &Stage) {
+    let begun = Instant::now();
+    loop {
+        let listed = stage.must(&["dead", "list", "--json"]).await;
+        if listed.stdout.contains("escalator") && listed.stdout.lines().count() > 1 {
+            return;
+        }
+        assert!(begun.elapsed() < SOON, "{}", listed.stdout);
+    }
+}
+
+/// The lines that hold a secret, for whoever has to mend it.
+fn where_in(places: &[(String, Vec<u8>)], canaries: &[Canary]) -> String {
+    let secrets = |line: &[u8]| found(canaries, line).iter().any(|name| *name != "MARK");
+    let mut lines = Vec::new();
+    for (place, bytes) in places {
+        let found = bytes.split(|byte| *byte == b'\n').filter(|line| secrets(line));
+        let text = |line: &[u8]| String::from_utf8_lossy(&line[..line.len().min(600)]).into_owned();
+        lines.extend(found.take(3).map(|line| format!("{place}: {}", text(line))));
+    }
+    lines.join("\n")
+}
