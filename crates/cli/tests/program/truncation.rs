@@ -1,6 +1,8 @@
 //! `fermata doctor --repair halted-partition --accept-truncation`, on what a real
 //! engine wrote and a broker has lost.
 
+mod snapshots;
+
 use std::time::Duration;
 
 use fermata_actors::task_worker::ServedQueues;
