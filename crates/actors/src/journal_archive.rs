@@ -129,7 +129,7 @@ impl JournalArchive {
         let mut bytes = 0;
         loop {
             let batch = replay.next_batch(ARCHIVE_BATCH).await?;
-            let before = collected.len();
+            let is_end = batch.is_empty();
             for message in batch.into_iter().filter(|message| message.sequence <= to) {
                 bytes += message.payload.len() as u64;
                 collected.push(message);
@@ -139,8 +139,7 @@ impl JournalArchive {
                     bytes = 0;
                 }
             }
-            let ended = collected.last().is_none_or(|message| message.sequence >= to);
-            if replay.wanted() > to || (ended && collected.len() == before) {
+            if is_end || replay.wanted() > to {
                 return Ok(archived);
             }
         }

@@ -26,7 +26,7 @@ use crate::{
 mod publishing;
 mod standing;
 
-pub use publishing::{HandBack, deliveries_before, message_id, remove_task};
+pub use publishing::{HandBack, deliveries_before, message_id, remove_task, stored_tasks};
 pub use standing::{QueueStanding, queue_drifts, queue_standings};
 
 /// How long the broker waits for an acknowledgement, or to hear that a task is under way, before it

@@ -28,11 +28,10 @@ async fn worker(stage: &Stage) -> Ended {
 
 #[tokio::test]
 async fn tasks_that_may_not_be_deleted_refuse_a_start_with_what_to_do() {
-    let stage = Stage::new().await;
+    let stage = Stage::bare().await;
     let spec = topology().streams().into_iter().find(|spec| spec.name == TASKS_STREAM).unwrap();
     let mut earlier = serde_json::to_value(spec).unwrap();
     earlier["deny_delete"] = true.into();
-    stage.delete_stream(TASKS_STREAM).await;
     api(&stage, "STREAM.CREATE.TASKS", &earlier).await;
 
     let refused = worker(&stage).await;
