@@ -17,7 +17,7 @@ use fermata_jetstream::object_folder::ObjectFolder;
 use fermata_jetstream::purge::{purge_before, room_of};
 use fermata_jetstream::topology::{
     ADMITTED_STREAM, ADMITTED_SUBJECT, ARCHIVE_BUCKET, EVENTS_STREAM, MATCHED_STREAM,
-    MATCHED_SUBJECT, SNAPSHOTS_BUCKET, commands_stream, journal_stream,
+    MATCHED_SUBJECT, SNAPSHOTS_BUCKET, commands_stream, journal_stream, journal_subject,
 };
 use fermata_jetstream::{
     Broker, Bytes, ConnectOptions, Durability, PublishOutcome, SharedConsumer,
@@ -325,5 +325,37 @@ async fn segments_that_were_kept_long_enough_go_and_it_is_told_which() {
     }
     // And whoever owns it next goes on.
     let engine = start(&broker, with_archive()).await;
+    engine.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_purged_while_a_journal_is_read_is_read_from_its_archive() {
+    let broker = TestBroker::start(Durability::Process).await;
+    // No owner: nobody else purges.
+    let engine = TestEngine::at(broker.url()).with_roles([]).start(broker.folder()).await;
+    let reader = StreamReader::new(&engine.ports().broker);
+    // More than a reader asks for ahead.
+    let message = Bytes::from(vec![7; 900 * 1024]);
+    for _ in 0..40 {
+        let publisher = &engine.ports().publisher;
+        let stored = publisher.publish(journal_subject(ONLY), None, message.clone()).await.await;
+        assert!(matches!(stored, PublishOutcome::Stored { .. }), "{stored:?}");
+    }
+    let mut replay = JournalReplay::open(&reader, ONLY, 1).await.expect("a journal");
+    let mut read = replay.next_batch(1).await.expect("a message");
+
+    let archive = JournalArchive::open(&reader, ONLY).await.expect("an archive");
+    assert_eq!(archive.archive(&reader, 39, 1).await.expect("segments"), 39);
+    purge_before(&engine.ports().broker, &journal_stream(ONLY), 40).await.expect("purged");
+    loop {
+        let batch = replay.next_batch(100).await.expect("messages");
+        if batch.is_empty() {
+            break;
+        }
+        read.extend(batch);
+    }
+
+    let sequences = read.iter().map(|message| message.sequence);
+    assert!(sequences.eq(1..=40), "messages are missing, or there twice");
     engine.shut_down().await;
 }

@@ -7,6 +7,7 @@ mod audit;
 mod commands;
 mod contracts;
 mod events;
+mod events_needed;
 mod floor;
 mod garbage;
 mod key_hours;

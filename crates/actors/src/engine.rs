@@ -14,7 +14,7 @@ use fermata_jetstream::core_messages::CoreMessages;
 use fermata_jetstream::definitions_store::DefinitionsStore;
 use fermata_jetstream::engine_config::{EngineConfigError, agree_on_engine_config};
 use fermata_jetstream::leases::{Leases, WORKER_NAME_BYTES_MAX, is_worker_name};
-use fermata_jetstream::topology::{Applied, TopologyError};
+use fermata_jetstream::topology::{Applied, Drift, TopologyError};
 use fermata_jetstream::{
     Broker, ConnectOptions, Publisher, PublisherOptions, StreamReader, Topology,
 };
@@ -148,20 +148,9 @@ pub enum EngineError {
     /// The streams could not be set up.
     #[error(transparent)]
     Topology(#[from] TopologyError),
-    /// A stream is not as it must be.
-    #[error(
-        "stream `{stream}` has `{field}` = {found}, expected {expected}; `fermata doctor` explains"
-    )]
-    Drift {
-        /// The stream.
-        stream: String,
-        /// The field.
-        field: String,
-        /// What it must be.
-        expected: String,
-        /// What it is.
-        found: String,
-    },
+    /// Streams are not as they must be.
+    #[error("{}; `fermata doctor` explains", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Drift(Vec<Drift>),
     /// No agreement on the engine.
     #[error(transparent)]
     Agree(#[from] EngineConfigError),
@@ -231,7 +220,7 @@ impl EngineError {
             Self::Agree(EngineConfigError::Refused { .. })
             | Self::Topology(TopologyError::NoRoom { .. })
             | Self::Connect(_)
-            | Self::Drift { .. }
+            | Self::Drift(_)
             | Self::Agreement(_)
             | Self::OtherKey { .. }
             | Self::Executors(_)
@@ -298,16 +287,10 @@ impl Engine {
             }
         };
         // Only what is there from before can drift; sizes are the operator's.
-        if let Some(drift) =
-            applied.drift.into_iter().find(|drift| !drift.field.starts_with("max_"))
-        {
-            let (expected, found) = (drift.expected.to_string(), drift.found.to_string());
-            return Err(EngineError::Drift {
-                stream: drift.stream,
-                field: drift.field,
-                expected,
-                found,
-            });
+        let drifts = applied.drift.into_iter().filter(|drift| !drift.field.starts_with("max_"));
+        let drifts = drifts.collect::<Vec<_>>();
+        if !drifts.is_empty() {
+            return Err(EngineError::Drift(drifts));
         }
         let store = DefinitionsStore::open(&broker)
             .await

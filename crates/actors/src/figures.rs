@@ -13,7 +13,7 @@ use fermata_core::identity::PartitionId;
 use fermata_jetstream::Topology;
 use fermata_jetstream::progress::{SharedProgress, shared_progress};
 use fermata_jetstream::topology::{
-    ADMITTED_STREAM, EVENTS_STREAM, MATCHED_STREAM, commands_stream,
+    ADMITTED_STREAM, CONTROL_PARTITION, EVENTS_STREAM, MATCHED_STREAM, commands_stream,
 };
 use fermata_jetstream::usage::{StreamUsage, stream_usages};
 use fermata_jetstream::work_queue::{QueueStanding, queue_standings};
@@ -239,6 +239,14 @@ fn of_partitions(reading: &Reading<'_>) -> Vec<ObservableGauge<u64>> {
             |_, partition| {
                 (partition.state == "owning")
                     .then(|| partition.records.saturating_sub(partition.signed_records))
+            },
+        ),
+        reading.of_partitions(
+            "fermata.events.held",
+            "1 while EVENTS holds too much and is not purged, since nobody knows what is needed",
+            |_, partition| {
+                let tells = partition.partition == CONTROL_PARTITION && partition.state == "owning";
+                tells.then(|| u64::from(partition.events_held.is_some()))
             },
         ),
     ]

@@ -5,16 +5,16 @@
 //! checks it reads the segments and then the stream; the owner of a partition
 //! reads the stream alone, behind a snapshot.
 
+mod journal_replay;
 mod retention;
 
-use std::collections::VecDeque;
-
+pub use journal_replay::JournalReplay;
 pub use retention::Removed;
 
 use fermata_core::identity::PartitionId;
 use fermata_jetstream::definitions_store::StoreError;
 use fermata_jetstream::object_folder::ObjectFolder;
-use fermata_jetstream::reader::{FollowError, Holes, ReadError, Replay};
+use fermata_jetstream::reader::{FollowError, Holes, ReadError};
 use fermata_jetstream::topology::{ARCHIVE_BUCKET, journal_stream, journal_subject};
 use fermata_jetstream::{Bytes, StoredMessage, StreamReader};
 use fermata_wire::WireError;
@@ -129,7 +129,7 @@ impl JournalArchive {
         let mut bytes = 0;
         loop {
             let batch = replay.next_batch(ARCHIVE_BATCH).await?;
-            let before = collected.len();
+            let is_end = batch.is_empty();
             for message in batch.into_iter().filter(|message| message.sequence <= to) {
                 bytes += message.payload.len() as u64;
                 collected.push(message);
@@ -139,8 +139,7 @@ impl JournalArchive {
                     bytes = 0;
                 }
             }
-            let ended = collected.last().is_none_or(|message| message.sequence >= to);
-            if replay.wanted() > to || (ended && collected.len() == before) {
+            if is_end || replay.wanted() > to {
                 return Ok(archived);
             }
         }
@@ -171,10 +170,32 @@ impl JournalArchive {
         Ok(range.last)
     }
 
-    /// The messages of a segment.
+    /// Sequence of the first message of the journal that is still there, archived or not.
+    ///
+    /// # Errors
+    ///
+    /// When the journal or the store cannot be asked.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped.
+    pub async fn first_sequence(&self, reader: &StreamReader) -> Result<u64, ArchiveError> {
+        // The stream first: what is purged after it was asked is archived by then.
+        let first = reader.stream_state(&journal_stream(self.partition)).await?.first_sequence;
+        let ranges = self.ranges().await?;
+        Ok(ranges.first().map_or(first, |range| range.first.min(first)))
+    }
+
+    /// The messages of a segment; none when it was removed.
     async fn read(&self, range: Range) -> Result<Vec<StoredMessage>, ArchiveError> {
         let name = range.name();
-        let Some(bytes) = self.folder.get(&name).await? else { return Ok(Vec::new()) };
+        let bytes = match self.folder.get(&name).await {
+            Ok(bytes) => bytes,
+            // One that is being removed looks like a damaged one, and has no name any more.
+            Err(_) if self.folder.stored_ms(&name).await?.is_none() => None,
+            Err(error) => return Err(error.into()),
+        };
+        let Some(bytes) = bytes else { return Ok(Vec::new()) };
         let segment =
             Segment::decode(&bytes).map_err(|source| ArchiveError::Segment { name, source })?;
         let subject = journal_subject(self.partition);
@@ -188,99 +209,5 @@ impl JournalArchive {
             payload: bytes.slice_ref(message.payload),
         });
         Ok(messages.collect())
-    }
-}
-
-/// A journal being read to its end: its archive, then its stream.
-#[derive(Debug)]
-pub struct JournalReplay {
-    reader: StreamReader,
-    archive: JournalArchive,
-    stream: String,
-    ranges: VecDeque<Range>,
-    read: VecDeque<StoredMessage>,
-    next: u64,
-    replay: Option<Replay>,
-}
-
-impl JournalReplay {
-    /// Reads the journal of `partition` from sequence `from` (1 is the first).
-    ///
-    /// # Errors
-    ///
-    /// When it or its archive is not there, or the broker does not answer.
-    ///
-    /// # Cancel safety
-    ///
-    /// Can be dropped.
-    pub async fn open(
-        reader: &StreamReader,
-        partition: PartitionId,
-        from: u64,
-    ) -> Result<Self, ArchiveError> {
-        let archive = JournalArchive::open(reader, partition).await?;
-        let stream = journal_stream(partition);
-        let (next, reader) = (from.max(1), reader.clone());
-        let (ranges, read) = (VecDeque::new(), VecDeque::new());
-        Ok(Self { reader, archive, stream, ranges, read, next, replay: None })
-    }
-
-    /// The next messages in order, at most `max`; none at the end. What was
-    /// purged and is not archived is stepped over.
-    ///
-    /// # Errors
-    ///
-    /// When a segment is damaged, or the broker does not answer.
-    ///
-    /// # Cancel safety
-    ///
-    /// Nothing is lost when dropped.
-    pub async fn next_batch(&mut self, max: usize) -> Result<Vec<StoredMessage>, ArchiveError> {
-        loop {
-            if !self.read.is_empty() {
-                let batch = self.read.drain(..self.read.len().min(max.max(1)));
-                let batch = batch.collect::<Vec<_>>();
-                self.next = batch.last().map_or(self.next, |message| message.sequence + 1);
-                return Ok(batch);
-            }
-            if let Some(replay) = &mut self.replay {
-                let batch = replay.next_batch(max).await?;
-                self.next = replay.wanted();
-                return Ok(batch);
-            }
-            match self.ranges.pop_front() {
-                Some(range) => {
-                    let next = self.next;
-                    let messages = self.archive.read(range).await?;
-                    self.read = messages.into();
-                    self.read.retain(|message| message.sequence >= next);
-                }
-                None => self.go_on().await?,
-            }
-        }
-    }
-
-    /// Finds where the next message is: in a segment, or in the stream.
-    async fn go_on(&mut self) -> Result<(), ArchiveError> {
-        // The stream first: what is purged after it was asked, is archived by then.
-        let first = self.reader.stream_state(&self.stream).await?.first_sequence;
-        if first > self.next {
-            let next = self.next;
-            let mut ranges = self.archive.ranges().await?;
-            ranges.retain(|range| range.last >= next);
-            if !ranges.is_empty() {
-                self.ranges = ranges.into();
-                return Ok(());
-            }
-        }
-        let replay = self.reader.replay(&self.stream, self.next, Holes::Allowed).await?;
-        self.replay = Some(replay);
-        Ok(())
-    }
-
-    /// The sequence after the last message handed out.
-    #[must_use]
-    pub fn wanted(&self) -> u64 {
-        self.next
     }
 }

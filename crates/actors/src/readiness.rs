@@ -314,6 +314,7 @@ mod tests {
             keys: 0,
             command_ids: 0,
             keys_max: 1,
+            events_held: None,
         }
     }
 

@@ -137,6 +137,8 @@ pub struct QueuedAttempt {
     pub due: JournalTime,
     /// Whether it may be handed out more than once.
     pub idempotent: bool,
+    /// Whether an earlier owner ordered it too: it may be in its queue.
+    pub again: bool,
 }
 
 /// Attempts in named queues whose run takes nothing new on.

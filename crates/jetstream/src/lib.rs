@@ -18,6 +18,7 @@
 pub mod api;
 pub mod append;
 pub mod connection;
+pub mod consumer_drift;
 pub mod core_messages;
 pub mod definitions_store;
 mod delivery;

@@ -21,9 +21,10 @@ use tokio::{
 use crate::{
     api::ApiError,
     connection::{Broker, Connection, Link, Losses},
+    consumer_drift::{ConsumerDrift, make_consumer, told},
     delivery::DeliveryPosition,
     held_message::HeldMessage,
-    pull::{ConsumerSpec, Pull, PullSize, Pulled, create_consumer, nanoseconds},
+    pull::{ConsumerSpec, Pull, PullSize, Pulled, nanoseconds},
     unreadable::{self, Found, LoneLosses, Reach},
 };
 
@@ -98,6 +99,18 @@ pub enum SharedConsumerError {
         /// Why not.
         #[source]
         source: ApiError,
+    },
+    /// It was made otherwise, and cannot be changed.
+    #[error(
+        "consumer `{name}` of stream `{stream}` was made by another version: {}, which cannot be changed; delete it, and it is made again", told(.drifts)
+    )]
+    Drift {
+        /// The stream.
+        stream: String,
+        /// The consumer.
+        name: String,
+        /// What is different.
+        drifts: Vec<ConsumerDrift>,
     },
     /// The connection is closed for good.
     #[error("could not subscribe to the deliveries of stream `{stream}`")]
@@ -290,9 +303,7 @@ impl SharedConsumer {
             filter_subject: None,
             max_waiting: None,
         };
-        create_consumer(&self.connection.client, stream, &spec).await.map_err(|source| {
-            SharedConsumerError::Create { stream: stream.clone(), name: name.clone(), source }
-        })?;
+        make_consumer(&self.connection.client, stream, &spec).await?;
         // Made before the pull, so that an interruption between the two counts.
         self.session = AckSession::new(&self.connection);
         let size =

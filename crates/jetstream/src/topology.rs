@@ -3,7 +3,7 @@
 //! A [`StreamSpec`] has the field names and units of the broker's own API, so `nats/topology.json` can be
 //! read by an operator and each of its entries be given to `nats stream add --config`.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -59,6 +59,32 @@ pub struct Drift {
     pub expected: Value,
     /// What the broker has.
     pub found: Value,
+}
+
+impl Drift {
+    /// Whether the broker changes the field of a stream that is there; else the stream has to be made anew.
+    #[must_use]
+    pub fn can_be_edited(&self) -> bool {
+        match self.field.as_str() {
+            "name" | "storage" | "retention" => false,
+            // What is switched on stays so.
+            "deny_delete" | "deny_purge" | "allow_msg_ttl" => self.found != Value::Bool(true),
+            _ => true,
+        }
+    }
+}
+
+impl fmt::Display for Drift {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { stream, field, expected, found } = self;
+        write!(formatter, "stream `{stream}` has `{field}` = {found}, expected {expected}")?;
+        match self.can_be_edited() {
+            true => Ok(()),
+            false => formatter.write_str(
+                ", which cannot be edited: if nothing in the stream is needed, delete it, and it is made anew",
+            ),
+        }
+    }
 }
 
 /// What applying a topology did and found.
@@ -308,6 +334,22 @@ mod tests {
             (findings[0].field.as_str(), &findings[0].found),
             ("max_bytes", &Value::from(17))
         );
+    }
+
+    #[test]
+    fn what_cannot_be_edited_says_so() {
+        let drift = |field: &str, found: bool| Drift {
+            stream: "TASKS".to_owned(),
+            field: field.to_owned(),
+            expected: Value::Bool(!found),
+            found: Value::Bool(found),
+        };
+
+        let denied = drift("deny_delete", true).to_string();
+        assert!(denied.starts_with("stream `TASKS` has `deny_delete` = true"), "{denied}");
+        assert!(denied.contains("delete it, and it is made anew"), "{denied}");
+        assert!(drift("deny_delete", false).can_be_edited());
+        assert!(drift("allow_rollup_hdrs", true).can_be_edited());
     }
 
     #[test]

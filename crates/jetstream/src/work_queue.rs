@@ -12,10 +12,11 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::{
     connection::{Broker, Connection, Losses},
+    consumer_drift::make_consumer,
     delivery::DeliveryPosition,
     pull::{
-        ConsumerSpec, HEARTBEAT, PullRequest, REQUEST_EXPIRES, SILENCE_MAX, create_consumer,
-        ends_consumer, nanoseconds, unfilled,
+        ConsumerSpec, HEARTBEAT, PullRequest, REQUEST_EXPIRES, SILENCE_MAX, ends_consumer,
+        nanoseconds, unfilled,
     },
     shared_consumer::{AckSession, Delivery, SharedConsumerError, delivery, delivery_by_name},
     topology::TASKS_STREAM,
@@ -25,8 +26,8 @@ use crate::{
 mod publishing;
 mod standing;
 
-pub use publishing::{HandBack, deliveries_before, message_id, remove_task};
-pub use standing::{QueueStanding, queue_standings};
+pub use publishing::{HandBack, deliveries_before, message_id, remove_task, stored_tasks};
+pub use standing::{QueueStanding, queue_drifts, queue_standings};
 
 /// How long the broker waits for an acknowledgement, or to hear that a task is under way, before it
 /// gives the task to another worker.
@@ -49,9 +50,37 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 /// Pause after a consumer could not be made, or the broker ended what was asked for.
 const REBUILD_PAUSE: Duration = Duration::from_millis(200);
 
+/// How the name of a consumer begins that the workers of a queue share.
+const CONSUMER_PREFIX: &str = "tasks-";
+
 /// Name of the consumer that all workers of `queue` share.
 fn consumer_of(queue: &str) -> String {
-    format!("tasks-{queue}")
+    format!("{CONSUMER_PREFIX}{queue}")
+}
+
+fn subject_of(queue: &str) -> String {
+    format!("fermata.tasks.{queue}")
+}
+
+/// The consumer of `queue`.
+fn spec_of(queue: &str, wait: Duration) -> ConsumerSpec {
+    let name = consumer_of(queue);
+    ConsumerSpec {
+        name: name.clone(),
+        durable_name: Some(name),
+        deliver_policy: "all",
+        opt_start_seq: None,
+        ack_policy: "explicit",
+        ack_wait: Some(nanoseconds(wait)),
+        max_deliver: -1,
+        max_ack_pending: Some(UNACKNOWLEDGED_MAX),
+        replay_policy: "instant",
+        inactive_threshold: None,
+        mem_storage: false,
+        num_replicas: None,
+        filter_subject: Some(subject_of(queue)),
+        max_waiting: Some(REQUESTS_MAX),
+    }
 }
 
 /// One worker's share of a queue.
@@ -216,29 +245,11 @@ impl WorkQueue {
 
     async fn rebuild(&mut self) -> Result<(), SharedConsumerError> {
         let losses = self.broker.losses();
-        let name = consumer_of(&self.queue);
-        let subject = format!("fermata.tasks.{}", self.queue);
-        let spec = ConsumerSpec {
-            name: name.clone(),
-            durable_name: Some(name.clone()),
-            deliver_policy: "all",
-            opt_start_seq: None,
-            ack_policy: "explicit",
-            ack_wait: Some(nanoseconds(self.wait)),
-            max_deliver: -1,
-            max_ack_pending: Some(UNACKNOWLEDGED_MAX),
-            replay_policy: "instant",
-            inactive_threshold: None,
-            mem_storage: false,
-            num_replicas: None,
-            filter_subject: Some(subject.clone()),
-            max_waiting: Some(REQUESTS_MAX),
-        };
+        let (name, subject) = (consumer_of(&self.queue), subject_of(&self.queue));
+        let spec = spec_of(&self.queue, self.wait);
         let stream = || TASKS_STREAM.to_owned();
         let interruptions = self.connection.link.borrow().interruptions;
-        create_consumer(&self.connection.client, TASKS_STREAM, &spec).await.map_err(|source| {
-            SharedConsumerError::Create { stream: stream(), name: name.clone(), source }
-        })?;
+        make_consumer(&self.connection.client, TASKS_STREAM, &spec).await?;
         self.session = AckSession::new(&self.connection);
         let inbox = Subject::from(self.connection.client.new_inbox());
         let subscriber = self

@@ -15,6 +15,10 @@
 //! A partition that does not answer, since it is halted or nobody owns it, may need
 //! everything; and a worker that lives and does not answer may own any. What an owner tells may not be committed yet; whoever decides it
 //! again decides it the same, but for plans and room that have come or gone since.
+//!
+//! One asking ends within half a minute. How often it has to be repeated has no bound: a worker
+//! that is paused loses its lease and is asked no more, and one that keeps it and never answers
+//! is for people to end. So it is told why nothing is known.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -24,6 +28,7 @@ use fermata_jetstream::progress::end_of;
 use fermata_jetstream::topology::commands_stream;
 use fermata_wire::subjects;
 use serde::Deserialize;
+use thiserror::Error;
 use uuid::Uuid;
 
 use crate::floor::Floor;
@@ -53,23 +58,43 @@ struct PartitionAnswer {
     first_unfiled: Option<u64>,
 }
 
-/// The first message of EVENTS that may still be needed; nothing where a
-/// partition does not say.
+/// Why nobody knows which events are needed.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub(super) enum NotKnown {
+    /// No builder of the engine runs, or its stages hold events.
+    #[error("nobody knows up to where every event has its command")]
+    Floor,
+    /// It refused, did not answer, or the connection was lost meanwhile.
+    #[error("the broker does not say where commands end, or which workers live")]
+    Broker,
+    /// They have leases, and may own anything.
+    #[error("no answer from {}, alive by its lease", .0.join(", "))]
+    Silent(Vec<String>),
+    /// They are halted, being taken over or given back, or nobody owns them.
+    #[error("nobody answers for partition {}", .0.join(", "))]
+    Partitions(Vec<String>),
+}
+
+/// The first message of EVENTS that may still be needed.
+///
+/// # Errors
+///
+/// [`NotKnown`] unless every partition says.
 ///
 /// # Cancel safety
 ///
 /// Can be dropped.
-pub(super) async fn first_needed(ports: &Ports) -> Option<u64> {
+pub(super) async fn first_needed(ports: &Ports) -> Result<u64, NotKnown> {
     let interruptions = ports.broker.interruptions();
-    let floor = floor(ports).await?;
+    let floor = floor(ports).await.ok_or(NotKnown::Floor)?;
     let mut ends = BTreeMap::new();
     for partition in (0..ports.facts.partitions).map(PartitionId) {
-        let end = end_of(&ports.broker, &commands_stream(partition)).await.ok()?;
-        ends.insert(partition.to_string(), end);
+        let end = end_of(&ports.broker, &commands_stream(partition)).await;
+        ends.insert(partition.to_string(), end.map_err(|_| NotKnown::Broker)?);
     }
     // An end that is read too low would make the bound too high.
     if ports.broker.interruptions() != interruptions {
-        return None;
+        return Err(NotKnown::Broker);
     }
     needed(floor, &ends, &ask(ports).await?)
 }
@@ -90,14 +115,17 @@ async fn floor(ports: &Ports) -> Option<u64> {
 
 /// Asks every worker that lives; nothing unless all answer: one that lost a partition and does not
 /// know it yet may be quicker than the one that owns it.
-async fn ask(ports: &Ports) -> Option<Vec<PartitionAnswer>> {
-    let live = ports.leases.live_workers().await.ok()?;
+async fn ask(ports: &Ports) -> Result<Vec<PartitionAnswer>, NotKnown> {
+    let live = ports.leases.live_workers().await.map_err(|_| NotKnown::Broker)?;
     let mut missing = live.into_iter().collect::<BTreeSet<_>>();
     let id = Uuid::from_bytes(rand::random());
     let reply_to = format!("_INBOX.{}", id.simple());
-    let mut answers = ports.core.subscribe(&reply_to).await.ok()?;
-    let question = serde_json::to_vec(&StatusQuestion { reply_to }).ok()?;
-    ports.core.publish_core(subjects::STATUS, question.into()).await.ok()?;
+    let answers = ports.core.subscribe(&reply_to).await;
+    let mut answers = answers.map_err(|_| NotKnown::Broker)?;
+    // Text is always JSON.
+    let question = serde_json::to_vec(&StatusQuestion { reply_to }).unwrap_or_default();
+    let asked = ports.core.publish_core(subjects::STATUS, question.into()).await;
+    asked.map_err(|_| NotKnown::Broker)?;
     let mut found = Vec::new();
     let all = async {
         while !missing.is_empty() {
@@ -110,10 +138,18 @@ async fn ask(ports: &Ports) -> Option<Vec<PartitionAnswer>> {
         }
     };
     let _ = tokio::time::timeout(ANSWERS_LIMIT, all).await;
-    missing.is_empty().then_some(found)
+    if missing.is_empty() {
+        Ok(found)
+    } else {
+        Err(NotKnown::Silent(missing.into_iter().collect()))
+    }
 }
 
-fn needed(floor: u64, ends: &BTreeMap<String, u64>, answers: &[PartitionAnswer]) -> Option<u64> {
+fn needed(
+    floor: u64,
+    ends: &BTreeMap<String, u64>,
+    answers: &[PartitionAnswer],
+) -> Result<u64, NotKnown> {
     let of_partition = |(partition, end): (&String, &u64)| {
         let owners = answers.iter().filter(|answer| answer.partition == *partition);
         let owners = owners.filter(|answer| answer.state == "owning");
@@ -122,8 +158,14 @@ fn needed(floor: u64, ends: &BTreeMap<String, u64>, answers: &[PartitionAnswer])
         let undecided = decided.saturating_add(1);
         Some(owner.first_unfiled.map_or(undecided, |unfiled| unfiled.min(undecided)))
     };
-    let all: Option<Vec<u64>> = ends.iter().map(of_partition).collect();
-    all?.into_iter().min()
+    let (mut first, mut unanswered) = (floor.saturating_add(1), Vec::new());
+    for end in ends {
+        match of_partition(end) {
+            Some(needed) => first = first.min(needed),
+            None => unanswered.push(end.0.clone()),
+        }
+    }
+    if unanswered.is_empty() { Ok(first) } else { Err(NotKnown::Partitions(unanswered)) }
 }
 
 #[cfg(test)]
@@ -149,30 +191,31 @@ mod tests {
     fn what_is_decided_everywhere_is_needed_no_more() {
         let answers = [answer("0", 10), answer("1", 21)];
 
-        assert_eq!(needed(50, &ends(), &answers), Some(51));
+        assert_eq!(needed(50, &ends(), &answers), Ok(51));
     }
 
     #[test]
     fn commands_that_are_not_decided_need_their_events() {
         let answers = [answer("0", 9), answer("1", 20)];
 
-        assert_eq!(needed(50, &ends(), &answers), Some(41), "above what it was told is unknown");
-        assert_eq!(needed(30, &ends(), &answers), Some(31));
+        assert_eq!(needed(50, &ends(), &answers), Ok(41), "above what it was told is unknown");
+        assert_eq!(needed(30, &ends(), &answers), Ok(31));
     }
 
     #[test]
     fn a_rejected_event_is_needed_until_it_is_filed() {
         let unfiled = PartitionAnswer { first_unfiled: Some(7), ..answer("1", 20) };
 
-        assert_eq!(needed(50, &ends(), &[answer("0", 10), unfiled]), Some(7));
+        assert_eq!(needed(50, &ends(), &[answer("0", 10), unfiled]), Ok(7));
     }
 
     #[test]
     fn a_partition_that_does_not_say_may_need_everything() {
         let halted = PartitionAnswer { state: "halted".to_owned(), ..answer("1", 20) };
 
-        assert_eq!(needed(50, &ends(), &[answer("0", 10)]), None);
-        assert_eq!(needed(50, &ends(), &[answer("0", 10), halted]), None);
+        let not_known = Err(NotKnown::Partitions(vec!["1".to_owned()]));
+        assert_eq!(needed(50, &ends(), &[answer("0", 10)]), not_known);
+        assert_eq!(needed(50, &ends(), &[answer("0", 10), halted]), not_known);
     }
 
     #[test]
@@ -180,6 +223,6 @@ mod tests {
         let paused = PartitionAnswer { epoch: 2, ..answer("0", 10) };
         let owner = answer("0", 3);
 
-        assert_eq!(needed(50, &ends(), &[paused, owner, answer("1", 20)]), Some(41));
+        assert_eq!(needed(50, &ends(), &[paused, owner, answer("1", 20)]), Ok(41));
     }
 }

@@ -5,6 +5,7 @@
 //! stream has acknowledged is touched. Of EVENTS moreover nothing that a partition
 //! may still have to file, see `events_needed`.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use fermata_jetstream::Broker;
@@ -32,9 +33,27 @@ pub const EVENTS_PERCENT_MAX: u64 = 70;
 /// purges a little.
 pub const EVENTS_PERCENT_KEPT: u64 = 60;
 
+/// Why EVENTS is not purged although it holds too much, for people; nothing while all is well.
+#[derive(Debug, Clone, Default)]
+pub(super) struct EventsHeld(Arc<Mutex<Option<String>>>);
+
+impl EventsHeld {
+    pub(super) fn reason(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Tells whether it was another one before.
+    pub(super) fn set(&self, reason: Option<String>) -> bool {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = *held != reason;
+        *held = reason;
+        changed
+    }
+}
+
 /// Purges what nobody needs of the shared streams, for as long as the lease says
-/// that nobody else does.
-pub(super) async fn purge_shared_streams(ports: Ports, mut lease: LeaseView) {
+/// that nobody else does. Says in `held` why EVENTS is not.
+pub(super) async fn purge_shared_streams(ports: Ports, mut lease: LeaseView, held: EventsHeld) {
     while lease.until_held().await {
         for (stream, consumer) in [
             (ADMITTED_STREAM, MATCHER_CONSUMER),
@@ -42,7 +61,7 @@ pub(super) async fn purge_shared_streams(ports: Ports, mut lease: LeaseView) {
             (EVENTS_STREAM, LISTENER_CONSUMER),
         ] {
             let purged = match stream == EVENTS_STREAM {
-                true => purge_events(&ports).await,
+                true => purge_events(&ports, &held).await,
                 false => purge_shared_stream(&ports.broker, stream, consumer, u64::MAX).await,
             };
             match purged {
@@ -59,17 +78,25 @@ pub(super) async fn purge_shared_streams(ports: Ports, mut lease: LeaseView) {
 }
 
 /// Purges EVENTS where there are too many, but for those that are needed.
-async fn purge_events(ports: &Ports) -> Result<u64, ApiError> {
+async fn purge_events(ports: &Ports, held: &EventsHeld) -> Result<u64, ApiError> {
     if events_kept_from(room_of(&ports.broker, EVENTS_STREAM).await?, u64::MAX) == 0 {
+        held.set(None);
         return Ok(0);
     }
-    let Some(needed) = first_needed(ports).await else {
-        tracing::warn!(
-            "EVENTS fills up and is not purged: not every partition says which events it needs no more; `fermata doctor` tells which is halted or not owned"
-        );
-        return Ok(0);
-    };
-    purge_shared_stream(&ports.broker, EVENTS_STREAM, LISTENER_CONSUMER, needed).await
+    match first_needed(ports).await {
+        Ok(needed) => {
+            if held.set(None) {
+                tracing::info!("it is known again which events are needed");
+            }
+            purge_shared_stream(&ports.broker, EVENTS_STREAM, LISTENER_CONSUMER, needed).await
+        }
+        Err(reason) => {
+            if held.set(Some(reason.to_string())) {
+                tracing::warn!(%reason, "EVENTS fills up and is not purged: it is not known which events are needed; `fermata doctor` tells what to do");
+            }
+            Ok(0)
+        }
+    }
 }
 
 /// Purges what nobody needs of one shared stream, and tells how many messages that were: nothing

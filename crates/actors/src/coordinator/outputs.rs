@@ -106,7 +106,8 @@ impl Coordinator {
                 tracing::info!(partition = %self.partition, epoch, position = position.sequence, "the partition is owned");
                 state.auditor.cast(AuditorMessage::Live)?;
                 if self.partition == PartitionId::CONTROL {
-                    let purge = purge_shared_streams(self.ports.clone(), state.lease.view());
+                    let (lease, held) = (state.lease.view(), state.events_held.clone());
+                    let purge = purge_shared_streams(self.ports.clone(), lease, held);
                     state.hop_janitor = Some(Task::spawn(purge));
                 }
                 let reader = self.reader();

@@ -17,7 +17,7 @@ use fermata_core::effect::{Outcome, QueuedAttempt, Recall};
 use fermata_core::partition::Report;
 use fermata_core::plan::FailureClass;
 use fermata_core::run::AttemptReport;
-use fermata_jetstream::work_queue::remove_task;
+use fermata_jetstream::work_queue::{remove_task, stored_tasks};
 use fermata_jetstream::{Broker, PublishOutcome, Publisher, Refusal};
 use fermata_wire::subjects;
 use fermata_wire::tasks::{TaskId, TaskMessage};
@@ -42,6 +42,11 @@ const FULL_PAUSE: Duration = Duration::from_millis(500);
 
 /// Pause after a publish whose outcome nobody knows.
 const UNKNOWN_PAUSE: Duration = Duration::from_millis(250);
+
+/// How long it may take to look at what a queue holds after a takeover: 20,000 tasks are some
+/// seconds. What was ordered anew does not wait meanwhile. Where it takes longer, or the broker
+/// does not answer, what was ordered before is published once more.
+const LOOK_LIMIT: Duration = Duration::from_secs(30);
 
 /// How long a task is kept beyond its time, so that a worker whose clock is off
 /// does not miss it.
@@ -179,7 +184,11 @@ impl Dispatch {
     async fn run(mut self, mut ordered: UnboundedReceiver<Order>) {
         let mut unanswered = FuturesUnordered::new();
         let mut removing = FuturesUnordered::new();
+        let mut looking = FuturesUnordered::new();
         loop {
+            if self.orders.seeks() {
+                looking.push(look(self.broker.clone(), self.queue.clone()));
+            }
             while let Some(queued) = self.next(unanswered.len()) {
                 unanswered.push(send(self.publisher.clone(), queued));
             }
@@ -201,6 +210,9 @@ impl Dispatch {
                     }
                 }
                 Some(()) = removing.next(), if !removing.is_empty() => {}
+                Some(stored) = looking.next(), if !looking.is_empty() => {
+                    self.orders.found(&stored);
+                }
                 () = until(held_until), if held_until.is_some() => self.held_until = None,
             }
         }
@@ -218,6 +230,25 @@ impl Dispatch {
         }
         self.orders.next(wall_ms())
     }
+}
+
+/// The tasks that the queue holds, and where; none where that is not known.
+async fn look(broker: Broker, queue: Arc<str>) -> HashMap<TaskId, u64> {
+    let failed: String = match tokio::time::timeout(LOOK_LIMIT, stored_tasks(&broker, &queue)).await
+    {
+        Ok(Ok(stored)) => {
+            let task = |(id, sequence): (String, u64)| Some((TaskId::of_message(&id)?, sequence));
+            return stored.into_iter().filter_map(task).collect();
+        }
+        Ok(Err(error)) => error.to_string(),
+        Err(late) => late.to_string(),
+    };
+    tracing::warn!(
+        queue = &*queue,
+        error = failed,
+        "what a queue holds is not known; what an earlier owner published for it is published once more"
+    );
+    HashMap::new()
 }
 
 async fn until(held_until: Option<Instant>) {

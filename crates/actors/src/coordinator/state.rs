@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::cases::Cases;
 use super::errands::Errands;
+use super::hop_janitor::EventsHeld;
 use super::projection::Projection;
 use super::queues::Queues;
 use super::settling::Settling;
@@ -89,6 +90,7 @@ pub struct CoordinatorState {
     /// Failed nodes are told one by one only while they are few.
     pub(super) failed_nodes: LogPace,
     pub(super) queues: Queues,
+    pub(super) events_held: EventsHeld,
 }
 
 /// Lets the runner go when it is dropped, however the coordinator ends.
@@ -152,6 +154,7 @@ impl CoordinatorState {
             errands: Errands::default(),
             failed_nodes: LogPace::new(FAILED_NODES_TOLD_MAX),
             queues: Queues::default(),
+            events_held: EventsHeld::default(),
         }
     }
 
@@ -166,6 +169,8 @@ impl CoordinatorState {
         self.commands_reader = None;
         self.janitor = None;
         self.hop_janitor = None;
+        // An old task may still say something: it says it to nobody.
+        self.events_held = EventsHeld::default();
         self.journal_waiting.clear();
         self.commands_waiting.clear();
         self.wakes_at = None;

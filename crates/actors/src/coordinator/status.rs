@@ -44,6 +44,8 @@ pub struct PartitionStatus {
     pub command_ids: usize,
     /// The most of each that may be kept.
     pub keys_max: usize,
+    /// Why EVENTS is not purged although it holds too much; the control partition tells.
+    pub events_held: Option<String>,
 }
 
 impl Coordinator {
@@ -73,6 +75,7 @@ impl Coordinator {
             keys: partition.map_or(0, Partition::keys_kept),
             command_ids: partition.map_or(0, Partition::command_ids_kept),
             keys_max: self.ports.facts.keys_max,
+            events_held: state.events_held.reason(),
         }
     }
 

@@ -138,15 +138,6 @@ impl PartitionVerifier {
         }
     }
 
-    /// Says that the first `records` records of the journal were removed on purpose: their entries
-    /// in AUDIT stand for them. That these are the ones that were signed is checked as ever; what
-    /// the records said is not. To be said before anything is fed.
-    #[must_use]
-    pub fn with_removed(mut self, records: u64) -> Self {
-        self.removed = records;
-        self
-    }
-
     /// Tells what to feed next. Anything else may be fed too, up to the bounds.
     #[must_use]
     pub fn wants(&self) -> Want {
@@ -201,6 +192,21 @@ impl PartitionVerifier {
         Ok(())
     }
 
+    /// Says that the next records of the journal, up to index `next`, were removed on purpose: their
+    /// entries in AUDIT stand for them. That these are the ones that were signed is checked as ever;
+    /// what the records said is not.
+    ///
+    /// # Errors
+    ///
+    /// [`BufferFull`] while entries stand for records before these: feed what is wanted first.
+    pub fn journal_removed(&mut self, next: u64) -> Result<(), BufferFull> {
+        if self.journal.ended || self.awaits_removed() {
+            return Err(BufferFull { want: self.wants() });
+        }
+        self.let_entries_stand(next);
+        Ok(())
+    }
+
     /// Says that the next records of the journal are lost, and that somebody accepted that:
     /// their entries in AUDIT stand for them. That these are the ones that were published and
     /// signed is checked; what the records said is not. A loss that does not fit is a
@@ -215,13 +221,8 @@ impl PartitionVerifier {
         }
         match self.signed.pass(&self.journal.tree, &loss) {
             Ok(tree) => {
-                self.removed = loss.next;
                 self.lost = Some((loss.next, tree.root()));
-                // Entries that came first stand for theirs as well.
-                let before = |entry: &&Entry| (loss.from..loss.next).contains(&entry.position);
-                let entries: Vec<_> = self.audit.pending.iter().filter(before).copied().collect();
-                entries.into_iter().for_each(|entry| self.stand_in(entry));
-                self.advance();
+                self.let_entries_stand(loss.next);
             }
             Err(reason) => {
                 self.findings.add(Finding::LossUnproved { index: loss.from, reason });
@@ -229,6 +230,17 @@ impl PartitionVerifier {
             }
         }
         Ok(())
+    }
+
+    /// From here on up to index `next`, entries stand for records that are not there.
+    fn let_entries_stand(&mut self, next: u64) {
+        let missing = self.journal.tree.size()..next;
+        self.removed = next;
+        // Those that came first as well.
+        let before = |entry: &&Entry| missing.contains(&entry.position);
+        let entries: Vec<_> = self.audit.pending.iter().filter(before).copied().collect();
+        entries.into_iter().for_each(|entry| self.stand_in(entry));
+        self.advance();
     }
 
     /// Puts an entry in the place of its record, which is not there.

@@ -1,15 +1,19 @@
 //! `fermata audit`: the log that nobody can change unseen.
 
+mod check;
 mod checkpoint;
+mod entries;
 mod export;
 mod feed;
 mod kept;
 mod newest;
 mod opening;
+mod partition_audit;
 mod pass;
 mod print;
 mod prove;
 mod receipt;
+mod records;
 mod section;
 mod verify;
 
@@ -23,14 +27,16 @@ use crate::broker_session::BrokerSession;
 use crate::error::{CliError, ExitCode};
 use crate::output::Output;
 
+pub use check::PartitionCheck;
 pub use checkpoint::CheckpointArguments;
 pub use kept::KeptAudit;
+pub use partition_audit::{AcceptedLoss, PartitionAudit, UNREADABLE_MAX, Unreadable};
 pub use print::print_audits;
 pub use prove::ProveArguments;
 pub use receipt::CheckReceiptArguments;
 pub(crate) use section::Section;
 pub(crate) use verify::verify_with;
-pub use verify::{AcceptedLoss, PartitionAudit, UNREADABLE_MAX, Unreadable, verify_partitions};
+pub use verify::{check_partition, verify_partitions};
 
 /// What to do with the audit log.
 #[derive(Debug, Subcommand)]

@@ -178,6 +178,7 @@ async fn examine(arguments: &DoctorArguments, global: &GlobalArguments) -> Vec<C
             list.push(load::room(&session, &checks::stream_names(&config)).await);
             list.push(load::lag(&session).await);
             list.push(queues::served(&session).await);
+            list.extend(queues::servable(&session).await);
             list.extend(checks::ownership(&session, &config).await);
             list.push(checks::clock(&session).await);
             permissions::probe(&session, arguments.as_worker).await;

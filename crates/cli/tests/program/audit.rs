@@ -2,6 +2,8 @@
 
 mod kept;
 mod receipts;
+mod removed;
+mod written_log;
 
 use fermata_actors::journal_archive::Removed;
 use fermata_audit::{Checkpoint, Hash, Tree, commitment, leaf_hash};

@@ -19,6 +19,8 @@ mod described;
 #[cfg(test)]
 mod drain;
 #[cfg(test)]
+mod drift;
+#[cfg(test)]
 mod engine;
 #[cfg(test)]
 mod events;

@@ -193,7 +193,9 @@ impl Partition {
                 None => Effect::Start(attempt),
                 Some(queue) => {
                     let Queue { name: queue, due, idempotent } = *queue;
-                    Effect::Enqueue(Box::new(QueuedAttempt { attempt, queue, due, idempotent }))
+                    let again = false;
+                    let queued = QueuedAttempt { attempt, queue, due, idempotent, again };
+                    Effect::Enqueue(Box::new(queued))
                 }
             });
         }

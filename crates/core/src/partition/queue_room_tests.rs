@@ -1,6 +1,6 @@
 //! Queues beside each other: what one has no room for holds up nothing else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -79,29 +79,70 @@ fn only(queue: &str) -> Plan {
     plan
 }
 
-#[test]
-fn queues_with_room_take_turns() {
-    let limits = Limits { queued_open_max: 2, ..Limits::default() };
-    let mut partition = partition(only("gpu"), limits);
-    let mut first = Vec::new();
-    for (queue, numbers) in QUEUES.into_iter().zip([1..=4, 5..=8]) {
-        let plan = Arc::new(Executable::new(only(queue)).unwrap());
-        partition.add_plan(Digest::of(b"plan"), plan);
-        let runs = numbers.map(|number| start(&mut partition, number).0).collect::<Vec<_>>();
-        first.extend_from_slice(&runs[..2]);
-    }
-    for run in first {
-        succeeds(&mut partition, run, "n0");
-    }
+/// Queues by name, each with the runs that have a task in it and those that wait, the first that
+/// came first; and the one that had its turn last.
+#[derive(Debug, Default)]
+struct Turns {
+    queues: BTreeMap<String, (VecDeque<RunId>, VecDeque<RunId>)>,
+    last: Option<String>,
+}
 
-    let resumed = (0..4).map(|_| {
-        let mut out = Decision::default();
-        partition.resume(&mut out);
-        queues(&out)
-    });
+impl Turns {
+    /// Whose turn it is: the next by name behind the last one that has room and somebody waiting.
+    fn next(&self, most: usize) -> Option<(String, RunId)> {
+        let behind = |name: &String| self.last.as_ref().is_none_or(|last| name > last);
+        let can = self
+            .queues
+            .iter()
+            .filter(|(_, (open, waiting))| open.len() < most && !waiting.is_empty());
+        let (name, (_, waiting)) = can.min_by_key(|(name, _)| (!behind(name), *name))?;
+        Some((name.clone(), waiting[0]))
+    }
+}
 
-    let resumed = resumed.flatten().collect::<Vec<_>>();
-    assert_eq!(resumed, ["gpu", "mail", "gpu", "mail"]);
+proptest! {
+    /// Each queue gives way to the others that have room, and within one who waits longest goes on.
+    #[test]
+    fn queues_with_room_take_turns(
+        waiting in prop::collection::vec(0_usize..5, 2..5),
+        most in 1_u32..4,
+        frees in prop::collection::vec(prop::option::of(any::<prop::sample::Index>()), 1..40),
+    ) {
+        let limits = Limits { queued_open_max: most, ..Limits::default() };
+        let mut partition = partition(only("none"), limits);
+        let (most, mut turns, mut numbers) = (most as usize, Turns::default(), 1..);
+        for (number, waits) in waiting.into_iter().enumerate() {
+            let name = format!("q{number}");
+            let plan = Arc::new(Executable::new(only(&name)).unwrap());
+            partition.add_plan(Digest::of(b"plan"), plan);
+            let runs = numbers.by_ref().take(most + waits);
+            let mut open: VecDeque<_> = runs.map(|at| start(&mut partition, at).0).collect();
+            let waiting = open.split_off(most);
+            turns.queues.insert(name, (open, waiting));
+        }
+
+        for free in frees {
+            if let Some(free) = free {
+                let at = free.index(turns.queues.len());
+                let (open, _) = turns.queues.values_mut().nth(at).unwrap();
+                let Some(run) = open.pop_front() else { continue };
+                succeeds(&mut partition, run, "n0");
+                continue;
+            }
+            let expected = turns.next(most);
+            let mut out = Decision::default();
+            prop_assert_eq!(partition.held_back_run(), expected.as_ref().map(|(_, run)| *run));
+            partition.resume(&mut out);
+            let resumed = queues(&out);
+            prop_assert_eq!(resumed, Vec::from_iter(expected.as_ref().map(|(name, _)| name.clone())));
+            if let Some((name, run)) = expected {
+                let (open, waiting) = turns.queues.get_mut(&name).unwrap();
+                waiting.pop_front();
+                open.push_back(run);
+                turns.last = Some(name);
+            }
+        }
+    }
 }
 
 /// What becomes of the partition, and which of its runs it meets.

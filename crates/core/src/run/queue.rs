@@ -35,7 +35,7 @@ impl Queue {
 }
 
 impl Run {
-    /// The attempt that is in a queue at the node at `index`, as it was ordered.
+    /// The attempt that is in a queue at the node at `index`, as an earlier owner ordered it.
     #[must_use]
     pub fn queued_attempt(&self, id: RunId, index: NodeIndex) -> Option<QueuedAttempt> {
         let node = self.executable.node(index)?;
@@ -46,6 +46,7 @@ impl Run {
             queue: node.queue.clone()?,
             due: *due,
             idempotent: node.work.is_repeatable(),
+            again: true,
         })
     }
 

@@ -6,9 +6,11 @@ use async_nats::{HeaderMap, HeaderName, HeaderValue, Subject};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::subject_of;
 use crate::{
     api::{ApiError, ask},
     connection::Broker,
+    held_message::{Wanted, held_message},
     outcome::PublishOutcome,
     publisher::Publisher,
     shared_consumer::Delivery,
@@ -125,6 +127,29 @@ impl HandBack {
             );
         }
         publisher.publish(self.subject.clone(), Some(headers), self.payload.clone()).await.await
+    }
+}
+
+/// Ids and sequences of the tasks that `queue` holds, those that workers have included; one without an id
+/// is none of ours. Each is asked for by itself: a work queue has no second consumer.
+///
+/// # Errors
+/// When the broker refuses or does not answer.
+///
+/// # Cancel safety
+/// Can be dropped.
+pub async fn stored_tasks(broker: &Broker, queue: &str) -> Result<Vec<(String, u64)>, ApiError> {
+    let client = &broker.publishing().client;
+    let subject = subject_of(queue);
+    let (mut stored, mut next) = (Vec::new(), 1);
+    loop {
+        let wanted = Wanted::From { seq: next, next_by_subj: &subject };
+        let Some(held) = held_message(client, TASKS_STREAM, wanted).await? else {
+            return Ok(stored);
+        };
+        next = held.sequence + 1;
+        let id = held.headers.get(MESSAGE_ID_HEADER).map(|id| id.as_str().to_owned());
+        stored.extend(id.map(|id| (id, held.sequence)));
     }
 }
 

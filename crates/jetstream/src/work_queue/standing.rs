@@ -2,10 +2,11 @@
 
 use serde::Deserialize;
 
-use super::consumer_of;
+use super::{CONSUMER_PREFIX, TASK_WAIT_DEFAULT, consumer_of, spec_of};
 use crate::{
     api::{ApiError, ask},
     connection::Broker,
+    consumer_drift::{ConsumerDrift, drifts},
     topology::TASKS_STREAM,
 };
 
@@ -77,6 +78,52 @@ pub async fn queue_standings(broker: &Broker) -> Result<Vec<QueueStanding>, ApiE
         standings.push(standing);
     }
     Ok(standings)
+}
+
+#[derive(serde::Serialize)]
+struct NamesRequest {
+    offset: u64,
+}
+
+#[derive(Deserialize)]
+struct NamesAnswer {
+    #[serde(default)]
+    total: u64,
+    #[serde(default)]
+    consumers: Option<Vec<String>>,
+}
+
+/// Settings of the queues' consumers that are not as they must be and cannot be changed: no worker can
+/// serve such a queue before its consumer is deleted, and made again.
+///
+/// # Errors
+/// When the broker refuses or does not answer.
+///
+/// # Cancel safety
+/// Can be dropped.
+pub async fn queue_drifts(broker: &Broker) -> Result<Vec<ConsumerDrift>, ApiError> {
+    let client = &broker.publishing().client;
+    let operation = format!("CONSUMER.NAMES.{TASKS_STREAM}");
+    let mut names = Vec::new();
+    loop {
+        let request = NamesRequest { offset: names.len() as u64 };
+        let answer: NamesAnswer = ask(client, &operation, &request).await?;
+        let before = names.len();
+        names.extend(answer.consumers.unwrap_or_default());
+        if names.len() as u64 >= answer.total || names.len() == before {
+            break;
+        }
+    }
+    let mut found = Vec::new();
+    for queue in names.iter().filter_map(|name| name.strip_prefix(CONSUMER_PREFIX)) {
+        // How long the broker waits can be changed, and is the workers' to say.
+        match drifts(client, TASKS_STREAM, &spec_of(queue, TASK_WAIT_DEFAULT)).await {
+            Ok(drifts) => found.extend(drifts),
+            Err(error) if error.code() == Some(CONSUMER_NOT_FOUND) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
 }
 
 /// The broker's error code for a consumer that is not there.

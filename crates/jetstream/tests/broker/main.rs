@@ -13,4 +13,6 @@ mod small_things;
 #[cfg(test)]
 mod support;
 #[cfg(test)]
+mod tasks;
+#[cfg(test)]
 mod topology_file;

@@ -115,23 +115,7 @@ async fn a_message_whose_headers_are_none_is_handed_on_as_a_foreign_one() {
 
 /// Publishes headers that the client library would not send, nor read.
 async fn publish_unreadable(stage: &Stage, subject: &str) {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let url = stage.server.url();
-    let address = url.trim_start_matches("nats://");
-    let mut stream = tokio::net::TcpStream::connect(address).await.expect("a connection");
-    let block = b"NATS/1.0\r\nFermata-Writer: \xff\r\n\r\n";
-    let sizes = format!("{} {}", block.len(), block.len() + 4);
-    let connect = "CONNECT {\"verbose\":false,\"headers\":true}\r\n";
-    let start = format!("{connect}HPUB {subject} {sizes}\r\n");
-    let sent = [start.as_bytes(), block, b"body\r\nPING\r\n"].concat();
-    stream.write_all(&sent).await.expect("sent");
-    let mut answer = Vec::new();
-    while !answer.ends_with(b"PONG\r\n") {
-        let mut chunk = [0; 4096];
-        let bytes = stream.read(&mut chunk).await.expect("an answer");
-        assert!(bytes > 0, "{}", String::from_utf8_lossy(&answer));
-        answer.extend_from_slice(&chunk[..bytes]);
-    }
+    stage.publish_block(subject, b"NATS/1.0\r\nFermata-Writer: \xff\r\n\r\n").await;
 }
 
 #[tokio::test]

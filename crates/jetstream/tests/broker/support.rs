@@ -7,6 +7,7 @@ use fermata_jetstream::{
     ServerOptions, Topology,
 };
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// Longest that a test waits for something that must happen.
 pub const SOON: Duration = Duration::from_secs(20);
@@ -54,6 +55,25 @@ impl Stage {
         }
         for receipt in receipts {
             receipt.await.sequence().expect("stored");
+        }
+    }
+
+    /// Publishes `body` behind a block of headers as it is, which no client library need send.
+    pub async fn publish_block(&self, subject: &str, block: &[u8]) {
+        let url = self.server.url();
+        let address = url.trim_start_matches("nats://");
+        let mut stream = tokio::net::TcpStream::connect(address).await.expect("a connection");
+        let sizes = format!("{} {}", block.len(), block.len() + 4);
+        let connect = "CONNECT {\"verbose\":false,\"headers\":true}\r\n";
+        let start = format!("{connect}HPUB {subject} {sizes}\r\n");
+        let sent = [start.as_bytes(), block, b"body\r\nPING\r\n"].concat();
+        stream.write_all(&sent).await.expect("sent");
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"PONG\r\n") {
+            let mut chunk = [0; 4096];
+            let bytes = stream.read(&mut chunk).await.expect("an answer");
+            assert!(bytes > 0, "{}", String::from_utf8_lossy(&answer));
+            answer.extend_from_slice(&chunk[..bytes]);
         }
     }
 }

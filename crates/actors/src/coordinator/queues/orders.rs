@@ -23,6 +23,10 @@ const PUBLISHED_REMEMBERED: usize = 16_384;
 pub(super) struct Orders {
     standing: Arc<Standing>,
     waiting: VecDeque<Box<QueuedAttempt>>,
+    /// What may be in the queue, for an earlier owner ordered it too.
+    unsure: Vec<Box<QueuedAttempt>>,
+    /// What of it is looked for.
+    sought: Vec<Box<QueuedAttempt>>,
     /// What waits or is being published, and whether it is wanted: the next owner
     /// orders it again.
     known: HashMap<TaskId, bool>,
@@ -38,6 +42,8 @@ impl Orders {
         Self {
             standing,
             waiting: VecDeque::new(),
+            unsure: Vec::new(),
+            sought: Vec::new(),
             known: HashMap::new(),
             published: HashMap::new(),
             published_order: VecDeque::new(),
@@ -50,11 +56,41 @@ impl Orders {
         match self.known.entry(TaskId::of(&queued.attempt)) {
             Entry::Vacant(unknown) => {
                 unknown.insert(true);
-                self.waiting.push_back(queued);
+                match queued.again {
+                    true => self.unsure.push(queued),
+                    false => self.waiting.push_back(queued),
+                }
             }
             // It is on its way still, and was not counted any more.
             Entry::Occupied(mut forgotten) if !*forgotten.get() => *forgotten.get_mut() = true,
             Entry::Occupied(_) => self.count_down(),
+        }
+    }
+
+    /// Whether the queue is to be looked into: [`Self::found`] is told what is there then.
+    pub(super) fn seeks(&mut self) -> bool {
+        let seeks = self.sought.is_empty() && !self.unsure.is_empty();
+        if seeks {
+            self.sought = std::mem::take(&mut self.unsure);
+        }
+        seeks
+    }
+
+    /// What is sought is in the queue at these sequences, or is published.
+    pub(super) fn found(&mut self, stored: &HashMap<TaskId, u64>) {
+        for queued in std::mem::take(&mut self.sought) {
+            let task = TaskId::of(&queued.attempt);
+            match (stored.get(&task), self.known.get(&task) == Some(&true)) {
+                (Some(sequence), true) => {
+                    self.done(&task);
+                    self.remember(task, *sequence);
+                }
+                (Some(sequence), false) => {
+                    self.known.remove(&task);
+                    self.removals.push_back(*sequence);
+                }
+                (None, _) => self.waiting.push_back(queued),
+            }
         }
     }
 
@@ -206,7 +242,7 @@ mod tests {
             completion: Completion::Answer,
         };
         let due = JournalTime(NOW_MS + 1_000);
-        Box::new(QueuedAttempt { attempt, queue: "gpu".into(), due, idempotent })
+        Box::new(QueuedAttempt { attempt, queue: "gpu".into(), due, idempotent, again: false })
     }
 
     fn task(number: u32) -> TaskId {
@@ -290,6 +326,43 @@ mod tests {
 
         assert_eq!(counted(&orders), 1);
         assert_eq!((next(&mut orders), next(&mut orders)), (Some(1), None));
+    }
+
+    #[test]
+    fn what_an_earlier_owner_published_is_published_again_only_if_it_is_gone() {
+        let mut orders = Orders::new(Arc::default());
+        for number in 1..=4 {
+            orders.standing.waiting.fetch_add(1, Ordering::Relaxed);
+            orders.publish(Box::new(QueuedAttempt { again: true, ..*queued(number, true) }));
+        }
+        assert_eq!(next(&mut orders), None, "nothing is published before it is looked for");
+        assert!(orders.seeks());
+        orders.forget(&task(3));
+        orders.forget(&task(4));
+
+        orders.found(&[(task(1), 7), (task(3), 8)].into());
+
+        assert!(!orders.seeks(), "what is found is sought no more");
+        assert_eq!((next(&mut orders), next(&mut orders)), (Some(2), None));
+        assert_eq!((orders.next_removal(), orders.next_removal()), (Some(8), None));
+        assert_eq!(counted(&orders), 1, "one is on its way");
+        orders.forget(&task(1));
+        assert_eq!(orders.next_removal(), Some(7), "its place is known");
+    }
+
+    #[test]
+    fn what_is_ordered_while_others_are_sought_waits_for_the_next_look() {
+        let again = |number| Box::new(QueuedAttempt { again: true, ..*queued(number, true) });
+        let mut orders = Orders::new(Arc::default());
+        orders.publish(again(1));
+        assert!(orders.seeks());
+        orders.publish(again(2));
+        assert!(!orders.seeks(), "one look at a time");
+
+        orders.found(&HashMap::new());
+
+        assert_eq!((next(&mut orders), next(&mut orders)), (Some(1), None));
+        assert!(orders.seeks());
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! A sound log to change, and its check.
 
+use std::ops::Range;
+
 use super::super::*;
 use crate::checkpoint::Checkpoint;
 use crate::key::Signer;
@@ -88,17 +90,22 @@ pub(super) fn feed_entry(
 }
 
 pub(super) fn check(log: &Log, allow_tail: bool) -> Report {
-    check_without(log, 0, allow_tail)
+    check_without(log, 0..0, allow_tail)
 }
 
-/// The same where the first `removed` records were removed on purpose.
-pub(super) fn check_without(log: &Log, removed: u64, allow_tail: bool) -> Report {
-    let verifier = PartitionVerifier::new(ORIGIN, vec![signer().verifier()], allow_tail);
-    let mut verifier = verifier.with_removed(removed);
+/// The same where the records `removed` are not there, and were removed on purpose.
+pub(super) fn check_without(log: &Log, removed: Range<usize>, allow_tail: bool) -> Report {
+    let mut verifier = PartitionVerifier::new(ORIGIN, vec![signer().verifier()], allow_tail);
     let (mut journal, mut audit) = (log.journal.iter(), log.audit.iter());
     let mut checkpoints = (1..).zip(&log.checkpoints);
+    let mut to_tell = (!removed.is_empty()).then_some(removed);
     loop {
+        let read = log.journal.len() - journal.len();
         match verifier.wants() {
+            Want::Journal if to_tell.as_ref().is_some_and(|removed| removed.start == read) => {
+                let removed = to_tell.take().unwrap();
+                verifier.journal_removed(removed.end as u64).unwrap();
+            }
             Want::Journal => match journal.next() {
                 Some(record) => feed_record(&mut verifier, record).unwrap(),
                 None => verifier.end_of_journal(),

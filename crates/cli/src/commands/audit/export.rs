@@ -11,6 +11,7 @@ use fermata_core::identity::PartitionId;
 use crate::error::CliError;
 
 /// Writes entries in order and each checkpoint where the tree has its size.
+#[derive(Debug)]
 pub(super) struct Export {
     path: PathBuf,
     file: BufWriter<File>,

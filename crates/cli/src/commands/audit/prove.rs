@@ -12,7 +12,8 @@ use fermata_jetstream::StreamReader;
 use serde_json::json;
 
 use super::newest::{SignedLog, partitions_of};
-use super::opening::Openings;
+use super::opening::{Gone, Openings};
+use super::partition_audit::AcceptedLoss;
 use super::pass::{Asked, Pass};
 use super::receipt::{RECORD_COLUMNS, record_row};
 use crate::broker_session::BrokerSession;
@@ -98,13 +99,12 @@ pub(super) async fn run(
         false => None,
     };
     let mut receipts = Receipts::new(arguments.out.as_deref())?;
-    let (mut rows, mut removed) = (Vec::new(), 0_u64);
+    let (mut rows, mut gone) = (Vec::new(), Vec::new());
     for record in proven {
         let opening = match &mut openings {
-            Some(openings) => openings.of(record.index).await?,
+            Some(openings) => openings.of(record.index).await?.map_err(|why| gone.push(why)).ok(),
             None => None,
         };
-        removed += u64::from(arguments.open && opening.is_none());
         let receipt = Receipt {
             partition: log.partition.to_string(),
             origin: log.origin.clone(),
@@ -125,11 +125,7 @@ pub(super) async fn run(
     }
     let count = rows.len();
     receipts.finish()?;
-    if removed > 0 {
-        output.note(&format!(
-            "{removed} of {count} records are no longer in the journal, and are not opened"
-        ));
-    }
+    not_opened(&gone, count, output);
     if behind > 0 {
         output.note(&format!("{behind} more records of the run are not signed yet"));
     }
@@ -153,6 +149,29 @@ fn not_signed(log: &SignedLog, asked: &Asked, size: u64) -> CliError {
         "{asked} is not in the {size} entries that are signed in partition {partition}; \
          what has just happened is signed within about a second"
     ))
+}
+
+/// Says which records are not opened, and why: those of one reason together.
+fn not_opened(gone: &[Gone], count: usize, output: &mut Output) {
+    for why in gone.chunk_by(|one, next| one == next) {
+        let (Some(first), records) = (why.first(), why.len()) else { continue };
+        let reason = match first {
+            Gone::Removed => {
+                "were kept long enough and are removed from the archive, and are not opened"
+                    .to_owned()
+            }
+            Gone::Lost(AcceptedLoss { by, reason, journal_sequence, .. }) => format!(
+                "are lost, which {by} accepted (\u{201c}{reason}\u{201d}, message {journal_sequence} \
+                 of the journal), and are not opened"
+            ),
+            Gone::Missing => {
+                "are not in the journal and are not opened, and nobody says that they \
+                              were removed or lost: `fermata audit verify` says more"
+                    .to_owned()
+            }
+        };
+        output.note(&format!("{records} of {count} records {reason}"));
+    }
 }
 
 /// Says that the log is not the one that was signed.

@@ -179,6 +179,14 @@ fn judge_drift(found: &[Drift], count: usize) -> Check {
     let check = if drifts.iter().all(|drift| drift.field.starts_with("max_")) {
         let hint = "compare with nats/topology.json, and edit the streams unless this is meant";
         Check::warn("streams", found, hint)
+    } else if let Some(drift) = drifts.iter().find(|drift| !drift.can_be_edited()) {
+        let Drift { stream, field, .. } = drift;
+        let hint = format!(
+            "`{field}` of {stream} cannot be edited, and no worker starts on it: end the workers, see that nothing in \
+             the stream is needed (`nats stream info {stream}`), delete it (`nats stream rm {stream}`), and start them: \
+             they make it anew"
+        );
+        Check::fail("streams", found, hint)
     } else {
         let hint =
             "compare with nats/topology.json and edit the streams: no worker starts on these";
@@ -327,6 +335,17 @@ mod tests {
         assert_eq!(judge_drift(&[drift("EVENTS", "max_age")], 30).health, Health::Warn);
         let missing = judge_drift(&[drift("EVENTS", "max_bytes"), drift("DEAD", "name")], 30);
         assert_eq!((missing.health, missing.found.as_str()), (Health::Fail, "missing: DEAD"));
+    }
+
+    #[test]
+    fn a_stream_that_cannot_be_edited_is_to_be_made_anew() {
+        let denied = Drift { found: true.into(), ..drift("TASKS", "deny_delete") };
+
+        let check = judge_drift(&[drift("EVENTS", "discard"), denied], 30);
+
+        assert_eq!((check.health, check.code), (Health::Fail, Some("stream_drift")));
+        let hint = check.hint.expect("a hint");
+        assert!(hint.contains("`nats stream rm TASKS`"), "{hint}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
-//! Whether every named queue that has tasks has workers.
+//! Whether every named queue that has tasks has workers, and can have them.
 
-use fermata_jetstream::work_queue::{QueueStanding, queue_standings};
+use fermata_jetstream::consumer_drift::ConsumerDrift;
+use fermata_jetstream::work_queue::{QueueStanding, queue_drifts, queue_standings};
 
 use super::Check;
 use crate::broker_session::BrokerSession;
@@ -17,6 +18,28 @@ pub(super) async fn served(session: &BrokerSession) -> Check {
             },
         ),
     }
+}
+
+/// Nothing to tell where all can be served.
+pub(super) async fn servable(session: &BrokerSession) -> Option<Check> {
+    match queue_drifts(session.broker()).await {
+        Ok(drifts) => judge_drifts(&drifts),
+        // That there is no such stream, or no answer, another check tells.
+        Err(_) => None,
+    }
+}
+
+fn judge_drifts(drifts: &[ConsumerDrift]) -> Option<Check> {
+    let first = drifts.first()?;
+    let name = |drift: &ConsumerDrift| format!("consumer {}: {drift}", drift.consumer);
+    let found = drifts.iter().map(name).collect::<Vec<_>>().join("; ");
+    let hint = format!(
+        "another version made it, and no worker can serve the queue: delete the consumer (`nats consumer rm {} {}`), \
+         and the workers make it again; no task is lost, those under way come again",
+        first.stream, first.consumer
+    );
+    let details = drifts.iter().filter_map(|drift| serde_json::to_value(drift).ok());
+    Some(Check::fail("consumers", found, hint).code("consumer_drift").details(details))
 }
 
 fn judge(standings: &[QueueStanding]) -> Check {
@@ -43,6 +66,24 @@ fn judge(standings: &[QueueStanding]) -> Check {
 mod tests {
     use super::*;
     use crate::commands::doctor::Health;
+
+    #[test]
+    fn a_consumer_that_another_version_made_is_to_be_deleted() {
+        let drift = ConsumerDrift {
+            stream: "TASKS".to_owned(),
+            consumer: "tasks-gpu".to_owned(),
+            setting: "max_waiting".to_owned(),
+            expected: 4_096.into(),
+            found: 512.into(),
+        };
+
+        let check = judge_drifts(&[drift]).expect("a check");
+
+        assert_eq!((check.health, check.code), (Health::Fail, Some("consumer_drift")));
+        assert_eq!(check.found, "consumer tasks-gpu: `max_waiting` is 512, not 4096");
+        assert!(check.hint.expect("a hint").contains("`nats consumer rm TASKS tasks-gpu`"));
+        assert_eq!(judge_drifts(&[]), None);
+    }
 
     #[test]
     fn a_queue_that_nobody_serves_is_named() {

@@ -46,6 +46,8 @@ pub(super) struct PartitionStatus {
     command_ids: u64,
     #[serde(default)]
     keys_max: u64,
+    #[serde(default)]
+    events_held: Option<String>,
 }
 
 /// Whether a partition goes on.
@@ -114,6 +116,7 @@ pub(super) fn judge(live: &[String], statuses: &[WorkerStatus]) -> Vec<Check> {
     let mut checks = vec![judge_silence(live, statuses), judge_halted(statuses)];
     checks.extend(judge_audit(statuses));
     checks.extend(judge_keys(statuses));
+    checks.extend(judge_events_held(statuses));
     checks
 }
 
@@ -185,6 +188,14 @@ fn judge_keys(statuses: &[WorkerStatus]) -> Option<Check> {
     Some(Check::ok("keys", found))
 }
 
+fn judge_events_held(statuses: &[WorkerStatus]) -> Option<Check> {
+    let mut all = statuses.iter().flat_map(|status| &status.partitions);
+    let reason = all.find_map(|partition| partition.events_held.as_ref())?;
+    let found = format!("EVENTS fills up and is not purged: {reason}");
+    let hint = "end or restart the worker that does not answer, and see that each partition has an owner and none is halted: when EVENTS is full, events are refused";
+    Some(Check::warn("events", found, hint).code("events_held"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,6 +211,7 @@ mod tests {
             keys: 0,
             command_ids: 0,
             keys_max: 100,
+            events_held: None,
         };
         let (worker, version) = (worker.to_owned(), "1.2.3".to_owned());
         WorkerStatus { worker, version, partitions: vec![partition] }
@@ -232,6 +244,18 @@ mod tests {
 
         assert_eq!(lag(AUDIT_LAG_RECORDS_MAX), Health::Ok);
         assert_eq!(lag(AUDIT_LAG_RECORDS_MAX + 1), Health::Warn);
+    }
+
+    #[test]
+    fn events_that_nobody_may_purge_are_warned_of_with_the_reason() {
+        let mut held = status("a", "owning", 0);
+        held.partitions[0].events_held = Some("no answer from b".to_owned());
+
+        let check = judge_events_held(&[status("b", "owning", 0), held]).expect("a check");
+
+        assert_eq!((check.health, check.code), (Health::Warn, Some("events_held")));
+        assert!(check.found.ends_with("no answer from b"), "{}", check.found);
+        assert_eq!(judge_events_held(&[status("a", "owning", 0)]), None);
     }
 
     #[test]

@@ -2,11 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
+use fermata_actors::journal_archive::Removed;
 use fermata_core::identity::{RunId, SourcePosition, Tenant};
-use fermata_core::record::{Body, EndReason, Record, RunClosing};
+use fermata_core::record::{Body, EndReason, Record, RunClosing, TruncationAccepted};
+use fermata_jetstream::object_folder::ObjectFolder;
 use fermata_jetstream::purge::purge_before;
+use fermata_jetstream::topology::ARCHIVE_BUCKET;
 use serde_json::{Value, json};
 
+use super::written_log::WrittenLog;
 use super::{write_log, write_log_of};
 use crate::support::{ENGINE, Ended, PARTITION, Stage, run, signer};
 
@@ -206,20 +210,74 @@ async fn what_others_put_behind_the_newest_checkpoint_hides_no_record() {
 }
 
 #[tokio::test]
-async fn a_removed_record_is_proven_and_not_opened() {
+async fn a_record_that_is_gone_is_proven_and_not_opened_and_it_is_told_why() {
     let stage = Stage::new().await;
     write_log(&stage, |_, _| {}).await;
     purge_before(&stage.broker, "JOURNAL_0", 2).await.unwrap();
+    let prove = ["audit", "prove", "--partition", "0", "--record", "1", "--open", "--json"];
 
-    let proved = stage
-        .run(&["audit", "prove", "--partition", "0", "--record", "1", "--open", "--json"])
-        .await;
+    let missing = stage.run(&prove).await;
+    let archive = ObjectFolder::open(&stage.broker, ARCHIVE_BUCKET, "0").await.unwrap();
+    let told = Removed { last_sequence: 1, next_record_index: 3, ..Removed::default() };
+    let bytes = serde_json::to_vec(&told).unwrap();
+    archive.put(&told.name(), &bytes.into()).await.unwrap();
+    let removed = stage.run(&prove).await;
 
-    assert_eq!(proved.code, 0, "{}{}", proved.stdout, proved.stderr);
-    assert!(!proved.stdout.contains("opened"), "{}", proved.stdout);
-    assert!(
-        proved.stderr.contains("1 of 1 records are no longer in the journal"),
-        "{}",
-        proved.stderr
-    );
+    for (proved, why) in [(missing, "are not in the journal"), (removed, "were kept long enough")] {
+        assert_eq!(proved.code, 0, "{}{}", proved.stdout, proved.stderr);
+        assert!(!proved.stdout.contains("opened"), "{}", proved.stdout);
+        let told = format!("1 of 1 records {why}");
+        assert!(proved.stderr.contains(&told), "{}", proved.stderr);
+    }
+}
+
+/// A log whose records 6 to 11 are lost: the journal was cut behind its sixth message, and goes on
+/// with the sequences of those that are gone.
+async fn cut_log(stage: &Stage) {
+    let record = &super::records()[0];
+    let mut log = WrittenLog::new(stage);
+    for _ in 0..6 {
+        log.record(record).await;
+    }
+    for lost in 6..12_u8 {
+        log.entry(b"a header", &[lost; 32], u64::from(lost) + 1).await;
+    }
+    let accepted = TruncationAccepted {
+        from: 6,
+        signed: 12,
+        next: 12,
+        checkpoint: String::new(),
+        subtrees: Vec::new(),
+        by: "ada".to_owned(),
+        reason: "a power cut".to_owned(),
+    };
+    log.record(&Record::of_partition(accepted.into())).await;
+    for _ in 0..8 {
+        log.record(record).await;
+    }
+    log.sign().await;
+}
+
+#[tokio::test]
+async fn what_stands_behind_an_accepted_loss_is_opened_and_what_is_lost_is_told_as_lost() {
+    let stage = Stage::new().await;
+    cut_log(&stage).await;
+    let prove = async |records: &[&str]| {
+        let mut asked = vec!["audit", "prove", "--partition", "0", "--open", "--json"];
+        asked.extend(records.iter().flat_map(|record| ["--record", record]));
+        let proved = stage.run(&asked).await;
+        assert_eq!(proved.code, 0, "{}{}", proved.stdout, proved.stderr);
+        proved
+    };
+
+    for record in ["5", "12", "13", "20"] {
+        let proved = prove(&[record]).await;
+        assert!(proved.json()[0].get("opened").is_some(), "record {record}: {}", proved.stderr);
+        assert!(!proved.stderr.contains("not opened"), "{}", proved.stderr);
+    }
+    for records in [&["11"][..], &["5", "6", "12"]] {
+        let proved = prove(records).await;
+        let told = format!("1 of {} records are lost, which ada accepted", records.len());
+        assert!(proved.stderr.contains(&told), "{}", proved.stderr);
+    }
 }
