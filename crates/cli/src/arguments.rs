@@ -92,13 +92,13 @@ pub enum Command {
     /// Check, apply and list contracts: what the data of events adheres to
     #[command(subcommand)]
     Contract(contract::ContractCommand),
-    /// List, show, watch and cancel runs
+    /// List, show, explain, watch and cancel runs
     #[command(subcommand)]
     Runs(runs::RunsCommand),
-    /// List and show dead letters: input that could not be used
+    /// List, show and replay dead letters: input that could not be used
     #[command(subcommand)]
     Dead(dead::DeadCommand),
-    /// Verify and follow the audit log
+    /// Verify, follow, prove and export the audit log
     #[command(subcommand)]
     Audit(audit::AuditCommand),
     /// Check that everything is in order, and say what to do where it is not

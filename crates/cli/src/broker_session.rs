@@ -259,11 +259,24 @@ pub fn random_id() -> Uuid {
     uuid::Builder::from_random_bytes(rand::random()).into_uuid()
 }
 
-/// Who asks, when nobody says so: the user of the operating system.
+/// Who asks, when nobody says so: the user of the operating system, by number where
+/// the environment has no name (in a container, say).
 #[must_use]
 pub fn asking_user() -> String {
     ["USER", "LOGNAME", "USERNAME"]
         .into_iter()
         .find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()))
+        .or_else(user_number)
         .unwrap_or_else(|| "unknown".to_owned())
+}
+
+#[cfg(unix)]
+fn user_number() -> Option<String> {
+    let user = rustix::process::getuid();
+    Some(if user.is_root() { "root".to_owned() } else { format!("uid {}", user.as_raw()) })
+}
+
+#[cfg(not(unix))]
+fn user_number() -> Option<String> {
+    None
 }

@@ -5,6 +5,7 @@
 //! <data dir>/fermata.url      where the broker listens, while the engine runs
 //! <data dir>/fermata.monitor  where the broker can be monitored
 //! <data dir>/fermata.http     where this process answers over HTTP, if it does
+//! <data dir>/lock             held by the one process that uses the folder
 //! <data dir>/worker           this worker's name, the same after a restart
 //! <data dir>/audit.key        the key that signs checkpoints; keep it, and keep it secret
 //! <data dir>/checkpoints/     the newest checkpoint of each partition, synced
@@ -12,6 +13,7 @@
 //! <data dir>/nats/            streams and log of the engine's own broker
 //! ```
 
+mod data_folder;
 mod ending;
 
 use std::collections::BTreeSet;
@@ -21,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use fermata_actors::readiness::NotReady;
 use fermata_actors::supervisor::Drained;
-use fermata_actors::{Engine, EngineConfig, Role};
+use fermata_actors::{Engine, EngineConfig, EngineError, Role};
 use fermata_audit::Signer;
 use fermata_executors::{ExecutorsConfig, PluginTarget};
 use fermata_jetstream::leases::is_worker_name;
@@ -38,6 +40,7 @@ use crate::operations::{Endpoints, HTTP_FILE};
 use crate::output::Output;
 use crate::telemetry;
 
+use data_folder::DataFolder;
 pub use ending::{EndRequests, drain, stay};
 
 /// Name under which checkpoints are signed.
@@ -93,6 +96,7 @@ pub struct LocalEngine {
     url_file: PathBuf,
     endpoints: Option<Endpoints>,
     exporting: Option<JoinHandle<()>>,
+    _folder: DataFolder,
 }
 
 impl Drop for LocalEngine {
@@ -113,8 +117,9 @@ impl LocalEngine {
     /// What was started ends when dropped.
     pub async fn start(start: Start<'_>) -> Result<Self, CliError> {
         let data_dir = start.data_dir;
-        std::fs::create_dir_all(data_dir)
-            .map_err(CliError::io(format!("make the folder `{}`", data_dir.display())))?;
+        let folder = DataFolder::hold(data_dir)?;
+        let key_file = audit_key_file(&start);
+        let had_key = key_file.exists();
         let config = engine_config(&start)?;
         let endpoints = match start.engine.http {
             Some(address) => {
@@ -135,10 +140,16 @@ impl LocalEngine {
             }
         };
         let config = EngineConfig { nats_url: url.clone(), ..config };
-        let engine = Engine::start(config).await.map_err(|source| CliError::Failed {
-            action: "starting the engine".to_owned(),
-            source: Box::new(source),
-        })?;
+        let engine = match Engine::start(config).await {
+            Ok(engine) => engine,
+            Err(error) => {
+                if matches!(error, EngineError::OtherKey { .. }) && !had_key {
+                    // Made a moment ago, and of no use: the next start would find it.
+                    let _ = std::fs::remove_file(&key_file);
+                }
+                return Err(not_started(error));
+            }
+        };
         if let Some(endpoints) = &endpoints {
             endpoints.started(&engine);
         }
@@ -153,7 +164,7 @@ impl LocalEngine {
                     .map_err(CliError::io(format!("write `{}`", file.display())))?;
             }
         }
-        Ok(Self { engine, server, url, url_file, endpoints, exporting })
+        Ok(Self { engine, server, url, url_file, endpoints, exporting, _folder: folder })
     }
 
     /// Where the broker listens.
@@ -267,9 +278,29 @@ async fn export(engine: Engine) {
     }
 }
 
+fn not_started(error: EngineError) -> CliError {
+    match error {
+        EngineError::OtherKey { .. } => CliError::Usage(format!(
+            "{error}: copy `audit.key` from the data folder of the engine and name it with \
+             `--audit-key`"
+        )),
+        EngineError::Executors(_)
+        | EngineError::WorkerName { .. }
+        | EngineError::QueueName { .. } => CliError::Usage(error.to_string()),
+        error => {
+            let action = "starting the engine".to_owned();
+            CliError::Failed { action, source: Box::new(error) }
+        }
+    }
+}
+
+fn audit_key_file(start: &Start<'_>) -> PathBuf {
+    start.engine.audit_key.clone().unwrap_or_else(|| start.data_dir.join("audit.key"))
+}
+
 fn engine_config(start: &Start<'_>) -> Result<EngineConfig, CliError> {
     let data_dir = start.data_dir;
-    let key_file = start.engine.audit_key.clone().unwrap_or_else(|| data_dir.join("audit.key"));
+    let key_file = audit_key_file(start);
     let (partitions, replicas) = (start.engine.partitions, usize::from(start.engine.replicas));
     let topology = Topology { partitions, replicas, ..Topology::default() };
     Ok(EngineConfig {

@@ -262,6 +262,6 @@ fn plan(document: WorkflowDocument, predecessors: &[Vec<usize>], order: &[usize]
     }
 }
 
-fn shown(text: &str) -> String {
+pub(crate) fn shown(text: &str) -> String {
     text.chars().take(80).collect()
 }

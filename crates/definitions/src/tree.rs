@@ -7,6 +7,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Number, Value};
 use serde_saphyr::{Location, Spanned};
 
+use crate::build::shown;
 use crate::problem::Problems;
 
 /// Deepest nesting of a document; the deepest that the language knows is 7,
@@ -183,6 +184,9 @@ fn message_of(error: &serde_saphyr::Error) -> String {
     const CHARACTERS_MAX: usize = 200;
     use serde_saphyr::Error;
     let error = error.without_snippet();
+    if let Error::DuplicateMappingKey { key: Some(key), .. } = error {
+        return format!("`{}` is there twice", shown(key));
+    }
     if let Error::Budget { .. } = error {
         let text = error.to_string().to_lowercase();
         if text.contains("alias") || text.contains("anchor") {

@@ -123,16 +123,16 @@ async fn what_was_just_journaled_is_in_the_next_list_and_pages_go_on_where_the_l
 }
 
 #[tokio::test]
-async fn a_second_process_says_that_another_keeps_the_folder() {
+async fn a_second_process_is_refused_in_the_folder_of_another() {
     let stage = Stage::new().await;
     let first = projector(&stage, "model").await;
-    listed(&stage, &[]).await;
+    let folder = stage.folder.path().join("model").display().to_string();
 
-    let second = projector(&stage, "model").await;
+    let second = stage.run(&["worker", "--roles", "projector", "--data-dir", &folder]).await;
 
-    second.logs.until("another process keeps its read model in").await;
+    assert_eq!(second.code, 2, "{}", second.stderr);
+    assert!(second.stderr.contains("runs already in the data folder"), "{}", second.stderr);
     stop(first, Signal::TERM).await;
-    listed(&stage, &[]).await;
 }
 
 #[tokio::test]

@@ -71,7 +71,9 @@ pub(super) async fn replay(
     let keys = replay_keys(arguments.replay_secrets.as_deref())?;
     if keys.is_empty() {
         let text = "a replay has to be signed: set FERMATA_REPLAY_SECRETS, or name a file with \
-                    `--replay-secrets`; the engine's listeners must know the same secret";
+                    `--replay-secrets`; the engine's listeners must know the same secret (`echo \
+                    \"whsec_$(head -c 32 /dev/urandom | base64)\" > replay.secrets` makes one). \
+                    Without one, publish the event again as it should be";
         return Err(CliError::Usage(text.to_owned()));
     }
     if arguments.ids.len() > 1 && (arguments.data.is_some() || arguments.id.is_some()) {

@@ -1,0 +1,79 @@
+//! A data folder, used by one process at a time.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Write as _};
+use std::path::Path;
+
+use crate::error::CliError;
+
+/// The file whose lock says that the folder is used. The system lets it go when
+/// the process ends, however it ends.
+const LOCK_FILE: &str = "lock";
+
+/// A folder that no other process uses: two with the same worker's name would take
+/// partitions from each other.
+#[derive(Debug)]
+pub(super) struct DataFolder(#[expect(dead_code, reason = "held, and let go with the value")] File);
+
+impl DataFolder {
+    /// Makes the folder where it is missing, kept out of version control for the keys in
+    /// it, and holds it.
+    ///
+    /// # Errors
+    ///
+    /// When another process holds it, or it cannot be used.
+    pub(super) fn hold(folder: &Path) -> Result<Self, CliError> {
+        let shown = folder.display();
+        std::fs::create_dir_all(folder)
+            .map_err(CliError::io(format!("make the folder `{shown}`")))?;
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(folder.join(LOCK_FILE))
+            .map_err(CliError::io(format!("use the folder `{shown}`")))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(CliError::Usage(format!(
+                    "an engine or worker runs already in the data folder `{shown}`; use that one, \
+                     or name another folder with `--data-dir`"
+                )));
+            }
+            Err(TryLockError::Error(error)) => {
+                return Err(CliError::io(format!("lock the folder `{shown}`"))(error));
+            }
+        }
+        ignored(folder).map_err(CliError::io(format!("write into the folder `{shown}`")))?;
+        Ok(Self(lock))
+    }
+}
+
+/// Tells git to leave the folder out, unless somebody said something else.
+fn ignored(folder: &Path) -> io::Result<()> {
+    match OpenOptions::new().write(true).create_new(true).open(folder.join(".gitignore")) {
+        Ok(mut file) => file.write_all(b"*\n"),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_held_by_one_and_free_when_that_one_has_gone() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("data");
+
+        let held = DataFolder::hold(&folder).unwrap();
+        let refused = DataFolder::hold(&folder).unwrap_err();
+        drop(held);
+        let free = DataFolder::hold(&folder);
+
+        assert!(refused.to_string().contains("`--data-dir`"), "{refused}");
+        assert!(free.is_ok(), "{free:?}");
+        assert_eq!(std::fs::read_to_string(folder.join(".gitignore")).unwrap(), "*\n");
+    }
+}
