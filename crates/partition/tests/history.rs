@@ -278,12 +278,8 @@ impl Life {
         life.frame(11, |partition, out| {
             let waiter = Waiter { run: run_of(8), node: "first".into(), activation: 1 };
             let key: Arc<str> = "o-42".into();
-            let subscribe = Subscribe {
-                tenant: tenant(),
-                key: key.clone(),
-                event: "order.*".into(),
-                waiter,
-            };
+            let subscribe =
+                Subscribe { tenant: tenant(), key: key.clone(), event: "order.*".into(), waiter };
             let signal = SignalEvent { reference: reference(10), data: SignalData::default() };
             let other = "o-43".into();
             let commands = [
