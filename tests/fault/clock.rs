@@ -34,8 +34,7 @@ async fn a_clock_that_is_set_by_an_hour_fires_no_timer_early_and_loses_none() {
     let clock = SteppedClock::new();
     let mut scene = Scene::set("clock set").await;
     let (url, log) = (scene.ground.url(), log_of(scene.ground.folder(), "w-a"));
-    let surroundings =
-        Surroundings { variables: clock.variables(), ..Surroundings::default() };
+    let surroundings = Surroundings { variables: clock.variables(), ..Surroundings::default() };
     let engine = scene.engine_in(&url, "w-a", &surroundings);
     let load = Load::start(scene.publisher.clone(), TIMED);
     scene.wait(1_500..2_000).await;

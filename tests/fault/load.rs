@@ -122,11 +122,7 @@ impl Load {
     }
 
     /// The same with this time between two events.
-    pub fn start_at(
-        publisher: Publisher,
-        kinds: &'static [&'static str],
-        pause: Duration,
-    ) -> Self {
+    pub fn start_at(publisher: Publisher, kinds: &'static [&'static str], pause: Duration) -> Self {
         let (stop, stopped) = watch::channel(false);
         Self { stop, task: tokio::spawn(publish_until(publisher, kinds, pause, stopped)) }
     }

@@ -36,10 +36,8 @@ async fn workers_that_hear_nothing_or_are_not_heard_lose_and_double_nothing() {
     let ground = Ground::alone_at(Durability::Process, place).await;
     let mut scene = Scene::set_at("one-way cuts", ground, networks.outside()).await;
     let url = scene.ground.url();
-    let inside = |network| Surroundings {
-        launcher: networks.launcher(network),
-        ..Surroundings::default()
-    };
+    let inside =
+        |network| Surroundings { launcher: networks.launcher(network), ..Surroundings::default() };
     let mut deaf = scene.engine_in(&url, "w-a", &inside(DEAF));
     let mut mute = scene.engine_in(&url, "w-b", &inside(MUTE));
     let sound = scene.engine("w-c");

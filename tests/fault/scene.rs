@@ -119,12 +119,7 @@ impl Scene {
     }
 
     /// The same in surroundings that are not the usual ones.
-    pub fn engine_in(
-        &self,
-        url: &str,
-        worker: &str,
-        surroundings: &Surroundings,
-    ) -> EngineProcess {
+    pub fn engine_in(&self, url: &str, worker: &str, surroundings: &Surroundings) -> EngineProcess {
         let (folder, sink) = (self.ground.folder(), self.sink.url());
         EngineProcess::start(url, worker, folder, sink, PARTITIONS, surroundings)
     }
@@ -196,7 +191,10 @@ impl Scene {
         self.check_replicas().await;
         let runs = count(&records, Kind::RunStarted);
         let succeeded = count(&records, Kind::RunSucceeded);
-        assert!(runs > 0 && succeeded * 100 >= runs * succeeded_percent_min, "{succeeded} of {runs} runs succeeded");
+        assert!(
+            runs > 0 && succeeded * 100 >= runs * succeeded_percent_min,
+            "{succeeded} of {runs} runs succeeded"
+        );
         let journal_pause = longest_pause(&watches, published);
         let attempts = effects.values().map(|effect| effect.attempts.len()).sum::<usize>();
         println!(

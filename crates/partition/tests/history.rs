@@ -278,12 +278,8 @@ impl Life {
         life.frame(11, |partition, out| {
             let waiter = Waiter { run: run_of(8), node: "first".into(), activation: 1 };
             let key: Arc<str> = "o-42".into();
-            let subscribe = Subscribe {
-                tenant: tenant(),
-                key: key.clone(),
-                event: "order.*".into(),
-                waiter,
-            };
+            let subscribe =
+                Subscribe { tenant: tenant(), key: key.clone(), event: "order.*".into(), waiter };
             let signal = SignalEvent { reference: reference(10), data: SignalData::default() };
             let other = "o-43".into();
             let commands = [
@@ -412,9 +408,9 @@ fn an_old_journal_folds_to_the_state_that_it_had() {
 
 /// Folds a journal of which one message has other bytes; which message was at fault, and why.
 fn refused(messages: &[Message], changed: &Message, plan_bytes: &[Vec<u8>]) -> (u64, WireError) {
-    let mut messages = messages.to_vec();
-    let at = messages.iter().position(|message| message.sequence == changed.sequence).unwrap();
-    messages[at] = changed.clone();
+    let is_it = |message: &Message| message.sequence == changed.sequence;
+    let other = |message: &Message| if is_it(message) { changed.clone() } else { message.clone() };
+    let messages = messages.iter().map(other).collect::<Vec<_>>();
     match folded(&messages, plan_bytes) {
         Err(FoldError::Undecodable { sequence, source }) => (sequence, source),
         Err(other) => panic!("{other:?}"),
@@ -425,9 +421,9 @@ fn refused(messages: &[Message], changed: &Message, plan_bytes: &[Vec<u8>]) -> (
 /// The message with `from` replaced by as many bytes, where it first stands.
 fn with(message: &Message, from: &[u8], to: &[u8]) -> Option<Message> {
     let at = message.payload.windows(from.len()).position(|window| window == from)?;
-    let mut payload = message.payload.to_vec();
-    payload[at..at + to.len()].copy_from_slice(to);
-    Some(Message { payload: payload.into(), ..message.clone() })
+    let (before, rest) = message.payload.split_at(at);
+    let (_, behind) = rest.split_at(from.len());
+    Some(Message { payload: [before, to, behind].concat().into(), ..message.clone() })
 }
 
 #[test]

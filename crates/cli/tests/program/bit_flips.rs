@@ -23,7 +23,7 @@ async fn damage(stage: &mut Stage, stream: &str, ends: Ends) {
         Ends::InOrder => stage.server.stop().await.expect("a stopped server"),
         Ends::Killed => stage.server.kill().await.expect("a killed server"),
     }
-    let store = stage.server.data_dir().join("jetstream/$G/streams").join(stream);
+    let store = stage.server.data_dir().join("streams/jetstream/$G/streams").join(stream);
     let block = store.join("msgs/1.blk");
     let file = std::fs::OpenOptions::new().read(true).write(true).open(&block);
     let file = file.unwrap_or_else(|error| panic!("{}: {error}", block.display()));
