@@ -178,7 +178,8 @@ fn a_queue_that_nobody_serves_holds_back_the_runs_that_need_it_and_no_others() {
     assert_eq!(partition.held_back_run(), None, "there is no room");
     partition.add_plan(Digest::of(b"plan"), Arc::new(Executable::new(noop_plan(1)).unwrap()));
     let (_, out) = start(&mut partition, 3);
-    assert!(matches!(out.effects.as_slice(), [Effect::Start(_)]), "what needs no queue goes on");
+    let goes_on = matches!(out.effects.as_slice(), [Effect::Matched(_), Effect::Start(_)]);
+    assert!(goes_on, "what needs no queue goes on");
 
     let done = Outcome::Succeeded { output: Json::null() };
     decided(&mut partition, &outcome(first, 1, done));

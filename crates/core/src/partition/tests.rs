@@ -68,11 +68,9 @@ fn an_authorised_replay_is_decided_once_whatever_is_decided() {
 #[test]
 fn what_strategies_made_of_an_event_is_told_once_and_of_no_replay() {
     let told = |effects: Vec<Effect>| {
-        let told = effects.into_iter().filter_map(|effect| match effect {
-            Effect::Matched(matched) => Some(matched),
-            _ => None,
-        });
-        told.collect::<Vec<_>>()
+        let told =
+            |effect| if let Effect::Matched(matched) = effect { Some(matched) } else { None };
+        effects.into_iter().filter_map(told).collect::<Vec<_>>()
     };
     let mut both = start();
     if let Verdict::Start { runs } = &mut both {
