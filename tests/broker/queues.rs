@@ -5,7 +5,6 @@ mod connections;
 mod handing_back;
 mod scene;
 mod taking_back;
-mod taking_over;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
