@@ -183,7 +183,8 @@ impl StreamReader {
     /// Reads `stream` from sequence `from` (1 is the first) to its end.
     ///
     /// # Errors
-    /// When the stream ends before `from - 1`, lacks `from` though holes are refused, or the broker does not answer.
+    /// When holes are refused and the stream ends before `from - 1` or lacks `from`, or when the broker does not
+    /// answer.
     ///
     /// # Cancel safety
     /// A consumer may stay behind for a minute.
@@ -195,8 +196,13 @@ impl StreamReader {
     ) -> Result<Replay, FollowError> {
         let mut follower = self.follower(stream, from, holes);
         let target = follower.state().await?.last_sequence;
-        if target >= follower.wanted() {
+        let wanted = follower.wanted();
+        if target >= wanted {
             follower.ready().await?;
+        } else if holes == Holes::Refused && target + 1 < wanted {
+            // What was read before is gone: a replay that finds nothing would look like one that is whole.
+            let stream = stream.to_owned();
+            return Err(FollowError::EndsBefore { stream, last: target, wanted });
         }
         Ok(Replay { follower, target })
     }

@@ -150,14 +150,6 @@ strategies:
         assert!(answer["error"].is_null(), "{answer}");
     }
 
-    /// Within what time the broker recognises an id again, from now on.
-    pub(super) async fn forget_ids_within(&self, window: Duration) {
-        let mut config = self.api("STREAM.INFO.TASKS", &json!({})).await["config"].take();
-        config["duplicate_window"] = u64::try_from(window.as_nanos()).expect("a while").into();
-        let answer = self.api("STREAM.UPDATE.TASKS", &config).await;
-        assert!(answer["error"].is_null(), "{answer}");
-    }
-
     /// How often the broker gave a task to a worker.
     pub(super) async fn deliveries(&self) -> u64 {
         let info = self.api("CONSUMER.INFO.TASKS.tasks-gpu", &json!({})).await;

@@ -119,6 +119,19 @@ async fn publish_unreadable(stage: &Stage, subject: &str) {
 }
 
 #[tokio::test]
+async fn a_stream_that_ends_before_what_was_read_has_lost_messages() {
+    let stage = Stage::new().await;
+    stage.fill("fermata.journal.0", 1..=10).await;
+    let reader = StreamReader::new(&stage.broker);
+
+    let whole = reader.replay("JOURNAL_0", 11, Holes::Refused).await;
+    let lost = reader.replay("JOURNAL_0", 12, Holes::Refused).await;
+
+    assert!(whole.is_ok(), "{whole:?}");
+    assert!(matches!(lost, Err(FollowError::EndsBefore { last: 10, wanted: 12, .. })));
+}
+
+#[tokio::test]
 async fn purged_messages_are_a_gap_unless_holes_are_allowed() {
     let stage = Stage::new().await;
     stage.fill("fermata.journal.0", 1..=10).await;

@@ -57,27 +57,6 @@ async fn an_acknowledgement_without_an_answer_is_told_and_the_task_comes_again()
 }
 
 #[tokio::test]
-async fn a_task_that_carries_a_status_of_the_broker_is_a_task() {
-    let stage = Stage::new().await;
-    let blocks: [&[u8]; 3] = [
-        b"NATS/1.0 503\r\n\r\n",
-        b"NATS/1.0 409 Consumer Deleted\r\n\r\n",
-        b"NATS/1.0 100 Idle Heartbeat\r\n\r\n",
-    ];
-    for block in blocks {
-        stage.publish_block(SUBJECT, block).await;
-    }
-    let mut queue = queue(&stage.broker).await;
-
-    for sequence in 1..=3 {
-        let delivery = task(&mut queue).await;
-        assert_eq!((delivery.stream_sequence, &delivery.payload[..]), (sequence, &b"body"[..]));
-        assert_eq!(delivery.delivered_count, 1);
-        delivery.acker.ack().await;
-    }
-}
-
-#[tokio::test]
 async fn a_consumer_that_another_version_made_is_told_with_what_is_different() {
     let stage = Stage::new().await;
     let core = CoreMessages::new(&stage.broker);

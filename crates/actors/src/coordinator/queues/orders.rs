@@ -24,9 +24,9 @@ pub(super) struct Orders {
     standing: Arc<Standing>,
     waiting: VecDeque<Box<QueuedAttempt>>,
     /// What may be in the queue, for an earlier owner ordered it too.
-    unsure: Vec<Box<QueuedAttempt>>,
+    unsure: VecDeque<Box<QueuedAttempt>>,
     /// What of it is looked for.
-    sought: Vec<Box<QueuedAttempt>>,
+    sought: VecDeque<Box<QueuedAttempt>>,
     /// What waits or is being published, and whether it is wanted: the next owner
     /// orders it again.
     known: HashMap<TaskId, bool>,
@@ -42,8 +42,8 @@ impl Orders {
         Self {
             standing,
             waiting: VecDeque::new(),
-            unsure: Vec::new(),
-            sought: Vec::new(),
+            unsure: VecDeque::new(),
+            sought: VecDeque::new(),
             known: HashMap::new(),
             published: HashMap::new(),
             published_order: VecDeque::new(),
@@ -57,7 +57,7 @@ impl Orders {
             Entry::Vacant(unknown) => {
                 unknown.insert(true);
                 match queued.again {
-                    true => self.unsure.push(queued),
+                    true => self.unsure.push_back(queued),
                     false => self.waiting.push_back(queued),
                 }
             }
