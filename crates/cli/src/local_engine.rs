@@ -279,19 +279,20 @@ async fn export(engine: Engine) {
 }
 
 fn not_started(error: EngineError) -> CliError {
-    match error {
-        EngineError::OtherKey { .. } => CliError::Usage(format!(
+    if matches!(error, EngineError::OtherKey { .. }) {
+        return CliError::Usage(format!(
             "{error}: copy `audit.key` from the data folder of the engine and name it with \
              `--audit-key`"
-        )),
-        EngineError::Executors(_)
-        | EngineError::WorkerName { .. }
-        | EngineError::QueueName { .. } => CliError::Usage(error.to_string()),
-        error => {
-            let action = "starting the engine".to_owned();
-            CliError::Failed { action, source: Box::new(error) }
-        }
+        ));
     }
+    let is_given = matches!(
+        error,
+        EngineError::Executors(_) | EngineError::WorkerName { .. } | EngineError::QueueName { .. }
+    );
+    if is_given {
+        return CliError::Usage(error.to_string());
+    }
+    CliError::Failed { action: "starting the engine".to_owned(), source: Box::new(error) }
 }
 
 fn audit_key_file(start: &Start<'_>) -> PathBuf {

@@ -25,8 +25,7 @@ impl Logs {
         Self(receiver)
     }
 
-    /// Waits until the program has logged `text`.
-    pub async fn until(&self, text: &str) {
+    async fn until(&self, text: &str) {
         let mut logs = self.0.clone();
         let waited = logs.wait_for(|logs| logs.contains(text));
         let waited = tokio::time::timeout(SOON, waited).await.map(|logs| logs.is_ok());
@@ -40,10 +39,7 @@ impl Logs {
             return;
         };
         let revision = format!("definitions are active revision={}\n", revision.trim());
-        let mut logs = self.0.clone();
-        let waited = logs.wait_for(|logs| logs.contains(&revision));
-        let waited = tokio::time::timeout(SOON, waited).await.map(|logs| logs.is_ok());
-        assert_eq!(waited, Ok(true), "`{}` is not in\n{}", revision.trim(), self.all());
+        self.until(&revision).await;
     }
 
     /// Everything so far.

@@ -50,7 +50,10 @@ fn hostile_documents_are_refused_in_no_time() {
         assert!(report(&problems).len() < 100_000, "{name}");
     }
     let doubled = workflow_problems("workflow:\n  name: a\n  name: b\n");
-    assert!(doubled[0].starts_with("3:3: ") && doubled[0].contains("`name` is there twice"), "{doubled:?}");
+    assert!(
+        doubled[0].starts_with("3:3: ") && doubled[0].contains("`name` is there twice"),
+        "{doubled:?}"
+    );
     let aliases = workflow_problems("workflow: &a {}\nother: *a\n");
     assert!(aliases[0].contains("not allowed"), "{aliases:?}");
 }
