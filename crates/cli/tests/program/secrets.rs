@@ -315,8 +315,9 @@ impl Stage {
         ];
         canaries.extend(signing.map(|(name, bytes)| Canary::of(name, bytes)));
         let key = std::fs::read_to_string(self.key_file()).expect("a key");
-        let key = key.trim().rsplit('+').next().expect("a key").to_owned();
-        let seed = STANDARD.decode(&key).expect("base64");
+        // `PRIVATE+KEY+name+hash+key`; the key itself, in base64, may have a plus as well.
+        let key = key.trim().splitn(5, '+').nth(4).expect("a key");
+        let seed = STANDARD.decode(key).expect("base64");
         // Its first byte tells the kind of key.
         canaries.push(Canary::of("audit key", &seed[1..]));
         canaries

@@ -97,6 +97,10 @@ pub(super) async fn read(
     };
     let audit = verify_with(session, config, partition, Some(accepted.clone()), &progress).await?;
     progress.finish_and_clear();
+    if !audit.is_sound() && journal_end(&reader, partition).await?.0 != last_sequence {
+        // Somebody else accepted it meanwhile: what is there now counts.
+        return Box::pin(read(session, config, asked, output)).await;
+    }
     if !audit.is_sound() {
         return refused(format!(
             "what is left of partition {partition} is not what was signed, so nothing can be accepted: {}. Keep \
