@@ -155,3 +155,23 @@ async fn a_takeover_begins_from_the_newest_good_snapshot_and_halts_where_there_i
     assert!(reason.contains("nothing stands for what is missing"), "{reason}");
     engine.shut_down().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_removed_while_it_is_read_is_read_whole_or_gone_soon() {
+    let broker = TestBroker::start(Durability::Process).await;
+    let engine = start(&broker).await;
+    let folder = folder(&engine).await;
+    // Of several chunks, so that some may be gone when others have come.
+    let stored = Bytes::from(vec![7; 2_000_000]);
+    for _ in 0..6 {
+        folder.put("other", &stored).await.expect("stored");
+
+        let read = tokio::time::timeout(LIMIT, folder.get("other"));
+        let (read, removed) = tokio::join!(read, folder.remove("other"));
+
+        removed.expect("removed");
+        let read = read.expect("in time").expect("whole or gone");
+        assert!(read.is_none_or(|read| read == stored));
+    }
+    engine.shut_down().await;
+}

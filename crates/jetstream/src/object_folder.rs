@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 use crate::{
@@ -43,6 +43,10 @@ pub const ORPHAN_AGE: Duration = Duration::from_secs(3_600);
 
 /// How long reading an object may take whose chunks are all there: 256 MiB from a slow disk.
 const READ_LIMIT: Duration = Duration::from_secs(120);
+
+/// After how long without a byte it is looked whether the object that is read is still there. What its owner
+/// removes while it is read never comes, and nobody says so.
+const STALL_LOOK: Duration = Duration::from_secs(1);
 
 /// The objects of one owner in a bucket. Names are told without the owner's.
 #[derive(Clone)]
@@ -73,6 +77,14 @@ struct ObjectInfo<'a> {
     chunks: usize,
     digest: String,
     options: Options,
+}
+
+/// What became of reading an object.
+enum Read {
+    Whole(Bytes),
+    Missing,
+    /// It was there, and was removed meanwhile.
+    Removed,
 }
 
 #[derive(Serialize)]
@@ -211,10 +223,21 @@ impl ObjectFolder {
     /// # Cancel safety
     /// Can be dropped.
     pub async fn get(&self, name: &str) -> Result<Option<Bytes>, StoreError> {
-        let name = self.full(name);
+        loop {
+            match self.read(&self.full(name)).await? {
+                Read::Whole(bytes) => return Ok(Some(bytes)),
+                Read::Missing => return Ok(None),
+                // Another one may have its name by now.
+                Read::Removed => {}
+            }
+        }
+    }
+
+    async fn read(&self, name: &str) -> Result<Read, StoreError> {
+        let name = name.to_owned();
         let mut object = match self.store.get(&name).await {
             Ok(object) => object,
-            Err(error) if error.kind() == GetErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == GetErrorKind::NotFound => return Ok(Read::Missing),
             Err(error) => return Err(StoreError::blob("open the object", &name)(error)),
         };
         let damaged = |detail: String| StoreError::Damaged {
@@ -225,18 +248,39 @@ impl ObjectFolder {
         if size > BLOB_BYTES_MAX {
             return Err(StoreError::TooLarge { digest_hex: name, bytes: size });
         }
-        let chunks = self.chunks(&object.info().nuid);
-        let found = self.subjects(&chunks).await.map_err(StoreError::broker("look at", &name))?;
-        let found = found.values().sum::<u64>();
+        let nuid = object.info().nuid.clone();
+        let found = self.subjects(&self.chunks(&nuid)).await;
+        let found = found.map_err(StoreError::broker("look at", &name))?.values().sum::<u64>();
         if found != expected {
+            if !self.is_named(&name, &nuid).await? {
+                return Ok(Read::Removed);
+            }
             return Err(damaged(format!("it has {found} of {expected} chunks")));
         }
-        let mut bytes = Vec::with_capacity(size);
-        match timeout(READ_LIMIT, object.read_to_end(&mut bytes)).await {
-            Ok(Ok(_)) if bytes.len() == size => Ok(Some(bytes.into())),
-            Ok(Ok(_)) => Err(damaged(format!("it has {} of {size} bytes", bytes.len()))),
-            Ok(Err(error)) => Err(StoreError::blob("read the object", &name)(error)),
-            Err(late) => Err(StoreError::broker("read in time the object", &name)(late)),
+        let (mut bytes, begun) = (Vec::with_capacity(size), Instant::now());
+        loop {
+            match timeout(STALL_LOOK, object.read_buf(&mut bytes)).await {
+                Ok(Ok(0)) if bytes.len() == size => return Ok(Read::Whole(bytes.into())),
+                Ok(Ok(read)) if read > 0 && bytes.len() <= size => {}
+                Ok(Ok(_)) => {
+                    return Err(damaged(format!("it has {} of {size} bytes", bytes.len())));
+                }
+                Ok(Err(error)) => return Err(StoreError::blob("read the object", &name)(error)),
+                Err(_) if !self.is_named(&name, &nuid).await? => return Ok(Read::Removed),
+                Err(late) if begun.elapsed() >= READ_LIMIT => {
+                    return Err(StoreError::broker("read in time the object", &name)(late));
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Whether the name still stands for these chunks.
+    async fn is_named(&self, full_name: &str, nuid: &str) -> Result<bool, StoreError> {
+        match self.store.info(full_name).await {
+            Ok(info) => Ok(info.nuid == nuid),
+            Err(error) if error.kind() == InfoErrorKind::NotFound => Ok(false),
+            Err(error) => Err(StoreError::broker("look for the object", full_name)(error)),
         }
     }
 
