@@ -5,9 +5,13 @@
 
 use std::time::Duration;
 
-use async_nats::{Client, Request, RequestErrorKind};
+use async_nats::{Message, Request, RequestErrorKind};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
+use tokio::time::Instant;
+
+use crate::connection::Connection;
 
 /// How long the broker may take to answer an API request: an election takes 4 to 9 s.
 pub const API_ANSWER_LIMIT: Duration = Duration::from_secs(10);
@@ -114,8 +118,10 @@ struct Refusal {
 }
 
 /// Asks `$JS.API.<operation>` with `body` as JSON, or with an empty body when it is `()`.
+///
+/// Asks again when the connection is lost meanwhile, so the request must be one that may be made twice.
 pub(crate) async fn ask<T: DeserializeOwned>(
-    client: &Client,
+    connection: &Connection,
     operation: &str,
     body: &impl Serialize,
 ) -> Result<T, ApiError> {
@@ -126,11 +132,7 @@ pub(crate) async fn ask<T: DeserializeOwned>(
         Ok(payload) => payload,
         Err(source) => return Err(ApiError::Unreadable { request, source }),
     };
-    let question = Request::new()
-        .payload(payload.into())
-        .inbox(client.new_inbox())
-        .timeout(Some(API_ANSWER_LIMIT));
-    let answer = match client.send_request(request.clone(), question).await {
+    let answer = match answer(connection, &request, payload.into()).await {
         Ok(answer) => answer,
         Err(source) => return Err(no_answer(request, source)),
     };
@@ -143,6 +145,30 @@ pub(crate) async fn ask<T: DeserializeOwned>(
         Ok(Envelope { error: None, answer: None }) => serde_json::from_slice(&answer.payload)
             .map_err(|source| ApiError::Unreadable { request, source }),
         Err(source) => Err(ApiError::Unreadable { request, source }),
+    }
+}
+
+/// The answer is lost with the connection that it was to come over; waiting for it would take all of the limit.
+async fn answer(
+    connection: &Connection,
+    request: &str,
+    payload: Bytes,
+) -> Result<Message, async_nats::RequestError> {
+    let (client, mut link) = (&connection.client, connection.link.clone());
+    let deadline = Instant::now() + API_ANSWER_LIMIT;
+    loop {
+        let before = link.borrow().interruptions;
+        let question = Request::new()
+            .payload(payload.clone())
+            .inbox(client.new_inbox())
+            .timeout(Some(deadline.saturating_duration_since(Instant::now())));
+        let answered = client.send_request(request.to_owned(), question);
+        tokio::select! {
+            biased;
+            answer = answered => return answer,
+            // Closed for good, the question says so by itself.
+            Ok(_) = link.wait_for(|link| link.interruptions != before) => {}
+        }
     }
 }
 

@@ -5,12 +5,12 @@
 
 use std::fmt;
 
-use async_nats::Client;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
     api::{ApiError, ask},
+    connection::Connection,
     pull::{ConsumerSpec, create_consumer},
     shared_consumer::SharedConsumerError,
 };
@@ -54,17 +54,17 @@ struct ConsumerInfo {
 /// Makes a durable consumer or takes the one that is there; one that cannot be what it must be is told with
 /// what is different. Tells how many messages wait for it.
 pub(crate) async fn make_consumer(
-    client: &Client,
+    connection: &Connection,
     stream: &str,
     spec: &ConsumerSpec,
 ) -> Result<u64, SharedConsumerError> {
-    let refused = match create_consumer(client, stream, spec).await {
+    let refused = match create_consumer(connection, stream, spec).await {
         Ok(waiting) => return Ok(waiting),
         Err(refused) => refused,
     };
     // If it cannot be looked at, what the broker said has to do.
     let drifts = match refused.code() {
-        Some(_) => drifts(client, stream, spec).await.unwrap_or_default(),
+        Some(_) => drifts(connection, stream, spec).await.unwrap_or_default(),
         None => Vec::new(),
     };
     let (stream, name) = (stream.to_owned(), spec.name.clone());
@@ -76,12 +76,12 @@ pub(crate) async fn make_consumer(
 
 /// What the consumer that is there has otherwise than `spec`, and keeps.
 pub(crate) async fn drifts(
-    client: &Client,
+    connection: &Connection,
     stream: &str,
     spec: &ConsumerSpec,
 ) -> Result<Vec<ConsumerDrift>, ApiError> {
     let operation = format!("CONSUMER.INFO.{stream}.{}", spec.name);
-    let info: ConsumerInfo = ask(client, &operation, &()).await?;
+    let info: ConsumerInfo = ask(connection, &operation, &()).await?;
     Ok(compare(stream, spec, &info.config))
 }
 

@@ -137,7 +137,7 @@ impl EpochConsumer {
     /// Where the stream ends, if that is beyond what was received.
     async fn end_ahead(&self) -> Result<Option<u64>, EpochConsumerError> {
         let wanted = self.follower.wanted();
-        let last = match stream_state(&self.connection.client, &self.stream).await {
+        let last = match stream_state(&self.connection, &self.stream).await {
             Ok(state) => state.last_sequence,
             // Not knowing is no reason to stop; the next second asks again.
             Err(error) if error.is_transient() => return Ok(None),
@@ -196,11 +196,11 @@ pub async fn check_position(
     if sequence == 0 {
         return Ok(PositionCheck::Ok);
     }
-    let state = stream_state(&broker.consuming().client, stream).await?;
+    let state = stream_state(broker.consuming(), stream).await?;
     if state.last_sequence < sequence {
         return Ok(PositionCheck::StreamEndsBefore { last: state.last_sequence });
     }
-    Ok(match read_one(&broker.publishing().client, stream, sequence).await? {
+    Ok(match read_one(broker.publishing(), stream, sequence).await? {
         None => PositionCheck::Purged { first: state.first_sequence },
         Some(message) if message.broker_time_ns == broker_time_ns => PositionCheck::Ok,
         Some(message) => PositionCheck::DifferentTimestamp {

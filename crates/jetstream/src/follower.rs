@@ -119,8 +119,8 @@ impl Drop for Follower {
     fn drop(&mut self) {
         let Some(consumer) = self.consumer.take() else { return };
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let (client, stream) = (self.connection.client.clone(), self.options.stream.clone());
-            runtime.spawn(async move { forget_consumer(&client, &stream, &consumer).await });
+            let (connection, stream) = (self.connection.clone(), self.options.stream.clone());
+            runtime.spawn(async move { forget_consumer(&connection, &stream, &consumer).await });
         }
     }
 }
@@ -159,7 +159,7 @@ impl Follower {
     }
 
     pub(crate) async fn state(&self) -> Result<StreamState, FollowError> {
-        stream_state(&self.connection.client, &self.options.stream)
+        stream_state(&self.connection, &self.options.stream)
             .await
             .map_err(|source| self.read_error(source))
     }
@@ -173,7 +173,7 @@ impl Follower {
     pub(crate) async fn leave(&mut self) {
         self.pull = None;
         if let Some(consumer) = self.consumer.take() {
-            forget_consumer(&self.connection.client, &self.options.stream, &consumer).await;
+            forget_consumer(&self.connection, &self.options.stream, &consumer).await;
         }
     }
 
@@ -234,10 +234,11 @@ impl Follower {
         if self.pull.is_some() || !self.broker.losses().only_consuming_since(self.losses) {
             return None;
         }
-        let client = &self.broker.publishing().client;
         let stream = &self.options.stream;
         // Not knowing is no reason to stop: if it is the reason, the connection will be lost again.
-        let held = held_message(client, stream, Wanted::from(self.next)).await.ok()??;
+        let held = held_message(self.broker.publishing(), stream, Wanted::from(self.next))
+            .await
+            .ok()??;
         let fault = held.fault?;
         let sequence = held.sequence;
         if sequence != self.next && self.options.holes == Holes::Refused {
@@ -297,7 +298,7 @@ impl Follower {
     }
 
     async fn read_wanted(&self) -> Result<Option<StoredMessage>, FollowError> {
-        read_one(&self.broker.publishing().client, &self.options.stream, self.next)
+        read_one(self.broker.publishing(), &self.options.stream, self.next)
             .await
             .map_err(|source| self.read_error(source))
     }
@@ -332,7 +333,7 @@ impl Follower {
         let state = self.state().await?;
         self.check_bounds(state)?;
         if let Some(old) = self.consumer.take() {
-            forget_consumer(&self.connection.client, &self.options.stream, &old).await;
+            forget_consumer(&self.connection, &self.options.stream, &old).await;
         }
         self.consumers_made += 1;
         let name = format!("{}-{}", self.options.name, self.consumers_made);
@@ -342,9 +343,8 @@ impl Follower {
             stream: self.options.stream.clone(),
             source: ReadError::Api(source),
         };
-        let pending = create_consumer(&self.connection.client, &self.options.stream, &spec)
-            .await
-            .map_err(api)?;
+        let pending =
+            create_consumer(&self.connection, &self.options.stream, &spec).await.map_err(api)?;
         let pull = Pull::open(&self.connection, &self.options.stream, &name, self.options.size)
             .await
             .map_err(|source| self.read_error(ReadError::Subscribe(source)))?;

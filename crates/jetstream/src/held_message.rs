@@ -6,7 +6,7 @@
 
 use std::str::FromStr;
 
-use async_nats::{Client, HeaderMap, HeaderName, StatusCode, Subject};
+use async_nats::{HeaderMap, HeaderName, StatusCode, Subject};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::Error as _};
@@ -15,6 +15,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use crate::{
     WRITER_HEADER,
     api::{ApiError, NO_MESSAGE_FOUND, ask},
+    connection::Connection,
     delivery::StoredMessage,
 };
 
@@ -92,11 +93,11 @@ impl HeldMessage {
 
 /// Asks the leader of `stream` for one message; nothing when the stream does not hold it.
 pub(crate) async fn held_message(
-    client: &Client,
+    connection: &Connection,
     stream: &str,
     wanted: Wanted<'_>,
 ) -> Result<Option<HeldMessage>, ApiError> {
-    match ask::<Answer>(client, &format!("STREAM.MSG.GET.{stream}"), &wanted).await {
+    match ask::<Answer>(connection, &format!("STREAM.MSG.GET.{stream}"), &wanted).await {
         Ok(answer) => Ok(Some(answer.message.0)),
         Err(ApiError::Refused { code: NO_MESSAGE_FOUND, .. }) => Ok(None),
         Err(error) => Err(error),

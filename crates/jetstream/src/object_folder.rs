@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
-    time::{Instant, timeout},
+    time::timeout,
 };
 
 use crate::{
@@ -224,7 +224,7 @@ impl ObjectFolder {
     /// Can be dropped.
     pub async fn get(&self, name: &str) -> Result<Option<Bytes>, StoreError> {
         loop {
-            match self.read(&self.full(name)).await? {
+            match self.read(self.full(name)).await? {
                 Read::Whole(bytes) => return Ok(Some(bytes)),
                 Read::Missing => return Ok(None),
                 // Another one may have its name by now.
@@ -233,8 +233,7 @@ impl ObjectFolder {
         }
     }
 
-    async fn read(&self, name: &str) -> Result<Read, StoreError> {
-        let name = name.to_owned();
+    async fn read(&self, name: String) -> Result<Read, StoreError> {
         let mut object = match self.store.get(&name).await {
             Ok(object) => object,
             Err(error) if error.kind() == GetErrorKind::NotFound => return Ok(Read::Missing),
@@ -257,22 +256,27 @@ impl ObjectFolder {
             }
             return Err(damaged(format!("it has {found} of {expected} chunks")));
         }
-        let (mut bytes, begun) = (Vec::with_capacity(size), Instant::now());
-        loop {
-            match timeout(STALL_LOOK, object.read_buf(&mut bytes)).await {
-                Ok(Ok(0)) if bytes.len() == size => return Ok(Read::Whole(bytes.into())),
-                Ok(Ok(read)) if read > 0 && bytes.len() <= size => {}
-                Ok(Ok(_)) => {
-                    return Err(damaged(format!("it has {} of {size} bytes", bytes.len())));
+        let whole = async {
+            // A byte more than it has, so that looking for its end makes no room anew.
+            let mut bytes = Vec::with_capacity(size + 1);
+            loop {
+                match timeout(STALL_LOOK, object.read_buf(&mut bytes)).await {
+                    Ok(Ok(0)) if bytes.len() == size => return Ok(Read::Whole(bytes.into())),
+                    Ok(Ok(read)) if read > 0 && bytes.len() <= size => {}
+                    Ok(Ok(_)) => {
+                        return Err(damaged(format!("it has {} of {size} bytes", bytes.len())));
+                    }
+                    Ok(Err(error)) => {
+                        return Err(StoreError::blob("read the object", &name)(error));
+                    }
+                    Err(_) if !self.is_named(&name, &nuid).await? => return Ok(Read::Removed),
+                    Err(_) => {}
                 }
-                Ok(Err(error)) => return Err(StoreError::blob("read the object", &name)(error)),
-                Err(_) if !self.is_named(&name, &nuid).await? => return Ok(Read::Removed),
-                Err(late) if begun.elapsed() >= READ_LIMIT => {
-                    return Err(StoreError::broker("read in time the object", &name)(late));
-                }
-                Err(_) => {}
             }
-        }
+        };
+        timeout(READ_LIMIT, whole)
+            .await
+            .unwrap_or_else(|late| Err(StoreError::broker("read in time the object", &name)(late)))
     }
 
     /// Whether the name still stands for these chunks.
@@ -433,12 +437,12 @@ impl ObjectFolder {
 
     /// How many messages each subject that `filter` covers has.
     async fn subjects(&self, filter: &str) -> Result<BTreeMap<String, u64>, ApiError> {
-        let client = &self.broker.consuming().client;
+        let connection = self.broker.consuming();
         let operation = format!("STREAM.INFO.OBJ_{}", self.bucket);
         let mut all = BTreeMap::new();
         loop {
             let request = SubjectsRequest { subjects_filter: filter, offset: all.len() as u64 };
-            let answer: SubjectsAnswer = ask(client, &operation, &request).await?;
+            let answer: SubjectsAnswer = ask(connection, &operation, &request).await?;
             let before = all.len();
             all.extend(answer.state.subjects);
             if all.len() as u64 >= answer.total || all.len() == before {
@@ -448,9 +452,9 @@ impl ObjectFolder {
     }
 
     async fn purge(&self, filter: &str) -> Result<(), ApiError> {
-        let client = &self.broker.publishing().client;
         let operation = format!("STREAM.PURGE.OBJ_{}", self.bucket);
-        let _: PurgeAnswer = ask(client, &operation, &PurgeRequest { filter }).await?;
+        let _: PurgeAnswer =
+            ask(self.broker.publishing(), &operation, &PurgeRequest { filter }).await?;
         Ok(())
     }
 }

@@ -51,7 +51,7 @@ pub async fn shared_progress(
     consumer: &str,
 ) -> Result<SharedProgress, ApiError> {
     let operation = format!("CONSUMER.INFO.{stream}.{consumer}");
-    let info: ConsumerInfo = ask(&broker.publishing().client, &operation, &()).await?;
+    let info: ConsumerInfo = ask(broker.publishing(), &operation, &()).await?;
     Ok(SharedProgress {
         acknowledged_up_to: info.ack_floor.stream_seq,
         unacknowledged: info.num_ack_pending,
@@ -69,6 +69,6 @@ pub async fn shared_progress(
 /// # Cancel safety
 /// Can be dropped.
 pub async fn end_of(broker: &Broker, stream: &str) -> Result<u64, ReadError> {
-    let state = stream_state(&broker.publishing().client, stream).await?;
+    let state = stream_state(broker.publishing(), stream).await?;
     Ok(if state.messages == 0 { 0 } else { state.last_sequence })
 }

@@ -102,20 +102,23 @@ struct ConsumerInfo {
 
 /// Makes a consumer, or takes the one that is there under this name; tells how many messages wait for it.
 pub(crate) async fn create_consumer(
-    client: &Client,
+    connection: &Connection,
     stream: &str,
     spec: &ConsumerSpec,
 ) -> Result<u64, ApiError> {
     let operation = format!("CONSUMER.CREATE.{stream}.{}", spec.name);
     let info: ConsumerInfo =
-        ask(client, &operation, &CreateConsumer { stream_name: stream, config: spec }).await?;
+        ask(connection, &operation, &CreateConsumer { stream_name: stream, config: spec }).await?;
     Ok(info.num_pending)
 }
 
 /// Removes a consumer whose place another has taken. The broker would do it after the inactive threshold.
-pub(crate) async fn forget_consumer(client: &Client, stream: &str, name: &str) {
+pub(crate) async fn forget_consumer(connection: &Connection, stream: &str, name: &str) {
     // Sent without waiting for the answer: nothing depends on it.
-    let _ = client.publish(format!("$JS.API.CONSUMER.DELETE.{stream}.{name}"), Bytes::new()).await;
+    let _ = connection
+        .client
+        .publish(format!("$JS.API.CONSUMER.DELETE.{stream}.{name}"), Bytes::new())
+        .await;
 }
 
 #[derive(Serialize)]

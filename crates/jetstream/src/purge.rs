@@ -34,7 +34,7 @@ pub async fn purge_before(broker: &Broker, stream: &str, first: u64) -> Result<u
     }
     let operation = format!("STREAM.PURGE.{stream}");
     let answer: PurgeAnswer =
-        ask(&broker.publishing().client, &operation, &PurgeRequest { seq: first }).await?;
+        ask(broker.publishing(), &operation, &PurgeRequest { seq: first }).await?;
     Ok(answer.purged)
 }
 
@@ -70,8 +70,7 @@ struct Config {
 /// # Cancel safety
 /// Can be dropped.
 pub async fn room_of(broker: &Broker, stream: &str) -> Result<StreamRoom, ApiError> {
-    let info: StreamInfo =
-        ask(&broker.publishing().client, &format!("STREAM.INFO.{stream}"), &()).await?;
+    let info: StreamInfo = ask(broker.publishing(), &format!("STREAM.INFO.{stream}"), &()).await?;
     let StreamState { first_sequence, bytes, messages, .. } = info.state;
     let max_bytes = u64::try_from(info.config.max_bytes).unwrap_or(0);
     Ok(StreamRoom { first_sequence, messages, bytes, max_bytes })

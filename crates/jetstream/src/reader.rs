@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use async_nats::Client;
 use serde::Deserialize;
 use thiserror::Error;
 use tokio::time::{Instant, sleep};
 
 use crate::{
     api::{ApiError, STREAM_NOT_FOUND, ask},
-    connection::Broker,
+    connection::{Broker, Connection},
     delivery::StoredMessage,
     follower::{FollowOptions, Followed, Follower},
     held_message::{HeldMessage, Wanted, held_message},
@@ -126,7 +125,7 @@ impl StreamReader {
     /// # Cancel safety
     /// Can be dropped.
     pub async fn stream_state(&self, stream: &str) -> Result<StreamState, ReadError> {
-        stream_state(&self.broker.consuming().client, stream).await
+        stream_state(self.broker.consuming(), stream).await
     }
 
     /// Tells when `stream` was made, as the broker writes it: one that was deleted and made again under its
@@ -138,8 +137,8 @@ impl StreamReader {
     /// # Cancel safety
     /// Can be dropped.
     pub async fn stream_created(&self, stream: &str) -> Result<String, ReadError> {
-        let client = &self.broker.consuming().client;
-        let info: StreamMade = ask(client, &format!("STREAM.INFO.{stream}"), &()).await?;
+        let connection = self.broker.consuming();
+        let info: StreamMade = ask(connection, &format!("STREAM.INFO.{stream}"), &()).await?;
         Ok(info.created)
     }
 
@@ -157,7 +156,7 @@ impl StreamReader {
         stream: &str,
         sequence: u64,
     ) -> Result<Option<StoredMessage>, ReadError> {
-        read_one(&self.broker.publishing().client, stream, sequence).await
+        read_one(self.broker.publishing(), stream, sequence).await
     }
 
     /// Reads the newest message of one subject from the leader; nothing when there is none.
@@ -172,9 +171,8 @@ impl StreamReader {
         stream: &str,
         subject: &str,
     ) -> Result<Option<StoredMessage>, ReadError> {
-        let client = &self.broker.publishing().client;
         let wanted = Wanted::Newest { last_by_subj: subject };
-        held_message(client, stream, wanted)
+        held_message(self.broker.publishing(), stream, wanted)
             .await
             .map(|held| held.map(HeldMessage::stored))
             .map_err(|source| ReadError::Message { stream: stream.to_owned(), sequence: 0, source })
@@ -342,10 +340,13 @@ impl StreamInfo {
 
 /// Asks where `stream` stands. A leader that lost its replicas goes on answering, with what it had, until it
 /// notices; that would look like a stream that lost messages, so it is asked again until it hears them.
-pub(crate) async fn stream_state(client: &Client, stream: &str) -> Result<StreamState, ReadError> {
+pub(crate) async fn stream_state(
+    connection: &Connection,
+    stream: &str,
+) -> Result<StreamState, ReadError> {
     let begun = Instant::now();
     loop {
-        let info: StreamInfo = ask(client, &format!("STREAM.INFO.{stream}"), &()).await?;
+        let info: StreamInfo = ask(connection, &format!("STREAM.INFO.{stream}"), &()).await?;
         if info.has_majority() {
             return Ok(info.state);
         }
@@ -357,11 +358,11 @@ pub(crate) async fn stream_state(client: &Client, stream: &str) -> Result<Stream
 }
 
 pub(crate) async fn read_one(
-    client: &Client,
+    connection: &Connection,
     stream: &str,
     sequence: u64,
 ) -> Result<Option<StoredMessage>, ReadError> {
-    match held_message(client, stream, Wanted::sequence(sequence)).await {
+    match held_message(connection, stream, Wanted::sequence(sequence)).await {
         Ok(held) => Ok(held.map(HeldMessage::stored)),
         Err(source) => Err(ReadError::Message { stream: stream.to_owned(), sequence, source }),
     }

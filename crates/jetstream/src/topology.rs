@@ -247,9 +247,7 @@ impl Topology {
 }
 
 async fn found_config(broker: &Broker, stream: &str) -> Result<Option<Value>, ApiError> {
-    match ask::<StreamInfo>(&broker.publishing().client, &format!("STREAM.INFO.{stream}"), &())
-        .await
-    {
+    match ask::<StreamInfo>(broker.publishing(), &format!("STREAM.INFO.{stream}"), &()).await {
         Ok(info) => Ok(Some(info.config)),
         Err(error) if error.code() == Some(STREAM_NOT_FOUND) => Ok(None),
         Err(error) => Err(error),
@@ -258,12 +256,8 @@ async fn found_config(broker: &Broker, stream: &str) -> Result<Option<Value>, Ap
 
 /// Creates a stream. Another starter may have been faster with another configuration: that one is returned.
 async fn create(broker: &Broker, spec: &StreamSpec) -> Result<Option<Value>, ApiError> {
-    match ask::<StreamInfo>(
-        &broker.publishing().client,
-        &format!("STREAM.CREATE.{}", spec.name),
-        spec,
-    )
-    .await
+    match ask::<StreamInfo>(broker.publishing(), &format!("STREAM.CREATE.{}", spec.name), spec)
+        .await
     {
         Ok(_) => Ok(None),
         Err(error) if error.code() == Some(STREAM_NAME_IN_USE) => {

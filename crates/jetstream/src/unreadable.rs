@@ -7,7 +7,6 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use async_nats::Client;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Deserialize;
 
@@ -15,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::{
     api::{ApiError, ask},
-    connection::Losses,
+    connection::{Connection, Losses},
     held_message::{HeldMessage, Wanted, held_message},
 };
 
@@ -87,15 +86,15 @@ pub(crate) struct Found {
 
 /// Looks at what a consumer has delivered and may not be acknowledged.
 pub(crate) async fn among_delivered(
-    client: &Client,
+    connection: &Connection,
     stream_name: &str,
     consumer: &str,
     reach: Reach,
 ) -> Result<Found, ApiError> {
     let operation = format!("CONSUMER.INFO.{stream_name}.{consumer}");
-    let info: ConsumerInfo = ask(client, &operation, &()).await?;
+    let info: ConsumerInfo = ask(connection, &operation, &()).await?;
     let (floor, delivered) = (info.ack_floor.stream_seq, info.delivered.stream_seq);
-    let read = |sequence| held_message(client, stream_name, Wanted::sequence(sequence));
+    let read = |sequence| held_message(connection, stream_name, Wanted::sequence(sequence));
     let (oldest, newest) = looked_at(floor, delivered, reach);
     let mut messages = faulty(oldest, reach.oldest.1, read).await?;
     let mut newest = faulty(newest.rev(), reach.newest.1, read).await?;
@@ -133,18 +132,18 @@ const TASKS_LOOKED_AT_MAX: usize = 1_000;
 /// The unreadable ones among the tasks on `subject` that a consumer has delivered, in order. Done tasks are
 /// not in the stream any more.
 pub(crate) async fn among_tasks(
-    client: &Client,
+    connection: &Connection,
     stream_name: &str,
     consumer: &str,
     subject: &str,
 ) -> Result<Vec<HeldMessage>, ApiError> {
     let operation = format!("CONSUMER.INFO.{stream_name}.{consumer}");
-    let info: ConsumerInfo = ask(client, &operation, &()).await?;
+    let info: ConsumerInfo = ask(connection, &operation, &()).await?;
     let mut messages = Vec::new();
     let mut next = info.ack_floor.stream_seq + 1;
     for _ in 0..TASKS_LOOKED_AT_MAX {
         let wanted = Wanted::From { seq: next, next_by_subj: subject };
-        let Some(held) = held_message(client, stream_name, wanted).await? else { break };
+        let Some(held) = held_message(connection, stream_name, wanted).await? else { break };
         if held.sequence > info.delivered.stream_seq {
             break;
         }

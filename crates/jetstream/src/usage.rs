@@ -60,8 +60,7 @@ pub async fn stream_usages(broker: &Broker) -> Result<Vec<StreamUsage>, ApiError
     let mut usages = Vec::new();
     let mut offset = 0;
     for _ in 0..PAGES_MAX {
-        let page: Streams =
-            ask(&broker.publishing().client, "STREAM.LIST", &Page { offset }).await?;
+        let page: Streams = ask(broker.publishing(), "STREAM.LIST", &Page { offset }).await?;
         offset += page.streams.len();
         let is_last = page.streams.is_empty() || offset >= page.total;
         usages.extend(page.streams.into_iter().map(|Info { config, state }| StreamUsage {

@@ -249,7 +249,7 @@ impl WorkQueue {
         let spec = spec_of(&self.queue, self.wait);
         let stream = || TASKS_STREAM.to_owned();
         let interruptions = self.connection.link.borrow().interruptions;
-        make_consumer(&self.connection.client, TASKS_STREAM, &spec).await?;
+        make_consumer(&self.connection, TASKS_STREAM, &spec).await?;
         self.session = AckSession::new(&self.connection);
         let inbox = Subject::from(self.connection.client.new_inbox());
         let subscriber = self
@@ -277,8 +277,9 @@ impl WorkQueue {
 impl WorkQueue {
     /// Finds what the connection may have been lost over, by name.
     async fn find_unreadable(&mut self, consumer: &str, subject: &str) {
-        let client = &self.broker.publishing().client;
-        match unreadable::among_tasks(client, TASKS_STREAM, consumer, subject).await {
+        match unreadable::among_tasks(self.broker.publishing(), TASKS_STREAM, consumer, subject)
+            .await
+        {
             Ok(found) => {
                 let by_name = |held| delivery_by_name(held, TASKS_STREAM, consumer, &self.session);
                 self.found = found.into_iter().map(by_name).collect();

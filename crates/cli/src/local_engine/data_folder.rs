@@ -1,7 +1,6 @@
 //! A data folder, used by one process at a time.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, Write as _};
 use std::path::Path;
 
 use crate::error::CliError;
@@ -17,13 +16,13 @@ pub(super) struct DataFolder(#[expect(dead_code, reason = "held, and let go with
 
 impl DataFolder {
     /// Makes the folder where it is missing, kept out of version control for the keys in
-    /// it, and holds it.
+    /// it, and holds it. A folder that is there may hold other things, and stays as it is.
     ///
     /// # Errors
     ///
     /// When another process holds it, or it cannot be used.
     pub(super) fn hold(folder: &Path) -> Result<Self, CliError> {
-        let shown = folder.display();
+        let (shown, is_new) = (folder.display(), !folder.exists());
         std::fs::create_dir_all(folder)
             .map_err(CliError::io(format!("make the folder `{shown}`")))?;
         let lock = OpenOptions::new()
@@ -44,17 +43,11 @@ impl DataFolder {
                 return Err(CliError::io(format!("lock the folder `{shown}`"))(error));
             }
         }
-        ignored(folder).map_err(CliError::io(format!("write into the folder `{shown}`")))?;
+        if is_new {
+            std::fs::write(folder.join(".gitignore"), "*\n")
+                .map_err(CliError::io(format!("write into the folder `{shown}`")))?;
+        }
         Ok(Self(lock))
-    }
-}
-
-/// Tells git to leave the folder out, unless somebody said something else.
-fn ignored(folder: &Path) -> io::Result<()> {
-    match OpenOptions::new().write(true).create_new(true).open(folder.join(".gitignore")) {
-        Ok(mut file) => file.write_all(b"*\n"),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(error),
     }
 }
 
@@ -75,5 +68,15 @@ mod tests {
         assert!(refused.to_string().contains("`--data-dir`"), "{refused}");
         assert!(free.is_ok(), "{free:?}");
         assert_eq!(std::fs::read_to_string(folder.join(".gitignore")).unwrap(), "*\n");
+    }
+
+    #[test]
+    fn a_folder_of_somebody_stays_under_version_control() {
+        let folder = tempfile::tempdir().unwrap();
+
+        let held = DataFolder::hold(folder.path());
+
+        assert!(held.is_ok(), "{held:?}");
+        assert!(!folder.path().join(".gitignore").exists());
     }
 }

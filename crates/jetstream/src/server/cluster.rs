@@ -103,6 +103,6 @@ pub async fn cluster_ready(servers: &[ManagedServer]) -> Result<(), ServerError>
 }
 
 async fn answers(broker: &Broker) -> bool {
-    let asked = ask::<Value>(&broker.publishing().client, "STREAM.NAMES", &());
+    let asked = ask::<Value>(broker.publishing(), "STREAM.NAMES", &());
     timeout(ANSWER_LIMIT, asked).await.is_ok_and(|answer| answer.is_ok())
 }

@@ -139,12 +139,11 @@ impl HandBack {
 /// # Cancel safety
 /// Can be dropped.
 pub async fn stored_tasks(broker: &Broker, queue: &str) -> Result<Vec<(String, u64)>, ApiError> {
-    let client = &broker.publishing().client;
     let subject = subject_of(queue);
     let (mut stored, mut next) = (Vec::new(), 1);
     loop {
         let wanted = Wanted::From { seq: next, next_by_subj: &subject };
-        let Some(held) = held_message(client, TASKS_STREAM, wanted).await? else {
+        let Some(held) = held_message(broker.publishing(), TASKS_STREAM, wanted).await? else {
             return Ok(stored);
         };
         next = held.sequence + 1;
@@ -173,6 +172,6 @@ struct DeleteAnswer {}
 pub async fn remove_task(broker: &Broker, sequence: u64) -> Result<(), ApiError> {
     let operation = format!("STREAM.MSG.DELETE.{TASKS_STREAM}");
     let request = DeleteRequest { seq: sequence, no_erase: true };
-    let DeleteAnswer {} = ask(&broker.publishing().client, &operation, &request).await?;
+    let DeleteAnswer {} = ask(broker.publishing(), &operation, &request).await?;
     Ok(())
 }

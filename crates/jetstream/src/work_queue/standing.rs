@@ -53,14 +53,14 @@ struct StreamState {
 /// # Cancel safety
 /// Can be dropped.
 pub async fn queue_standings(broker: &Broker) -> Result<Vec<QueueStanding>, ApiError> {
-    let client = &broker.publishing().client;
+    let connection = broker.publishing();
     let filter = serde_json::json!({ "subjects_filter": crate::topology::TASKS_SUBJECTS });
-    let info: StreamInfo = ask(client, &format!("STREAM.INFO.{TASKS_STREAM}"), &filter).await?;
+    let info: StreamInfo = ask(connection, &format!("STREAM.INFO.{TASKS_STREAM}"), &filter).await?;
     let mut standings = Vec::new();
     for (subject, messages) in info.state.subjects.unwrap_or_default() {
         let Some(queue) = subject.strip_prefix("fermata.tasks.") else { continue };
         let operation = format!("CONSUMER.INFO.{TASKS_STREAM}.{}", consumer_of(queue));
-        let standing = match ask::<ConsumerInfo>(client, &operation, &()).await {
+        let standing = match ask::<ConsumerInfo>(connection, &operation, &()).await {
             Ok(info) => QueueStanding {
                 queue: queue.to_owned(),
                 waiting: info.num_pending,
@@ -102,12 +102,12 @@ struct NamesAnswer {
 /// # Cancel safety
 /// Can be dropped.
 pub async fn queue_drifts(broker: &Broker) -> Result<Vec<ConsumerDrift>, ApiError> {
-    let client = &broker.publishing().client;
+    let connection = broker.publishing();
     let operation = format!("CONSUMER.NAMES.{TASKS_STREAM}");
     let mut names = Vec::new();
     loop {
         let request = NamesRequest { offset: names.len() as u64 };
-        let answer: NamesAnswer = ask(client, &operation, &request).await?;
+        let answer: NamesAnswer = ask(connection, &operation, &request).await?;
         let before = names.len();
         names.extend(answer.consumers.unwrap_or_default());
         if names.len() as u64 >= answer.total || names.len() == before {
@@ -117,7 +117,7 @@ pub async fn queue_drifts(broker: &Broker) -> Result<Vec<ConsumerDrift>, ApiErro
     let mut found = Vec::new();
     for queue in names.iter().filter_map(|name| name.strip_prefix(CONSUMER_PREFIX)) {
         // How long the broker waits can be changed, and is the workers' to say.
-        match drifts(client, TASKS_STREAM, &spec_of(queue, TASK_WAIT_DEFAULT)).await {
+        match drifts(connection, TASKS_STREAM, &spec_of(queue, TASK_WAIT_DEFAULT)).await {
             Ok(drifts) => found.extend(drifts),
             Err(error) if error.code() == Some(CONSUMER_NOT_FOUND) => {}
             Err(error) => return Err(error),

@@ -1,9 +1,13 @@
 //! Reading a stream to its end, and following it, against the real broker.
 
+use std::pin::pin;
+use std::process::Command;
+
 use fermata_jetstream::core_messages::CoreMessages;
 use fermata_jetstream::epoch_consumer::check_position;
 use fermata_jetstream::reader::{FollowError, Holes, StreamReader};
 use fermata_jetstream::{EpochConsumer, EpochConsumerError, PositionCheck};
+use futures_util::FutureExt as _;
 use tokio::time::timeout;
 
 use crate::consuming::epoch;
@@ -40,6 +44,26 @@ async fn replayed(stage: &Stage, stream: &str, from: u64, holes: Holes) -> Vec<u
         }
         sequences.extend(batch.iter().map(|message| message.sequence));
     }
+}
+
+#[tokio::test]
+async fn a_question_whose_answer_was_lost_with_the_connection_is_asked_again() {
+    let mut stage = Stage::new().await;
+    stage.fill("fermata.journal.0", 1..=3).await;
+    let reader = StreamReader::new(&stage.broker);
+
+    // It hears the question and does not answer.
+    let pid = stage.server.pid().to_string();
+    let paused = Command::new("kill").args(["-STOP", &pid]).status().expect("the command `kill`");
+    assert!(paused.success(), "{paused}");
+    let mut asked = pin!(reader.stream_state("JOURNAL_0"));
+    assert!(asked.as_mut().now_or_never().is_none());
+    stage.broker.flush().await;
+    stage.server.kill().await.expect("killed");
+    stage.server.restart().await.expect("a server");
+
+    let state = timeout(SOON, asked).await.expect("in time").expect("an answer");
+    assert_eq!(state.last_sequence, 3);
 }
 
 #[tokio::test]
