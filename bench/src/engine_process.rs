@@ -33,6 +33,10 @@ fn roles() -> BTreeSet<Role> {
 /// Name of the plugin that workflows call.
 pub const PLUGIN: &str = "hold";
 
+/// What is logged where nothing else is asked for. That runs fail is told once for each, and some cases
+/// make thousands of them fail.
+const LOG: &str = "warn,fermata_actors::coordinator::effects=error";
+
 /// How long the engine may take to answer a line; a restart replays its journals meanwhile.
 const LINE_LIMIT: Duration = Duration::from_secs(60);
 
@@ -47,7 +51,7 @@ pub fn signer() -> miette::Result<Signer> {
 /// The process's part: runs an engine until standard input ends.
 pub async fn run(arguments: EngineArguments) -> miette::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(LOG));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     // The read model follows the journals when there is time, and would only be measured with
     // what is measured here; `FERMATA_BENCH_PROJECTOR` puts it beside.

@@ -58,9 +58,15 @@ strategies:
 #[derive(Debug, Default)]
 struct Turns(Vec<Measured>);
 
+/// The figures of the runs of one kind, and how long they took until the journal had their ends.
+#[derive(Debug)]
+struct Line {
+    figures: Figures,
+    journaled: Times,
+}
+
 impl Turns {
-    /// The figures of the runs of one kind.
-    fn figures(&self, names: [&'static str; 2], kind: usize) -> Figures {
+    fn line(&self, names: [&'static str; 2], kind: usize) -> Line {
         let of = |turn: &Measured| turn.times.get(kind).cloned().unwrap_or_default();
         let times = self.0.iter().flat_map(of).collect::<Vec<_>>();
         let elapsed = self.0.iter().map(|turn| turn.elapsed).sum::<Duration>();
@@ -69,24 +75,37 @@ impl Turns {
             format!("{:.1}", Times::of(of(turn)).percentile_ms(99).unwrap_or_default())
         });
         let by_turn = by_turn.collect::<Vec<_>>().join(", ");
+        let journaled = self.0.iter().filter_map(|turn| turn.journaled.get(kind)).flatten();
+        let journaled = Times::of(journaled.copied().collect());
         let case = names.get(kind).copied().unwrap_or_default();
         // How many there are a second is the pace of the publisher, which was chosen.
-        Figures { per_s: None, ..Figures::of(case, n, elapsed).with_times(times) }
+        let figures = Figures { per_s: None, ..Figures::of(case, n, elapsed).with_times(times) }
             .note(format!("p99 turn by turn, ms: {by_turn}"))
+            .note(format!(
+                "until the journal holds `run.succeeded`: p50 {:.2} ms, p99 {:.2} ms",
+                journaled.percentile_ms(50).unwrap_or_default(),
+                journaled.percentile_ms(99).unwrap_or_default(),
+            ));
+        Line { figures, journaled }
     }
 
     /// The same, compared with those alone.
-    fn figures_beside(&self, names: [&'static str; 2], kind: usize, alone: &Figures) -> Figures {
-        let figures = self.figures(names, kind).beside(alone);
+    fn line_beside(&self, names: [&'static str; 2], kind: usize, alone: &Line) -> Figures {
+        let Line { figures, journaled } = self.line(names, kind);
         let ratio = |beside: Option<f64>, alone: Option<f64>| {
             beside.zip(alone).map_or(0.0, |(beside, alone)| beside / alone)
         };
+        let journal = |percent| {
+            ratio(journaled.percentile_ms(percent), alone.journaled.percentile_ms(percent))
+        };
         let note = format!(
-            "times as long as alone: p50 {:.2}, p99 {:.2}",
-            ratio(figures.p50_ms, alone.p50_ms),
-            ratio(figures.p99_ms, alone.p99_ms),
+            "times as long as alone: p50 {:.2}, p99 {:.2}; until the journal p50 {:.2}, p99 {:.2}",
+            ratio(figures.p50_ms, alone.figures.p50_ms),
+            ratio(figures.p99_ms, alone.figures.p99_ms),
+            journal(50),
+            journal(99),
         );
-        figures.note(note)
+        figures.beside(&alone.figures).note(note)
     }
 }
 
@@ -130,11 +149,10 @@ pub async fn run(arguments: &BenchArguments, n: u64) -> miette::Result<Vec<Figur
     recorded::check(&setup, &quiet, &noisy, &poison).await?;
     let mut measured = Vec::new();
     for kind in 0..ALONE.len() {
-        let figures = alone.figures(ALONE, kind);
-        let noisy = beside_noisy.figures_beside(BESIDE_NOISY, kind, &figures).note(noisy.told());
-        let poison =
-            beside_poison.figures_beside(BESIDE_POISON, kind, &figures).note(poison.told());
-        measured.extend([figures, noisy, poison]);
+        let alone = alone.line(ALONE, kind);
+        let noisy = beside_noisy.line_beside(BESIDE_NOISY, kind, &alone).note(noisy.told());
+        let poison = beside_poison.line_beside(BESIDE_POISON, kind, &alone).note(poison.told());
+        measured.extend([alone.figures, noisy, poison]);
     }
     let mut peak_bytes = 0;
     for engine in &setup.engines {

@@ -1,10 +1,11 @@
 //! The tenant that is measured: few events at a steady pace, one run each.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use fermata_core::identity::RunId;
-use miette::miette;
+use fermata_jetstream::topology::journal_stream;
+use miette::{IntoDiagnostic as _, miette};
 use tokio::time::interval;
 
 use crate::audit_feed::AuditFeed;
@@ -36,10 +37,12 @@ pub struct Quiet {
 }
 
 /// What was measured in one turn.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Measured {
     /// How long the runs of each kind took, from publishing the event until the run was audited.
     pub times: [Vec<Duration>; 2],
+    /// The same until the journal had the end of the run.
+    pub journaled: [Vec<Duration>; 2],
     /// How long the turn took.
     pub elapsed: Duration,
 }
@@ -70,7 +73,7 @@ impl Quiet {
             {
                 ticks.tick().await;
                 let (subject, payload) = (events.subject().to_owned(), events.one(number));
-                let published = Instant::now();
+                let published = (Instant::now(), SystemTime::now());
                 let receipt = client.publisher.publish(subject, None, payload).await;
                 receipts.push((number, kind, events, strategy, published, receipt));
             }
@@ -86,7 +89,8 @@ impl Quiet {
             while came.len() < runs_wanted {
                 let succeeded = feed.next_succeeded().await?;
                 for run in succeeded.runs {
-                    if came.insert(run, succeeded.came).is_some() || !runs.insert(run) {
+                    let end = (succeeded.came, succeeded.journal_sequence);
+                    if came.insert(run, end).is_some() || !runs.insert(run) {
                         return Err(miette!("run {run} of the quiet tenant succeeded twice"));
                     }
                 }
@@ -94,13 +98,26 @@ impl Quiet {
             Ok(came)
         };
         let (sent, came) = tokio::try_join!(publishing, watching)?;
-        let mut measured = Measured { times: Default::default(), elapsed: begun.elapsed() };
-        for (run, (kind, published)) in sent {
-            let came = came.get(&run).ok_or_else(|| miette!("run {run} did not succeed"))?;
+        let mut measured = Measured { elapsed: begun.elapsed(), ..Measured::default() };
+        for (run, (kind, (published, published_at))) in sent {
+            let end = came.get(&run).ok_or_else(|| miette!("run {run} did not succeed"))?;
+            let journaled_at = journaled_at(client, run, end.1).await?;
             if let Some(times) = measured.times.get_mut(kind) {
-                times.push(came.duration_since(published));
+                times.push(end.0.duration_since(published));
+            }
+            if let Some(times) = measured.journaled.get_mut(kind) {
+                // One clock, but it may be set between the two readings.
+                times.push(journaled_at.duration_since(published_at).unwrap_or_default());
             }
         }
         Ok(measured)
     }
+}
+
+/// When the message of the journal was stored that ends `run`.
+async fn journaled_at(client: &Client, run: RunId, sequence: u64) -> miette::Result<SystemTime> {
+    let message = client.reader.read_one(&journal_stream(run.partition()), sequence).await;
+    let message = message.into_diagnostic()?.ok_or_else(|| miette!("a record is gone"))?;
+    let since = u64::try_from(message.broker_time_ns).into_diagnostic()?;
+    Ok(SystemTime::UNIX_EPOCH + Duration::from_nanos(since))
 }
