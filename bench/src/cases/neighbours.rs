@@ -17,7 +17,7 @@ mod poison;
 mod quiet;
 mod recorded;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use self::noisy::Noisy;
 use self::poison::Poison;
@@ -56,7 +56,14 @@ strategies:
 
 /// What was measured in one kind of turns.
 #[derive(Debug, Default)]
-struct Turns(Vec<Measured>);
+struct Turns {
+    measured: Vec<Measured>,
+    /// Processor time of engines and broker meanwhile, and how long that was: what came of it is
+    /// looked up meanwhile as well.
+    engine: Duration,
+    broker: Duration,
+    observed: Duration,
+}
 
 /// The figures of the runs of one kind, and how long they took until the journal had their ends.
 #[derive(Debug)]
@@ -66,17 +73,29 @@ struct Line {
 }
 
 impl Turns {
+    /// Measures `n` more of each kind.
+    async fn measure(&mut self, setup: &Setup, quiet: &mut Quiet, n: u64) -> miette::Result<()> {
+        let (before, begun) = (setup.usage()?, Instant::now());
+        self.measured.push(quiet.measure(n).await?);
+        let after = setup.usage()?;
+        self.observed += begun.elapsed();
+        self.engine += after.engine.saturating_sub(before.engine);
+        self.broker += after.broker.saturating_sub(before.broker);
+        Ok(())
+    }
+
     fn line(&self, names: [&'static str; 2], kind: usize) -> Line {
         let of = |turn: &Measured| turn.times.get(kind).cloned().unwrap_or_default();
-        let times = self.0.iter().flat_map(of).collect::<Vec<_>>();
-        let elapsed = self.0.iter().map(|turn| turn.elapsed).sum::<Duration>();
+        let times = self.measured.iter().flat_map(of).collect::<Vec<_>>();
+        let elapsed = self.measured.iter().map(|turn| turn.elapsed).sum::<Duration>();
         let n = u64::try_from(times.len()).unwrap_or(u64::MAX);
-        let by_turn = self.0.iter().map(|turn| {
+        let by_turn = self.measured.iter().map(|turn| {
             format!("{:.1}", Times::of(of(turn)).percentile_ms(99).unwrap_or_default())
         });
         let by_turn = by_turn.collect::<Vec<_>>().join(", ");
-        let journaled = self.0.iter().filter_map(|turn| turn.journaled.get(kind)).flatten();
+        let journaled = self.measured.iter().filter_map(|turn| turn.journaled.get(kind)).flatten();
         let journaled = Times::of(journaled.copied().collect());
+        let cores = |used: Duration| used.as_secs_f64() / self.observed.as_secs_f64().max(1e-9);
         let case = names.get(kind).copied().unwrap_or_default();
         // How many there are a second is the pace of the publisher, which was chosen.
         let figures = Figures { per_s: None, ..Figures::of(case, n, elapsed).with_times(times) }
@@ -85,6 +104,11 @@ impl Turns {
                 "until the journal holds `run.succeeded`: p50 {:.2} ms, p99 {:.2} ms",
                 journaled.percentile_ms(50).unwrap_or_default(),
                 journaled.percentile_ms(99).unwrap_or_default(),
+            ))
+            .note(format!(
+                "busy meanwhile: {:.2} cores with engines, {:.2} with the broker",
+                cores(self.engine),
+                cores(self.broker),
             ));
         Line { figures, journaled }
     }
@@ -132,16 +156,16 @@ pub async fn run(arguments: &BenchArguments, n: u64) -> miette::Result<Vec<Figur
 
     for _ in 0..rounds {
         // Two halves, one before each of the others.
-        alone.0.push(quiet.measure(per_turn.div_ceil(2)).await?);
+        alone.measure(&setup, &mut quiet, per_turn.div_ceil(2)).await?;
         bar.inc(1);
         noisy.begin(&setup).await?;
-        beside_noisy.0.push(quiet.measure(per_turn).await?);
+        beside_noisy.measure(&setup, &mut quiet, per_turn).await?;
         noisy.end(&setup).await?;
         bar.inc(1);
-        alone.0.push(quiet.measure(per_turn.div_ceil(2)).await?);
+        alone.measure(&setup, &mut quiet, per_turn.div_ceil(2)).await?;
         bar.inc(1);
         poison.begin(&setup).await?;
-        beside_poison.0.push(quiet.measure(per_turn).await?);
+        beside_poison.measure(&setup, &mut quiet, per_turn).await?;
         poison.end(&setup).await?;
         bar.inc(1);
     }

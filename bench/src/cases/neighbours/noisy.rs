@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use fermata_executors::HttpConfig;
 use indicatif::ProgressBar;
 use miette::miette;
 
@@ -24,14 +25,22 @@ pub const TENANT: &str = "noisy";
 /// they are let go.
 const HANGING: u64 = 4_000;
 
-/// Events a second, each of which starts a run of three `noop`s: a tenth of what the engine gets done
-/// on two cores, publisher and broker beside it (`runs`), so that nothing waits for want of capacity
-/// on a machine a third as fast either. Above it every tenant's events would wait: they are taken in
-/// the order in which they were stored.
-const EVENTS_PER_S: u64 = 3_000;
+/// Events a second, each of which starts a run of three `noop`s: a sixteenth of what the engine gets
+/// done on two cores when frames are full (`runs`), and as they are far from full at this rate, about
+/// half of what these cores have. So nothing waits for want of capacity, on a slower machine either.
+/// Above capacity every tenant's events would wait: they are taken in the order in which they were
+/// stored.
+const EVENTS_PER_S: u64 = 2_000;
+
+/// Of all connections to a plugin, the part that one tenant does not get.
+const SHARE_OF_OTHERS: usize = 8;
 
 /// How often the plugin's callers are counted until no more come.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// How often they must be as many, one look after the other, to be all: a connection whose first
+/// packet was lost is made a second later.
+const LOOKS_ALIKE: u32 = 30;
 
 /// How long that may take.
 const LOOK_LIMIT: Duration = Duration::from_secs(20);
@@ -87,7 +96,7 @@ impl Noisy {
         let (publisher, numbers) = (&self.client.publisher, first..first + HANGING);
         publish_these(publisher, &self.held, numbers, self.per_message, &hidden).await?;
         audit.reached(HANGING * RECORDS_PER_OPEN_RUN, &hidden, RECORDS_PER_OPEN_RUN).await?;
-        let callers = self.callers().await?;
+        let callers = self.callers(setup.engines.len()).await?;
         let (flood, per_message, first) =
             (self.flood.clone(), self.per_message, self.next + HANGING);
         let message = move |number: u64| {
@@ -102,11 +111,14 @@ impl Noisy {
         Ok(())
     }
 
-    /// Waits until no more callers come to the plugin: as many as one tenant may have.
-    async fn callers(&self) -> miette::Result<usize> {
+    /// Waits until as many callers have come to the plugin as one tenant may have at `engines`, or
+    /// no more come: an engine may own too few runs.
+    async fn callers(&self, engines: usize) -> miette::Result<usize> {
         let begun = Instant::now();
+        let connections = HttpConfig::default().connections_per_plugin_max;
+        let most = engines * (connections - connections / SHARE_OF_OTHERS);
         let (mut seen, mut looks) = (0, 0);
-        while seen == 0 || looks < 3 {
+        while seen == 0 || (seen < most && looks < LOOKS_ALIKE) {
             if begun.elapsed() > LOOK_LIMIT {
                 return Err(miette!("the noisy tenant's runs do not hang: {seen} callers"));
             }
