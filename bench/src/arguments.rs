@@ -144,6 +144,8 @@ pub enum CaseChoice {
     Snapshot,
     /// Seven days of the load of `runs` in accelerated journal time, without a broker
     Week,
+    /// What a noisy tenant and poison beside it cost a quiet one
+    Neighbours,
     /// Each of these
     All,
 }
@@ -177,10 +179,12 @@ pub enum Case {
     Snapshot,
     /// See [`CaseChoice`].
     Week,
+    /// See [`CaseChoice`].
+    Neighbours,
 }
 
 impl Case {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::Raw,
         Self::Intake,
         Self::IntakeBatch,
@@ -194,6 +198,7 @@ impl Case {
         Self::Query,
         Self::Snapshot,
         Self::Week,
+        Self::Neighbours,
     ];
 
     /// The case as it is called on the command line and in the output.
@@ -212,6 +217,7 @@ impl Case {
             Self::Query => "query",
             Self::Snapshot => "snapshot",
             Self::Week => "week",
+            Self::Neighbours => "neighbours",
         }
     }
 
@@ -227,12 +233,13 @@ impl Case {
             | Self::Latency
             | Self::Fanout
             | Self::Recovery
-            | Self::Memory => true,
+            | Self::Memory
+            | Self::Neighbours => true,
         }
     }
 
     /// Sizes to measure, ascending: chosen so that a case takes 5 to 15 s on two cores, or with
-    /// `smoke` about one.
+    /// `smoke` about one; `neighbours`, which measures in turns, takes over a minute.
     pub fn sizes(self, durability: DurabilityChoice, smoke: bool) -> &'static [u64] {
         let power = durability == DurabilityChoice::Power;
         match (self, smoke) {
@@ -263,6 +270,8 @@ impl Case {
             (Self::Snapshot, true) => &[1_000],
             (Self::Week, false) => &[700_000],
             (Self::Week, true) => &[7_000],
+            (Self::Neighbours, false) => &[1_000],
+            (Self::Neighbours, true) => &[20],
         }
     }
 }
@@ -298,6 +307,7 @@ impl CaseChoice {
             Self::Query => &[Case::Query],
             Self::Snapshot => &[Case::Snapshot],
             Self::Week => &[Case::Week],
+            Self::Neighbours => &[Case::Neighbours],
             Self::All => &Case::ALL,
         }
     }

@@ -1,4 +1,4 @@
-//! The audit feed of the events' tenant, as a subscriber sees it.
+//! The audit feed of a tenant, as a subscriber sees it.
 
 use std::time::{Duration, Instant};
 
@@ -42,9 +42,14 @@ struct Head {
 }
 
 impl AuditFeed {
-    /// Subscribes; the broker knows of it when this returns.
+    /// Subscribes to the feed of the events' tenant; the broker knows of it when this returns.
     pub async fn open(client: &Client) -> miette::Result<Self> {
-        let tenant = TENANT.parse().into_diagnostic()?;
+        Self::of(TENANT, client).await
+    }
+
+    /// The same for the feed of `tenant`.
+    pub async fn of(tenant: &str, client: &Client) -> miette::Result<Self> {
+        let tenant = tenant.parse().into_diagnostic()?;
         let subject = subjects::audit_feed(Some(&tenant));
         let messages = client.core.subscribe(&subject).await.into_diagnostic()?;
         // An answered question proves that the broker has taken the subscription before it, which

@@ -20,6 +20,13 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// How long the log may stand still before the case is given up.
 const STILL_LIMIT: Duration = Duration::from_secs(20);
 
+/// How long the log stands still when nothing is under way any more: many times what passes between
+/// two appends, and more than the longest pause before a failed attempt of any case is made again.
+const REST: Duration = Duration::from_millis(500);
+
+/// How long it may take until nothing is under way any more.
+const REST_LIMIT: Duration = Duration::from_secs(120);
+
 /// Watches the audit logs of the data partitions.
 #[derive(Debug)]
 pub struct AuditProgress {
@@ -60,6 +67,23 @@ impl AuditProgress {
             }
             tokio::time::sleep(LOOK_INTERVAL).await;
         }
+    }
+
+    /// Waits until nothing is added any more.
+    pub async fn at_rest(&self) -> miette::Result<()> {
+        let begun = Instant::now();
+        let (mut seen, mut moved) = (self.size().await?, begun);
+        while moved.elapsed() < REST {
+            if begun.elapsed() > REST_LIMIT {
+                return Err(miette!("the audit log still grows after {REST_LIMIT:?}"));
+            }
+            tokio::time::sleep(LOOK_INTERVAL).await;
+            let size = self.size().await?;
+            if size != seen {
+                (seen, moved) = (size, Instant::now());
+            }
+        }
+        Ok(())
     }
 
     /// Signed entries of all data partitions.

@@ -5,6 +5,7 @@ mod intake;
 mod latency;
 mod matching;
 mod memory;
+mod neighbours;
 mod plan;
 mod query;
 mod raw;
@@ -32,6 +33,10 @@ pub async fn run(case: Case, arguments: &BenchArguments) -> miette::Result<Vec<F
             }
             Case::Snapshot => {
                 measured.extend(snapshot::run(n)?);
+                continue;
+            }
+            Case::Neighbours => {
+                measured.extend(neighbours::run(arguments, n).await?);
                 continue;
             }
             Case::Week => {

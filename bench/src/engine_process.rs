@@ -33,6 +33,10 @@ fn roles() -> BTreeSet<Role> {
 /// Name of the plugin that workflows call.
 pub const PLUGIN: &str = "hold";
 
+/// What is logged where nothing else is asked for. That runs fail is told once for each, and some cases
+/// make thousands of them fail.
+const LOG: &str = "warn,fermata_actors::coordinator::effects=error";
+
 /// How long the engine may take to answer a line; a restart replays its journals meanwhile.
 const LINE_LIMIT: Duration = Duration::from_secs(60);
 
@@ -47,8 +51,28 @@ pub fn signer() -> miette::Result<Signer> {
 /// The process's part: runs an engine until standard input ends.
 pub async fn run(arguments: EngineArguments) -> miette::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(LOG));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    // The read model follows the journals when there is time, and would only be measured with
+    // what is measured here; `FERMATA_BENCH_PROJECTOR` puts it beside.
+    let engine = Engine::start(config(arguments, roles(), ServedQueues::default())?)
+        .await
+        .into_diagnostic()
+        .wrap_err("the engine does not start")?;
+    let mut lines = BufReader::new(tokio::io::stdin()).lines();
+    while let Some(line) = next_line(&mut lines).await? {
+        println!("{}", answer(&engine, &line).await?);
+    }
+    engine.shut_down().await;
+    Ok(())
+}
+
+/// What an engine with these roles and queues is started with.
+pub fn config(
+    arguments: EngineArguments,
+    roles: BTreeSet<Role>,
+    queues: ServedQueues,
+) -> miette::Result<EngineConfig> {
     let mut executors = ExecutorsConfig::default();
     if let Some(url) = arguments.plugin_url {
         executors
@@ -56,12 +80,10 @@ pub async fn run(arguments: EngineArguments) -> miette::Result<()> {
             .plugins
             .insert(PLUGIN.to_owned(), PluginTarget { url, ..PluginTarget::default() });
     }
-    let engine = Engine::start(EngineConfig {
+    Ok(EngineConfig {
         nats_url: arguments.nats_url,
         worker: arguments.worker,
-        // The read model follows the journals when there is time, and would only be measured with
-        // what is measured here; `FERMATA_BENCH_PROJECTOR` puts it beside.
-        roles: roles(),
+        roles,
         topology: Topology {
             partitions: arguments.partitions,
             replicas: arguments.replicas,
@@ -74,18 +96,9 @@ pub async fn run(arguments: EngineArguments) -> miette::Result<()> {
         checkpoint_dir: arguments.data_dir,
         snapshots: SnapshotPolicy::default(),
         replay_keys: ReplayKeys::default(),
-        queues: ServedQueues::default(),
+        queues,
         keys_max: KEYS_MAX_DEFAULT,
     })
-    .await
-    .into_diagnostic()
-    .wrap_err("the engine does not start")?;
-    let mut lines = BufReader::new(tokio::io::stdin()).lines();
-    while let Some(line) = next_line(&mut lines).await? {
-        println!("{}", answer(&engine, &line).await?);
-    }
-    engine.shut_down().await;
-    Ok(())
 }
 
 async fn next_line(lines: &mut Lines<BufReader<Stdin>>) -> miette::Result<Option<String>> {

@@ -1,13 +1,16 @@
 //! Events to publish, and publishing them.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use bytes::Bytes;
+use fermata_core::event::{EventLimits, decode_message, parse_subject};
+use fermata_core::identity::{PartitionId, RunId, SourcePosition, Tenant};
 use fermata_jetstream::{PublishOutcome, PublishReceipt, Publisher};
 use indicatif::ProgressBar;
-use miette::miette;
+use miette::{IntoDiagnostic as _, miette};
 
-/// Tenant of all events.
+/// Tenant of all events, where a case has one tenant.
 pub const TENANT: &str = "acme";
 
 /// Publishes in flight at once.
@@ -30,14 +33,19 @@ pub struct Events {
 impl Events {
     /// Events of type `kind`.
     pub fn of(kind: &str) -> Self {
+        Self::by(TENANT, kind)
+    }
+
+    /// Events of type `kind` of `tenant`.
+    pub fn by(tenant: &str, kind: &str) -> Self {
         let head = r#"{"specversion":"1.0","id":""#.to_owned();
         let middle =
-            format!(r#"","source":"/bench","type":"{kind}","tenant":"{TENANT}","data":{{"text":""#);
+            format!(r#"","source":"/bench","type":"{kind}","tenant":"{tenant}","data":{{"text":""#);
         let end = r#""}}"#;
         // An id has 10 digits.
         let padding = EVENT_BYTES.saturating_sub(head.len() + 10 + middle.len() + end.len());
         let tail = format!("{middle}{}{end}", "x".repeat(padding));
-        Self { head, tail, subject: format!("fermata.events.{TENANT}.{kind}") }
+        Self { head, tail, subject: format!("fermata.events.{tenant}.{kind}") }
     }
 
     /// Where they are published.
@@ -50,6 +58,28 @@ impl Events {
         let mut text = String::with_capacity(EVENT_BYTES);
         self.write(number, &mut text);
         text.into()
+    }
+
+    /// The run that `strategy` starts for event `number`, stored as message `sequence`.
+    pub fn run_of(
+        &self,
+        number: u64,
+        sequence: u64,
+        strategy: &str,
+        partitions: u16,
+    ) -> miette::Result<RunId> {
+        let (payload, subject) = (self.one(number), parse_subject(&self.subject));
+        let subject = subject.into_diagnostic()?;
+        let tenant = subject.tenant.parse::<Tenant>().into_diagnostic()?;
+        let decoded = decode_message(None, &payload, subject, &EventLimits::default());
+        let Some(Ok(event)) = decoded.into_iter().next() else {
+            return Err(miette!("the event cannot be decoded"));
+        };
+        let key = event.idempotency();
+        let of = [tenant.as_str().as_bytes(), &key.to_be_bytes()];
+        let partition = PartitionId::of(&of, partitions);
+        let source = SourcePosition { sequence, index: 0 };
+        Ok(RunId::new(partition, &tenant, key, source, strategy, None))
     }
 
     /// A batch of events from `first` on.
@@ -80,11 +110,22 @@ pub async fn publish(
     per_message: u64,
     progress: &ProgressBar,
 ) -> miette::Result<()> {
+    publish_these(publisher, events, 0..n, per_message, progress).await
+}
+
+/// The same for events of these numbers.
+pub async fn publish_these(
+    publisher: &Publisher,
+    events: &Events,
+    numbers: Range<u64>,
+    per_message: u64,
+    progress: &ProgressBar,
+) -> miette::Result<()> {
     let mut receipts: VecDeque<PublishReceipt> = VecDeque::with_capacity(WINDOW);
     let subject = fermata_jetstream::Subject::from(events.subject());
-    let mut first = 0;
-    while first < n {
-        let count = per_message.min(n - first);
+    let Range { start: mut first, end } = numbers;
+    while first < end {
+        let count = per_message.min(end - first);
         let payload = if per_message == 1 { events.one(first) } else { events.batch(first, count) };
         if receipts.len() == WINDOW
             && let Some(receipt) = receipts.pop_front()
@@ -100,7 +141,7 @@ pub async fn publish(
     for receipt in receipts {
         stored(receipt.await)?;
     }
-    progress.set_position(n);
+    progress.set_position(end);
     Ok(())
 }
 
@@ -117,8 +158,6 @@ pub fn stored(outcome: PublishOutcome) -> miette::Result<u64> {
 
 #[cfg(test)]
 mod tests {
-    use fermata_core::event::{EventLimits, decode_message, parse_subject};
-
     use super::*;
 
     #[test]

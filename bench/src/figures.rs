@@ -21,7 +21,7 @@ pub struct Figures {
     pub p99_ms: Option<f64>,
     /// What the broker alone did in the same run.
     pub raw_per_s: Option<f64>,
-    /// `per_s` divided by `raw_per_s`.
+    /// `per_s` divided by `raw_per_s`; for `neighbours` the 99th percentile divided by the one alone.
     pub ratio: Option<f64>,
     /// CPU time of the engine per event or run, microseconds.
     pub cpu_us_engine: Option<f64>,
@@ -57,6 +57,12 @@ impl Figures {
     pub fn with_raw(mut self, raw_per_s: f64) -> Self {
         self.raw_per_s = Some(raw_per_s);
         self.ratio = self.per_s.map(|per_s| per_s / raw_per_s);
+        self
+    }
+
+    /// Adds how many times the 99th percentile is the one that was measured alone.
+    pub fn beside(mut self, alone: &Self) -> Self {
+        self.ratio = self.p99_ms.zip(alone.p99_ms).map(|(beside, alone)| beside / alone);
         self
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use fermata_actors::journal_archive::JournalReplay;
 use fermata_core::identity::PartitionId;
 use fermata_core::partition::Limits;
-use fermata_core::record::Kind;
+use fermata_core::record::{Header, Kind};
 use fermata_partition::fold::{JournalFold, decode};
 use fermata_partition::message::Message;
 use fermata_wire::journal::JournalFrame;
@@ -24,6 +24,16 @@ pub async fn tally(
     partitions: u16,
 ) -> miette::Result<BTreeMap<&'static str, u64>> {
     let mut tally = BTreeMap::new();
+    each(client, partitions, |header| *tally.entry(header.kind.as_str()).or_default() += 1).await?;
+    Ok(tally)
+}
+
+/// Shows every record of the data partitions, one partition after the other.
+pub async fn each(
+    client: &Client,
+    partitions: u16,
+    mut show: impl FnMut(&Header),
+) -> miette::Result<()> {
     for partition in 0..partitions {
         let journal = JournalReplay::open(&client.reader, PartitionId(partition), 1).await;
         let mut replay = journal.into_diagnostic()?;
@@ -35,13 +45,12 @@ pub async fn tally(
             for message in batch.iter().filter(|message| message.writer.is_some()) {
                 let frame = JournalFrame::decode(&message.payload).into_diagnostic()?;
                 for record in &frame.records {
-                    let header = record.header().into_diagnostic()?;
-                    *tally.entry(header.kind.as_str()).or_default() += 1;
+                    show(&record.header().into_diagnostic()?);
                 }
             }
         }
     }
-    Ok(tally)
+    Ok(())
 }
 
 /// Fails unless there are exactly `n` records of `kind`: a figure for work that was not done is none.

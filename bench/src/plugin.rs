@@ -1,12 +1,13 @@
 //! A plugin that keeps its callers waiting until it is told to let them go, and counts how often
-//! each effect was asked for.
+//! each effect was asked for. On other paths it answers at once, or fails.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use miette::IntoDiagnostic as _;
 use tokio::net::TcpListener;
@@ -21,6 +22,7 @@ const KEY_HEADER: &str = "idempotency-key";
 pub struct HoldingPlugin {
     url: String,
     asked: Arc<Mutex<HashMap<String, u32>>>,
+    waiting: Arc<AtomicUsize>,
     released: watch::Sender<bool>,
     server: JoinHandle<()>,
 }
@@ -28,7 +30,25 @@ pub struct HoldingPlugin {
 #[derive(Debug, Clone)]
 struct Shared {
     asked: Arc<Mutex<HashMap<String, u32>>>,
+    waiting: Arc<AtomicUsize>,
     released: watch::Receiver<bool>,
+}
+
+/// A caller that waits, until it is answered or gone.
+#[derive(Debug)]
+struct Waits(Arc<AtomicUsize>);
+
+impl Waits {
+    fn begin(waiting: &Arc<AtomicUsize>) -> Self {
+        waiting.fetch_add(1, Ordering::Relaxed);
+        Self(waiting.clone())
+    }
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl HoldingPlugin {
@@ -38,13 +58,18 @@ impl HoldingPlugin {
         let url = format!("http://{}", listener.local_addr().into_diagnostic()?);
         let (released, receiver) = watch::channel(false);
         let asked = Arc::<Mutex<HashMap<_, _>>>::default();
-        let shared = Shared { asked: asked.clone(), released: receiver };
-        let router = Router::new().route("/hold", post(hold)).with_state(shared);
+        let waiting = Arc::<AtomicUsize>::default();
+        let shared = Shared { asked: asked.clone(), waiting: waiting.clone(), released: receiver };
+        let router = Router::new()
+            .route("/hold", post(hold))
+            .route("/answer", post(async || "{}"))
+            .route("/fail", post(async || StatusCode::INTERNAL_SERVER_ERROR))
+            .with_state(shared);
         let server = tokio::spawn(async move {
             // It serves until it is aborted.
             let _ = axum::serve(listener, router).await;
         });
-        Ok(Self { url, asked, released, server })
+        Ok(Self { url, asked, waiting, released, server })
     }
 
     /// Its address.
@@ -55,6 +80,16 @@ impl HoldingPlugin {
     /// Answers from now on.
     pub fn release(&self) {
         self.released.send_replace(true);
+    }
+
+    /// Keeps those waiting that come from now on. Nobody may be waiting.
+    pub fn hold(&self) {
+        self.released.send_replace(false);
+    }
+
+    /// How many callers it keeps waiting.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
     }
 
     /// Effects asked for, and how many of them more than once.
@@ -78,6 +113,7 @@ async fn hold(State(mut shared): State<Shared>, headers: HeaderMap) -> &'static 
         .unwrap_or_else(PoisonError::into_inner)
         .entry(key.to_owned())
         .or_default() += 1;
+    let _waits = Waits::begin(&shared.waiting);
     // An error means that the plugin is going.
     let _ = shared.released.wait_for(|released| *released).await;
     "{}"

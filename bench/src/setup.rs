@@ -1,21 +1,24 @@
 //! What a case runs on: a broker on an empty folder, engines, and a client.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fermata_actors::EngineConfig;
+use fermata_actors::task_worker::ServedQueues;
 use fermata_core::plan::Executable;
 use fermata_jetstream::server::{Placement, cluster_url, loopback_places, start_cluster};
 use fermata_jetstream::topology::{audit_stream, commands_stream, journal_stream};
 use fermata_jetstream::{ManagedServer, ServerOptions, Topology};
 use indicatif::{ProgressBar, ProgressStyle};
-use miette::{IntoDiagnostic as _, WrapErr as _};
+use miette::{IntoDiagnostic as _, WrapErr as _, miette};
 use tempfile::TempDir;
 
-use crate::arguments::BenchArguments;
+use crate::arguments::{BenchArguments, EngineArguments};
 use crate::client::Client;
 use crate::definitions::{Applied, apply};
-use crate::engine_process::{EngineOptions, EngineProcess, ready};
+use crate::engine_process::{EngineOptions, EngineProcess, config, ready};
 use crate::figures::{Figures, count};
 use crate::process_usage::cpu_time;
 
@@ -128,6 +131,21 @@ impl Setup {
         self.engines =
             self.options.iter().map(EngineProcess::spawn).collect::<miette::Result<Vec<_>>>()?;
         Ok(())
+    }
+
+    /// What a worker is started with that owns nothing and serves `queue`.
+    pub fn worker_of(&self, queue: &str) -> miette::Result<EngineConfig> {
+        let options = self.options.first().ok_or_else(|| miette!("there is no engine"))?;
+        let arguments = EngineArguments {
+            nats_url: options.nats_url.clone(),
+            partitions: options.partitions,
+            replicas: options.replicas,
+            worker: format!("bench-{queue}"),
+            data_dir: options.data_dir.join(queue),
+            plugin_url: options.plugin_url.clone(),
+        };
+        let queues = ServedQueues { names: vec![queue.to_owned()], ..ServedQueues::default() };
+        config(arguments, BTreeSet::new(), queues)
     }
 
     /// How many messages the broker stored per 1,000 of `n`, by what they are for: the broker's price

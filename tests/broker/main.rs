@@ -12,6 +12,7 @@ mod floor;
 mod garbage;
 mod key_hours;
 mod matching;
+mod neighbours;
 mod nodes;
 mod payloads;
 mod plans;

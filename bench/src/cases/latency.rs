@@ -3,8 +3,6 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use fermata_core::event::{EventLimits, decode_message, parse_subject};
-use fermata_core::identity::{PartitionId, RunId, SourcePosition, Tenant};
 use fermata_jetstream::topology::journal_stream;
 use miette::{IntoDiagnostic as _, miette};
 use tokio::time::{MissedTickBehavior, interval};
@@ -13,7 +11,7 @@ use super::workflows::three_noops;
 use crate::arguments::BenchArguments;
 use crate::audit_feed::AuditFeed;
 use crate::definitions::starts;
-use crate::events::{Events, TENANT, stored};
+use crate::events::{Events, stored};
 use crate::figures::{Figures, Times};
 use crate::setup::{Setup, progress};
 
@@ -49,7 +47,7 @@ pub async fn run(arguments: &BenchArguments, n: u64) -> miette::Result<Figures> 
         let receipt =
             client.publisher.publish(events.subject().to_owned(), None, events.one(number)).await;
         let sequence = stored(receipt.await)?;
-        let run = run_of(&events, number, sequence, arguments.partitions)?;
+        let run = events.run_of(number, sequence, WORKFLOW, arguments.partitions)?;
         let succeeded = loop {
             let succeeded = feed.next_succeeded().await?;
             if succeeded.runs.contains(&run) {
@@ -76,19 +74,4 @@ pub async fn run(arguments: &BenchArguments, n: u64) -> miette::Result<Figures> 
         journaled.percentile_ms(99).unwrap_or_default(),
     ));
     setup.measured(figures, before, n)
-}
-
-/// The run that event `number` starts.
-fn run_of(events: &Events, number: u64, sequence: u64, partitions: u16) -> miette::Result<RunId> {
-    let (payload, subject) = (events.one(number), parse_subject(events.subject()));
-    let decoded =
-        decode_message(None, &payload, subject.into_diagnostic()?, &EventLimits::default());
-    let Some(Ok(event)) = decoded.into_iter().next() else {
-        return Err(miette!("the event cannot be decoded"));
-    };
-    let key = event.idempotency();
-    let tenant = TENANT.parse::<Tenant>().into_diagnostic()?;
-    let partition = PartitionId::of(&[TENANT.as_bytes(), &key.to_be_bytes()], partitions);
-    let source = SourcePosition { sequence, index: 0 };
-    Ok(RunId::new(partition, &tenant, key, source, WORKFLOW, None))
 }
