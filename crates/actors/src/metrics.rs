@@ -9,7 +9,7 @@ use crate::strategy_figures::StrategyFigures;
 
 /// Upper bounds of the buckets of a run's time, in seconds: from one that only
 /// transforms to one that waits for a day.
-const RUN_SECONDS: [f64; 16] = [
+pub(crate) const RUN_SECONDS: [f64; 16] = [
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3_600.0,
     86_400.0,
 ];
@@ -130,10 +130,14 @@ impl Metrics {
         self.escalated.add(1, &[]);
     }
 
-    /// A run took this long, milliseconds.
-    pub fn run_ended(&self, milliseconds: u64) {
+    /// A run took this long, milliseconds, and this strategy started it, where that is known.
+    pub fn run_ended(&self, milliseconds: u64, strategy: Option<&str>) {
         let milliseconds = u32::try_from(milliseconds).unwrap_or(u32::MAX);
-        self.run_latency.record(f64::from(milliseconds) / 1_000.0, &[]);
+        let seconds = f64::from(milliseconds) / 1_000.0;
+        self.run_latency.record(seconds, &[]);
+        if let Some(strategy) = strategy {
+            self.strategies.run_ended(strategy, seconds);
+        }
     }
 }
 

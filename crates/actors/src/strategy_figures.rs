@@ -1,4 +1,4 @@
-//! What strategies made of events, counted by strategy.
+//! What strategies made of events, counted by strategy, and how long their runs took.
 //!
 //! Partitions tell it as their records become durable, from several threads and for
 //! each event: so a place is found without a lock, and without memory of its own once
@@ -10,13 +10,16 @@ use std::sync::{Arc, OnceLock};
 
 use fermata_core::effect::EventMatch;
 use opentelemetry::KeyValue;
-use opentelemetry::metrics::{AsyncInstrument, Meter, ObservableCounter, ObservableGauge};
+use opentelemetry::metrics::{
+    AsyncInstrument, Histogram, Meter, ObservableCounter, ObservableGauge,
+};
 
 use crate::matcher::strategy_of_near_miss;
+use crate::metrics::RUN_SECONDS;
 
 /// Strategies that have figures of their own, the first that come in this process. Default 100:
-/// each is a label of three counters, and who writes strategies chooses the names. The rest
-/// are counted together as [`OTHER`].
+/// each is a label of three counters and a histogram, and who writes strategies chooses the
+/// names. The rest are counted together as [`OTHER`].
 pub const STRATEGIES_COUNTED_MAX: usize = 100;
 
 /// The label of the strategies beyond [`STRATEGIES_COUNTED_MAX`].
@@ -29,6 +32,7 @@ const PLACES: usize = 4 * STRATEGIES_COUNTED_MAX;
 #[derive(Debug, Clone)]
 pub struct StrategyFigures {
     counted: Arc<Counted>,
+    latency: Histogram<f64>,
     _hit_rate: ObservableGauge<f64>,
     _counters: Arc<[ObservableCounter<u64>]>,
 }
@@ -43,7 +47,7 @@ struct Counted {
 /// What is counted of one strategy.
 #[derive(Debug)]
 struct Counts {
-    strategy: Box<str>,
+    strategy: Arc<str>,
     started: AtomicU64,
     ignored: AtomicU64,
     near_misses: AtomicU64,
@@ -167,7 +171,7 @@ impl StrategyFigures {
                         let said = [("started", &counts.started), ("ignored", &counts.ignored)];
                         for (outcome, count) in said {
                             observe(tell, count, || {
-                                vec![strategy(counts), KeyValue::new("outcome", outcome)]
+                                vec![label(counts), KeyValue::new("outcome", outcome)]
                             });
                         }
                     }
@@ -178,12 +182,24 @@ impl StrategyFigures {
                 "Events of the strategy's type that neither it nor any other matched, by strategy",
                 |counted, tell| {
                     for counts in counted.by_strategy.each() {
-                        observe(tell, &counts.near_misses, || vec![strategy(counts)]);
+                        observe(tell, &counts.near_misses, || vec![label(counts)]);
                     }
                 },
             ),
         ];
-        Self { counted, _hit_rate: hit_rate, _counters: Arc::new(counters) }
+        let latency = meter
+            .f64_histogram("agent.strategy.latency")
+            .with_unit("s")
+            .with_boundaries(RUN_SECONDS.to_vec())
+            .with_description("Time from the start of a run to its end, by strategy")
+            .build();
+        Self { counted, latency, _hit_rate: hit_rate, _counters: Arc::new(counters) }
+    }
+
+    /// A run that `strategy` started took this long.
+    pub fn run_ended(&self, strategy: &str, seconds: f64) {
+        let counts = self.counted.by_strategy.of(strategy);
+        self.latency.record(seconds, &[label(counts)]);
     }
 
     /// Counts what is recorded of an event.
@@ -224,8 +240,8 @@ fn observe(
     }
 }
 
-fn strategy(counts: &Counts) -> KeyValue {
-    KeyValue::new("strategy", counts.strategy.to_string())
+fn label(counts: &Counts) -> KeyValue {
+    KeyValue::new("strategy", counts.strategy.clone())
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a ratio of counters needs no 53rd bit")]
@@ -283,6 +299,10 @@ mod tests {
         assert_eq!(each.len(), STRATEGIES_COUNTED_MAX + 1);
         let counts = |strategy: &str| each.iter().find(|(name, _)| name == strategy).unwrap().1;
         assert_eq!((counts("1"), counts(OTHER)), ([2, 0, 0], [14, 0, 0]));
+        // The times of their runs have the same labels.
+        let labels = |strategy: &str| label(figures.counted.by_strategy.of(strategy));
+        assert_eq!(labels("1"), KeyValue::new("strategy", "1"));
+        assert_eq!(labels(&last.to_string()), KeyValue::new("strategy", OTHER));
     }
 
     #[test]

@@ -246,6 +246,8 @@ pub struct RunEnded {
     pub run: RunId,
     /// Its workflow.
     pub workflow: Arc<str>,
+    /// The strategy that started it; absent where a snapshot lies between.
+    pub strategy: Option<Arc<str>>,
     /// W3C trace context of the event that started it.
     pub traceparent: Option<Arc<str>>,
     /// When it began, journal time, milliseconds.

@@ -19,6 +19,7 @@ mod headers;
 mod hops;
 #[cfg(test)]
 mod laws;
+mod masking;
 mod message;
 mod msgpack;
 pub(crate) mod number;
@@ -40,6 +41,7 @@ pub(crate) use attribute::is_rfc3339;
 pub use form::{BinaryMessage, Converted, Form, read_form};
 pub use headers::{ATTRIBUTE_HEADER_PREFIX, MessageHeaders, REPLAY_HEADER, header_value};
 pub use hops::{HOPS_ATTRIBUTE, HOPS_MAX};
+pub use masking::{MASK, Masked, SECRET_NAMES, is_secret_name, masked};
 pub use message::decode_message;
 pub use msgpack::msgpack_of_json;
 pub use payload::{DATADIGEST_ATTRIBUTE, DATAREF_ATTRIBUTE, PAYLOADS_BUCKET, PayloadReference};

@@ -60,6 +60,9 @@ pub struct Run {
     pub hops: u32,
     /// When it must have ended, journal time.
     pub deadline: JournalTime,
+    /// The strategy that started it, for instruments: no snapshot holds it, so a run that
+    /// comes from one has none.
+    pub strategy: Option<Arc<str>>,
     phase: Phase,
     nodes: Box<[Node]>,
     ready: VecDeque<NodeIndex>,
@@ -202,6 +205,7 @@ impl Run {
             traceparent: started.event.traceparent.clone(),
             hops: started.event.hops,
             deadline: started.deadline,
+            strategy: Some(started.strategy.clone()),
             phase: Phase::Open,
             ready: ready.map(|(index, _)| index).collect(),
             not_ended: u32::try_from(nodes.len()).unwrap_or(u32::MAX),
@@ -287,6 +291,7 @@ impl Run {
         RunEnded {
             run,
             workflow: plan.workflow.clone(),
+            strategy: self.strategy.clone(),
             traceparent: self.traceparent.clone(),
             started_ms: self.deadline.0.saturating_sub(plan.run_timeout_ms),
             ended_ms: time.0,

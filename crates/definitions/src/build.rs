@@ -22,6 +22,16 @@ use crate::workflow::{TaskDocument, WorkflowDocument};
 /// Everything that is wrong with the document. Line and column are those
 /// inside the expression that a problem is about, else 0.
 pub fn build(document: WorkflowDocument) -> Result<Executable, Vec<Problem>> {
+    let sound = vec![false; document.tasks.len()];
+    build_read(document, sound)
+}
+
+/// As [`build`], of a document whose tasks could not all be read: what these `incomplete` tasks,
+/// and those behind them, mention of other tasks is not judged.
+pub(crate) fn build_read(
+    document: WorkflowDocument,
+    mut incomplete: Vec<bool>,
+) -> Result<Executable, Vec<Problem>> {
     if document.tasks.len() > NODES_MAX {
         let message =
             format!("a workflow has at most {NODES_MAX} tasks, not {}", document.tasks.len());
@@ -29,41 +39,51 @@ pub fn build(document: WorkflowDocument) -> Result<Executable, Vec<Problem>> {
     }
     let mut problems = Vec::new();
     let places = places(&document.tasks, &mut problems);
-    let predecessors = predecessors(&document.tasks, &places, &mut problems);
+    let mut predecessors = predecessors(&document.tasks, &places, &mut incomplete, &mut problems);
     let order = match order(&predecessors) {
         Ok(order) => order,
         Err(stuck) => {
             problems.push(cycle(&document.tasks, &predecessors, &stuck));
-            return Err(problems);
+            // Without what they wait for they stand anywhere, and the rest can be checked.
+            let tasks = stuck.iter().zip(&mut predecessors).zip(&mut incomplete);
+            for ((_, list), incomplete) in tasks.filter(|((stuck, _), _)| **stuck) {
+                list.clear();
+                *incomplete = true;
+            }
+            order(&predecessors).unwrap_or_default()
         }
     };
     let plan = plan(document, &predecessors, &order);
-    match Executable::new(plan) {
-        Ok(executable) if problems.is_empty() => Ok(executable),
-        Ok(_) => Err(problems),
-        Err(found) => {
-            problems.extend(found.into_iter().filter_map(|found| {
-                let task = match found.node {
-                    Some(node) => Some(*order.get(node as usize)?),
-                    None => None,
-                };
-                // Doubled ids have been reported with both places.
-                if found.field == "id" && found.message.starts_with("there is another") {
-                    return None;
-                }
-                let path = match task {
-                    Some(task) => format!("workflow.tasks[{task}].{}", found.field),
-                    None => match found.field {
-                        "run_timeout" => "workflow.fault_tolerance.run_timeout".to_owned(),
-                        field => format!("workflow.{field}"),
-                    },
-                };
-                let (line, column) = found.position.unwrap_or((0, 0));
-                Some(Problem { line, column, ..problem(path, found.message, found.hint) })
-            }));
-            Err(problems)
+    let found = if problems.is_empty() && !incomplete.contains(&true) {
+        match Executable::new(plan) {
+            Ok(executable) => return Ok(executable),
+            Err(found) => found,
         }
-    }
+    } else {
+        let of_node = |at: &usize| incomplete.get(*at).copied().unwrap_or(true);
+        let incomplete: Vec<bool> = order.iter().map(of_node).collect();
+        Executable::problems(&plan, &incomplete)
+    };
+    problems.extend(found.into_iter().filter_map(|found| {
+        let task = match found.node {
+            Some(node) => Some(*order.get(node as usize)?),
+            None => None,
+        };
+        // Doubled ids have been reported with both places.
+        if found.field == "id" && found.message.starts_with("there is another") {
+            return None;
+        }
+        let path = match task {
+            Some(task) => format!("workflow.tasks[{task}].{}", found.field),
+            None => match found.field {
+                "run_timeout" => "workflow.fault_tolerance.run_timeout".to_owned(),
+                field => format!("workflow.{field}"),
+            },
+        };
+        let (line, column) = found.position.unwrap_or((0, 0));
+        Some(Problem { line, column, ..problem(path, found.message, found.hint) })
+    }));
+    Err(problems)
 }
 
 /// As [`build`], for those who want the plan as data.
@@ -94,10 +114,12 @@ fn places<'t>(tasks: &'t [TaskDocument], problems: &mut Vec<Problem>) -> HashMap
     places
 }
 
-/// The places that each task waits for, ascending.
+/// The places that each task waits for, ascending; a task that names one that cannot be is
+/// `incomplete`.
 fn predecessors(
     tasks: &[TaskDocument],
     places: &HashMap<&str, usize>,
+    incomplete: &mut [bool],
     problems: &mut Vec<Problem>,
 ) -> Vec<Vec<usize>> {
     let mut edges = 0_usize;
@@ -108,11 +130,13 @@ fn predecessors(
             let path = || format!("workflow.tasks[{at}].depends_on[{number}]");
             match places.get(id.as_str()) {
                 Some(place) if *place == at => {
+                    mark(incomplete, at);
                     let message = format!("`{}` waits for itself", shown(id));
                     problems.push(problem(path(), message, None));
                 }
                 Some(place) => list.push(*place),
                 None => {
+                    mark(incomplete, at);
                     let ids = tasks.iter().map(|task| task.id.as_str());
                     let message = format!("there is no task `{}`", shown(id));
                     problems.push(problem(path(), message, spelling::hint(id, ids)));
@@ -130,11 +154,18 @@ fn predecessors(
         if edges > EDGES_MAX {
             let message = format!("a workflow has at most {EDGES_MAX} dependencies");
             problems.push(problem("workflow.tasks".to_owned(), message, None));
+            incomplete.fill(true);
             return vec![Vec::new(); tasks.len()];
         }
         all.push(list);
     }
     all
+}
+
+fn mark(incomplete: &mut [bool], task: usize) {
+    if let Some(incomplete) = incomplete.get_mut(task) {
+        *incomplete = true;
+    }
 }
 
 /// The tasks in topological order, in the document's own order where that

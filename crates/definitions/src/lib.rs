@@ -26,7 +26,7 @@ pub use problem::{Problem, lines, report};
 pub use schema::{strategies_schema, workflow_schema};
 pub use strategies::{StrategiesDocument, read_strategies, read_strategies_document};
 pub use strategy_tests::{Expectation, StrategyTest};
-pub use tree::{DEPTH_MAX, Limits};
+pub use tree::{DEPTH_MAX, ITEMS_MAX, Limits};
 pub use workflow::{ORCHESTRATION_PATTERNS, TaskDocument, WorkflowDocument, read_workflow};
 
 #[cfg(test)]

@@ -128,6 +128,11 @@ impl Problems {
         self.list.is_empty()
     }
 
+    /// How many have been kept so far.
+    pub(crate) fn count(&self) -> usize {
+        self.list.len()
+    }
+
     /// All problems in the order of the document.
     pub(crate) fn into_sorted(self) -> Vec<Problem> {
         let mut list = self.list;

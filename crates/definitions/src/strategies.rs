@@ -76,20 +76,19 @@ pub fn read_strategies_document(
         return Err(problems.into_sorted());
     };
     let mut reader = Reader { problems };
-    let found = document(&mut reader, &tree).unwrap_or_default();
+    let (found, places) = document(&mut reader, &tree).unwrap_or_default();
     let mut problems = reader.problems;
-    // With a strategy missing the places of the others would be wrong.
-    if problems.is_empty()
-        && let Err(found_by_core) = StrategySet::compile(found.strategies.clone())
-    {
-        let found_by_core =
-            found_by_core.into_iter().map(|one| problem(&found.strategies, one)).collect();
-        problems.locate(found_by_core, &tree, source);
+    if let Err(found_by_core) = StrategySet::compile(found.strategies.clone()) {
+        let found_by_core = found_by_core.into_iter();
+        let found_by_core = found_by_core.map(|one| problem(&found.strategies, &places, one));
+        problems.locate(found_by_core.collect(), &tree, source);
     }
     if problems.is_empty() { Ok(found) } else { Err(problems.into_sorted()) }
 }
 
-fn document(reader: &mut Reader, tree: &Located) -> Option<StrategiesDocument> {
+/// The document, and where in it each of its strategies stands: one that cannot be read is none,
+/// so that the others can be checked.
+fn document(reader: &mut Reader, tree: &Located) -> Option<(StrategiesDocument, Vec<usize>)> {
     let fields = reader.mapping("", tree, &DOCUMENT)?;
     let tests = fields.read(reader, "tests", |reader, path, located| {
         each(reader, path, located, strategy_tests::test)
@@ -102,20 +101,21 @@ fn document(reader: &mut Reader, tree: &Located) -> Option<StrategiesDocument> {
     } else {
         fields.require(reader, "strategies", strategies)
     };
-    Some(StrategiesDocument {
-        strategies: strategies.unwrap_or_default(),
-        tests: tests.unwrap_or_default(),
-    })
+    let (places, strategies) = strategies.unwrap_or_default();
+    let (_, tests) = tests.unwrap_or_default();
+    Some((StrategiesDocument { strategies, tests }, places))
 }
 
+/// What could be read of a list, with its places.
 fn each<T>(
     reader: &mut Reader,
     path: &str,
     located: &Located,
     read: impl Fn(&mut Reader, &str, &Located) -> Option<T>,
-) -> Option<Vec<T>> {
+) -> Option<(Vec<usize>, Vec<T>)> {
     let items = reader.list(path, located)?.iter().enumerate();
-    Some(items.filter_map(|(at, item)| read(reader, &format!("{path}[{at}]"), item)).collect())
+    let read = |(at, item)| Some((at, read(reader, &format!("{path}[{at}]"), item)?));
+    Some(items.filter_map(read).unzip())
 }
 
 fn strategy(reader: &mut Reader, path: &str, located: &Located) -> Option<StrategyDefinition> {
@@ -214,7 +214,15 @@ fn variables(
 
 /// A problem that core found, with the path to it and, for an expression, the
 /// place inside of it.
-fn problem(definitions: &[StrategyDefinition], found: StrategyProblem) -> Problem {
+fn problem(
+    definitions: &[StrategyDefinition],
+    places: &[usize],
+    mut found: StrategyProblem,
+) -> Problem {
+    let place = |index: usize| places.get(index).copied().unwrap_or(index);
+    if let StrategyProblemKind::DuplicateName { other } = &mut found.kind {
+        *other = place(*other);
+    }
     let position = match &found.kind {
         StrategyProblemKind::BadExpression(_) => expression(definitions, &found)
             .and_then(|source| Expression::compile(source).err())
@@ -238,7 +246,7 @@ fn problem(definitions: &[StrategyDefinition], found: StrategyProblem) -> Proble
     let path = if let StrategyProblemKind::TooMany { .. } = &found.kind {
         "strategies".to_owned()
     } else {
-        format!("strategies[{}].{}", found.index, found.field)
+        format!("strategies[{}].{}", place(found.index), found.field)
     };
     let hint = found.kind.hint().map(str::to_owned);
     Problem { file: None, line, column, path, message: found.kind.to_string(), hint }

@@ -159,6 +159,60 @@ fn every_problem_is_told_with_its_place() {
 }
 
 #[test]
+fn the_expressions_of_sound_tasks_are_checked_whatever_the_others_are_like() {
+    let with = |trouble: &str| {
+        format!(
+            "workflow:
+  name: a
+  version: '1'
+  tasks:
+    - {{ id: first, noop: {{}} }}
+    - {{ id: beside, noop: {{}} }}
+    - {{ id: late, depends_on: [first], transform: 'tasks.beside.output' }}
+    - {{ id: lost, transform: 'tasks.nobody.output' }}
+{trouble}"
+        )
+    };
+    for (trouble, told) in [
+        // A value out of its range, a dependency on nothing, a circle, an id twice, no work.
+        ("    - { id: x, timeout: 0s, noop: {} }", "a time limit is"),
+        ("    - { id: x, depends_on: [y], noop: {} }", "there is no task `y`"),
+        (
+            "    - { id: x, depends_on: [y], noop: {} }\n    - { id: y, depends_on: [x], noop: {} }",
+            "wait for each other",
+        ),
+        ("    - { id: first, noop: {} }", "there is another task"),
+        ("    - { id: x }", "the task does nothing"),
+    ] {
+        let problems = workflow_problems(&with(trouble));
+
+        assert_eq!(problems.len(), 3, "{problems:#?}");
+        assert!(problems[0].contains("`beside` need not have ended before `late`"), "{problems:?}");
+        assert!(problems[1].contains("there is no task `nobody`"), "{problems:?}");
+        assert!(problems[2].contains(told), "{problems:?}");
+    }
+}
+
+#[test]
+fn a_task_whose_dependencies_are_wrong_is_not_told_that_it_lacks_them() {
+    let problems = workflow_problems(
+        "workflow:
+  name: a
+  version: '1'
+  tasks:
+    - { id: fetch, noop: {} }
+    - { id: sum, depends_on: [fetsh], transform: 'tasks.fetch.output' }
+    - { id: report, depends_on: [sum], transform: 'tasks.fetch.output' }
+    - { id: mail, depend_on: [fetch], transform: 'tasks.fetch.output' }
+",
+    );
+
+    assert_eq!(problems.len(), 2, "{problems:#?}");
+    assert!(problems[0].contains("there is no task `fetsh`"), "{problems:?}");
+    assert!(problems[1].contains("`depend_on` is not known here"), "{problems:?}");
+}
+
+#[test]
 fn a_place_inside_an_expression_is_a_place_in_the_file() {
     let in_task =
         |line: &str| format!("workflow:\n  name: a\n  version: '1'\n  tasks:\n    - id: x\n{line}");

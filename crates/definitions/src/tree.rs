@@ -3,6 +3,7 @@
 use std::fmt;
 
 use fermata_core::json::Json;
+use fermata_core::plan::NODES_MAX;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Number, Value};
 use serde_saphyr::{Location, Spanned};
@@ -13,6 +14,11 @@ use crate::problem::Problems;
 /// Deepest nesting of a document; the deepest that the language knows is 7,
 /// the rest is room for schemas.
 pub const DEPTH_MAX: usize = 64;
+
+/// Most values of one list, and most keys of one mapping: a workflow has no more tasks, and
+/// whatever else is one has fewer. Counted while reading, so that a longer one costs no more
+/// than this.
+pub const ITEMS_MAX: usize = NODES_MAX;
 
 /// How large a document may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,9 +32,9 @@ pub struct Limits {
 impl Limits {
     /// For documents that people write: 256 KiB, 20,000 values.
     pub const WRITTEN: Self = Self { bytes_max: 256 * 1_024, values_max: 20_000 };
-    /// For documents that programs write: 16 MiB, 2,000,000 values, enough for
-    /// a hundred thousand tasks.
-    pub const GENERATED: Self = Self { bytes_max: 16 * 1_024 * 1_024, values_max: 2_000_000 };
+    /// For documents that programs write: 16 MiB, 1,000,000 values, enough for
+    /// a hundred thousand tasks. More takes longer than a second to read.
+    pub const GENERATED: Self = Self { bytes_max: 16 * 1_024 * 1_024, values_max: 1_000_000 };
 }
 
 impl Default for Limits {
@@ -264,6 +270,11 @@ impl<'de> Visitor<'de> for AnyValue {
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Tree, A::Error> {
         let mut list = Vec::new();
         while let Some(item) = items.next_element()? {
+            if list.len() == ITEMS_MAX {
+                return Err(serde::de::Error::custom(format!(
+                    "a list has at most {ITEMS_MAX} values"
+                )));
+            }
             list.push(item);
         }
         Ok(Tree::List(list))
@@ -272,6 +283,11 @@ impl<'de> Visitor<'de> for AnyValue {
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Tree, A::Error> {
         let mut list = Vec::new();
         while let Some(key) = entries.next_key::<Spanned<String>>()? {
+            if list.len() == ITEMS_MAX {
+                return Err(serde::de::Error::custom(format!(
+                    "a mapping has at most {ITEMS_MAX} keys"
+                )));
+            }
             let value = entries.next_value()?;
             list.push(Entry { key: key.value, key_start: Place::of(key.referenced), value });
         }

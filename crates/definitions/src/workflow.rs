@@ -7,6 +7,7 @@ mod work;
 use fermata_core::json::Json;
 use fermata_core::plan::{Executable, RUN_TIMEOUT_MS_DEFAULT, input};
 
+use crate::build::build_read;
 use crate::duration;
 use crate::fields::{Keys, Reader};
 use crate::problem::{Problem, Problems};
@@ -83,7 +84,7 @@ pub fn read_workflow(
     let mut reader = Reader { problems };
     let document = document(&mut reader, &tree);
     let mut problems = reader.problems;
-    let built = document.map(crate::build::build);
+    let built = document.map(|(document, incomplete)| build_read(document, incomplete));
     match built {
         Some(Ok(executable)) if problems.is_empty() => Ok(executable),
         Some(Err(found)) => {
@@ -94,7 +95,8 @@ pub fn read_workflow(
     }
 }
 
-fn document(reader: &mut Reader, tree: &Located) -> Option<WorkflowDocument> {
+/// The document, and which of its tasks have problems of their own.
+fn document(reader: &mut Reader, tree: &Located) -> Option<(WorkflowDocument, Vec<bool>)> {
     let outer = reader.mapping("", tree, &DOCUMENT)?;
     let fields = outer.require(reader, "workflow", |reader, path, located| {
         reader.mapping(path, located, &WORKFLOW)
@@ -110,18 +112,22 @@ fn document(reader: &mut Reader, tree: &Located) -> Option<WorkflowDocument> {
         let tasks = items.iter().enumerate().map(|(index, item)| {
             // A task that cannot be read stays in its place, so that the
             // others keep theirs and what mentions it is not undefined too.
-            task::read(reader, &format!("{path}[{index}]"), item)
+            let before = reader.problems.count();
+            let task = task::read(reader, &format!("{path}[{index}]"), item);
+            (task, reader.problems.count() > before)
         });
-        Some(tasks.collect::<Vec<_>>())
+        Some(tasks.unzip::<_, _, Vec<_>, Vec<_>>())
     });
-    Some(WorkflowDocument {
+    let (tasks, incomplete) = tasks?;
+    let document = WorkflowDocument {
         // Problems have been reported already; stand-ins let the rest be checked.
         name: name.unwrap_or_else(|| "unnamed".to_owned()),
         version: version.unwrap_or_else(|| "0".to_owned()),
         input: input.flatten(),
-        tasks: tasks?,
+        tasks,
         run_timeout_ms: run_timeout_ms.unwrap_or(RUN_TIMEOUT_MS_DEFAULT),
-    })
+    };
+    Some((document, incomplete))
 }
 
 fn pattern(reader: &mut Reader, path: &str, located: &Located) -> Option<()> {

@@ -332,3 +332,38 @@ impl Requests {
 fn is_task(message: &Message) -> bool {
     DeliveryPosition::of(message).is_some()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(reply: Option<&str>, status: Option<StatusCode>) -> Message {
+        Message {
+            subject: Subject::from_static("fermata.tasks.gpu.1"),
+            reply: reply.map(Subject::from),
+            payload: bytes::Bytes::new(),
+            headers: None,
+            status,
+            description: None,
+            length: 0,
+        }
+    }
+
+    #[test]
+    fn a_status_that_a_publisher_wrote_into_a_task_makes_it_no_word_of_the_broker() {
+        let delivered = "$JS.ACK.TASKS.tasks-gpu.1.15.33.1700000000123456789.9";
+        let inbox = "_INBOX.tasks.7";
+
+        for status in [
+            StatusCode::NOT_FOUND,
+            StatusCode::TIMEOUT,
+            StatusCode::IDLE_HEARTBEAT,
+            StatusCode::NO_RESPONDERS,
+        ] {
+            assert!(is_task(&message(Some(delivered), Some(status))), "{status}");
+            assert!(!is_task(&message(None, Some(status))), "{status}");
+            assert!(!is_task(&message(Some(inbox), Some(status))), "{status}");
+        }
+        assert!(is_task(&message(Some(delivered), None)));
+    }
+}

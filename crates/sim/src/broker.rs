@@ -259,6 +259,16 @@ impl Broker {
         (newest.bytes, newest.damaged) = (bytes.into(), true);
     }
 
+    /// Forgets the messages of the journal behind `left`, though they were acknowledged.
+    pub(crate) fn cut_journal(&mut self, left: u64) {
+        self.journal.messages.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+    }
+
+    /// Removes the snapshots of more than the first `left` messages of the journal.
+    pub(crate) fn remove_snapshots_behind(&mut self, left: u64) {
+        self.snapshots.retain(|snapshot| snapshot.sequence <= left);
+    }
+
     pub(crate) fn purge(&mut self, name: StreamName, to: u64) {
         self.stream_mut(name).purge_to(to);
     }

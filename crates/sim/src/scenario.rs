@@ -73,6 +73,8 @@ pub struct Scenario {
     pub limits: Limits,
     /// Whether every line of the trace goes to standard error.
     pub verbose: bool,
+    /// In how many of a thousand lives the journal loses its end, which ends them.
+    pub cuts: u32,
 }
 
 impl Scenario {
@@ -119,7 +121,14 @@ impl Scenario {
                 ..Limits::default()
             },
             verbose: false,
+            cuts: 30,
         }
+    }
+
+    /// The same, and each life ends with a journal that lost its end.
+    #[must_use]
+    pub fn cut() -> Self {
+        Self { cuts: 1_000, ..Self::chaos() }
     }
 
     /// A short life without any fault, to put crashes into.
@@ -131,6 +140,7 @@ impl Scenario {
             faults: Faults::default(),
             swarm: false,
             heal_at_ms: 4_000,
+            cuts: 0,
             ..Self::chaos()
         }
     }

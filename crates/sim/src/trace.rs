@@ -47,6 +47,8 @@ pub struct Trace {
     pub tasks_redelivered: u64,
     /// Tasks that left their queue unbegun, for their run was closing.
     pub tasks_taken_back: u64,
+    /// Losses of the journal's end that were accepted: 0 or 1, the last thing of a life.
+    pub losses_accepted: u64,
 }
 
 /// An invariant that does not hold.

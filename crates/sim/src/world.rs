@@ -1,6 +1,7 @@
 //! The simulated world: one partition, its broker, its workers, and time.
 
 mod auditing;
+mod cutting;
 mod effects;
 mod owning;
 mod publishing;
@@ -79,6 +80,12 @@ enum Happening {
     Task(u64),
     /// A task is taken out of its queue.
     RemoveTask(u64),
+    /// A power cut in which the journal loses its end.
+    Cut,
+    /// Somebody accepts that.
+    Accept,
+    /// The partition must have gone on.
+    CutOver,
 }
 
 /// Who waits for the answer to a publish.
@@ -127,6 +134,7 @@ pub(crate) struct World {
     panics_drawn: u32,
     log: Log,
     tasks: tasks::Tasks,
+    cut: Option<cutting::Cut>,
 }
 
 impl World {
@@ -172,9 +180,11 @@ impl World {
             panics_drawn: faults.panic,
             log: Log::new(scenario.verbose),
             tasks: tasks::Tasks::default(),
+            cut: None,
             dice,
         };
         world.fill_agenda(scenario.events);
+        world.plan_cut(scenario.cuts);
         Ok(world)
     }
 
@@ -213,6 +223,12 @@ impl World {
             self.now_ms = at_ms;
             self.steps += 1;
             self.happen(happening)?;
+            if let Some(cut) = &self.cut {
+                if cut.is_over {
+                    return Ok(());
+                }
+                continue;
+            }
             if self.healed && self.arrivals_pending == 0 && self.load.all_acknowledged() {
                 let Some(missing) = self.invariants.outstanding(&self.broker) else {
                     return self.invariants.at_end(&self.broker);
@@ -246,6 +262,7 @@ impl World {
             tasks_delivered: self.tasks.delivered,
             tasks_redelivered: self.tasks.redelivered,
             tasks_taken_back: self.tasks.taken_back,
+            losses_accepted: self.losses_accepted(),
         }
     }
 
@@ -285,6 +302,9 @@ impl World {
                 self.tasks.remove(task);
                 Ok(())
             }
+            Happening::Cut => self.cut(),
+            Happening::Accept => self.accept_loss(),
+            Happening::CutOver => self.invariant_what_was_accepted_is_gone_on_behind(),
         }
     }
 

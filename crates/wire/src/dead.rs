@@ -11,6 +11,7 @@
 //! list an id once.
 
 use bytes::Bytes;
+use fermata_core::event::{MASK, Masked, is_secret_name, masked};
 use serde::{Deserialize, Serialize};
 
 use crate::envelope::{MessageKind, WireError, decode_message, encode_message};
@@ -59,6 +60,24 @@ impl DeadLetter {
     /// [`WireError`], naming what is wrong; never panics, on any bytes.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         decode_message(MessageKind::Dead, bytes)
+    }
+
+    /// The letter for people to look at, and how many values in it are masked: those of its
+    /// headers and original bytes whose names say that they are secrets, see
+    /// [`fermata_core::event::masked`]. It is not to be stored or replayed.
+    #[must_use]
+    pub fn masked(&self) -> (Self, usize) {
+        let Masked { bytes, values } = masked(&self.original);
+        let mut count = values;
+        let headers = self.headers.iter().map(|(name, value)| {
+            if !is_secret_name(name) {
+                return (name.clone(), value.clone());
+            }
+            count += 1;
+            (name.clone(), MASK.to_owned())
+        });
+        let headers = headers.collect();
+        (Self { original: bytes.into(), headers, ..self.clone() }, count)
     }
 
     /// Encodes the dead letter.
@@ -112,6 +131,26 @@ mod tests {
             assert!(!without.windows(name.len()).any(|window| window == name));
         }
         assert_eq!(DeadLetter::decode(&with.encode().unwrap()).unwrap(), with);
+    }
+
+    #[test]
+    fn secrets_of_a_letter_are_masked_in_headers_and_bytes_and_the_rest_is_the_same() {
+        let headers = [("Authorization", "Basic eDp5"), ("ce-apikey", "k"), ("ce-id", "1")];
+        let letter = DeadLetter {
+            original: Bytes::from_static(br#"{"user":"ann","password":"hunter2"}"#),
+            headers: headers.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
+            ..letter()
+        };
+
+        let (shown, count) = letter.masked();
+
+        let headers = [("Authorization", "***"), ("ce-apikey", "***"), ("ce-id", "1")];
+        let expected = DeadLetter {
+            original: Bytes::from_static(br#"{"user":"ann","password":"***"}"#),
+            headers: headers.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
+            ..letter.clone()
+        };
+        assert_eq!((shown, count), (expected, 3));
     }
 
     #[test]

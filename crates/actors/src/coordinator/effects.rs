@@ -68,7 +68,7 @@ impl Coordinator {
     pub(super) fn tell_instruments(&self, ended: &RunEnded) {
         self.metrics.nodes_succeeded(u64::from(ended.nodes_succeeded));
         let took_ms = ended.ended_ms.saturating_sub(ended.started_ms);
-        self.metrics.run_ended(took_ms);
+        self.metrics.run_ended(took_ms, ended.strategy.as_deref());
         trace::run_ended(ended);
         let (partition, run, workflow) = (self.partition, ended.run, &*ended.workflow);
         let trace = || trace::id(run, ended.traceparent.as_deref());

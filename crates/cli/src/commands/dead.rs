@@ -44,8 +44,15 @@ pub enum DeadCommand {
         after_help = "Examples:\n  fermata dead list\n  fermata dead list --tenant acme --reason not_json\n  fermata dead list --stage builder --since 2h"
     )]
     List(ListArguments),
-    /// Show a dead letter with its original bytes
-    #[command(after_help = "Examples:\n  fermata dead show 17.0")]
+    /// Show a dead letter with its original bytes, secrets masked
+    #[command(after_help = "\
+Values of headers and fields whose names end with `password`, `token`, `secret` and the like are
+masked, in JSON and MessagePack; other bytes are cut behind such a name. What is stored and
+replayed stays whole.
+
+Examples:
+  fermata dead show 17.0
+  fermata dead show 17.0 --unmasked")]
     Show(ShowArguments),
     /// Have events decided once more, after repair
     #[command(after_help = "\
@@ -65,6 +72,9 @@ pub struct ShowArguments {
     /// Id of the dead letter, as listed
     #[arg(value_name = "ID")]
     pub id: String,
+    /// Show what is masked too
+    #[arg(long)]
+    pub unmasked: bool,
 }
 
 /// A dead letter and where it stands.
@@ -218,7 +228,7 @@ pub async fn run(
             if found.peek().is_none() {
                 return Err(not_there(&arguments.id));
             }
-            found.try_for_each(|filed| show::show(filed, output))?;
+            found.try_for_each(|filed| show::show(filed, arguments.unmasked, output))?;
             Ok(ExitCode::Success)
         }
         DeadCommand::Replay(arguments) => {
@@ -233,8 +243,14 @@ fn not_there(id: &str) -> CliError {
     CliError::NotFound(format!("there is no dead letter `{id}`; `fermata dead list` lists them"))
 }
 
+/// What people see of a letter, as JSON: its secrets are masked.
 fn to_json(filed: &FiledLetter) -> Value {
-    let FiledLetter { sequence, letter } = filed;
+    let (letter, masked) = filed.letter.masked();
+    letter_to_json(filed.sequence, &letter, masked)
+}
+
+/// A letter of which so many values are masked.
+fn letter_to_json(sequence: u64, letter: &DeadLetter, masked: usize) -> Value {
     let mut value = json!({
         "id": letter.id,
         "time": time_text(letter.time_ms),
@@ -248,6 +264,7 @@ fn to_json(filed: &FiledLetter) -> Value {
         "attempts": letter.attempts,
         "trace": letter.trace,
         "hint": show::hint(letter),
+        "masked": masked,
     });
     if let Value::Object(members) = &mut value {
         let (name, text) = match std::str::from_utf8(&letter.original) {
@@ -328,12 +345,31 @@ mod tests {
         let text = FiledLetter { sequence: 1, letter: letter("7.0", b"{\"a\":") };
         let bytes = FiledLetter { sequence: 2, letter: letter("8.0", b"\xff\x00") };
 
-        let shown = printed(|output| show::show(&text, output));
+        let shown = printed(|output| show::show(&text, false, output));
         assert!(shown.ends_with("5 bytes of text\n{\"a\":\n"), "{shown}");
         assert!(shown.contains("hint      "), "{shown}");
-        let shown = printed(|output| show::show(&bytes, output));
+        let shown = printed(|output| show::show(&bytes, false, output));
         assert!(shown.contains("2 bytes\n00000000  ff 00"), "{shown}");
         assert_eq!(to_json(&bytes)["original_hex"], "ff00");
+    }
+
+    #[test]
+    fn secrets_are_shown_only_to_who_asks_for_them() {
+        let original = br#"{"user":"ann","password":"hunter2"}"#;
+        let headers = vec![("Authorization".to_owned(), "Basic hunter2".to_owned())];
+        let letter = DeadLetter { headers, ..letter("7.0", original) };
+        let filed = FiledLetter { sequence: 1, letter };
+
+        let shown = printed(|output| show::show(&filed, false, output));
+        assert!(shown.contains("masked    2 values; `--unmasked` shows them\n"), "{shown}");
+        assert!(shown.contains("header    Authorization: ***\n"), "{shown}");
+        let original = "original  35 bytes of text\n{\"user\":\"ann\",\"password\":\"***\"}";
+        assert!(shown.contains(original), "{shown}");
+        let shown = printed(|output| show::show(&filed, true, output));
+        assert!(!shown.contains("masked") && shown.contains("\"hunter2\"}"), "{shown}");
+        let shown = to_json(&filed);
+        assert!(!shown.to_string().contains("hunter2"), "{shown}");
+        assert_eq!(shown["masked"], 2);
     }
 
     #[test]
@@ -344,9 +380,9 @@ mod tests {
             DeadLetter { attempts: Some(5), trace: Some(trace.to_owned()), ..letter("8.0", b"{") };
         let traced = FiledLetter { sequence: 2, letter: traced };
 
-        let shown = printed(|output| show::show(&traced, output));
+        let shown = printed(|output| show::show(&traced, false, output));
         assert!(shown.contains(&format!("\nattempts  5\ntrace     {trace}\n")), "{shown}");
-        let shown = printed(|output| show::show(&bare, output));
+        let shown = printed(|output| show::show(&bare, false, output));
         assert!(!shown.contains("attempts") && !shown.contains("trace"), "{shown}");
         let [bare, traced] = [bare, traced].map(|filed| to_json(&filed));
         assert_eq!((&traced["attempts"], &traced["trace"]), (&json!(5), &json!(trace)));

@@ -237,6 +237,32 @@ async fn dead_letters_are_listed_once_and_shown_with_their_bytes() {
 }
 
 #[tokio::test]
+async fn secrets_of_a_letter_are_shown_to_who_asks_for_them_only() {
+    let stage = Stage::new().await;
+    let letter = DeadLetter {
+        original: Bytes::from_static(br#"{"user":"ann","apiKey":"hunter2"}"#),
+        headers: vec![("Cookie".to_owned(), "hunter2".to_owned())],
+        ..DeadLetter::decode(&letter("7.0", "bad_attribute")).unwrap()
+    };
+    let subject = fermata_wire::subjects::dead("acme", "listener");
+    let payload = letter.encode().unwrap().into();
+    let stored = stage.publisher.publish(subject, None, payload).await.await;
+    stored.sequence().expect(DEAD_STREAM);
+
+    for command in [
+        &["dead", "show", "7.0"][..],
+        &["dead", "show", "7.0", "--json"],
+        &["dead", "list", "--json"],
+    ] {
+        let shown = stage.run(command).await;
+        assert!(shown.code == 0 && !shown.stdout.contains("hunter2"), "{}", shown.stdout);
+        assert!(shown.stdout.contains("ann"), "{}", shown.stdout);
+    }
+    let whole = stage.run(&["dead", "show", "7.0", "--unmasked"]).await;
+    assert_eq!(whole.stdout.matches("hunter2").count(), 2, "{}", whole.stdout);
+}
+
+#[tokio::test]
 async fn without_a_broker_the_way_to_one_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let data_dir = folder.path().display().to_string();

@@ -213,6 +213,10 @@ async fn what_is_scraped_under_load_is_what_the_journals_hold() {
     assert_eq!((said("start", "ignored"), said("never", "ignored")), (None, None));
     let near = scraped.value("agent_strategy_near_missed_total", json!({ "strategy": "never" }));
     assert_eq!(near, UNMATCHED as f64);
+    let runs = |strategy: &str| {
+        scraped.find("agent_strategy_latency_seconds_count", &json!({ "strategy": strategy }))
+    };
+    assert_eq!((runs("start"), runs("quiet")), (Some(STARTED as f64), None));
     assert_eq!(scraped.plain("fermata_partitions_without_owner"), 0.0);
     assert_eq!(scraped.plain("fermata_broker_interruptions_total"), 0.0);
     for stage in ["listener", "matcher", "builder"] {

@@ -14,7 +14,7 @@ use super::rejection::{Problem, RejectReason, excerpt};
 use super::view::push_string;
 
 /// What a value begins with, and all of it where it holds no others.
-enum Head<'a> {
+pub(super) enum Head<'a> {
     Nil,
     Truth(bool),
     Unsigned(u64),
@@ -30,7 +30,7 @@ enum Head<'a> {
 }
 
 /// Takes what a value begins with; nothing where the bytes end before it does.
-fn take_head<'a>(rest: &mut &'a [u8]) -> Option<Head<'a>> {
+pub(super) fn take_head<'a>(rest: &mut &'a [u8]) -> Option<Head<'a>> {
     let [marker] = take_array::<1>(rest)?;
     Some(match marker {
         0x00..=0x7f => Head::Unsigned(u64::from(marker)),
@@ -91,7 +91,7 @@ fn map<'a>(rest: &[u8], pairs: usize) -> Option<Head<'a>> {
     (pairs.checked_mul(2)? <= rest.len()).then_some(Head::Map(pairs))
 }
 
-fn take<'a>(rest: &mut &'a [u8], bytes: usize) -> Option<&'a [u8]> {
+pub(super) fn take<'a>(rest: &mut &'a [u8], bytes: usize) -> Option<&'a [u8]> {
     let (taken, left) = rest.split_at_checked(bytes)?;
     *rest = left;
     Some(taken)

@@ -161,6 +161,21 @@ fn a_run_waits_for_its_turn_once() {
 }
 
 #[test]
+fn the_end_of_a_run_names_its_strategy_unless_a_snapshot_lies_between() {
+    let mut partition = partition(Limits::default());
+    let (_, effects) = decided(&mut partition, &event(1, None, start()));
+    let [Effect::Matched(_), Effect::Start(attempt)] = effects.as_slice() else {
+        panic!("{effects:?}")
+    };
+    let (id, end) = (attempt.run, JournalTime(2_000));
+    let run = partition.runs.get(&id).unwrap();
+
+    assert_eq!(run.ended(id, end, false).strategy.as_deref(), Some("test"));
+    let restored = Run::restore(run.image(id), run.executable.clone()).unwrap();
+    assert_eq!(restored.ended(id, end, false).strategy, None);
+}
+
+#[test]
 fn a_quarantined_run_leaves_nothing_behind() {
     let mut partition = partition(Limits::default());
     let (records, effects) = decided(&mut partition, &event(1, None, start()));

@@ -60,16 +60,8 @@ impl Executable {
     ///
     /// Everything that is wrong with the plan.
     pub fn new(plan: Plan) -> Result<Self, Vec<PlanProblem>> {
-        let mut problems = checks::of_plan(&plan);
+        let (expressions, problems) = check(&plan, &[]);
         if !problems.is_empty() {
-            // Nothing below may follow indices that have not been checked.
-            problems.extend(checks::of_expressions(&plan).1);
-            return Err(problems);
-        }
-        let (expressions, mut problems) = checks::of_expressions(&plan);
-        problems.extend(ancestry::check(&plan, &expressions));
-        if !problems.is_empty() {
-            problems.sort_by_key(|problem| problem.node);
             return Err(problems);
         }
         let places =
@@ -83,6 +75,16 @@ impl Executable {
             .collect();
         let checks::Expressions { guards, values, second_values } = expressions;
         Ok(Self { plan, guards, values, second_values, places, roots })
+    }
+
+    /// Everything that is wrong with a plan of which it is known that something is.
+    ///
+    /// `incomplete` says, node by node, whose predecessors are not all known, as those of a task
+    /// that names one that does not exist. What such nodes, and those behind them, mention of
+    /// other nodes' outcomes is not judged. Nodes that it does not reach are complete.
+    #[must_use]
+    pub fn problems(plan: &Plan, incomplete: &[bool]) -> Vec<PlanProblem> {
+        check(plan, incomplete).1
     }
 
     /// The plan.
@@ -132,6 +134,19 @@ impl Executable {
     pub fn find(&self, id: &str) -> Option<NodeIndex> {
         self.places.get(id).copied()
     }
+}
+
+/// The compiled expressions, and what is wrong, by node.
+fn check(plan: &Plan, incomplete: &[bool]) -> (checks::Expressions, Vec<PlanProblem>) {
+    let checks::Checked { mut problems, edges_hold } = checks::of_plan(plan);
+    let (expressions, of_expressions) = checks::of_expressions(plan);
+    problems.extend(of_expressions);
+    // Nothing may follow indices that have not been checked.
+    if edges_hold {
+        problems.extend(ancestry::check(plan, &expressions, incomplete));
+    }
+    problems.sort_by_key(|problem| problem.node);
+    (expressions, problems)
 }
 
 #[cfg(test)]

@@ -60,7 +60,7 @@ impl Run {
     #[must_use]
     pub fn image(&self, id: RunId) -> RunImage {
         // Without `..`: what is added to a run must be added here, or said to
-        // follow from the rest.
+        // follow from the rest, or to matter to instruments only.
         let Self {
             tenant,
             plan,
@@ -68,6 +68,7 @@ impl Run {
             input,
             traceparent,
             deadline,
+            strategy: _,
             phase,
             nodes,
             ready,
@@ -120,6 +121,7 @@ impl Run {
             input: image.input,
             traceparent: image.traceparent,
             deadline: image.deadline,
+            strategy: None,
             phase: image.closing.map_or(Phase::Open, |reason| Phase::Closing(Box::new(reason))),
             nodes: image.nodes.into(),
             ready: image.ready.into(),

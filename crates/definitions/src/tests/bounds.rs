@@ -3,12 +3,16 @@
 use std::time::Duration;
 
 use super::*;
+use crate::ITEMS_MAX;
 
 /// Processor time of this thread so far: what other processes take does not count.
 fn processor_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::try_from(time).expect("no negative time")
 }
+
+/// A second is what is promised; the rest is for threads that share a core.
+const JUDGED_WITHIN: Duration = Duration::from_millis(1_500);
 
 #[test]
 fn hostile_documents_are_refused_in_no_time() {
@@ -110,6 +114,57 @@ fn a_generated_file_of_many_tasks_is_read() {
     println!("{} bytes: {:?}", source.len(), processor_time() - started);
     assert_eq!(plan.nodes.len(), 100_000);
     assert!(read_workflow(&source, None, &Limits::WRITTEN).is_err());
+}
+
+/// The dearest that the bounds of generated documents let through, and what exceeds them.
+#[test]
+fn the_largest_documents_are_judged_in_a_second() {
+    let tasks = "workflow:\n  name: a\n  version: '1'\n  tasks:\n";
+    let lists = |of: &str, each: usize| format!("- [{}]\n", of.repeat(each)).repeat(40);
+    for (name, source) in [
+        ("keys", (0..900_000).map(|key| format!("k{key}: 1\n")).collect::<String>()),
+        ("keys of many mappings", {
+            let keys = (0..12_000).map(|key| format!("k{key}: 1, ")).collect::<String>();
+            format!("- {{{keys}}}\n").repeat(40)
+        }),
+        ("tasks", {
+            let each = (0..400_000).map(|task| format!("    - {{ id: n{task}, noop: {{}} }}\n"));
+            tasks.to_owned() + &each.collect::<String>()
+        }),
+        ("numbers", lists("1, ", 24_000)),
+        ("texts", lists("'a b', ", 24_000)),
+        ("empty lists", lists("[],", 24_000)),
+        ("too many numbers", lists("1,", 90_000)),
+    ] {
+        let started = processor_time();
+        let refused = read_workflow(&source, None, &Limits::GENERATED);
+        let took = processor_time() - started;
+
+        println!("{name}, {} bytes: {took:?}", source.len());
+        assert!(refused.is_err(), "{name}");
+        assert!(took < JUDGED_WITHIN, "{name}: {took:?}");
+    }
+}
+
+#[test]
+fn what_is_longer_than_any_list_or_mapping_is_refused_at_that_length() {
+    let list = |length: usize| format!("workflow:\n  - [{}]\n", "1,".repeat(length));
+    let keys = |length: usize| (0..length).map(|key| format!("k{key}: 1\n")).collect::<String>();
+    let told = |source: &str| {
+        let problems = read_workflow(source, None, &Limits::GENERATED).expect_err("refused");
+        report(&problems)
+    };
+
+    for (source, bound) in [
+        (list(ITEMS_MAX + 1), "a list has at most 100000 values"),
+        (keys(ITEMS_MAX + 1), "a mapping has at most 100000 keys"),
+        ("- [1, 2]\n".repeat(ITEMS_MAX + 1), "a list has at most 100000 values"),
+    ] {
+        let told = told(&source);
+        assert!(told.contains(bound) && told.lines().count() == 1, "{told}");
+    }
+    assert!(!told(&list(ITEMS_MAX)).contains("at most"), "a list may be that long");
+    assert!(!told(&keys(ITEMS_MAX)).contains("at most"), "a mapping may have that many keys");
 }
 
 mod laws {

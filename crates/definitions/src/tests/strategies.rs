@@ -55,6 +55,30 @@ strategies:
 }
 
 #[test]
+fn the_expressions_of_sound_strategies_are_checked_whatever_the_others_are_like() {
+    let source = "
+strategies:
+  - { name: unfinished, tenant: acme, on: a.b, action: ignore }
+  - { name: one, version: 1, tenant: acme, on: a.b, when: 'event.data.x >', action: ignore }
+  - { name: misspelt, version: 1, tenant: acme, on: a.b, wehn: 'true', action: ignore }
+  - { name: two, version: 1, tenant: acme, on: a.b, when: 'input.x', action: ignore }
+  - { name: one, version: 1, tenant: acme, on: a.b, action: ignore }
+";
+    let problems = strategy_problems(source);
+
+    for (problem, start) in problems.iter().zip([
+        "3:5: strategies[0]: `version` is missing",
+        "4:74: strategies[1].when: the expression does not compile",
+        "5:58: strategies[2].wehn: `wehn` is not known here",
+        "6:59: strategies[3].when: `input` is not known here",
+        "7:13: strategies[4].name: the name is already taken by definition 1 (from 0)",
+    ]) {
+        assert!(problem.starts_with(start), "{start}\n{problem}");
+    }
+    assert_eq!(problems.len(), 5, "{problems:#?}");
+}
+
+#[test]
 fn what_is_wrong_with_an_event_pattern_is_told_with_its_place() {
     let source = r#"
 strategies:

@@ -379,6 +379,11 @@ impl Reference {
         &self.leaves
     }
 
+    /// Records of the first `sequence` messages.
+    pub(crate) fn records_up_to(&self, sequence: u64) -> u64 {
+        self.leaves.partition_point(|leaf| leaf.journal_sequence <= sequence) as u64
+    }
+
     pub(super) fn leaf(&self, index: u64) -> Option<&Leaf> {
         self.leaves.get(usize::try_from(index).ok()?)
     }

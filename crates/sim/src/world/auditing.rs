@@ -91,6 +91,9 @@ impl World {
                 self.next_checkpoint(worker, seat);
             }
             Output::Marked(mark) => return self.marked(worker, auditor, &mark),
+            Output::Halt(reason) if self.may_audit_halt(&reason) => {
+                self.say(worker, "an auditor halts: the journal lost its end");
+            }
             Output::Halt(reason) => {
                 return Err(Broken::new("invariant_nothing_halts", reason.to_string()));
             }

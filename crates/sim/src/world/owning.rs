@@ -115,6 +115,7 @@ impl World {
         if self.workers.get_mut(worker).is_none_or(|known| known.seat_of(seat).is_none()) {
             return Ok(());
         }
+        self.invariant_a_cut_journal_decides_nothing(&output)?;
         match output {
             Output::Append(send) => {
                 let reply = Reply::Owner { worker, generation, seat };
@@ -170,6 +171,8 @@ impl World {
             }
             Output::Snapshot(frozen) => return self.frozen(worker, seat, frozen),
             Output::StandDown(reason) => return self.stand_down(worker, reason),
+            Output::Halt(HaltReason::RecordsGone { .. } | HaltReason::JournalCut { .. })
+                if self.halts_for_cut(worker) => {}
             // A read that was too old, not records that are gone: the shell
             // must read again before it believes this.
             Output::Halt(HaltReason::RecordsGone { signed, .. })
@@ -219,6 +222,11 @@ impl World {
             self.say(worker, "finds the journal purged");
             return self.give_up(worker);
         }
+        if from > journal.last() + 1 && self.halts_for_cut(worker) {
+            // The next one wanted is behind the end, says a reader.
+            return;
+        }
+        let journal = self.broker.stream(StreamName::Journal);
         // One reader never reads less than it has read before.
         let last_sequence = journal.seen_by_read(&self.faults, &mut self.dice).max(from - 1);
         let twice = self.dice.chance(self.faults.delivery_duplicated);

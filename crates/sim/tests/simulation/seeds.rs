@@ -56,6 +56,16 @@ fn every_invariant_holds_whatever_the_seed_brings() {
 }
 
 #[test]
+fn a_partition_whose_journal_lost_its_end_halts_until_that_is_accepted_and_goes_on() {
+    let found = violations(1..setting("SIM_CUTS", 300) + 1, &Scenario::cut());
+
+    assert!(found.is_empty(), "{}", report(&found));
+    let lives = (1..=50).filter_map(|seed| run(seed, &Scenario::cut()).ok());
+    let accepted = lives.map(|trace| trace.losses_accepted).sum::<u64>();
+    assert!(accepted > 30, "{accepted} losses in 50 lives");
+}
+
+#[test]
 fn the_same_seed_gives_the_same_trace() {
     for seed in 1..=60 {
         let first = run(seed, &Scenario::chaos()).map_err(|violation| violation.to_string());

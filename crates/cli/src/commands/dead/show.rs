@@ -4,19 +4,25 @@ use std::fmt::Write as _;
 
 use fermata_wire::dead::DeadLetter;
 
-use super::{FiledLetter, to_json};
+use super::{FiledLetter, letter_to_json};
 use crate::error::CliError;
 use crate::output::{Output, time_text};
 
 /// Bytes in one row of the view in hexadecimal digits.
 const ROW_BYTES: usize = 16;
 
-/// Shows a letter with all of its bytes.
-pub(super) fn show(filed: &FiledLetter, output: &mut Output) -> Result<(), CliError> {
+/// Shows a letter with all of its bytes, in which secrets are masked unless they are asked for.
+pub(super) fn show(
+    filed: &FiledLetter,
+    unmasked: bool,
+    output: &mut Output,
+) -> Result<(), CliError> {
+    let whole = &filed.letter;
+    let (letter, masked) = if unmasked { (whole.clone(), 0) } else { whole.masked() };
+    let letter = &letter;
     if output.is_json() {
-        return output.json_line(&to_json(filed));
+        return output.json_line(&letter_to_json(filed.sequence, letter, masked));
     }
-    let letter = &filed.letter;
     output.line(&format!("id        {}", letter.id))?;
     output.line(&format!("time      {}", time_text(letter.time_ms)))?;
     output.line(&format!("tenant    {}", letter.tenant))?;
@@ -31,15 +37,18 @@ pub(super) fn show(filed: &FiledLetter, output: &mut Output) -> Result<(), CliEr
         output.line(&format!("trace     {trace}"))?;
     }
     output.line(&format!("hint      {}", hint(letter)))?;
+    match masked {
+        0 => {}
+        1 => output.line("masked    1 value; `--unmasked` shows it")?,
+        count => output.line(&format!("masked    {count} values; `--unmasked` shows them"))?,
+    }
     for (name, value) in &letter.headers {
         output.line(&format!("header    {name}: {value}"))?;
     }
+    let bytes = whole.original.len();
     match std::str::from_utf8(&letter.original) {
-        Ok(text) => output.line(&format!("original  {} bytes of text\n{text}", text.len())),
-        Err(_) => {
-            let bytes = letter.original.len();
-            output.line(&format!("original  {bytes} bytes\n{}", rows(&letter.original)))
-        }
+        Ok(text) => output.line(&format!("original  {bytes} bytes of text\n{text}")),
+        Err(_) => output.line(&format!("original  {bytes} bytes\n{}", rows(&letter.original))),
     }
 }
 

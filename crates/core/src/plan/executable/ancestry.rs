@@ -21,8 +21,15 @@ struct Mention<'p> {
     task: &'p str,
 }
 
-pub(super) fn check(plan: &Plan, expressions: &Expressions) -> Vec<PlanProblem> {
+/// What is mentioned though it does not exist or need not have ended; the second is not said of
+/// nodes that are `incomplete` or stand behind such a node.
+pub(super) fn check(
+    plan: &Plan,
+    expressions: &Expressions,
+    incomplete: &[bool],
+) -> Vec<PlanProblem> {
     let mut problems = Vec::new();
+    let unjudged = behind(plan, incomplete);
     let mut far: BTreeMap<NodeIndex, Vec<Mention<'_>>> = BTreeMap::new();
     let mut places: HashMap<&str, NodeIndex> = HashMap::new();
     for (by, field, expression) in mentioning(plan, expressions) {
@@ -34,13 +41,17 @@ pub(super) fn check(plan: &Plan, expressions: &Expressions) -> Vec<PlanProblem> 
             );
         }
         if places.is_empty() && !references.tasks.is_empty() {
-            places = plan.nodes.iter().zip(0..).map(|(node, at)| (&*node.id, at)).collect();
+            // Of doubled ids the first counts, as it does for dependencies.
+            for (node, at) in plan.nodes.iter().zip(0..) {
+                places.entry(&*node.id).or_insert(at);
+            }
         }
         for task in &references.tasks {
             let mention = Mention { by, field, task };
             match places.get(task.as_str()) {
                 None => problems.push(undefined(plan, &mention)),
                 Some(place) if is_predecessor(plan, by, *place) => {}
+                Some(_) if unjudged.get(by as usize).is_some_and(|unjudged| *unjudged) => {}
                 Some(place) => far.entry(*place).or_default().push(mention),
             }
         }
@@ -62,6 +73,20 @@ pub(super) fn check(plan: &Plan, expressions: &Expressions) -> Vec<PlanProblem> 
         follow(plan, targets, &mut problems);
     }
     problems
+}
+
+/// The nodes that are `incomplete`, and all behind them.
+fn behind(plan: &Plan, incomplete: &[bool]) -> Vec<bool> {
+    if incomplete.is_empty() {
+        return Vec::new();
+    }
+    let mut behind: Vec<bool> = Vec::with_capacity(plan.nodes.len());
+    for (at, node) in plan.nodes.iter().enumerate() {
+        let own = incomplete.get(at).copied().unwrap_or(false);
+        let mut above = node.predecessors.iter();
+        behind.push(own || above.any(|at| behind.get(*at as usize).is_some_and(|behind| *behind)));
+    }
+    behind
 }
 
 fn mentioning<'p>(

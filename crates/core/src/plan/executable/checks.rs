@@ -24,7 +24,14 @@ pub(super) struct Expressions {
     pub(super) second_values: Vec<Option<Expression>>,
 }
 
-pub(super) fn of_plan(plan: &Plan) -> Vec<PlanProblem> {
+/// What has been found out without its expressions.
+pub(super) struct Checked {
+    pub(super) problems: Vec<PlanProblem>,
+    /// Whether the edges are few enough, point backwards and mirror each other.
+    pub(super) edges_hold: bool,
+}
+
+pub(super) fn of_plan(plan: &Plan) -> Checked {
     let mut problems = Vec::new();
     let mut about = |field, message: String| problems.push(PlanProblem::new(None, field, message));
     if plan.version != PLAN_VERSION {
@@ -56,12 +63,12 @@ pub(super) fn of_plan(plan: &Plan) -> Vec<PlanProblem> {
     }
     if plan.nodes.is_empty() || plan.nodes.len() > NODES_MAX {
         about("tasks", format!("a plan has 1 to {NODES_MAX} tasks, not {}", plan.nodes.len()));
-        return problems;
+        return Checked { problems, edges_hold: false };
     }
     let edges: usize = plan.nodes.iter().map(|node| node.predecessors.len()).sum();
     if edges > EDGES_MAX {
         about("tasks", format!("a plan has at most {EDGES_MAX} dependencies, not {edges}"));
-        return problems;
+        return Checked { problems, edges_hold: false };
     }
     let mut seen: HashMap<&str, NodeIndex> = HashMap::with_capacity(plan.nodes.len());
     for (node, index) in plan.nodes.iter().zip(0..) {
@@ -77,8 +84,10 @@ pub(super) fn of_plan(plan: &Plan) -> Vec<PlanProblem> {
         let message = format!("a plan has at most {WAITS_MAX} tasks that wait, not {waits}");
         problems.push(PlanProblem::new(None, "tasks", message));
     }
+    let before = problems.len();
     of_edges(plan, &mut problems);
-    problems
+    let edges_hold = problems.len() == before;
+    Checked { problems, edges_hold }
 }
 
 fn of_node(node: &PlanNode, index: NodeIndex, problems: &mut Vec<PlanProblem>) {
