@@ -1,12 +1,13 @@
 //! Reading journals: what was decided, and how fast it is folded again.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use fermata_actors::journal_archive::JournalReplay;
 use fermata_core::identity::PartitionId;
 use fermata_core::partition::Limits;
 use fermata_core::record::{Header, Kind};
+use fermata_jetstream::topology::journal_stream;
 use fermata_partition::fold::{JournalFold, decode};
 use fermata_partition::message::Message;
 use fermata_wire::journal::JournalFrame;
@@ -51,6 +52,18 @@ pub async fn each(
         }
     }
     Ok(())
+}
+
+/// When the broker stored a message of a journal.
+pub async fn stored_at(
+    client: &Client,
+    partition: PartitionId,
+    sequence: u64,
+) -> miette::Result<SystemTime> {
+    let message = client.reader.read_one(&journal_stream(partition), sequence).await;
+    let message = message.into_diagnostic()?.ok_or_else(|| miette!("a record is gone"))?;
+    let since = u64::try_from(message.broker_time_ns).into_diagnostic()?;
+    Ok(SystemTime::UNIX_EPOCH + Duration::from_nanos(since))
 }
 
 /// Fails unless there are exactly `n` records of `kind`: a figure for work that was not done is none.

@@ -3,8 +3,6 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use fermata_jetstream::topology::journal_stream;
-use miette::{IntoDiagnostic as _, miette};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::workflows::three_noops;
@@ -13,6 +11,7 @@ use crate::audit_feed::AuditFeed;
 use crate::definitions::starts;
 use crate::events::{Events, stored};
 use crate::figures::{Figures, Times};
+use crate::journals;
 use crate::setup::{Setup, progress};
 
 const KIND: &str = "bench.run";
@@ -56,11 +55,8 @@ pub async fn run(arguments: &BenchArguments, n: u64) -> miette::Result<Figures> 
         };
         if number >= WARM_UP {
             times.push(succeeded.came.duration_since(published));
-            let stream = journal_stream(run.partition());
-            let message = client.reader.read_one(&stream, succeeded.journal_sequence).await;
-            let message = message.into_diagnostic()?.ok_or_else(|| miette!("a record is gone"))?;
-            let journaled_ns = u64::try_from(message.broker_time_ns).into_diagnostic()?;
-            let journaled = SystemTime::UNIX_EPOCH + Duration::from_nanos(journaled_ns);
+            let sequence = succeeded.journal_sequence;
+            let journaled = journals::stored_at(client, run.partition(), sequence).await?;
             // One clock, but it may be set between the two readings.
             journaled_times.push(journaled.duration_since(published_at).unwrap_or_default());
             bar.inc(1);

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime};
 
 use fermata_core::identity::RunId;
-use fermata_jetstream::topology::journal_stream;
-use miette::{IntoDiagnostic as _, miette};
+use miette::miette;
 use tokio::time::interval;
 
 use crate::audit_feed::AuditFeed;
 use crate::client::Client;
 use crate::events::{Events, stored};
+use crate::journals;
 use crate::setup::Setup;
 
 /// The tenant.
@@ -101,7 +101,7 @@ impl Quiet {
         let mut measured = Measured { elapsed: begun.elapsed(), ..Measured::default() };
         for (run, (kind, (published, published_at))) in sent {
             let end = came.get(&run).ok_or_else(|| miette!("run {run} did not succeed"))?;
-            let journaled_at = journaled_at(client, run, end.1).await?;
+            let journaled_at = journals::stored_at(client, run.partition(), end.1).await?;
             if let Some(times) = measured.times.get_mut(kind) {
                 times.push(end.0.duration_since(published));
             }
@@ -112,12 +112,4 @@ impl Quiet {
         }
         Ok(measured)
     }
-}
-
-/// When the message of the journal was stored that ends `run`.
-async fn journaled_at(client: &Client, run: RunId, sequence: u64) -> miette::Result<SystemTime> {
-    let message = client.reader.read_one(&journal_stream(run.partition()), sequence).await;
-    let message = message.into_diagnostic()?.ok_or_else(|| miette!("a record is gone"))?;
-    let since = u64::try_from(message.broker_time_ns).into_diagnostic()?;
-    Ok(SystemTime::UNIX_EPOCH + Duration::from_nanos(since))
 }
