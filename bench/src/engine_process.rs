@@ -33,8 +33,8 @@ fn roles() -> BTreeSet<Role> {
 /// Name of the plugin that workflows call.
 pub const PLUGIN: &str = "hold";
 
-/// What is logged where nothing else is asked for. That runs fail is told once for each, and some cases
-/// make thousands of them fail.
+/// What is logged where nothing else is asked for. That runs fail is told again and again in cases that
+/// make thousands of them fail, and nobody who waits for figures has a use for it.
 const LOG: &str = "warn,fermata_actors::coordinator::effects=error";
 
 /// How long the engine may take to answer a line; a restart replays its journals meanwhile.

@@ -41,7 +41,7 @@ impl Coordinator {
             Effect::FileDead(dead) => {
                 state.errands.send(myself.clone(), file_dead(self.reader(), dead));
             }
-            Effect::Ended(ended) => self.tell_instruments(&ended),
+            Effect::Ended(ended) => self.tell_instruments(&ended, state),
             Effect::Project => self.project(state)?,
             Effect::ReplayCase(replay) => {
                 let replay = replay_case(self.ports.clone(), self.metrics.clone(), replay);
@@ -65,7 +65,7 @@ impl Coordinator {
     }
 
     /// Tells metrics, traces and the log that a run has ended.
-    pub(super) fn tell_instruments(&self, ended: &RunEnded) {
+    pub(super) fn tell_instruments(&self, ended: &RunEnded, state: &mut CoordinatorState) {
         self.metrics.nodes_succeeded(u64::from(ended.nodes_succeeded));
         let took_ms = ended.ended_ms.saturating_sub(ended.started_ms);
         self.metrics.run_ended(took_ms, ended.strategy.as_deref());
@@ -73,7 +73,9 @@ impl Coordinator {
         let (partition, run, workflow) = (self.partition, ended.run, &*ended.workflow);
         let trace = || trace::id(run, ended.traceparent.as_deref());
         if ended.failed {
-            tracing::warn!(%partition, %run, trace = %trace(), workflow, took_ms, "a run ended, and not well");
+            if let Some(left_out) = state.failed_runs.line() {
+                tracing::warn!(%partition, %run, trace = %trace(), workflow, took_ms, left_out, "a run ended, and not well");
+            }
         } else {
             tracing::debug!(%partition, %run, trace = %trace(), workflow, took_ms, "a run succeeded");
         }

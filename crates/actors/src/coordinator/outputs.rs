@@ -34,7 +34,7 @@ impl Coordinator {
                 attempts.push(attempt);
                 continue;
             } else if let Output::Effect(Effect::Ended(ended)) = output {
-                self.tell_instruments(&ended);
+                self.tell_instruments(&ended, state);
                 continue;
             } else if let Output::Effect(Effect::Matched(matched)) = output {
                 self.metrics.event_matched(&matched);

@@ -24,9 +24,9 @@ use crate::log_pace::LogPace;
 use crate::node_runner::NodeRunnerMessage;
 use crate::uncommitted_reports::UncommittedReports;
 
-/// Failed nodes that a partition tells in the log in 10 s; the others are counted
-/// there, and stand in the journal.
-const FAILED_NODES_TOLD_MAX: u32 = 20;
+/// Failures of nodes, and of runs, that a partition tells in the log in 10 s; the others
+/// are counted there, and stand in the journal.
+const FAILURES_TOLD_MAX: u32 = 20;
 
 /// A task that ends with its value.
 #[derive(Debug)]
@@ -89,6 +89,8 @@ pub struct CoordinatorState {
     pub(super) errands: Errands,
     /// Failed nodes are told one by one only while they are few.
     pub(super) failed_nodes: LogPace,
+    /// As `failed_nodes`, of runs.
+    pub(super) failed_runs: LogPace,
     pub(super) queues: Queues,
     pub(super) events_held: EventsHeld,
 }
@@ -152,7 +154,8 @@ impl CoordinatorState {
             attachment: Attachment { partition, coordinator, runner: runner.clone() },
             settling: Settling::default(),
             errands: Errands::default(),
-            failed_nodes: LogPace::new(FAILED_NODES_TOLD_MAX),
+            failed_nodes: LogPace::new(FAILURES_TOLD_MAX),
+            failed_runs: LogPace::new(FAILURES_TOLD_MAX),
             queues: Queues::default(),
             events_held: EventsHeld::default(),
         }
