@@ -41,6 +41,7 @@ use crate::output::Output;
 use crate::telemetry;
 
 use data_folder::DataFolder;
+pub use data_folder::make_folder;
 pub use ending::{EndRequests, drain, stay};
 
 /// Name under which checkpoints are signed.

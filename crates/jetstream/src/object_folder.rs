@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 use crate::{
@@ -34,15 +34,15 @@ use crate::{
 /// Size of a chunk in bytes: half of the largest message, so that no answer waits long behind one.
 const CHUNK_BYTES: usize = 512 * 1024;
 
-/// How long storing an object may take. Far below [`ORPHAN_AGE`]: nobody may take what is being stored for
+/// How long storing or reading an object may take: 256 MiB over a slow line. Far below [`ORPHAN_AGE`]: nobody may take what is being stored for
 /// what was abandoned.
-const PUT_LIMIT: Duration = Duration::from_secs(600);
+const TRANSFER_LIMIT: Duration = Duration::from_secs(600);
 
 /// How old the newest chunk of an upload is when it counts as abandoned.
 pub const ORPHAN_AGE: Duration = Duration::from_secs(3_600);
 
-/// How long reading an object may take whose chunks are all there: 256 MiB from a slow disk.
-const READ_LIMIT: Duration = Duration::from_secs(120);
+/// How long nothing may come of an object whose chunks are all there.
+const STALL_LIMIT: Duration = Duration::from_secs(120);
 
 /// After how long without a byte it is looked whether the object that is read is still there. What its owner
 /// removes while it is read never comes, and nobody says so.
@@ -163,7 +163,7 @@ impl ObjectFolder {
         expected: Option<[u8; 32]>,
         on_progress: impl FnMut(usize),
     ) -> Result<(), StoreError> {
-        match timeout(PUT_LIMIT, self.upload(name, bytes, expected, on_progress)).await {
+        match timeout(TRANSFER_LIMIT, self.upload(name, bytes, expected, on_progress)).await {
             Ok(stored) => stored,
             Err(late) => Err(StoreError::broker("store in time the object", name)(late)),
         }
@@ -258,11 +258,11 @@ impl ObjectFolder {
         }
         let whole = async {
             // A byte more than it has, so that looking for its end makes no room anew.
-            let mut bytes = Vec::with_capacity(size + 1);
+            let (mut bytes, mut moved) = (Vec::with_capacity(size + 1), Instant::now());
             loop {
                 match timeout(STALL_LOOK, object.read_buf(&mut bytes)).await {
                     Ok(Ok(0)) if bytes.len() == size => return Ok(Read::Whole(bytes.into())),
-                    Ok(Ok(read)) if read > 0 && bytes.len() <= size => {}
+                    Ok(Ok(read)) if read > 0 && bytes.len() <= size => moved = Instant::now(),
                     Ok(Ok(_)) => {
                         return Err(damaged(format!("it has {} of {size} bytes", bytes.len())));
                     }
@@ -270,11 +270,14 @@ impl ObjectFolder {
                         return Err(StoreError::blob("read the object", &name)(error));
                     }
                     Err(_) if !self.is_named(&name, &nuid).await? => return Ok(Read::Removed),
+                    Err(late) if moved.elapsed() >= STALL_LIMIT => {
+                        return Err(StoreError::broker("read in time the object", &name)(late));
+                    }
                     Err(_) => {}
                 }
             }
         };
-        timeout(READ_LIMIT, whole)
+        timeout(TRANSFER_LIMIT, whole)
             .await
             .unwrap_or_else(|late| Err(StoreError::broker("read in time the object", &name)(late)))
     }

@@ -29,7 +29,9 @@ use crate::demo::scenario::{EVENTS_DEFAULT, EVENTS_MAX, EVENTS_MIN, Scenario};
 use crate::demo::tally::{Counting, Figure, Tally};
 use crate::error::{CliError, ExitCode};
 use crate::journal_view::read_run;
-use crate::local_engine::{self, EndRequests, LocalEngine, OwnBroker, Start, worker_file};
+use crate::local_engine::{
+    self, EndRequests, LocalEngine, OwnBroker, Start, make_folder, worker_file,
+};
 use crate::output::{Output, Tone};
 
 /// Arguments of `fermata demo`; the data folder is a global one.
@@ -107,7 +109,7 @@ fn take_folder(data_dir: &Path) -> Result<File, CliError> {
         let refused = format!("`{folder}` is the data folder of an engine; choose another one");
         return Err(CliError::Usage(refused));
     }
-    std::fs::create_dir_all(data_dir).map_err(CliError::io(format!("make `{folder}`")))?;
+    make_folder(data_dir)?;
     let file = File::create(data_dir.join(LOCK_FILE));
     let file = file.map_err(CliError::io(format!("write to `{folder}`")))?;
     match file.try_lock() {

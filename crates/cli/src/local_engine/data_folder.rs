@@ -15,16 +15,14 @@ const LOCK_FILE: &str = "lock";
 pub(super) struct DataFolder(#[expect(dead_code, reason = "held, and let go with the value")] File);
 
 impl DataFolder {
-    /// Makes the folder where it is missing, kept out of version control for the keys in
-    /// it, and holds it. A folder that is there may hold other things, and stays as it is.
+    /// Makes the folder where it is missing and holds it.
     ///
     /// # Errors
     ///
     /// When another process holds it, or it cannot be used.
     pub(super) fn hold(folder: &Path) -> Result<Self, CliError> {
-        let (shown, is_new) = (folder.display(), !folder.exists());
-        std::fs::create_dir_all(folder)
-            .map_err(CliError::io(format!("make the folder `{shown}`")))?;
+        make_folder(folder)?;
+        let shown = folder.display();
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -43,12 +41,26 @@ impl DataFolder {
                 return Err(CliError::io(format!("lock the folder `{shown}`"))(error));
             }
         }
-        if is_new {
-            std::fs::write(folder.join(".gitignore"), "*\n")
-                .map_err(CliError::io(format!("write into the folder `{shown}`")))?;
-        }
         Ok(Self(lock))
     }
+}
+
+/// Makes a data folder where it is missing. One that has nothing in it yet is kept out of
+/// version control, for the keys that will be; one that has may be somebody's, and stays as it is.
+///
+/// # Errors
+///
+/// When it cannot be made, read or written to.
+pub fn make_folder(folder: &Path) -> Result<(), CliError> {
+    let shown = folder.display();
+    std::fs::create_dir_all(folder).map_err(CliError::io(format!("make the folder `{shown}`")))?;
+    let mut entries =
+        std::fs::read_dir(folder).map_err(CliError::io(format!("read the folder `{shown}`")))?;
+    if entries.next().is_some() {
+        return Ok(());
+    }
+    std::fs::write(folder.join(".gitignore"), "*\n")
+        .map_err(CliError::io(format!("write into the folder `{shown}`")))
 }
 
 #[cfg(test)]
@@ -73,6 +85,8 @@ mod tests {
     #[test]
     fn a_folder_of_somebody_stays_under_version_control() {
         let folder = tempfile::tempdir().unwrap();
+
+        std::fs::write(folder.path().join("main.rs"), "").unwrap();
 
         let held = DataFolder::hold(folder.path());
 
