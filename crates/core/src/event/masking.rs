@@ -322,23 +322,24 @@ mod tests {
         assert!(shown.contains(r#"{"token":*********,"b":1}"#), "{shown}");
     }
 
-    /// A value with its secrets replaced, as JSON shows it; counts them.
-    fn replaced(value: Value, count: &mut usize) -> Value {
+    /// A value with its secrets replaced, as JSON shows it; they are put into `secrets`, in their
+    /// order.
+    fn replaced(value: Value, secrets: &mut Vec<Value>) -> Value {
         match value {
             Value::Object(members) => Value::Object(
                 members
                     .into_iter()
                     .map(|(name, value)| {
                         if is_secret_name(&name) {
-                            *count += 1;
+                            secrets.push(value);
                             return (name, MASK.into());
                         }
-                        (name, replaced(value, count))
+                        (name, replaced(value, secrets))
                     })
                     .collect::<Map<_, _>>(),
             ),
             Value::Array(values) => {
-                Value::Array(values.into_iter().map(|value| replaced(value, count)).collect())
+                Value::Array(values.into_iter().map(|value| replaced(value, secrets)).collect())
             }
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value,
         }
@@ -377,14 +378,14 @@ mod tests {
             } else {
                 value.to_string()
             };
-            let mut count = 0;
-            let expected = replaced(value, &mut count);
+            let mut secrets = Vec::new();
+            let expected = replaced(value, &mut secrets);
 
             let (shown, masked) = text(&written);
 
             prop_assert_eq!(serde_json::from_str::<Value>(&shown).unwrap(), expected);
-            prop_assert_eq!(masked, count);
-            prop_assert!(count > 0 || shown == written);
+            prop_assert_eq!(masked, secrets.len());
+            prop_assert!(masked > 0 || shown == written);
         }
 
         /// In MessagePack as well: a secret has become `*` at its place, the rest is the same.
@@ -393,14 +394,16 @@ mod tests {
             // A map at the outside is never UTF-8, which would be taken for text.
             let value = json!({ "outer": value });
             let bytes = msgpack_of_json(&value.to_string()).unwrap();
-            let mut count = 0;
-            replaced(value, &mut count);
+            let mut secrets = Vec::new();
+            replaced(value, &mut secrets);
+            let written = |secret: &Value| msgpack_of_json(&secret.to_string()).unwrap();
+            let secrets = secrets.iter().map(written).collect::<Vec<_>>();
             let spans = spans_of_msgpack(&bytes).unwrap();
 
             let Masked { bytes: shown, values } = masked(&bytes);
 
-            prop_assert_eq!((shown.len(), values), (bytes.len(), spans.len()));
-            prop_assert_eq!(spans.len(), count);
+            let within = spans.iter().map(|span| bytes[span.clone()].to_vec()).collect::<Vec<_>>();
+            prop_assert_eq!((shown.len(), values, within), (bytes.len(), secrets.len(), secrets));
             for (at, (shown, byte)) in shown.iter().zip(&bytes).enumerate() {
                 let expected = if spans.iter().any(|span| span.contains(&at)) { b'*' } else { *byte };
                 prop_assert_eq!(*shown, expected);

@@ -163,14 +163,18 @@ fn a_run_waits_for_its_turn_once() {
 #[test]
 fn the_end_of_a_run_names_its_strategy_unless_a_snapshot_lies_between() {
     let mut partition = partition(Limits::default());
-    let (_, effects) = decided(&mut partition, &event(1, None, start()));
+    let mut verdict = start();
+    if let Verdict::Start { runs } = &mut verdict {
+        runs[0].strategy = "orders".into();
+    }
+    let (_, effects) = decided(&mut partition, &event(1, None, verdict));
     let [Effect::Matched(_), Effect::Start(attempt)] = effects.as_slice() else {
         panic!("{effects:?}")
     };
     let (id, end) = (attempt.run, JournalTime(2_000));
     let run = partition.runs.get(&id).unwrap();
 
-    assert_eq!(run.ended(id, end, false).strategy.as_deref(), Some("test"));
+    assert_eq!(run.ended(id, end, false).strategy.as_deref(), Some("orders"));
     let restored = Run::restore(run.image(id), run.executable.clone()).unwrap();
     assert_eq!(restored.ended(id, end, false).strategy, None);
 }

@@ -1,7 +1,8 @@
 //! Thousands of lives, each with its own mixture of faults.
 //!
-//! `SIM_SEEDS` and `SIM_FIRST_SEED` choose how many and which. A failure names
-//! its seed; `cargo run --release -p fermata-sim --example simulate -- --seed N
+//! `SIM_SEEDS` and `SIM_FIRST_SEED` choose how many and which, `SIM_CUTS` how many of those whose
+//! journal loses its end. A failure names its seed;
+//! `cargo run --release -p fermata-sim --example simulate -- --seed N
 //! --verbose` repeats it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
