@@ -207,7 +207,7 @@ pub(super) async fn ownership(session: &BrokerSession, config: &EngineConfig) ->
     match look_at_leases(session, config).await {
         Ok((live, unowned)) => {
             let mut checks = vec![judge_workers(&live), judge_partitions(config, &unowned)];
-            match workers::ask(session, &live).await {
+            match workers::ask_all(session, &live).await {
                 Ok(statuses) => checks.extend(workers::judge(&live, &statuses)),
                 Err(error) => checks.push(Check::failed("answers", &error)),
             }
