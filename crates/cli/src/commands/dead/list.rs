@@ -80,11 +80,13 @@ pub(super) fn list(dead: &DeadLetters, output: &mut Output) -> Result<ExitCode, 
     let shown = dead.letters.iter().rev();
     if output.is_json() {
         for filed in shown {
-            output.json_line(&to_json(filed))?;
+            output.json_line(&to_json(filed, &dead.replays_of(&filed.letter.id)))?;
         }
     } else {
         let row = |filed: &FiledLetter| {
             let letter = &filed.letter;
+            let replays = dead.replays_of(&letter.id);
+            let replayed = replays.last().map(|replayed| time_text(replayed.time_ms));
             vec![
                 letter.id.clone(),
                 time_text(letter.time_ms),
@@ -92,10 +94,12 @@ pub(super) fn list(dead: &DeadLetters, output: &mut Output) -> Result<ExitCode, 
                 letter.stage.clone(),
                 letter.reason.clone(),
                 letter.original.len().to_string(),
+                replayed.unwrap_or_else(|| "-".to_owned()),
                 excerpt(&letter.detail, DETAIL_CHARACTERS_MAX),
             ]
         };
-        let columns = ["ID", "TIME", "TENANT", "STAGE", "REASON", "BYTES", "DETAIL"];
+        let columns =
+            ["ID", "TIME", "TENANT", "STAGE", "REASON", "BYTES", "REPLAYED", "DETAIL"];
         output.table(&columns, shown.map(row).collect(), "no dead letters")?;
         let (shown, all) = (dead.letters.len() as u64, dead.found);
         if all > shown {

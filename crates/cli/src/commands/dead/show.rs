@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use fermata_wire::dead::DeadLetter;
 
-use super::{FiledLetter, to_json};
+use super::{FiledLetter, Replayed, to_json};
 use crate::error::CliError;
 use crate::output::{Output, time_text};
 
@@ -12,9 +12,13 @@ use crate::output::{Output, time_text};
 const ROW_BYTES: usize = 16;
 
 /// Shows a letter with all of its bytes.
-pub(super) fn show(filed: &FiledLetter, output: &mut Output) -> Result<(), CliError> {
+pub(super) fn show(
+    filed: &FiledLetter,
+    replays: &[&Replayed],
+    output: &mut Output,
+) -> Result<(), CliError> {
     if output.is_json() {
-        return output.json_line(&to_json(filed));
+        return output.json_line(&to_json(filed, replays));
     }
     let letter = &filed.letter;
     output.line(&format!("id        {}", letter.id))?;
@@ -29,6 +33,9 @@ pub(super) fn show(filed: &FiledLetter, output: &mut Output) -> Result<(), CliEr
     }
     if let Some(trace) = &letter.trace {
         output.line(&format!("trace     {trace}"))?;
+    }
+    for replayed in replays {
+        output.line(&format!("replayed  {}", replayed.text()))?;
     }
     output.line(&format!("hint      {}", hint(letter)))?;
     for (name, value) in &letter.headers {
