@@ -162,7 +162,7 @@ impl RunHistory {
 
     /// Folds a later record of the run.
     pub fn fold(&mut self, header: &Header, record: &Record) {
-        self.summary.fold(header.kind, header.time);
+        self.summary.fold(header.kind, header.attempt, header.time);
         self.fold_node(header, record);
         self.note(header, record);
     }
@@ -414,6 +414,19 @@ mod tests {
         assert_eq!(retry.offset_ms, 30);
         assert_eq!(retry.what.text, "attempt failed, the next is due in 120 ms");
         assert_eq!(retry.what.class, Some(FailureClass::Http5xx));
+    }
+
+    #[test]
+    fn an_attempt_that_is_only_due_is_no_retry_yet() {
+        let run = run_of("a");
+        let mut script = Script::default();
+        let history = history_of(&[
+            script.at(1_000).started(run),
+            script.at(1_000).dispatched(run, "fetch", 1),
+            script.at(1_030).retrying(run, "fetch", 1, 1_150),
+        ]);
+
+        assert_eq!((history.summary.attempts, history.summary.retries), (1, 0));
     }
 
     #[test]

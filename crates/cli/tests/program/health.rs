@@ -161,8 +161,8 @@ async fn workers_with_one_name_and_workers_with_other_settings_are_told() {
     let alike = examined_until(&stage, have_answered).await;
     assert_eq!((health(&alike, "names"), health(&alike, "settings")), ("ok".into(), "ok".into()));
 
-    let other = start("third", "w-1", "token-b", &["--audit-key", &key, "--keys-max", "5000"]);
-    let other = other.await;
+    let differing = ["--audit-key", &key, "--keys-max", "5000"];
+    let other = start("third", "w-1", "token-b", &differing).await;
     let examined = examined_until(&stage, |ended| ended.stdout.contains("name_twice")).await;
 
     let twice = check(&examined, "name_twice");
