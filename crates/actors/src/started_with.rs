@@ -187,7 +187,8 @@ mod tests {
     #[test]
     fn of_more_plugins_than_are_told_one_digest_stands_for_all() {
         let with = |count: usize| {
-            let plugins = (0..count).map(|at| (format!("p-{at}"), serde_json::json!({ "url": "http://a" })));
+            let plugins =
+                (0..count).map(|at| (format!("p-{at}"), serde_json::json!({ "url": "http://a" })));
             let plugins = plugins.collect::<serde_json::Map<_, _>>();
             told(1, serde_json::json!({ "http": { "plugins": plugins } }))
         };

@@ -236,8 +236,7 @@ pub async fn run(
     let reader = StreamReader::new(session.broker());
     match command {
         DeadCommand::List(arguments) => {
-            let takes =
-                |letter: &DeadLetter| arguments.takes(letter) || replayed::is_note(letter);
+            let takes = |letter: &DeadLetter| arguments.takes(letter) || replayed::is_note(letter);
             let dead = DeadLetters::read(&reader, arguments.limit, takes).await?;
             list::list(&dead, output)
         }
@@ -376,7 +375,9 @@ mod tests {
         assert!(shown.contains(told), "{shown}");
         assert_eq!(to_json(&dead.letters[0], &replays)["replays"][0]["request"], "replay_1");
         let listed = printed(|output| list::list(&dead, output).map(|_| ()));
-        let marked = listed.lines().filter(|line| line.ends_with("2023-11-14T22:13:20.000Z  the text is not JSON"));
+        let marked = listed
+            .lines()
+            .filter(|line| line.ends_with("2023-11-14T22:13:20.000Z  the text is not JSON"));
         assert_eq!(marked.count(), 1, "{listed}");
     }
 

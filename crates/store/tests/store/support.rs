@@ -85,7 +85,9 @@ fn body(word: Word, tenant: &Tenant) -> Body {
             deadline: JournalTime(u64::MAX),
         }
         .into(),
-        Word::Dispatched | Word::DispatchedAgain => NodeDispatched { input: Json::null(), queued: None }.into(),
+        Word::Dispatched | Word::DispatchedAgain => {
+            NodeDispatched { input: Json::null(), queued: None }.into()
+        }
         Word::Retrying => {
             let (class, detail) = (FailureClass::Http5xx, String::new());
             NodeRetrying { class, detail, due: JournalTime(9) }.into()

@@ -19,7 +19,7 @@ use super::receipt::{RECORD_COLUMNS, record_row};
 use crate::broker_session::BrokerSession;
 use crate::commands::runs::{find, partition_of, run_id};
 use crate::error::{CliError, ExitCode};
-use crate::output::{Output, Tone};
+use crate::output::{Output, Tone, counted};
 
 /// Arguments of `fermata audit prove`.
 #[derive(Debug, Clone, Args)]
@@ -137,7 +137,8 @@ pub(super) async fn run(
         let proved = output.tone(Tone::Good, "proved");
         let (partition, name) = (log.partition, log.verifier.name());
         output.line(&format!(
-            "{proved}: {count} records of partition {partition}, in the {size} entries that `{name}` signed under root {root}"
+            "{proved}: {} of partition {partition}, in the {size} entries that `{name}` signed under root {root}",
+            counted(count, "record", "records")
         ))?;
         if arguments.out.is_none() {
             output.note("--json prints the receipts, --out FILE writes them");
@@ -147,12 +148,7 @@ pub(super) async fn run(
 }
 
 /// Says why nothing is proven: a run that the journal does not know either was typed wrong, as a rule.
-async fn not_found(
-    log: &SignedLog,
-    asked: &Asked,
-    size: u64,
-    session: &BrokerSession,
-) -> CliError {
+async fn not_found(log: &SignedLog, asked: &Asked, size: u64, session: &BrokerSession) -> CliError {
     match asked {
         Asked::Run(run) => match find(*run, session).await {
             Ok(_) => not_signed(log, asked, size),

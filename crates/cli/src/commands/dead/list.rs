@@ -10,7 +10,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::{DeadLetters, FiledLetter, to_json};
 use crate::error::{CliError, ExitCode};
-use crate::output::{Output, excerpt, time_text};
+use crate::output::{Output, counted, excerpt, time_text};
 
 /// How many dead letters are listed when nothing else is said: a screenful.
 const LIMIT_DEFAULT: usize = 50;
@@ -98,8 +98,7 @@ pub(super) fn list(dead: &DeadLetters, output: &mut Output) -> Result<ExitCode, 
                 excerpt(&letter.detail, DETAIL_CHARACTERS_MAX),
             ]
         };
-        let columns =
-            ["ID", "TIME", "TENANT", "STAGE", "REASON", "BYTES", "REPLAYED", "DETAIL"];
+        let columns = ["ID", "TIME", "TENANT", "STAGE", "REASON", "BYTES", "REPLAYED", "DETAIL"];
         output.table(&columns, shown.map(row).collect(), "no dead letters")?;
         let (shown, all) = (dead.letters.len() as u64, dead.found);
         if all > shown {
@@ -108,9 +107,8 @@ pub(super) fn list(dead: &DeadLetters, output: &mut Output) -> Result<ExitCode, 
     }
     if !dead.unreadable.is_empty() && !output.is_json() {
         let (count, first) = (dead.unreadable_count, &dead.unreadable);
-        output.line(&format!(
-            "{count} message(s) of stream {DEAD_STREAM} are no dead letters, the first at: {first:?}"
-        ))?;
+        let messages = counted(count, "message is no dead letter", "messages are no dead letters");
+        output.line(&format!("in stream {DEAD_STREAM} {messages}, the first at: {first:?}"))?;
     }
     Ok(ExitCode::Success)
 }

@@ -383,7 +383,10 @@ mod tests {
         for (original, edit) in
             [("{", None), ("[]", None), (EVENT, Some(r#"{"id":null}"#)), (EVENT, Some("[]"))]
         {
-            assert!(request(&arguments(edit), &letter(original), 0).is_err(), "{original} {edit:?}");
+            assert!(
+                request(&arguments(edit), &letter(original), 0).is_err(),
+                "{original} {edit:?}"
+            );
         }
     }
 

@@ -100,13 +100,16 @@ fn differences<'a>(told: &[&'a WorkerStatus]) -> Vec<Difference<'a>> {
     let of_listeners = |setting: &str| setting == REPLAY_SECRETS;
     found.extend(compare("listeners", &with_role("listener"), of_listeners));
     let mut by_queues = BTreeMap::<&[String], Vec<&WorkerStatus>>::new();
-    let is_coordinator = |status: &WorkerStatus| status.roles.iter().any(|role| role == "coordinator");
-    for status in told.iter().filter(|status| !status.queues.is_empty() && !is_coordinator(status)) {
+    let is_coordinator =
+        |status: &WorkerStatus| status.roles.iter().any(|role| role == "coordinator");
+    for status in told.iter().filter(|status| !status.queues.is_empty() && !is_coordinator(status))
+    {
         by_queues.entry(&status.queues).or_default().push(status);
     }
     for (queues, workers) in by_queues {
         let among = format!("workers of {}", queues.join(", "));
-        let of_tasks = |setting: &str| setting != REPLAY_SECRETS && !OF_PARTITIONS.contains(&setting);
+        let of_tasks =
+            |setting: &str| setting != REPLAY_SECRETS && !OF_PARTITIONS.contains(&setting);
         found.extend(compare(&among, &workers, of_tasks));
     }
     found
@@ -120,9 +123,9 @@ fn compare<'a>(
     let settings = workers.iter().flat_map(|status| status.settings.keys());
     let settings = settings.filter(|setting| concerns(setting)).collect::<BTreeSet<_>>();
     // Whoever serves a queue may know what only its tasks need.
-    let is_one_kind = workers.iter().all(|status| {
-        workers.first().is_some_and(|first| first.queues == status.queues)
-    });
+    let is_one_kind = workers
+        .iter()
+        .all(|status| workers.first().is_some_and(|first| first.queues == status.queues));
     let difference = |setting: &'a String| {
         let mut values = Vec::<(Option<&Value>, Vec<String>)>::new();
         for status in workers {
@@ -169,7 +172,8 @@ impl Difference<'_> {
     }
 
     fn detail(&self) -> Value {
-        let value = |(value, at): &(Option<&Value>, Vec<String>)| json!({ "value": value, "workers": at });
+        let value =
+            |(value, at): &(Option<&Value>, Vec<String>)| json!({ "value": value, "workers": at });
         let values = self.values.iter().map(value).collect::<Vec<_>>();
         json!({ "setting": self.setting, "among": self.among, "values": values })
     }
@@ -256,7 +260,8 @@ mod tests {
 
     #[test]
     fn settings_may_differ_where_workers_do_different_things() {
-        let coordinator = worker("a", 1, "coordinator", json!({ "keys_max": 5, "replay_secrets": "d" }));
+        let coordinator =
+            worker("a", 1, "coordinator", json!({ "keys_max": 5, "replay_secrets": "d" }));
         let listener = worker("b", 2, "listener", json!({ "keys_max": 6 }));
         let gpu = serving(&["gpu"], worker("c", 3, "", json!({ "http.plugins.x": "d1" })));
         let mail = serving(&["mail"], worker("d", 4, "", json!({ "http.plugins.x": "d2" })));

@@ -15,6 +15,7 @@ use uuid::Uuid;
 use super::{Check, alike};
 use crate::broker_session::{BrokerSession, random_id};
 use crate::error::CliError;
+use crate::output::counted;
 
 /// How long answers are waited for when not all that live have answered.
 const ANSWERS_LIMIT: Duration = Duration::from_secs(2);
@@ -197,7 +198,9 @@ fn judge_audit(statuses: &[WorkerStatus]) -> Option<Check> {
         |partition: &&PartitionStatus| partition.records.saturating_sub(partition.signed_records);
     let furthest = owned.max_by_key(lag)?;
     let behind = lag(&furthest);
-    let found = format!("partition {} is {behind} records behind", furthest.partition);
+    let records = counted(behind, "record", "records");
+    let found =
+        format!("of all partitions {} is the furthest behind, {records}", furthest.partition);
     if behind > AUDIT_LAG_RECORDS_MAX {
         let hint = "the partition waits for its auditor when it is 1,024 frames behind: is the broker slow, or AUDIT full?";
         return Some(Check::warn("auditors", found, hint).code("auditor_lag"));
@@ -214,8 +217,10 @@ fn judge_keys(statuses: &[WorkerStatus]) -> Option<Check> {
     };
     let fullest = owned.max_by_key(percent)?;
     let PartitionStatus { partition, keys, command_ids, keys_max, .. } = fullest;
-    let found =
-        format!("partition {partition} keeps {keys} keys and {command_ids} ids of {keys_max} each");
+    let (keys, command_ids) = (counted(*keys, "key", "keys"), counted(*command_ids, "id", "ids"));
+    let found = format!(
+        "of all partitions {partition} keeps the most, {keys} and {command_ids} of {keys_max} each"
+    );
     if percent(&fullest) >= KEYS_PERCENT_MAX {
         let hint = "when it is full, events are rejected as `window_full` and filed as dead letters: raise `--keys-max` on all coordinators, or replay later";
         return Some(Check::warn("keys", found, hint).code("key_window_filling"));

@@ -24,7 +24,10 @@ async fn the_public_key_is_told_by_the_broker_and_by_the_private_key_and_checks_
     assert!(told.stderr.contains("engine's configuration in the broker"), "{}", told.stderr);
     assert_eq!((&of_folder.stdout, &*of_folder.stderr), (&told.stdout, ""));
     assert_eq!(of_file.json()[0]["vkey"], signer().vkey());
-    assert_eq!((&of_file.json()[0]["engine"], &of_file.json()[0]["from"]), (&Value::Null, &file.into()));
+    assert_eq!(
+        (&of_file.json()[0]["engine"], &of_file.json()[0]["from"]),
+        (&Value::Null, &file.into())
+    );
     assert_eq!(as_json.json()[0]["engine"], ENGINE);
     assert!(!of_file.stdout.contains(private.rsplit('+').next().unwrap()), "{}", of_file.stdout);
 
