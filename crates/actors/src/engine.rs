@@ -35,6 +35,7 @@ use crate::definitions::{Plans, watch_definitions};
 use crate::figures::Gauges;
 use crate::metrics::Metrics;
 use crate::ports::{EngineFacts, Ports};
+use crate::started_with::StartedWith;
 use crate::supervisor::{DRAIN_LIMIT, Drained, Supervisor, SupervisorMessage};
 use crate::task_worker::ServedQueues;
 use crate::webhooks::Webhooks;
@@ -249,6 +250,7 @@ pub struct Engine {
     _callbacks: Arc<JoinSet<()>>,
     gauges: Arc<Gauges>,
     is_draining: Arc<AtomicBool>,
+    started_with: Arc<StartedWith>,
 }
 
 impl Engine {
@@ -268,6 +270,7 @@ impl Engine {
         if let Some(name) = config.queues.names.iter().find(|name| !is_queue_name(name)) {
             return Err(EngineError::QueueName { name: name.clone() });
         }
+        let started_with = StartedWith::of(&config);
         let name = format!("fermata {}", config.worker);
         let options = ConnectOptions { name, ..ConnectOptions::default() };
         let broker = Broker::connect(&config.nats_url, options).await?;
@@ -328,7 +331,7 @@ impl Engine {
             webhooks: Webhooks::new(executors.clone(), &config.executors.webhooks),
         };
         let folder = config.read_model_dir;
-        Self::spawn(ports, config.roles, executors, folder, config.queues).await
+        Self::spawn(ports, config.roles, executors, folder, config.queues, started_with).await
     }
 
     async fn spawn(
@@ -337,6 +340,7 @@ impl Engine {
         executors: Arc<Executors>,
         read_model_dir: PathBuf,
         queues: ServedQueues,
+        started_with: StartedWith,
     ) -> Result<Self, EngineError> {
         let supervisor = Supervisor {
             ports: ports.clone(),
@@ -367,6 +371,7 @@ impl Engine {
             _callbacks: Arc::new(callbacks),
             gauges,
             is_draining,
+            started_with: Arc::new(started_with),
         };
         tokio::spawn(engine.clone().answer_status());
         Ok(engine)
@@ -378,6 +383,10 @@ impl Engine {
             Ok(ractor::rpc::CallResult::Success(status)) => status,
             Ok(_) | Err(_) => Vec::new(),
         }
+    }
+
+    pub(crate) fn started_with(&self) -> &Arc<StartedWith> {
+        &self.started_with
     }
 
     pub(crate) fn gauges(&self) -> &Gauges {

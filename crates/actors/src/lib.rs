@@ -52,6 +52,7 @@ pub mod readiness;
 pub mod replay_requests;
 pub mod source;
 pub mod stage;
+pub mod started_with;
 pub mod status_service;
 pub mod strategy_figures;
 pub mod supervisor;

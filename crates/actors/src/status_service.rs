@@ -1,11 +1,14 @@
 //! Answers `fermata doctor`: every worker tells how it stands, its halted
 //! partitions included, to whoever asks on one subject.
 
+use std::sync::Arc;
+
 use fermata_wire::subjects;
 use serde::{Deserialize, Serialize};
 
 use crate::coordinator::PartitionStatus;
 use crate::engine::Engine;
+use crate::started_with::StartedWith;
 
 /// Where answers may go: nobody gets a worker to write anywhere else.
 const INBOX_PREFIX: &str = "_INBOX.";
@@ -26,6 +29,9 @@ pub struct WorkerStatus {
     pub version: &'static str,
     /// The partitions that it has the leases of.
     pub partitions: Vec<PartitionStatus>,
+    /// What it was started with.
+    #[serde(flatten)]
+    pub started_with: Arc<StartedWith>,
 }
 
 impl Engine {
@@ -57,6 +63,7 @@ impl Engine {
                 worker: self.ports().facts.worker.to_string(),
                 version: env!("CARGO_PKG_VERSION"),
                 partitions: self.status().await,
+                started_with: self.started_with().clone(),
             };
             let Ok(answer) = serde_json::to_vec(&status) else { continue };
             if let Err(error) = core.publish_core(question.reply_to, answer.into()).await {

@@ -124,7 +124,7 @@ impl RunList {
     pub fn fold(&mut self, header: &Header, record: &Record) {
         let Some(run) = header.run else { return };
         match self.runs.get_mut(&run) {
-            Some(summary) => summary.fold(header.kind, header.time),
+            Some(summary) => summary.fold(header.kind, header.attempt, header.time),
             None => {
                 if let Some(summary) = RunSummary::begin(header, record) {
                     self.runs.insert(run, summary);

@@ -389,8 +389,7 @@ fn executors(arguments: &EngineArguments) -> Result<ExecutorsConfig, CliError> {
             let what = format!("`{}`", file.display());
             let text =
                 std::fs::read_to_string(file).map_err(CliError::io(format!("read {what}")))?;
-            serde_json::from_str(&text)
-                .map_err(|error| CliError::Usage(format!("{what} is no configuration: {error}")))?
+            serde_json::from_str(&text).map_err(|error| not_a_configuration(&what, &error))?
         }
     };
     for plugin in &arguments.plugins {
@@ -398,6 +397,17 @@ fn executors(arguments: &EngineArguments) -> Result<ExecutorsConfig, CliError> {
         config.http.plugins.insert(plugin.name.clone(), target);
     }
     Ok(config)
+}
+
+fn not_a_configuration(what: &str, error: &serde_json::Error) -> CliError {
+    let hint = match error.classify() {
+        serde_json::error::Category::Syntax | serde_json::error::Category::Eof => {
+            "; a configuration is JSON (not YAML), such as `{\"http\": {\"plugins\": {\"job-store\": \
+             {\"url\": \"http://127.0.0.1:9000\"}}}}`"
+        }
+        serde_json::error::Category::Data | serde_json::error::Category::Io => "",
+    };
+    CliError::Usage(format!("{what} is no configuration: {error}{hint}"))
 }
 
 /// The key in the file, or a new one that only its owner may read.

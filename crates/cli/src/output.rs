@@ -227,6 +227,16 @@ pub fn span_text(ms: u64) -> String {
     }
 }
 
+/// A count in words: `1 record`, `2 records`.
+#[must_use]
+pub fn counted<N>(count: N, one: &str, many: &str) -> String
+where
+    N: std::fmt::Display + PartialEq + From<u8>,
+{
+    let word = if count == N::from(1) { one } else { many };
+    format!("{count} {word}")
+}
+
 /// At most `characters_max` characters of `text`, on one line.
 #[must_use]
 pub fn excerpt(text: &str, characters_max: usize) -> String {
@@ -269,6 +279,13 @@ mod tests {
         let shown = [0, 999, 1_250, 125_000, 11_040_000].map(span_text);
 
         assert_eq!(shown, ["0ms", "999ms", "1.250s", "2m05s", "3h04m"]);
+    }
+
+    #[test]
+    fn one_thing_is_not_told_as_several() {
+        let told = [0_usize, 1, 2].map(|count| counted(count, "entry", "entries"));
+
+        assert_eq!(told, ["0 entries", "1 entry", "2 entries"]);
     }
 
     #[test]

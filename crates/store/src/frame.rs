@@ -35,7 +35,7 @@ pub struct RunChange {
     /// The run.
     pub run: RunId,
     began: Option<RunSummary>,
-    later: Vec<(Kind, JournalTime)>,
+    later: Vec<(Kind, Option<u32>, JournalTime)>,
 }
 
 /// What a list needs of a record's header: most of a frame is read past.
@@ -44,6 +44,8 @@ struct RunHeader {
     #[serde(default)]
     run: Option<RunId>,
     kind: Kind,
+    #[serde(default)]
+    attempt: Option<u32>,
     time: JournalTime,
 }
 
@@ -59,7 +61,7 @@ impl FrameChanges {
         let frame = JournalFrame::decode(payload)?;
         changes.time_ms = frame.head.time.0;
         for sealed in frame.records {
-            let RunHeader { run, kind, time } = read("record header", sealed.header)?;
+            let RunHeader { run, kind, attempt, time } = read("record header", sealed.header)?;
             let Some(run) = run else { continue };
             let place = *places.entry(run).or_insert_with(|| {
                 changes.runs.push(RunChange { run, began: None, later: Vec::new() });
@@ -70,7 +72,7 @@ impl FrameChanges {
                 let (header, record) = sealed.open()?;
                 change.began = RunSummary::begin(&header, &record);
             } else {
-                change.later.push((kind, time));
+                change.later.push((kind, attempt, time));
             }
         }
         Ok(changes)
@@ -102,6 +104,6 @@ impl RunChange {
 
     /// The same for a run that is known.
     pub(crate) fn fold(&self, run: &mut RunSummary) {
-        self.later.iter().for_each(|(kind, time)| run.fold(*kind, *time));
+        self.later.iter().for_each(|(kind, attempt, time)| run.fold(*kind, *attempt, *time));
     }
 }

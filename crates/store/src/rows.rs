@@ -26,8 +26,8 @@ use crate::index::{Position, StoreError, StreamOrigin};
 use crate::query::{Cursor, PLACE_BYTES, RunQuery};
 use crate::run::{RunStatus, RunSummary};
 
-/// Layout of the rows. Another one is not read: the index is made anew.
-pub(crate) const SCHEMA: u16 = 2;
+/// Layout of the rows, and what they count. Another one is not read: the index is made anew.
+pub(crate) const SCHEMA: u16 = 3;
 
 pub(crate) const HEADER_KEY: &[u8] = &[0];
 const STREAM: u8 = 1;

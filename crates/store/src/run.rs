@@ -125,7 +125,7 @@ pub struct RunSummary {
     pub ended_ms: Option<u64>,
     /// Attempts ordered so far.
     pub attempts: u32,
-    /// Attempts that failed and were followed, or are to be followed, by another.
+    /// Those of them that were not the first of their task: one that is only due does not count yet.
     pub retries: u32,
     /// CloudEvents `id` of the event that started it.
     pub event_id: Arc<str>,
@@ -157,10 +157,13 @@ impl RunSummary {
         })
     }
 
-    /// Folds a later record of the run, of this kind and at this time: a list shows no more of it.
-    pub fn fold(&mut self, kind: Kind, time: JournalTime) {
-        self.attempts = self.attempts.saturating_add(u32::from(kind == Kind::NodeDispatched));
-        self.retries = self.retries.saturating_add(u32::from(kind == Kind::NodeRetrying));
+    /// Folds a later record of the run, of this kind, about this attempt and at this time: a list
+    /// shows no more of it.
+    pub fn fold(&mut self, kind: Kind, attempt: Option<u32>, time: JournalTime) {
+        if kind == Kind::NodeDispatched {
+            self.attempts = self.attempts.saturating_add(1);
+            self.retries = self.retries.saturating_add(u32::from(attempt > Some(1)));
+        }
         if let Some(status) = RunStatus::after(kind) {
             self.status = status;
             self.ended_ms = status.has_ended().then_some(time.0);

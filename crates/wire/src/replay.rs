@@ -93,6 +93,16 @@ impl ReplayKeys {
         self.0.is_empty()
     }
 
+    /// A digest by `key`: it tells whether others have the same secrets, in whatever order, and without the
+    /// key nothing else of them.
+    #[must_use]
+    pub fn digest(&self, key: &[u8; 32]) -> u128 {
+        let mut secrets = self.0.iter().map(Vec::as_slice).collect::<Vec<_>>();
+        secrets.sort_unstable();
+        let parts = std::iter::once(key.as_slice()).chain(secrets);
+        hash_parts_128(&parts.collect::<Vec<_>>())
+    }
+
     /// The value of `webhook-signature` by the first secret; nothing without one.
     #[must_use]
     pub fn sign(&self, id: &str, timestamp: u64, body: &[u8]) -> Option<String> {
@@ -266,6 +276,19 @@ mod tests {
 
         assert_eq!(keys.sign(ID, SIGNED, BODY).as_deref(), Some(SIGNATURE));
         assert_eq!(verify(SECRET, ID, SIGNATURE, BODY, SIGNED), Ok(replay_id(ID)));
+    }
+
+    #[test]
+    fn the_same_secrets_have_the_same_digest_in_whatever_order() {
+        let other = format!("whsec_{}", STANDARD.encode([7; 24]));
+        let digest = |secrets: &[&str], key| {
+            ReplayKeys::parse(&secrets.join(" ")).unwrap().digest(&[key; 32])
+        };
+        let both = digest(&[SECRET, &other], 1);
+
+        assert_eq!(digest(&[&other, SECRET], 1), both);
+        assert_ne!(digest(&[SECRET], 1), both);
+        assert_ne!(digest(&[SECRET, &other], 2), both);
     }
 
     #[test]

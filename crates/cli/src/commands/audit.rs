@@ -6,6 +6,7 @@ mod entries;
 mod export;
 mod feed;
 mod kept;
+mod key;
 mod newest;
 mod opening;
 mod partition_audit;
@@ -30,6 +31,7 @@ use crate::output::Output;
 pub use check::PartitionCheck;
 pub use checkpoint::CheckpointArguments;
 pub use kept::KeptAudit;
+pub use key::KeyArguments;
 pub use partition_audit::{AcceptedLoss, PartitionAudit, UNREADABLE_MAX, Unreadable};
 pub use print::print_audits;
 pub use prove::ProveArguments;
@@ -90,6 +92,19 @@ Examples:
   fermata audit check-receipt receipts.ndjson --vkey 'fermata-1+0a1b2c3d+AQ…'
   python3 tests/python/verify_audit.py --receipts receipts.ndjson --vkey 'fermata-1+0a1b2c3d+AQ…'")]
     CheckReceipt(CheckReceiptArguments),
+    /// Print the public key that checkpoints and receipts are checked with
+    #[command(after_help = "\
+The key is public: give it to whoever is to check receipts or exports, by a way that they trust. It has
+the form of a C2SP signed-note verifier key, name+id+key, and is what every --vkey takes. The broker's
+configuration says which one it is; so does, without a broker, the private key in audit.key, which stays
+where it is.
+
+Examples:
+  fermata audit key
+  fermata audit key --audit-key
+  fermata audit key --audit-key /var/lib/fermata/audit.key --json | jq -r .vkey
+  fermata audit check-receipt receipts.ndjson --vkey \"$(fermata audit key --audit-key audit.key)\"")]
+    Key(KeyArguments),
 }
 
 /// Arguments of `fermata audit verify`.
@@ -144,6 +159,9 @@ pub async fn run(
     if let AuditCommand::CheckReceipt(arguments) = &command {
         return receipt::check(arguments, output);
     }
+    if let AuditCommand::Key(arguments) = &command {
+        return key::run(arguments, global, output).await;
+    }
     let session = BrokerSession::open(global).await?;
     match command {
         AuditCommand::Verify(arguments) => {
@@ -163,5 +181,6 @@ pub async fn run(
         AuditCommand::Checkpoint(arguments) => checkpoint::run(&arguments, &session, output).await,
         AuditCommand::Prove(arguments) => prove::run(&arguments, &session, output).await,
         AuditCommand::CheckReceipt(arguments) => receipt::check(&arguments, output),
+        AuditCommand::Key(arguments) => key::run(&arguments, global, output).await,
     }
 }

@@ -2,6 +2,7 @@
 
 mod list;
 mod replay;
+mod replayed;
 mod show;
 
 use std::collections::{HashSet, VecDeque};
@@ -16,6 +17,7 @@ use serde_json::{Value, json};
 
 use self::list::ListArguments;
 use self::replay::ReplayArguments;
+pub use self::replayed::Replayed;
 
 use crate::arguments::GlobalArguments;
 use crate::broker_session::BrokerSession;
@@ -32,6 +34,10 @@ const RECENT_MAX: usize = 100_000;
 
 /// Letters that are kept of those asked for by id. Default 1,000.
 const NAMED_MAX: usize = 1_000;
+
+/// Notes of replays that are remembered while the stream is read, the newest. Default 10,000, some
+/// megabytes: of a letter whose replay so many others follow it is told no more.
+const REPLAYS_MAX: usize = 10_000;
 
 /// Messages that are no dead letters and are named; the others are counted.
 const UNREADABLE_NAMED_MAX: usize = 20;
@@ -57,12 +63,14 @@ Examples:
     /// Have events decided once more, after repair
     #[command(after_help = "\
 The request is signed with the first secret of FERMATA_REPLAY_SECRETS or `--replay-secrets`, which
-the engine's listeners must know. Typed twice it is one replay; `--id` names another one.
+the engine's listeners must know. Typed twice it is one replay. Asked for otherwise, with another
+reason, say, it would be another one, and is refused; `--again` has the event decided once more all the same.
 
 Examples:
   fermata dead replay 17.0 18.3
   fermata dead replay 17.0 --edit '{\"data\":{\"amount\":12}}' --reason 'amount was missing'
-  fermata dead replay 17.0 --data repaired.json")]
+  fermata dead replay 17.0 --data repaired.json
+  fermata dead replay 17.0 --reason 'the workflow was mended, too' --again")]
     Replay(ReplayArguments),
 }
 
@@ -97,11 +105,14 @@ pub struct DeadLetters {
     pub unreadable: Vec<u64>,
     /// How many such messages there are.
     pub unreadable_count: u64,
+    /// Replays that `takes` said yes to, in their order.
+    pub replays: Vec<Replayed>,
 }
 
 impl DeadLetters {
-    /// Reads the stream for the newest `keep` letters that `takes` says yes to. What
-    /// it holds at a time is that, and the keys of the last `RECENT_MAX` letters.
+    /// Reads the stream for the newest `keep` letters that `takes` says yes to, and notes of
+    /// replays likewise. What it holds at a time is that, `REPLAYS_MAX` such notes, and the
+    /// keys of the last `RECENT_MAX` letters.
     ///
     /// # Errors
     ///
@@ -128,6 +139,11 @@ impl DeadLetters {
         }
     }
 
+    /// The replays of what was filed under an id.
+    fn replays_of(&self, id: &str) -> Vec<&Replayed> {
+        self.replays.iter().filter(|replayed| replayed.id == id).collect()
+    }
+
     /// What was filed under an id, by whichever stages.
     fn of_id<'a>(&'a self, id: &'a str) -> impl Iterator<Item = &'a FiledLetter> {
         self.letters.iter().filter(move |filed| filed.letter.id == id)
@@ -143,6 +159,7 @@ struct Gathered<Takes> {
     found: u64,
     unreadable: Vec<u64>,
     unreadable_count: u64,
+    replays: VecDeque<Replayed>,
 }
 
 impl<Takes: Fn(&DeadLetter) -> bool> Gathered<Takes> {
@@ -156,6 +173,7 @@ impl<Takes: Fn(&DeadLetter) -> bool> Gathered<Takes> {
             found: 0,
             unreadable: Vec::new(),
             unreadable_count: 0,
+            replays: VecDeque::new(),
         }
     }
 
@@ -168,7 +186,17 @@ impl<Takes: Fn(&DeadLetter) -> bool> Gathered<Takes> {
             }
             return;
         };
-        if !(self.takes)(&letter) || !self.is_new(&letter) {
+        if !(self.takes)(&letter) {
+            return;
+        }
+        if replayed::is_note(&letter) {
+            self.replays.extend(Replayed::of(letter));
+            if self.replays.len() > REPLAYS_MAX {
+                self.replays.pop_front();
+            }
+            return;
+        }
+        if !self.is_new(&letter) {
             return;
         }
         self.found += 1;
@@ -193,8 +221,9 @@ impl<Takes: Fn(&DeadLetter) -> bool> Gathered<Takes> {
     }
 
     fn finish(self) -> DeadLetters {
-        let Self { letters, found, unreadable, unreadable_count, .. } = self;
-        DeadLetters { letters: letters.into(), found, unreadable, unreadable_count }
+        let Self { letters, found, unreadable, unreadable_count, replays, .. } = self;
+        let (letters, replays) = (letters.into(), replays.into());
+        DeadLetters { letters, found, unreadable, unreadable_count, replays }
     }
 }
 
@@ -217,7 +246,7 @@ pub async fn run(
     let reader = StreamReader::new(session.broker());
     match command {
         DeadCommand::List(arguments) => {
-            let takes = |letter: &DeadLetter| arguments.takes(letter);
+            let takes = |letter: &DeadLetter| arguments.takes(letter) || replayed::is_note(letter);
             let dead = DeadLetters::read(&reader, arguments.limit, takes).await?;
             list::list(&dead, output)
         }
@@ -228,7 +257,9 @@ pub async fn run(
             if found.peek().is_none() {
                 return Err(not_there(&arguments.id));
             }
-            found.try_for_each(|filed| show::show(filed, arguments.unmasked, output))?;
+            let replays = dead.replays_of(&arguments.id);
+            let unmasked = arguments.unmasked;
+            found.try_for_each(|filed| show::show(filed, &replays, unmasked, output))?;
             Ok(ExitCode::Success)
         }
         DeadCommand::Replay(arguments) => {
@@ -244,13 +275,18 @@ fn not_there(id: &str) -> CliError {
 }
 
 /// What people see of a letter, as JSON: its secrets are masked.
-fn to_json(filed: &FiledLetter) -> Value {
+fn to_json(filed: &FiledLetter, replays: &[&Replayed]) -> Value {
     let (letter, masked) = filed.letter.masked();
-    letter_to_json(filed.sequence, &letter, masked)
+    letter_to_json(filed.sequence, &letter, replays, masked)
 }
 
 /// A letter of which so many values are masked.
-fn letter_to_json(sequence: u64, letter: &DeadLetter, masked: usize) -> Value {
+fn letter_to_json(
+    sequence: u64,
+    letter: &DeadLetter,
+    replays: &[&Replayed],
+    masked: usize,
+) -> Value {
     let mut value = json!({
         "id": letter.id,
         "time": time_text(letter.time_ms),
@@ -265,6 +301,7 @@ fn letter_to_json(sequence: u64, letter: &DeadLetter, masked: usize) -> Value {
         "trace": letter.trace,
         "hint": show::hint(letter),
         "masked": masked,
+        "replays": replays.iter().map(|replayed| replayed.to_json()).collect::<Vec<_>>(),
     });
     if let Value::Object(members) = &mut value {
         let (name, text) = match std::str::from_utf8(&letter.original) {
@@ -341,16 +378,43 @@ mod tests {
     }
 
     #[test]
+    fn a_note_of_a_replay_is_no_letter_and_marks_the_letters_of_its_id() {
+        let note = DeadLetter {
+            stage: "replays".to_owned(),
+            reason: "replayed".to_owned(),
+            detail: "alice: a typo".to_owned(),
+            headers: vec![("webhook-id".to_owned(), "replay_1".to_owned())],
+            ..letter("7.0", b"")
+        };
+        let messages = [letter("7.0", b"{"), note, letter("8.0", b"{")];
+
+        let dead = gathered(&messages.map(|letter| letter.encode().unwrap()));
+
+        assert_eq!((dead.found, dead.unreadable_count), (2, 0));
+        assert!(dead.replays_of("8.0").is_empty());
+        let replays = dead.replays_of("7.0");
+        let shown = printed(|output| show::show(&dead.letters[0], &replays, output));
+        let told = "\nreplayed  2023-11-14T22:13:20.000Z as `replay_1` by alice: a typo\n";
+        assert!(shown.contains(told), "{shown}");
+        assert_eq!(to_json(&dead.letters[0], &replays)["replays"][0]["request"], "replay_1");
+        let listed = printed(|output| list::list(&dead, output).map(|_| ()));
+        let marked = listed
+            .lines()
+            .filter(|line| line.ends_with("2023-11-14T22:13:20.000Z  the text is not JSON"));
+        assert_eq!(marked.count(), 1, "{listed}");
+    }
+
+    #[test]
     fn original_bytes_are_shown_as_text_where_they_are_text() {
         let text = FiledLetter { sequence: 1, letter: letter("7.0", b"{\"a\":") };
         let bytes = FiledLetter { sequence: 2, letter: letter("8.0", b"\xff\x00") };
 
-        let shown = printed(|output| show::show(&text, false, output));
+        let shown = printed(|output| show::show(&text, &[], false, output));
         assert!(shown.ends_with("5 bytes of text\n{\"a\":\n"), "{shown}");
         assert!(shown.contains("hint      "), "{shown}");
-        let shown = printed(|output| show::show(&bytes, false, output));
+        let shown = printed(|output| show::show(&bytes, &[], false, output));
         assert!(shown.contains("2 bytes\n00000000  ff 00"), "{shown}");
-        assert_eq!(to_json(&bytes)["original_hex"], "ff00");
+        assert_eq!(to_json(&bytes, &[])["original_hex"], "ff00");
     }
 
     #[test]
@@ -360,14 +424,14 @@ mod tests {
         let letter = DeadLetter { headers, ..letter("7.0", original) };
         let filed = FiledLetter { sequence: 1, letter };
 
-        let shown = printed(|output| show::show(&filed, false, output));
+        let shown = printed(|output| show::show(&filed, &[], false, output));
         assert!(shown.contains("masked    2 values; `--unmasked` shows them\n"), "{shown}");
         assert!(shown.contains("header    Authorization: ***\n"), "{shown}");
         let original = "original  35 bytes of text\n{\"user\":\"ann\",\"password\":\"***\"}";
         assert!(shown.contains(original), "{shown}");
-        let shown = printed(|output| show::show(&filed, true, output));
+        let shown = printed(|output| show::show(&filed, &[], true, output));
         assert!(!shown.contains("masked") && shown.contains("\"hunter2\"}"), "{shown}");
-        let shown = to_json(&filed);
+        let shown = to_json(&filed, &[]);
         assert!(!shown.to_string().contains("hunter2"), "{shown}");
         assert_eq!(shown["masked"], 2);
     }
@@ -380,11 +444,11 @@ mod tests {
             DeadLetter { attempts: Some(5), trace: Some(trace.to_owned()), ..letter("8.0", b"{") };
         let traced = FiledLetter { sequence: 2, letter: traced };
 
-        let shown = printed(|output| show::show(&traced, false, output));
+        let shown = printed(|output| show::show(&traced, &[], false, output));
         assert!(shown.contains(&format!("\nattempts  5\ntrace     {trace}\n")), "{shown}");
-        let shown = printed(|output| show::show(&bare, false, output));
+        let shown = printed(|output| show::show(&bare, &[], false, output));
         assert!(!shown.contains("attempts") && !shown.contains("trace"), "{shown}");
-        let [bare, traced] = [bare, traced].map(|filed| to_json(&filed));
+        let [bare, traced] = [bare, traced].map(|filed| to_json(&filed, &[]));
         assert_eq!((&traced["attempts"], &traced["trace"]), (&json!(5), &json!(trace)));
         assert!(bare["attempts"].is_null() && bare["trace"].is_null());
     }

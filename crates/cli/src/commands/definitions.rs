@@ -1,6 +1,8 @@
 //! What `fermata strategy` and `fermata workflow` have in common: reading
 //! files, telling problems, and making definitions active.
 
+mod suspected;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,7 +21,9 @@ use crate::arguments::GlobalArguments;
 use crate::broker_session::{ANSWER_LIMIT, BrokerSession, asking_user, random_id};
 use crate::diagnostics::{self, Sources};
 use crate::error::{CliError, ExitCode};
-use crate::output::{Output, Tone};
+use crate::output::{Output, Tone, counted};
+
+pub use suspected::{Holds, told};
 
 /// Files to check.
 #[derive(Debug, Clone, Args)]
@@ -51,13 +55,15 @@ pub struct Checked<T> {
     pub sources: Sources,
 }
 
-/// Reads every file with `read`, which returns what the file holds or all that is wrong with it.
+/// Reads every file, which should hold `wanted`, with `read`, which returns what the file holds or all that
+/// is wrong with it.
 ///
 /// # Errors
 ///
 /// When a file cannot be read at all.
 pub fn check_files<T>(
     files: &[PathBuf],
+    wanted: Holds,
     read: impl Fn(&str, &str) -> Result<Vec<T>, Vec<Problem>>,
 ) -> Result<Checked<T>, CliError> {
     let mut checked = Checked { sound: Vec::new(), problems: Vec::new(), sources: Sources::new() };
@@ -66,7 +72,9 @@ pub fn check_files<T>(
         let text = read_text(path)?;
         match read(&text, &name) {
             Ok(sound) => checked.sound.extend(sound),
-            Err(problems) => checked.problems.extend(problems),
+            Err(problems) => {
+                checked.problems.extend(told(wanted, problems, &text, &name));
+            }
         }
         checked.sources.insert(name, text);
     }
@@ -83,19 +91,18 @@ pub fn read_text(path: &Path) -> Result<String, CliError> {
 }
 
 impl<T> Checked<T> {
-    /// Tells what was found: the problems, or that there are none.
+    /// Tells what was found: the problems, or that there are none, and how many things `one` or
+    /// `many` of which are called.
     ///
     /// # Errors
     ///
     /// When it cannot be written.
-    pub fn report(&self, what: &str, output: &mut Output) -> Result<ExitCode, CliError> {
+    pub fn report(&self, one: &str, many: &str, output: &mut Output) -> Result<ExitCode, CliError> {
         diagnostics::print(output, &self.problems, &self.sources)?;
         let files = self.sources.len();
         if !self.problems.is_empty() {
             if !output.is_json() {
-                let count = self.problems.len();
-                let problems = if count == 1 { "problem" } else { "problems" };
-                output.line(&format!("{count} {problems}"))?;
+                output.line(&counted(self.problems.len(), "problem", "problems"))?;
             }
             return Ok(ExitCode::Findings);
         }
@@ -104,7 +111,8 @@ impl<T> Checked<T> {
             output.json_line(&serde_json::json!({ "sound": count, "files": files }))?;
         } else {
             let title = output.tone(Tone::Good, "sound");
-            output.line(&format!("{title}: {count} {what} in {files} file(s)"))?;
+            let (what, files) = (counted(count, one, many), counted(files, "file", "files"));
+            output.line(&format!("{title}: {what} in {files}"))?;
         }
         Ok(ExitCode::Success)
     }

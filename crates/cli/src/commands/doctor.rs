@@ -1,5 +1,6 @@
 //! `fermata doctor`: whether everything is in order, and what to do where it is not.
 
+mod alike;
 mod checks;
 mod load;
 mod permissions;

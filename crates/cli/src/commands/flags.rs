@@ -16,7 +16,7 @@ use crate::arguments::GlobalArguments;
 use crate::broker_session::{ANSWER_LIMIT, BrokerSession, asking_user, random_id};
 use crate::error::{CliError, ExitCode};
 use crate::journal_view::RunList;
-use crate::output::{Output, Tone};
+use crate::output::{Output, Tone, counted};
 
 /// How long runs may take to end once all are cancelled. What has not ended then
 /// waits for attempts that are under way.
@@ -172,7 +172,8 @@ async fn set(
     } else {
         if let Some((cancelled, open)) = cancelled {
             output.line(&format!(
-                "{cancelled} runs were cancelled; {open} wait for attempts that are under way"
+                "{}; {open} wait for attempts that are under way",
+                counted(cancelled, "run was cancelled", "runs were cancelled")
             ))?;
         }
         output.line(&format!("definitions are at revision {}", answer.revision))?;

@@ -11,7 +11,7 @@ use crate::arguments::GlobalArguments;
 use crate::broker_session::BrokerSession;
 use crate::error::{CliError, ExitCode};
 use crate::journal_view::{Review, ReviewList, Sample};
-use crate::output::{Output, Tone, excerpt, time_text};
+use crate::output::{Output, Tone, counted, excerpt, time_text};
 
 pub use resolve::ResolveArguments;
 
@@ -177,7 +177,8 @@ fn show(review: &Review, output: &mut Output) -> Result<(), CliError> {
     output.line(&format!("tenant  {}", review.tenant))?;
     output.line(&format!("type    {}", review.kind))?;
     output.line(&format!("opened  {}", time_text(review.opened_ms)))?;
-    output.line(&format!("count   {} in {} case(s)", review.count, review.case_count))?;
+    let cases = counted(review.case_count, "case", "cases");
+    output.line(&format!("count   {} in {cases}", review.count))?;
     output.line(&format!("state   {}", state_of(review)))?;
     if let Some(resolved) = &review.resolved {
         let (time, reason) = (time_text(resolved.time_ms), &resolved.reason);

@@ -7,7 +7,7 @@ mod run_view;
 
 use clap::{Args, Subcommand};
 use fermata_core::command::{CancelCommand, Command};
-use fermata_core::identity::RunId;
+use fermata_core::identity::{PartitionId, RunId};
 use fermata_jetstream::StreamReader;
 use fermata_jetstream::reader::Holes;
 use fermata_jetstream::topology::journal_stream;
@@ -105,16 +105,13 @@ pub async fn run(
     }
 }
 
-/// Reads the run, or says that there is none. Also tells where to follow its journal from.
-async fn find(run: RunId, session: &BrokerSession) -> Result<(RunHistory, u64), CliError> {
-    let partitions = session.engine_config().await?.partitions;
-    let partition = run.partition();
-    if partition.0 >= partitions {
-        return Err(CliError::NotFound(format!(
-            "there is no run `{run}`: the first four digits of an id name its partition, here \
-             {partition}, and this engine has {partitions}; `fermata runs list` lists the runs"
-        )));
-    }
+/// Reads the run, or says that there is none and which may be meant. Also tells where to follow
+/// its journal from.
+pub(crate) async fn find(
+    run: RunId,
+    session: &BrokerSession,
+) -> Result<(RunHistory, u64), CliError> {
+    let partition = partition_of(run, session.engine_config().await?.partitions)?;
     let reader = StreamReader::new(session.broker());
     let ReadRun { history, near, next_sequence } = read_run(&reader, run).await?;
     let not_found = || {
@@ -125,6 +122,18 @@ async fn find(run: RunId, session: &BrokerSession) -> Result<(RunHistory, u64), 
         ))
     };
     Ok((history.ok_or_else(not_found)?, next_sequence))
+}
+
+/// The partition of a run, of so many that an engine has.
+pub(crate) fn partition_of(run: RunId, partitions: u16) -> Result<PartitionId, CliError> {
+    let partition = run.partition();
+    if partition.0 < partitions {
+        return Ok(partition);
+    }
+    Err(CliError::NotFound(format!(
+        "there is no run `{run}`: the first four digits of an id name its partition, here \
+         {partition}, and this engine has {partitions}; `fermata runs list` lists the runs"
+    )))
 }
 
 async fn show(

@@ -13,12 +13,13 @@ use serde_json::{Value, json};
 pub use explain::ExplainArguments;
 
 use super::definitions::{
-    ApplyArguments, CheckArguments, Checked, NewDefinitions, check_files, make_active, print_answer,
+    ApplyArguments, CheckArguments, Checked, Holds, NewDefinitions, check_files, make_active,
+    print_answer,
 };
 use crate::arguments::GlobalArguments;
 use crate::broker_session::BrokerSession;
 use crate::error::{CliError, ExitCode};
-use crate::output::Output;
+use crate::output::{Output, counted};
 
 /// What to do with strategies.
 #[derive(Debug, Subcommand)]
@@ -72,17 +73,19 @@ pub async fn run(
     output: &mut Output,
 ) -> Result<ExitCode, CliError> {
     match command {
-        StrategyCommand::Check(arguments) => check(&arguments)?.report("strategies", output),
+        StrategyCommand::Check(arguments) => {
+            check(&arguments)?.report("strategy", "strategies", output)
+        }
         StrategyCommand::Apply(arguments) => {
             let checked = check(&CheckArguments { files: arguments.files.clone() })?;
             if !checked.problems.is_empty() {
-                return checked.report("strategies", output);
+                return checked.report("strategy", "strategies", output);
             }
             let count = checked.sound.len();
             let strategies = entries(checked.sound)?;
             let new = NewDefinitions { strategies, ..NewDefinitions::default() };
             let answer = make_active(new, arguments.by, global).await?;
-            print_answer(&answer, &format!("{count} strategies"), output)
+            print_answer(&answer, &counted(count, "strategy", "strategies"), output)
         }
         StrategyCommand::Test(arguments) => cases::run(&arguments, output),
         StrategyCommand::Explain(arguments) => explain::run(arguments, global, output).await,
@@ -92,7 +95,7 @@ pub async fn run(
 
 /// Reads the files, each by itself and then all together.
 fn check(arguments: &CheckArguments) -> Result<Checked<StrategyDefinition>, CliError> {
-    let mut checked = check_files(&arguments.files, |text, name| {
+    let mut checked = check_files(&arguments.files, Holds::Strategies, |text, name| {
         read_strategies(text, Some(name), &Limits::default())
     })?;
     if checked.problems.is_empty()

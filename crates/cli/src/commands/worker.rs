@@ -25,13 +25,7 @@ Examples:
   fermata worker --nats-url nats://broker:4222 --audit-key audit.key --queues gpu,mail --queue-permits 4 --plugin gpu=http://127.0.0.1:9000")]
 pub struct WorkerArguments {
     /// What this process does besides serving queues; listener, matcher and builder are fused when all three are named
-    #[arg(
-        long,
-        value_enum,
-        value_delimiter = ',',
-        required_unless_present = "queues",
-        value_name = "ROLE"
-    )]
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "ROLE")]
     pub roles: Vec<Role>,
     /// Name of the worker; one that restarts under its name takes its partitions back at once
     #[arg(long, value_name = "NAME")]
@@ -82,6 +76,13 @@ pub async fn run(
     global: &GlobalArguments,
     output: &mut Output,
 ) -> Result<ExitCode, CliError> {
+    if arguments.roles.is_empty() && arguments.engine.queues.is_empty() {
+        return Err(CliError::Usage(
+            "nothing is said of what this worker is to do: name `--roles` (listener, matcher, builder, \
+             coordinator, projector), `--queues` to serve named queues, or both"
+                .to_owned(),
+        ));
+    }
     let url = broker_url(global)?;
     let roles = arguments.roles.iter().copied().map(Into::into).collect::<BTreeSet<_>>();
     let mut requests = EndRequests::listen()?;

@@ -10,14 +10,14 @@ use fermata_definitions::{Limits, Problem, read_workflow};
 use std::path::PathBuf;
 
 use super::definitions::{
-    ApplyArguments, CheckArguments, Checked, NewDefinitions, check_files, make_active,
-    print_answer, read_text,
+    ApplyArguments, CheckArguments, Checked, Holds, NewDefinitions, check_files, make_active,
+    print_answer, read_text, told,
 };
 use crate::arguments::GlobalArguments;
 use crate::broker_session::BrokerSession;
 use crate::diagnostics::{self, Sources};
 use crate::error::{CliError, ExitCode};
-use crate::output::Output;
+use crate::output::{Output, counted};
 
 /// What to do with workflows.
 #[derive(Debug, Subcommand)]
@@ -66,16 +66,18 @@ pub async fn run(
     output: &mut Output,
 ) -> Result<ExitCode, CliError> {
     match command {
-        WorkflowCommand::Check(arguments) => check(&arguments.files)?.report("workflows", output),
+        WorkflowCommand::Check(arguments) => {
+            check(&arguments.files)?.report("workflow", "workflows", output)
+        }
         WorkflowCommand::Apply(arguments) => {
             let checked = check(&arguments.files)?;
             if !checked.problems.is_empty() {
-                return checked.report("workflows", output);
+                return checked.report("workflow", "workflows", output);
             }
             let count = checked.sound.len();
             let new = new_definitions(&checked.sound)?;
             let answer = make_active(new, arguments.by, global).await?;
-            print_answer(&answer, &format!("{count} workflows"), output)
+            print_answer(&answer, &counted(count, "workflow", "workflows"), output)
         }
         WorkflowCommand::List => list(global, output).await,
         WorkflowCommand::Plan(arguments) => plan(&arguments, output),
@@ -88,7 +90,8 @@ fn read(text: &str, name: &str) -> Result<Executable, Vec<Problem>> {
 }
 
 fn check(files: &[PathBuf]) -> Result<Checked<Executable>, CliError> {
-    check_files(files, |text, name| read(text, name).map(|executable| vec![executable]))
+    let read = |text: &str, name: &str| read(text, name).map(|executable| vec![executable]);
+    check_files(files, Holds::Workflow, read)
 }
 
 /// Workflows as the control partition keeps them, with their plans' bytes.
@@ -138,6 +141,7 @@ fn plan(arguments: &PlanArguments, output: &mut Output) -> Result<ExitCode, CliE
             Ok(ExitCode::Success)
         }
         Err(problems) => {
+            let problems = told(Holds::Workflow, problems, &text, &name);
             diagnostics::print(output, &problems, &Sources::from([(name, text)]))?;
             Ok(ExitCode::Findings)
         }

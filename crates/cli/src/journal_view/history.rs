@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::RunSummary;
 use super::status::NodeStatus;
+use crate::output::{counted, span_text};
 
 /// Everything that the journal tells about a run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -162,7 +163,7 @@ impl RunHistory {
 
     /// Folds a later record of the run.
     pub fn fold(&mut self, header: &Header, record: &Record) {
-        self.summary.fold(header.kind, header.time);
+        self.summary.fold(header.kind, header.attempt, header.time);
         self.fold_node(header, record);
         self.note(header, record);
     }
@@ -283,19 +284,19 @@ fn what_happened(body: &Body, now: JournalTime) -> What {
         },
         Body::NodeSucceeded(_) => What::plain("succeeded"),
         Body::NodeRetrying(retrying) => {
-            let pause_ms = retrying.due.0.saturating_sub(now.0);
-            let text = format!("attempt failed, the next is due in {pause_ms} ms");
+            let pause = span_text(retrying.due.0.saturating_sub(now.0));
+            let text = format!("attempt failed, the next is due in {pause}");
             What::failure(text, retrying.class, &retrying.detail)
         }
         Body::NodeFailed(failed) => What::failure("failed for good", failed.class, &failed.detail),
         Body::NodeSkipped(_) => What::plain("skipped"),
         Body::NodeAccepted(accepted) => {
-            let wait_ms = accepted.due.0.saturating_sub(now.0);
-            What::plain(format!("accepted, its callback is awaited for {wait_ms} ms"))
+            let wait = span_text(accepted.due.0.saturating_sub(now.0));
+            What::plain(format!("accepted, its callback is awaited for {wait}"))
         }
         Body::NodeDelayed(delayed) => {
-            let wait_ms = delayed.due.0.saturating_sub(now.0);
-            What::plain(format!("delay began, ends in {wait_ms} ms"))
+            let wait = span_text(delayed.due.0.saturating_sub(now.0));
+            What::plain(format!("delay began, ends in {wait}"))
         }
         Body::NodeUnknown(unknown) => {
             What::detailed("outcome unknown, a person decides", unknown.detail.as_str())
@@ -341,18 +342,19 @@ fn what_happened(body: &Body, now: JournalTime) -> What {
             resolved.reason.as_str(),
         ),
         Body::CaseReplayed(replayed) => What::plain(format!(
-            "review case {}: {} events are decided once more",
-            replayed.case, replayed.asked
+            "review case {}: {} decided once more",
+            replayed.case,
+            counted(replayed.asked, "event is", "events are")
         )),
         Body::CancelAnswered(answered) => What::detailed(
             format!("cancel asked by {}: {}", answered.by, answered.answer.as_str()),
             answered.reason.as_str(),
         ),
         Body::NodeWaiting(waiting) => What::plain(format!(
-            "waits for {} with correlation key {}, {} ms at most",
+            "waits for {} with correlation key {}, {} at most",
             waiting.event,
             waiting.correlation,
-            waiting.due.0.saturating_sub(now.0)
+            span_text(waiting.due.0.saturating_sub(now.0))
         )),
         // Records of the partition: none belongs to a run.
         Body::PartitionOwned(_)
@@ -412,8 +414,21 @@ mod tests {
         assert_eq!(history.summary.duration_ms(), Some(180));
         let retry = &history.timeline[2];
         assert_eq!(retry.offset_ms, 30);
-        assert_eq!(retry.what.text, "attempt failed, the next is due in 120 ms");
+        assert_eq!(retry.what.text, "attempt failed, the next is due in 120ms");
         assert_eq!(retry.what.class, Some(FailureClass::Http5xx));
+    }
+
+    #[test]
+    fn an_attempt_that_is_only_due_is_no_retry_yet() {
+        let run = run_of("a");
+        let mut script = Script::default();
+        let history = history_of(&[
+            script.at(1_000).started(run),
+            script.at(1_000).dispatched(run, "fetch", 1),
+            script.at(1_030).retrying(run, "fetch", 1, 1_150),
+        ]);
+
+        assert_eq!((history.summary.attempts, history.summary.retries), (1, 0));
     }
 
     #[test]

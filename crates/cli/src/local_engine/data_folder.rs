@@ -33,8 +33,9 @@ impl DataFolder {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 return Err(CliError::Usage(format!(
-                    "an engine or worker runs already in the data folder `{shown}`; use that one, \
-                     or name another folder with `--data-dir`"
+                    "an engine or worker runs already in the data folder `{shown}`: commands with this folder reach \
+                     it as it is; to start it otherwise end it first (Ctrl-C where it runs), and for another one \
+                     beside it name another folder with `--data-dir`"
                 )));
             }
             Err(TryLockError::Error(error)) => {

@@ -1,6 +1,7 @@
 //! `fermata audit`.
 
 mod kept;
+mod key;
 mod receipts;
 mod removed;
 mod written_log;

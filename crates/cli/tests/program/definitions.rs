@@ -100,3 +100,44 @@ async fn a_file_that_is_not_there_is_a_wrong_command_line() {
     assert_eq!(run(&["strategy", "check", "/nowhere.yaml"]).await.code, 2);
     assert_eq!(run(&["strategy", "bake"]).await.code, 2);
 }
+
+#[tokio::test]
+async fn a_file_for_another_command_is_told_with_that_command() {
+    let strategies = format!("{EXAMPLES}/strategies.yaml");
+    let workflow = format!("{EXAMPLES}/report.workflow.yaml");
+
+    let of_strategies = run(&["workflow", "check", &strategies]).await;
+    let of_workflow = run(&["strategy", "check", &workflow, "--json"]).await;
+    let planned = run(&["workflow", "plan", &strategies]).await;
+
+    let told = format!("`fermata strategy check {strategies}` checks it");
+    for ended in [&of_strategies, &planned] {
+        assert_eq!(ended.code, 1, "{}", ended.stderr);
+        assert!(ended.stdout.contains("the file holds `strategies`, not `workflow`"));
+        assert!(ended.stdout.contains(&told), "{}", ended.stdout);
+    }
+    let problems = of_workflow.json();
+    assert_eq!((of_workflow.code, problems.len()), (1, 1), "{}", of_workflow.stdout);
+    let hint = problems[0]["hint"].as_str().unwrap();
+    assert!(hint.starts_with(&format!("`fermata workflow check {workflow}`")), "{hint}");
+}
+
+#[tokio::test]
+async fn a_line_that_is_indented_wrongly_is_hinted_at() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("w.yaml").display().to_string();
+    let right = std::fs::read_to_string(format!("{EXAMPLES}/report.workflow.yaml")).unwrap();
+    let name = right.lines().find(|line| line.trim_start().starts_with("name: ")).unwrap();
+    for (wrong, hint) in [
+        (right.replacen(name, &format!("  {name}"), 1), "begins in column"),
+        (right.replacen(name, &format!("\t{}", name.trim()), 1), "indented with a tab"),
+        (right.replacen(name, &format!("{name}\n    more: 1"), 1), "indented further than"),
+    ] {
+        std::fs::write(&file, &wrong).unwrap();
+
+        let checked = run(&["workflow", "check", &file]).await;
+
+        assert_eq!(checked.code, 1, "{wrong}");
+        assert!(checked.stdout.contains(hint), "{hint}: {}\n{wrong}", checked.stdout);
+    }
+}

@@ -107,3 +107,22 @@ async fn up(folder: &TempDir, arguments: &[&str], variables: &[(&str, &str)]) ->
     assert_eq!(up.said["ready"], true, "{}", up.said);
     up
 }
+
+#[tokio::test]
+async fn what_cannot_be_started_is_told_with_what_to_do() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    std::fs::write(path("plugins.yaml"), "http:\n  plugins: {}\n").expect("a file");
+    let (config, data) = (path("plugins.yaml"), path("data"));
+
+    let idle = run(&["worker", "--nats-url", "nats://127.0.0.1:9"]).await;
+    let misread = run(&["up", "--data-dir", &data, "--config", &config]).await;
+
+    assert_eq!((idle.code, misread.code), (2, 2), "{}{}", idle.stderr, misread.stderr);
+    for option in ["`--roles`", "`--queues`"] {
+        assert!(idle.stderr.contains(option), "{}", idle.stderr);
+    }
+    for told in [&*config, "is JSON (not YAML), such as `{\"http\": "] {
+        assert!(misread.stderr.contains(told), "{}", misread.stderr);
+    }
+}

@@ -195,6 +195,37 @@ async fn a_repaired_letter_is_requested_again_with_a_signature() {
     assert_eq!((&event["tenant"], &event["replayreason"]), (&"acme".into(), &"typo".into()));
     let missing = stage.run(&["dead", "replay", "8.0", "--replay-secrets", &secrets]).await;
     assert_eq!(missing.code, 4, "{}", missing.stderr);
+
+    // For another reason it would be another replay.
+    let first = requested.json()[0]["request"].as_str().unwrap().to_owned();
+    let event = path("event.json");
+    let secret = ["--replay-secrets", &secrets];
+    let other = ["dead", "replay", "7.0", "--data", &event, "--reason", "a typo"];
+    let refused = stage.run(&[&other[..], &secret].concat()).await;
+    assert_eq!(refused.code, 1, "{}", refused.stderr);
+    for told in ["`7.0` was replayed already", &first, ": typo", "`--again`"] {
+        assert!(refused.stderr.contains(told), "{told}: {}", refused.stderr);
+    }
+    assert_eq!(stored_events(&stage).await, 2);
+    let again =
+        ["dead", "replay", "7.0", "--data", &event, "--reason", "b", "--by", "bob", "--again"];
+    let meant = stage.run(&[&again[..], &secret, &["--json"]].concat()).await;
+    assert_eq!(meant.code, 0, "{}", meant.stderr);
+    assert_ne!(meant.json()[0]["replay"], requested.json()[0]["replay"]);
+    assert_eq!(stored_events(&stage).await, 3);
+
+    let listed = stage.run(&["dead", "list", "--reason", "not_json", "--json"]).await.json();
+    assert_eq!(listed.len(), 1, "{listed:?}");
+    let replays = listed[0]["replays"].as_array().unwrap();
+    let told = replays.iter().map(|replayed| replayed["detail"].as_str().unwrap());
+    let told = told.collect::<Vec<_>>();
+    assert!(told.len() == 2 && told[0].ends_with(": typo") && told[1] == "bob: b", "{told:?}");
+    let all = stage.run(&["dead", "list"]).await;
+    assert_eq!(all.stdout.lines().count(), 2, "{}", all.stdout);
+}
+
+async fn stored_events(stage: &Stage) -> u64 {
+    StreamReader::new(&stage.broker).stream_state(EVENTS_STREAM).await.unwrap().last_sequence
 }
 
 fn letter(id: &str, reason: &str) -> Bytes {

@@ -1,5 +1,7 @@
 //! `fermata doctor`.
 
+use std::time::Instant;
+
 use fermata_jetstream::core_messages::CoreMessages;
 use fermata_jetstream::engine_config::agree_on_engine_config;
 use fermata_jetstream::leases::{Leases, partition_key, worker_key};
@@ -136,6 +138,62 @@ async fn a_halted_partition_is_told_with_the_reason_that_its_worker_gives() {
     assert_eq!((&detail["partition"], &detail["worker"]), (&"0".into(), &"w-1".into()));
     let reason = detail["reason"].as_str().expect("text");
     assert!(reason.contains("journal message 1 is ours and cannot be decoded"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_with_one_name_and_workers_with_other_settings_are_told() {
+    let stage = Stage::bare().await;
+    topology().apply(&stage.broker).await.expect("streams");
+    let start = async |folder: &str, name: &str, path: &str, more: &[&str]| {
+        let plugin = format!("reports=http://127.0.0.1:9/{path}");
+        let own = ["--partitions", "1", "--name", name, "--plugin", &plugin];
+        Running::worker(&stage, folder, "coordinator", &[&own, more].concat()).await
+    };
+    let key = stage.folder.path().join("first").join("audit.key").display().to_string();
+    let first = start("first", "w-1", "token-a", &[]).await;
+    let same = start("second", "w-2", "token-a", &["--audit-key", &key]).await;
+    let have_answered = |ended: &Ended| {
+        let checks = ended.json();
+        let answers = checks.iter().find(|check| check["name"] == "answers");
+        let found = answers.map_or_else(String::new, |check| check["found"].to_string());
+        found.contains("w-1 ") && found.contains("w-2 ")
+    };
+    let alike = examined_until(&stage, have_answered).await;
+    assert_eq!((health(&alike, "names"), health(&alike, "settings")), ("ok".into(), "ok".into()));
+
+    let differing = ["--audit-key", &key, "--keys-max", "5000"];
+    let other = start("third", "w-1", "token-b", &differing).await;
+    let examined = examined_until(&stage, |ended| ended.stdout.contains("name_twice")).await;
+
+    let twice = check(&examined, "name_twice");
+    assert_eq!((&twice["health"], examined.code), (&"fail".into(), 1));
+    let processes = twice["details"][0]["processes"].as_array().expect("a list");
+    let processes = processes.iter().map(|process| process["process_id"].as_u64());
+    let processes = processes.collect::<Vec<_>>();
+    for worker in [&first, &other] {
+        assert!(processes.contains(&Some(worker.id().into())), "{twice}");
+    }
+    let differs = check(&examined, "config_differs");
+    assert_eq!(differs["health"], "warn");
+    let found = differs["found"].as_str().expect("text");
+    let keys_max = format!("5000 at w-1 (process {})", other.id());
+    for told in ["`http.plugins.reports` is set at ", "set otherwise at ", &keys_max] {
+        assert!(found.contains(told), "{found}");
+    }
+    assert!(!examined.stdout.contains("token-"), "{}", examined.stdout);
+    drop((first, same, other));
+}
+
+/// Asks until what was found is `enough`: a worker that has just started hears questions a moment later.
+async fn examined_until(stage: &Stage, enough: impl Fn(&Ended) -> bool) -> Ended {
+    let begun = Instant::now();
+    loop {
+        let examined = stage.run(&["doctor", "--json"]).await;
+        if enough(&examined) {
+            return examined;
+        }
+        assert!(begun.elapsed() < SOON, "{}", examined.stdout);
+    }
 }
 
 /// A server whose users may not do everything; it ends with the value.

@@ -66,6 +66,11 @@ impl Running {
         Self { child, logs, _printed: printed, said }
     }
 
+    /// Number of the process.
+    pub fn id(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
     /// Asks one of its endpoints.
     pub async fn get(&self, path: &str) -> Answer {
         let url = self.said["http_url"].as_str().expect("endpoints");

@@ -65,7 +65,7 @@ async fn every_example_of_the_documentation_passes_its_own_tests() {
     }
     let tested = run(&["strategy", "test", &format!("{ROOT}/examples/strategies.yaml")]).await;
     assert_eq!(tested.code, 0, "{}", told(&tested));
-    assert!(tested.stdout.contains("4 of 4 test(s) passed"), "{}", tested.stdout);
+    assert!(tested.stdout.contains("4 of 4 tests passed"), "{}", tested.stdout);
 }
 
 #[tokio::test]
@@ -101,7 +101,7 @@ tests:
     let lines = run(&["strategy", "test", &strategies, &tests, "--json"]).await;
 
     assert_eq!((tested.code, lines.code), (1, 1), "{}", told(&tested));
-    assert!(tested.stdout.contains("2 of 5 test(s) passed"), "{}", tested.stdout);
+    assert!(tested.stdout.contains("2 of 5 tests passed"), "{}", tested.stdout);
     let lines = lines.json();
     let passed: Vec<_> = lines.iter().filter_map(|line| line["passed"].as_bool()).collect();
     assert_eq!(passed, [true, false, false, false, true]);

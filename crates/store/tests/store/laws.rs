@@ -24,6 +24,7 @@ fn word() -> impl Strategy<Value = Word> {
     prop_oneof![
         6 => any::<u8>().prop_map(Word::Started),
         1 => Just(Word::Dispatched),
+        1 => Just(Word::DispatchedAgain),
         1 => Just(Word::Retrying),
         1 => Just(Word::Closing),
         1 => Just(Word::Succeeded),
@@ -117,6 +118,22 @@ fn a_run_is_found_by_where_it_stands_now_and_no_more_by_where_it_stood() {
     assert!(model.list(&by(RunStatus::Running)).unwrap().runs.is_empty());
     let failed = model.list(&by(RunStatus::Failed)).unwrap().runs;
     assert_eq!((failed[0].attempts, failed[0].duration_ms()), (1, Some(4)));
+}
+
+#[test]
+fn an_attempt_that_is_only_due_is_listed_as_no_retry() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut model = ReadModel::open(folder.path(), &origin(), limits(100)).unwrap().model;
+    let mut counts = |sequence, words: &[(u8, Word)]| {
+        model.apply(&changes(0, sequence, 5, words)).unwrap();
+        let all = RunQuery { limit: 10, ..RunQuery::default() };
+        let runs = model.list(&all).unwrap().runs;
+        (runs[0].attempts, runs[0].retries)
+    };
+
+    let due = [(0, Word::Started(0)), (0, Word::Dispatched), (0, Word::Retrying)];
+    assert_eq!(counts(1, &due), (1, 0));
+    assert_eq!(counts(2, &[(0, Word::DispatchedAgain)]), (2, 1));
 }
 
 #[test]

@@ -55,6 +55,7 @@ pub fn run(partition: u16, number: u8) -> (RunId, Tenant) {
 pub enum Word {
     Started(u8),
     Dispatched,
+    DispatchedAgain,
     Retrying,
     Closing,
     Succeeded,
@@ -84,7 +85,9 @@ fn body(word: Word, tenant: &Tenant) -> Body {
             deadline: JournalTime(u64::MAX),
         }
         .into(),
-        Word::Dispatched => NodeDispatched { input: Json::null(), queued: None }.into(),
+        Word::Dispatched | Word::DispatchedAgain => {
+            NodeDispatched { input: Json::null(), queued: None }.into()
+        }
         Word::Retrying => {
             let (class, detail) = (FailureClass::Http5xx, String::new());
             NodeRetrying { class, detail, due: JournalTime(9) }.into()
@@ -106,9 +109,10 @@ pub fn frame(partition: u16, time: u64, words: &[(u8, Word)]) -> Vec<u8> {
     for (index, (number, word)) in (0..).zip(words) {
         let (run, tenant) = run(partition, *number);
         let record = match word {
-            Word::Dispatched | Word::Retrying => {
+            Word::Dispatched | Word::DispatchedAgain | Word::Retrying => {
                 let node: Arc<str> = "a".into();
-                Record::of_node(&tenant, run, &node, body(*word, &tenant)).attempt(1)
+                let attempt = if matches!(word, Word::DispatchedAgain) { 2 } else { 1 };
+                Record::of_node(&tenant, run, &node, body(*word, &tenant)).attempt(attempt)
             }
             Word::Started(_) | Word::Closing | Word::Succeeded | Word::Failed | Word::Cancelled => {
                 Record::of_run(&tenant, run, body(*word, &tenant))

@@ -10,6 +10,7 @@ use fermata_wire::journal::JournalFrame;
 use serde::Serialize;
 
 use super::kept::KeptAudit;
+use crate::output::counted;
 
 /// Most messages that cannot be read and are listed; of the rest only the number is kept.
 pub const UNREADABLE_MAX: usize = 256;
@@ -152,10 +153,14 @@ impl PartitionAudit {
     #[must_use]
     pub fn notices(&self) -> Vec<String> {
         let removed = (self.removed > 0).then(|| {
-            let removed = self.removed;
+            let removed = counted(
+                self.removed,
+                "record was kept long enough and is removed",
+                "records were kept long enough and are removed",
+            );
             format!(
-                "{removed} records were kept long enough and are removed from the archive; \
-                 their entries in the audit log were checked without them"
+                "{removed} from the archive; what the audit log has of that was \
+                 checked without it"
             )
         });
         let losses = self.losses.iter().map(AcceptedLoss::text);

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::PartitionAudit;
 use crate::error::CliError;
-use crate::output::{Output, Tone};
+use crate::output::{Output, Tone, counted};
 
 /// Prints what the check of each partition came to, every finding and every notice.
 ///
@@ -59,10 +59,8 @@ pub fn print_audits(audits: &[PartitionAudit], output: &mut Output) -> Result<()
         let sizes: Vec<_> = good.filter_map(|kept| kept.size).collect();
         if let (Some(least), Some(most)) = (sizes.iter().min(), sizes.iter().max()) {
             let title = output.tone(Tone::Good, &format!("partition {}", audit.partition));
-            let count = sizes.len();
-            output.line(&format!(
-                "{title}: goes on from {count} kept checkpoints, of {least} to {most} entries"
-            ))?;
+            let kept = counted(sizes.len(), "kept checkpoint", "kept checkpoints");
+            output.line(&format!("{title}: goes on from {kept}, of {least} to {most} entries"))?;
         }
         for finding in audit.findings() {
             let title = output.tone(Tone::Bad, &format!("partition {}", audit.partition));
@@ -82,6 +80,8 @@ pub fn print_audits(audits: &[PartitionAudit], output: &mut Output) -> Result<()
         false => output.tone(Tone::Bad, "NOT SOUND"),
     };
     output.line(&format!(
-        "{verdict}: {records} records, {leaves} leaves, {tail} not audited or signed yet"
+        "{verdict}: {}, {}, {tail} not audited or signed yet",
+        counted(records, "record", "records"),
+        counted(leaves, "leaf", "leaves"),
     ))
 }

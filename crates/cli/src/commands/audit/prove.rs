@@ -17,9 +17,9 @@ use super::partition_audit::AcceptedLoss;
 use super::pass::{Asked, Pass};
 use super::receipt::{RECORD_COLUMNS, record_row};
 use crate::broker_session::BrokerSession;
-use crate::commands::runs::run_id;
+use crate::commands::runs::{find, partition_of, run_id};
 use crate::error::{CliError, ExitCode};
-use crate::output::{Output, Tone};
+use crate::output::{Output, Tone, counted};
 
 /// Arguments of `fermata audit prove`.
 #[derive(Debug, Clone, Args)]
@@ -62,12 +62,15 @@ pub(super) async fn run(
     let config = session.engine_config().await?;
     let verifier = Verifier::parse(arguments.vkey.as_ref().unwrap_or(&config.audit_vkey))?;
     let asked = arguments.asked();
-    let partition = arguments.run.map(|run| run.partition()).or(arguments.partition);
-    let partition = partitions_of(&config, partition)?.first().copied();
+    let partition = match arguments.run {
+        Some(run) => Some(partition_of(run, config.partitions)?),
+        None => partitions_of(&config, arguments.partition)?.first().copied(),
+    };
     let log = SignedLog::new(&config, partition.unwrap_or(PartitionId::CONTROL), verifier);
     let reader = StreamReader::new(session.broker());
-    let signed = log.newest_checkpoint(&reader, asked.size_min()).await?;
-    let signed = signed.ok_or_else(|| not_signed(&log, &asked, 0))?;
+    let Some(signed) = log.newest_checkpoint(&reader, asked.size_min()).await? else {
+        return Err(not_found(&log, &asked, 0, session).await);
+    };
     let size = signed.checkpoint.size();
     if asked.size_min() > size {
         return Err(not_signed(&log, &asked, size));
@@ -91,7 +94,7 @@ pub(super) async fn run(
         return finding(&log, &differs, output);
     }
     if proven.is_empty() {
-        return Err(not_signed(&log, &asked, size));
+        return Err(not_found(&log, &asked, size, session).await);
     }
 
     let mut openings = match arguments.open {
@@ -134,13 +137,25 @@ pub(super) async fn run(
         let proved = output.tone(Tone::Good, "proved");
         let (partition, name) = (log.partition, log.verifier.name());
         output.line(&format!(
-            "{proved}: {count} records of partition {partition}, in the {size} entries that `{name}` signed under root {root}"
+            "{proved}: {} of partition {partition}, in the {size} entries that `{name}` signed under root {root}",
+            counted(count, "record", "records")
         ))?;
         if arguments.out.is_none() {
             output.note("--json prints the receipts, --out FILE writes them");
         }
     }
     Ok(ExitCode::Success)
+}
+
+/// Says why nothing is proven: a run that the journal does not know either was typed wrong, as a rule.
+async fn not_found(log: &SignedLog, asked: &Asked, size: u64, session: &BrokerSession) -> CliError {
+    match asked {
+        Asked::Run(run) => match find(*run, session).await {
+            Ok(_) => not_signed(log, asked, size),
+            Err(unknown) => unknown,
+        },
+        Asked::Records(_) => not_signed(log, asked, size),
+    }
 }
 
 fn not_signed(log: &SignedLog, asked: &Asked, size: u64) -> CliError {

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::kept::reasons;
 use crate::error::{CliError, ExitCode};
-use crate::output::{Output, Tone, time_text};
+use crate::output::{Output, Tone, counted, time_text};
 
 /// Arguments of `fermata audit check-receipt`.
 #[derive(Debug, Clone, Args)]
@@ -83,10 +83,15 @@ pub(super) fn check(
     }
     if !output.is_json() {
         let verdict = match refused {
-            0 => format!("{}: {receipts} receipts hold", output.tone(Tone::Good, "sound")),
+            0 => {
+                let receipts = counted(receipts, "receipt holds", "receipts hold");
+                format!("{}: {receipts}", output.tone(Tone::Good, "sound"))
+            }
             _ => {
                 let verdict = output.tone(Tone::Bad, "NOT SOUND");
-                format!("{verdict}: {refused} of {receipts} receipts do not hold")
+                let hold = if refused == 1 { "does not hold" } else { "do not hold" };
+                let receipts = counted(receipts, "receipt", "receipts");
+                format!("{verdict}: {refused} of {receipts} {hold}")
             }
         };
         output.line(&verdict)?;

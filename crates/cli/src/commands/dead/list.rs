@@ -10,7 +10,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::{DeadLetters, FiledLetter, to_json};
 use crate::error::{CliError, ExitCode};
-use crate::output::{Output, excerpt, time_text};
+use crate::output::{Output, counted, excerpt, time_text};
 
 /// How many dead letters are listed when nothing else is said: a screenful.
 const LIMIT_DEFAULT: usize = 50;
@@ -80,11 +80,13 @@ pub(super) fn list(dead: &DeadLetters, output: &mut Output) -> Result<ExitCode, 
     let shown = dead.letters.iter().rev();
     if output.is_json() {
         for filed in shown {
-            output.json_line(&to_json(filed))?;
+            output.json_line(&to_json(filed, &dead.replays_of(&filed.letter.id)))?;
         }
     } else {
         let row = |filed: &FiledLetter| {
             let letter = &filed.letter;
+            let replays = dead.replays_of(&letter.id);
+            let replayed = replays.last().map(|replayed| time_text(replayed.time_ms));
             vec![
                 letter.id.clone(),
                 time_text(letter.time_ms),
@@ -92,10 +94,11 @@ pub(super) fn list(dead: &DeadLetters, output: &mut Output) -> Result<ExitCode, 
                 letter.stage.clone(),
                 letter.reason.clone(),
                 letter.original.len().to_string(),
+                replayed.unwrap_or_else(|| "-".to_owned()),
                 excerpt(&letter.detail, DETAIL_CHARACTERS_MAX),
             ]
         };
-        let columns = ["ID", "TIME", "TENANT", "STAGE", "REASON", "BYTES", "DETAIL"];
+        let columns = ["ID", "TIME", "TENANT", "STAGE", "REASON", "BYTES", "REPLAYED", "DETAIL"];
         output.table(&columns, shown.map(row).collect(), "no dead letters")?;
         let (shown, all) = (dead.letters.len() as u64, dead.found);
         if all > shown {
@@ -104,9 +107,8 @@ pub(super) fn list(dead: &DeadLetters, output: &mut Output) -> Result<ExitCode, 
     }
     if !dead.unreadable.is_empty() && !output.is_json() {
         let (count, first) = (dead.unreadable_count, &dead.unreadable);
-        output.line(&format!(
-            "{count} message(s) of stream {DEAD_STREAM} are no dead letters, the first at: {first:?}"
-        ))?;
+        let messages = counted(count, "message is no dead letter", "messages are no dead letters");
+        output.line(&format!("in stream {DEAD_STREAM} {messages}, the first at: {first:?}"))?;
     }
     Ok(ExitCode::Success)
 }

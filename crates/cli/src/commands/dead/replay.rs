@@ -15,10 +15,11 @@ use fermata_wire::dead::DeadLetter;
 use fermata_wire::replay::{ID_HEADER, ReplayKeys, SIGNATURE_HEADER, TIMESTAMP_HEADER, replay_id};
 use serde_json::{Map, Value, json};
 
+use super::replayed::earlier;
 use super::show::hint;
-use super::{DeadLetters, not_there};
+use super::{DeadLetters, Replayed, not_there};
 use crate::arrived::for_each_event;
-use crate::broker_session::{BrokerSession, stored_sequence};
+use crate::broker_session::{BrokerSession, asking_user, stored_sequence};
 use crate::commands::definitions::read_text;
 use crate::error::{CliError, ExitCode};
 use crate::local_engine::replay_keys;
@@ -45,9 +46,15 @@ pub struct ReplayArguments {
     /// Why; goes with the event as its extension `replayreason`
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
-    /// Names the request instead of what follows from the letter and the event
+    /// Names the request instead of what follows from the letter and the event; another name is another replay
     #[arg(long, value_name = "TEXT")]
     pub id: Option<String>,
+    /// Have the event decided once more though it was replayed before
+    #[arg(long, conflicts_with = "id")]
+    pub again: bool,
+    /// Who asks, to be shown with the letter; default: the user of the operating system
+    #[arg(long, value_name = "NAME")]
+    pub by: Option<String>,
     /// File with the secrets; default: the variable FERMATA_REPLAY_SECRETS
     #[arg(long, value_name = "FILE")]
     pub replay_secrets: Option<PathBuf>,
@@ -56,6 +63,7 @@ pub struct ReplayArguments {
 /// An event that is to be replayed.
 #[derive(Debug, PartialEq, Eq)]
 struct Request {
+    tenant: String,
     subject: String,
     webhook_id: String,
     body: String,
@@ -86,15 +94,39 @@ pub(super) async fn replay(
             Some(filed) => filed.letter.clone(),
             None => from_events(id, session).await?.ok_or_else(|| not_there(id))?,
         };
-        requests.push((id, request(arguments, &letter)?));
+        let replays = dead.replays_of(id);
+        let request = request(arguments, &letter, replays.len())?;
+        if arguments.id.is_none()
+            && !arguments.again
+            && let Some(earlier) = earlier(&replays, &request.webhook_id, now_ms())
+        {
+            return Err(refused(id, earlier));
+        }
+        let is_noted = replays.iter().any(|replayed| replayed.request == request.webhook_id);
+        requests.push((id, request, is_noted));
     }
+    let by = arguments.by.clone().unwrap_or_else(asking_user);
+    let detail = match &arguments.reason {
+        Some(reason) => format!("{by}: {reason}"),
+        None => by,
+    };
     let publisher = session.publisher().await?;
-    for (id, request) in requests {
-        let Request { subject, webhook_id, body } = &request;
-        let headers = signed_headers(&keys, &request, id, now_seconds())?;
+    for (id, request, is_noted) in requests {
+        let Request { tenant, subject, webhook_id, body } = &request;
+        let headers = signed_headers(&keys, &request, id, now_ms() / 1_000)?;
         let payload = Bytes::from(body.clone());
         let outcome = publisher.publish(subject.clone(), Some(headers), payload).await.await;
         let sequence = stored_sequence(subject, &outcome)?;
+        let replayed = Replayed {
+            id: id.clone(),
+            request: webhook_id.clone(),
+            detail: detail.clone(),
+            time_ms: now_ms(),
+        };
+        if !is_noted && let Err(error) = replayed.store(tenant, subject, &publisher).await {
+            // Done is done: it is only not told by `fermata dead list`.
+            output.note(&format!("that {id} is replayed could not be noted: {error}"));
+        }
         if output.is_json() {
             let replay = replay_id(webhook_id);
             output.json_line(&json!({
@@ -109,8 +141,17 @@ pub(super) async fn replay(
     Ok(ExitCode::Success)
 }
 
-fn now_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn refused(id: &str, earlier: &Replayed) -> CliError {
+    CliError::Refused(format!(
+        "`{id}` was replayed already, {}; what is asked for now would be another replay, and start what it \
+         starts once more. If that is meant, say `--again`; nothing was sent",
+        earlier.text()
+    ))
 }
 
 fn signed_headers(
@@ -162,8 +203,12 @@ async fn from_events(id: &str, session: &BrokerSession) -> Result<Option<DeadLet
     }))
 }
 
-/// The event of a letter, repaired as asked, ready to be sent.
-fn request(arguments: &ReplayArguments, letter: &DeadLetter) -> Result<Request, CliError> {
+/// The event of a letter that was replayed so often, repaired as asked, ready to be sent.
+fn request(
+    arguments: &ReplayArguments,
+    letter: &DeadLetter,
+    replays: usize,
+) -> Result<Request, CliError> {
     let id = &letter.id;
     if STAGES_WITHOUT_EVENTS.contains(&letter.stage.as_str()) {
         let (stage, hint) = (&letter.stage, hint(letter));
@@ -205,10 +250,12 @@ fn request(arguments: &ReplayArguments, letter: &DeadLetter) -> Result<Request, 
         )));
     }
     // The same letter with the same repair is the same replay, however often it is asked for.
-    let digest = Digest::of(format!("{}/{id}\n{body}", letter.stage).as_bytes()).to_string();
+    let again = if arguments.again { format!("\nagain after {replays}") } else { String::new() };
+    let named = format!("{}/{id}\n{body}{again}", letter.stage);
+    let digest = Digest::of(named.as_bytes()).to_string();
     let default = || format!("replay_{}", digest.get(..32).unwrap_or(&digest));
     let webhook_id = arguments.id.clone().unwrap_or_else(default);
-    Ok(Request { subject, webhook_id, body })
+    Ok(Request { tenant, subject, webhook_id, body })
 }
 
 /// The event that a letter's bytes are, whatever their form.
@@ -296,6 +343,8 @@ mod tests {
             edit: edit.map(str::to_owned),
             reason: None,
             id: None,
+            again: false,
+            by: None,
             replay_secrets: None,
         }
     }
@@ -304,7 +353,7 @@ mod tests {
     fn an_event_is_repaired_by_a_merge_patch_and_names_its_tenant() {
         let edit = r#"{"data":{"x":null,"y":{"z":3}},"subject":"s"}"#;
 
-        let request = request(&arguments(Some(edit)), &letter(EVENT)).unwrap();
+        let request = request(&arguments(Some(edit)), &letter(EVENT), 0).unwrap();
 
         let body: Value = serde_json::from_str(&request.body).unwrap();
         assert_eq!(body["data"], json!({"y": {"z": 3}}));
@@ -314,10 +363,19 @@ mod tests {
 
     #[test]
     fn the_same_letter_and_repair_is_the_same_request_and_another_repair_another() {
-        let id = |edit| request(&arguments(edit), &letter(EVENT)).unwrap().webhook_id;
+        let id = |edit| request(&arguments(edit), &letter(EVENT), 0).unwrap().webhook_id;
 
         assert_eq!(id(None), id(None));
         assert_ne!(id(None), id(Some(r#"{"subject":"s"}"#)));
+    }
+
+    #[test]
+    fn a_replay_that_is_meant_again_is_another_one_each_time() {
+        let again = ReplayArguments { again: true, ..arguments(None) };
+        let id = |replays| request(&again, &letter(EVENT), replays).unwrap().webhook_id;
+
+        assert_ne!(id(1), request(&arguments(None), &letter(EVENT), 1).unwrap().webhook_id);
+        assert_ne!(id(1), id(2));
     }
 
     #[test]
@@ -325,7 +383,10 @@ mod tests {
         for (original, edit) in
             [("{", None), ("[]", None), (EVENT, Some(r#"{"id":null}"#)), (EVENT, Some("[]"))]
         {
-            assert!(request(&arguments(edit), &letter(original)).is_err(), "{original} {edit:?}");
+            assert!(
+                request(&arguments(edit), &letter(original), 0).is_err(),
+                "{original} {edit:?}"
+            );
         }
     }
 
@@ -337,7 +398,7 @@ mod tests {
             ..letter(EVENT)
         };
 
-        let refused = request(&arguments(None), &task).unwrap_err().to_string();
+        let refused = request(&arguments(None), &task, 0).unwrap_err().to_string();
 
         assert!(refused.contains("replay the event that started its run"), "{refused}");
     }
@@ -355,7 +416,7 @@ mod tests {
         let binary =
             DeadLetter { headers, original: Bytes::from_static(b"\x81\xa1x\x01"), ..letter("") };
 
-        let request = request(&arguments(None), &binary).unwrap();
+        let request = request(&arguments(None), &binary, 0).unwrap();
 
         let body: Value = serde_json::from_str(&request.body).unwrap();
         assert_eq!(body["data"], json!({"x": 1}));

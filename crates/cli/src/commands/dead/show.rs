@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use fermata_wire::dead::DeadLetter;
 
-use super::{FiledLetter, letter_to_json};
+use super::{FiledLetter, Replayed, letter_to_json};
 use crate::error::CliError;
 use crate::output::{Output, time_text};
 
@@ -14,6 +14,7 @@ const ROW_BYTES: usize = 16;
 /// Shows a letter with all of its bytes, in which secrets are masked unless they are asked for.
 pub(super) fn show(
     filed: &FiledLetter,
+    replays: &[&Replayed],
     unmasked: bool,
     output: &mut Output,
 ) -> Result<(), CliError> {
@@ -21,7 +22,7 @@ pub(super) fn show(
     let (letter, masked) = if unmasked { (whole.clone(), 0) } else { whole.masked() };
     let letter = &letter;
     if output.is_json() {
-        return output.json_line(&letter_to_json(filed.sequence, letter, masked));
+        return output.json_line(&letter_to_json(filed.sequence, letter, replays, masked));
     }
     output.line(&format!("id        {}", letter.id))?;
     output.line(&format!("time      {}", time_text(letter.time_ms)))?;
@@ -35,6 +36,9 @@ pub(super) fn show(
     }
     if let Some(trace) = &letter.trace {
         output.line(&format!("trace     {trace}"))?;
+    }
+    for replayed in replays {
+        output.line(&format!("replayed  {}", replayed.text()))?;
     }
     output.line(&format!("hint      {}", hint(letter)))?;
     match masked {

@@ -17,6 +17,7 @@ use crate::arguments::GlobalArguments;
 use crate::broker_session::{BrokerSession, EngineConfig};
 use crate::commands::up::DurabilityArgument;
 use crate::error::CliError;
+use crate::output::span_text;
 
 /// File in the data folder in which a running local engine tells where its
 /// broker can be monitored.
@@ -207,7 +208,7 @@ pub(super) async fn ownership(session: &BrokerSession, config: &EngineConfig) ->
     match look_at_leases(session, config).await {
         Ok((live, unowned)) => {
             let mut checks = vec![judge_workers(&live), judge_partitions(config, &unowned)];
-            match workers::ask(session, &live).await {
+            match workers::ask_all(session, &live).await {
                 Ok(statuses) => checks.extend(workers::judge(&live, &statuses)),
                 Err(error) => checks.push(Check::failed("answers", &error)),
             }
@@ -241,7 +242,7 @@ fn judge_workers(workers: &[String]) -> Check {
             "start one with `fermata up` or `fermata worker`",
         )
         .code("no_worker"),
-        workers => Check::ok("workers", format!("alive: {}", workers.join(", "))),
+        workers => Check::ok("workers", format!("holding a lease: {}", workers.join(", "))),
     }
 }
 
@@ -274,7 +275,8 @@ pub(super) async fn clock(session: &BrokerSession) -> Check {
 
 fn judge_clock(ahead_ms: i128) -> Check {
     let (size, direction) = (ahead_ms.abs(), if ahead_ms < 0 { "behind" } else { "ahead of" });
-    let found = format!("the broker is {size} ms {direction} this machine");
+    let shown = span_text(u64::try_from(size).unwrap_or(u64::MAX));
+    let found = format!("the broker is {shown} {direction} this machine");
     if size > CLOCK_ERROR_MS_MAX {
         return Check::fail(
             "clock",

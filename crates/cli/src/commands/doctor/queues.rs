@@ -6,6 +6,7 @@ use fermata_jetstream::work_queue::{QueueStanding, queue_drifts, queue_standings
 use super::Check;
 use crate::broker_session::BrokerSession;
 use crate::error::CliError;
+use crate::output::counted;
 
 pub(super) async fn served(session: &BrokerSession) -> Check {
     match queue_standings(session.broker()).await {
@@ -48,12 +49,17 @@ fn judge(standings: &[QueueStanding]) -> Check {
         let tasks: u64 = standings.iter().map(|queue| queue.waiting + queue.under_way).sum();
         let found = match standings.len() {
             0 => "no task is in a queue".to_owned(),
-            queues => format!("{tasks} tasks in {queues} queues, all served"),
+            queues => {
+                let (tasks, queues) =
+                    (counted(tasks, "task", "tasks"), counted(queues, "queue", "queues"));
+                format!("{tasks} in {queues}, all served")
+            }
         };
         return Check::ok("queues", found);
     }
     let name = |queue: &&QueueStanding| {
-        format!("queue {}: no worker serves it, {} tasks wait", queue.queue, queue.waiting)
+        let waiting = counted(queue.waiting, "task waits", "tasks wait");
+        format!("queue {}: no worker serves it, {waiting}", queue.queue)
     };
     let found = unserved.iter().map(name).collect::<Vec<_>>().join("; ");
     let hint =

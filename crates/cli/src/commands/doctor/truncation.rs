@@ -133,7 +133,7 @@ async fn nobody_runs(
     let name = partition.to_string();
     let lease = leases.get(&partition_key(&name)).await?;
     let holder = lease.as_ref().and_then(|lease| lease.worker());
-    let statuses = workers::ask(session, &live).await?;
+    let statuses = workers::ask_all(session, &live).await?;
     let mut signed = Vec::new();
     for status in &statuses {
         let Some(found) = status.partitions.iter().find(|found| found.partition == name) else {

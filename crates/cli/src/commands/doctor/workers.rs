@@ -1,5 +1,6 @@
 //! What the workers say about themselves.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fermata_actors::status_service::StatusQuestion;
@@ -8,14 +9,19 @@ use fermata_jetstream::core_messages::CoreMessages;
 use fermata_jetstream::leases::{Leases, partition_key};
 use fermata_wire::subjects;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
+use uuid::Uuid;
 
-use super::Check;
+use super::{Check, alike};
 use crate::broker_session::{BrokerSession, random_id};
 use crate::error::CliError;
+use crate::output::counted;
 
 /// How long answers are waited for when not all that live have answered.
 const ANSWERS_LIMIT: Duration = Duration::from_secs(2);
+
+/// How much longer they are waited for when those have: workers that hold no lease answer as well.
+const OTHERS_LIMIT: Duration = Duration::from_millis(300);
 
 /// Records behind which an auditor lags: seconds of its work.
 const AUDIT_LAG_RECORDS_MAX: u64 = 200_000;
@@ -25,11 +31,22 @@ const AUDIT_LAG_RECORDS_MAX: u64 = 200_000;
 const KEYS_PERCENT_MAX: u64 = 80;
 
 /// How one worker stands.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 pub(super) struct WorkerStatus {
     pub(super) worker: String,
-    version: String,
+    pub(super) version: String,
     pub(super) partitions: Vec<PartitionStatus>,
+    // All below is absent from older workers.
+    #[serde(default)]
+    pub(super) incarnation: Option<Uuid>,
+    #[serde(default)]
+    pub(super) process_id: u32,
+    #[serde(default)]
+    pub(super) roles: Vec<String>,
+    #[serde(default)]
+    pub(super) queues: Vec<String>,
+    #[serde(default)]
+    pub(super) settings: BTreeMap<String, Value>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -76,7 +93,7 @@ pub(in crate::commands) async fn standing_of(
     let Some(owner) = lease.as_ref().and_then(|lease| lease.worker()).map(str::to_owned) else {
         return Ok(PartitionStanding::Ownerless);
     };
-    let statuses = ask(session, std::slice::from_ref(&owner)).await?;
+    let statuses = ask(session, std::slice::from_ref(&owner), Duration::ZERO).await?;
     let halted = statuses.iter().filter(|status| status.worker == owner);
     let halted = halted
         .flat_map(|status| &status.partitions)
@@ -88,10 +105,19 @@ pub(in crate::commands) async fn standing_of(
     })
 }
 
-/// Asks every worker, and waits until all of `live` have answered, or a while.
-pub(super) async fn ask(
+/// Asks every worker, those that hold no lease as well.
+pub(super) async fn ask_all(
     session: &BrokerSession,
     live: &[String],
+) -> Result<Vec<WorkerStatus>, CliError> {
+    ask(session, live, OTHERS_LIMIT).await
+}
+
+/// Waits until all of `live` have answered, or a while, and then as long as `others_limit` for any others.
+async fn ask(
+    session: &BrokerSession,
+    live: &[String],
+    others_limit: Duration,
 ) -> Result<Vec<WorkerStatus>, CliError> {
     let core = CoreMessages::new(session.broker());
     let reply_to = format!("_INBOX.{}", random_id().simple());
@@ -102,18 +128,28 @@ pub(super) async fn ask(
     let all = async {
         while !live.iter().all(|live| found.iter().any(|found| found.worker == *live)) {
             let Some(answer) = answers.next().await else { return };
-            if let Ok(status) = serde_json::from_slice(&answer.payload) {
-                found.push(status);
-            }
+            found.extend(serde_json::from_slice::<WorkerStatus>(&answer.payload).ok());
         }
     };
     // Those that do not answer are told of.
     let _ = tokio::time::timeout(ANSWERS_LIMIT, all).await;
+    let others = async {
+        while let Some(answer) = answers.next().await {
+            found.extend(serde_json::from_slice(&answer.payload).ok());
+        }
+    };
+    // They go on coming for as long as anybody lets them.
+    let _ = tokio::time::timeout(others_limit, others).await;
     Ok(found)
 }
 
 pub(super) fn judge(live: &[String], statuses: &[WorkerStatus]) -> Vec<Check> {
-    let mut checks = vec![judge_silence(live, statuses), judge_halted(statuses)];
+    let mut checks = vec![
+        judge_silence(live, statuses),
+        alike::judge_names(statuses),
+        alike::judge_settings(statuses),
+        judge_halted(statuses),
+    ];
     checks.extend(judge_audit(statuses));
     checks.extend(judge_keys(statuses));
     checks.extend(judge_events_held(statuses));
@@ -162,7 +198,9 @@ fn judge_audit(statuses: &[WorkerStatus]) -> Option<Check> {
         |partition: &&PartitionStatus| partition.records.saturating_sub(partition.signed_records);
     let furthest = owned.max_by_key(lag)?;
     let behind = lag(&furthest);
-    let found = format!("partition {} is {behind} records behind", furthest.partition);
+    let records = counted(behind, "record", "records");
+    let found =
+        format!("of all partitions {} is the furthest behind, {records}", furthest.partition);
     if behind > AUDIT_LAG_RECORDS_MAX {
         let hint = "the partition waits for its auditor when it is 1,024 frames behind: is the broker slow, or AUDIT full?";
         return Some(Check::warn("auditors", found, hint).code("auditor_lag"));
@@ -179,8 +217,10 @@ fn judge_keys(statuses: &[WorkerStatus]) -> Option<Check> {
     };
     let fullest = owned.max_by_key(percent)?;
     let PartitionStatus { partition, keys, command_ids, keys_max, .. } = fullest;
-    let found =
-        format!("partition {partition} keeps {keys} keys and {command_ids} ids of {keys_max} each");
+    let (keys, command_ids) = (counted(*keys, "key", "keys"), counted(*command_ids, "id", "ids"));
+    let found = format!(
+        "of all partitions {partition} keeps the most, {keys} and {command_ids} of {keys_max} each"
+    );
     if percent(&fullest) >= KEYS_PERCENT_MAX {
         let hint = "when it is full, events are rejected as `window_full` and filed as dead letters: raise `--keys-max` on all coordinators, or replay later";
         return Some(Check::warn("keys", found, hint).code("key_window_filling"));
@@ -214,7 +254,7 @@ mod tests {
             events_held: None,
         };
         let (worker, version) = (worker.to_owned(), "1.2.3".to_owned());
-        WorkerStatus { worker, version, partitions: vec![partition] }
+        WorkerStatus { worker, version, partitions: vec![partition], ..WorkerStatus::default() }
     }
 
     #[test]

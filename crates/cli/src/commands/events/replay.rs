@@ -12,14 +12,14 @@ use fermata_jetstream::StreamReader;
 use fermata_jetstream::reader::Holes;
 use fermata_jetstream::topology::EVENTS_STREAM;
 
-use super::super::definitions::check_files;
+use super::super::definitions::{Holds, check_files};
 use super::super::runs::moment;
 use super::comparison::{Comparison, Difference};
 use crate::arguments::GlobalArguments;
 use crate::arrived::for_each_event;
 use crate::broker_session::BrokerSession;
 use crate::error::{CliError, ExitCode};
-use crate::output::{Output, time_text};
+use crate::output::{Output, counted, time_text};
 
 /// How many messages are taken from the stream at a time.
 const BATCH_MESSAGES: usize = 512;
@@ -53,11 +53,11 @@ pub(super) async fn run(
     global: &GlobalArguments,
     output: &mut Output,
 ) -> Result<ExitCode, CliError> {
-    let checked = check_files(&arguments.against, |text, name| {
+    let checked = check_files(&arguments.against, Holds::Strategies, |text, name| {
         read_strategies(text, Some(name), &Limits::default())
     })?;
     if !checked.problems.is_empty() {
-        return checked.report("strategies", output);
+        return checked.report("strategy", "strategies", output);
     }
     let session = BrokerSession::open(global).await?;
     let active = active(&session).await?;
@@ -186,8 +186,10 @@ fn print(comparison: &Comparison, output: &mut Output) -> Result<(), CliError> {
     }
     let Comparison { events, repeats, rejected, unmatched_now, unmatched_draft, .. } = comparison;
     output.line(&format!(
-        "{events} events, {repeats} repeats of them, {rejected} that cannot be read; \
-         {unmatched_now} match nothing now, {unmatched_draft} by the draft"
+        "{}, {} of them, {rejected} that cannot be read; {unmatched_now} match nothing now, \
+         {unmatched_draft} by the draft",
+        counted(*events, "event", "events"),
+        counted(*repeats, "repeat", "repeats"),
     ))?;
     output.line("")?;
     let row = |(name, difference): (&String, &Difference)| {

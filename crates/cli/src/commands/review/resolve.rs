@@ -19,7 +19,7 @@ use uuid::Uuid;
 use crate::broker_session::{ANSWER_LIMIT, BrokerSession, asking_user, random_id, stored_sequence};
 use crate::error::{CliError, ExitCode};
 use crate::journal_view::{CaseEvents, EventsOfCase, Review, ReviewList, partition_of};
-use crate::output::{Output, Tone, time_text};
+use crate::output::{Output, Tone, counted, time_text};
 
 /// Bytes of commands that are sent to a partition in one message: what it
 /// records for one message must fit one of its journal.
@@ -101,9 +101,9 @@ pub(super) async fn resolve(
     let plan = Plan::of(&review, resolution, events);
     if plan.resolution != Resolution::Close && plan.events() == 0 {
         return Err(CliError::NotFound(format!(
-            "none of the {} event(s) of these cases is kept any longer; publish them again, and \
+            "none of the {} of these cases is kept any longer; publish them again, and \
              `--close` the cases",
-            plan.left_out()
+            counted(plan.left_out(), "event", "events")
         )));
     }
     plan.tell(arguments.dry_run, output)?;
@@ -158,17 +158,21 @@ impl Plan {
             }));
         }
         let verb = if dry_run { "would resolve" } else { "resolving" };
-        output.line(&format!("{verb} {cases} case(s): {}", self.resolution.as_str()))?;
+        let cases = counted(cases, "case", "cases");
+        output.line(&format!("{verb} {cases}: {}", self.resolution.as_str()))?;
         if self.resolution != Resolution::Close {
-            output.line(&format!("{events} event(s) to decide once more"))?;
+            let events = counted(events, "event", "events");
+            output.line(&format!("{events} to decide once more"))?;
         }
         if left_out > 0 {
             output.line(&format!(
-                "{left_out} event(s) left out: not kept any longer, or more than are taken of a case"
+                "{} left out: not kept any longer, or more than are taken of a case",
+                counted(left_out, "event", "events")
             ))?;
         }
         if self.beyond > 0 {
-            output.line(&format!("{} more case(s) stay open; run this again", self.beyond))?;
+            let beyond = counted(self.beyond, "more case stays open", "more cases stay open");
+            output.line(&format!("{beyond}; run this again"))?;
         }
         Ok(())
     }
@@ -287,8 +291,9 @@ fn no_answer(missing: usize, limit: Duration) -> CliError {
     CliError::NoAnswer {
         seconds: limit.as_secs(),
         what_now: format!(
-            "{missing} case(s) have no answer; the commands are stored and will be decided when an \
-             engine runs; `fermata review show` tells"
+            "{}; the commands are stored and will be decided when an \
+             engine runs; `fermata review show` tells",
+            counted(missing, "case has no answer", "cases have no answer")
         ),
     }
 }
@@ -315,7 +320,7 @@ fn tell_answers(answers: &[Value], output: &mut Output) -> Result<ExitCode, CliE
     let resolved = answers.iter().filter(|answer| word(answer) == "resolved").count();
     if resolved > 0 {
         let title = output.tone(Tone::Good, "resolved");
-        output.line(&format!("{title}: {resolved} case(s)"))?;
+        output.line(&format!("{title}: {}", counted(resolved, "case", "cases")))?;
     }
     for answer in answers.iter().filter(|answer| word(answer) != "resolved") {
         output.line(&sentence(answer))?;
@@ -364,7 +369,7 @@ mod tests {
             Ok(())
         });
 
-        assert!(shown.contains("resolved: 1 case(s)"), "{shown}");
+        assert!(shown.contains("resolved: 1 case\n"), "{shown}");
         assert!(shown.contains("by ada at 1970-01-01T00:00:00"), "{shown}");
         assert!(shown.contains("(route)"), "{shown}");
         assert_eq!(code, Some(ExitCode::Findings));

@@ -10,7 +10,7 @@ use crate::broker_session::BrokerSession;
 use crate::commands::doctor::{PartitionStanding, standing_of};
 use crate::error::{CliError, ExitCode};
 use crate::journal_view::{Failure, NodeStatus, NodeView, RunHistory, RunStatus};
-use crate::output::{Output, excerpt, span_text, time_text};
+use crate::output::{Output, counted, excerpt, span_text, time_text};
 
 /// Widest input or detail in a sentence, in characters; `fermata runs show --json` has all of it.
 const CHARACTERS_MAX: usize = 200;
@@ -139,7 +139,9 @@ impl Told<'_> {
             RunStatus::Running | RunStatus::Closing => "It has not ended",
         };
         let mut sentences = vec![format!(
-            "{how} at {at}, after {after}, {attempts} attempts and {retries} retries."
+            "{how} at {at}, after {after}, {} and {}.",
+            counted(attempts, "attempt", "attempts"),
+            counted(retries, "retry", "retries"),
         )];
         sentences.extend(self.reason());
         sentences.extend(self.last_failure());
@@ -200,13 +202,14 @@ impl Told<'_> {
         let standings = self.around.queues.as_ref()?;
         Some(match standings.iter().find(|standing| standing.queue == queue) {
             Some(standing) if standing.is_served => format!(
-                " Its queue `{queue}` is served; {} tasks wait in it, {} are under way.",
-                standing.waiting, standing.under_way
+                " Its queue `{queue}` is served; {} in it, {} under way.",
+                counted(standing.waiting, "task waits", "tasks wait"),
+                standing.under_way
             ),
             Some(standing) => format!(
-                " No worker serves its queue `{queue}`, in which {} tasks wait: start one with \
+                " No worker serves its queue `{queue}`, in which {}: start one with \
                  `fermata worker --queues {queue}`.",
-                standing.waiting
+                counted(standing.waiting, "task waits", "tasks wait")
             ),
             None => format!(
                 " Its queue `{queue}` has no tasks: a worker has just ended this one, or it is \

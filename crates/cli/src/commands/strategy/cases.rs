@@ -7,10 +7,10 @@ use fermata_definitions::{
 };
 use serde_json::{Value, json};
 
-use super::super::definitions::{CheckArguments, Checked, check_files};
+use super::super::definitions::{CheckArguments, Checked, Holds, check_files};
 use super::{across_files, explain};
 use crate::error::{CliError, ExitCode};
-use crate::output::{Output, Tone};
+use crate::output::{Output, Tone, counted};
 
 /// A test with the file that it stands in.
 type Placed = (String, StrategyTest);
@@ -29,10 +29,11 @@ struct Outcome {
 ///
 /// When a file cannot be read, or no file holds a test.
 pub fn run(arguments: &CheckArguments, output: &mut Output) -> Result<ExitCode, CliError> {
-    let Checked { sound, mut problems, sources } = check_files(&arguments.files, |text, name| {
-        read_strategies_document(text, Some(name), &Limits::default())
-            .map(|document| vec![(name.to_owned(), document)])
-    })?;
+    let Checked { sound, mut problems, sources } =
+        check_files(&arguments.files, Holds::Strategies, |text, name| {
+            read_strategies_document(text, Some(name), &Limits::default())
+                .map(|document| vec![(name.to_owned(), document)])
+        })?;
     let mut definitions = Vec::new();
     let mut tests: Vec<Placed> = Vec::new();
     for (file, StrategiesDocument { strategies, tests: of_file }) in sound {
@@ -46,7 +47,11 @@ pub fn run(arguments: &CheckArguments, output: &mut Output) -> Result<ExitCode, 
                 let found = outcome.err().unwrap_or_default();
                 problems = found.iter().map(across_files).collect();
             }
-            return Checked { sound: definitions, problems, sources }.report("strategies", output);
+            return Checked { sound: definitions, problems, sources }.report(
+                "strategy",
+                "strategies",
+                output,
+            );
         }
     };
     if tests.is_empty() {
@@ -86,7 +91,7 @@ fn report(
         output.json_line(&json!({ "passed": passed, "failed": failed }))?;
     } else {
         output.table(&["", "TEST", "EXPECTED", "RESULT"], rows, "")?;
-        output.line(&format!("{passed} of {all} test(s) passed"))?;
+        output.line(&format!("{passed} of {} passed", counted(all, "test", "tests")))?;
     }
     Ok(if failed == 0 { ExitCode::Success } else { ExitCode::Findings })
 }

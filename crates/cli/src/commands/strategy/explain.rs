@@ -58,7 +58,7 @@ pub async fn run(
     } else {
         let checked = check(&CheckArguments { files: arguments.strategies })?;
         if !checked.problems.is_empty() {
-            return checked.report("strategies", output);
+            return checked.report("strategy", "strategies", output);
         }
         checked.sound
     };

@@ -5,7 +5,7 @@ use fermata_core::plan::{Delay, EventType, Join, NodeIndex, Plan, PlanNode, Work
 use serde_json::{Value, json};
 
 use crate::error::CliError;
-use crate::output::{Output, Tone, excerpt, span_text};
+use crate::output::{Output, Tone, counted, excerpt, span_text};
 
 /// Widest text of a condition or list of dependencies in the table, in characters.
 const CELL_CHARACTERS_MAX: usize = 48;
@@ -19,9 +19,10 @@ pub(super) fn print(plan: &Plan, output: &mut Output) -> Result<(), CliError> {
     let edges: usize = plan.nodes.iter().map(|node| node.predecessors.len()).sum();
     let title = output.tone(Tone::Strong, &format!("{} {}", plan.workflow, plan.workflow_version));
     output.line(&format!(
-        "{title}: {} tasks, {edges} dependencies, {} layers, at most {} at a time, run limit {}",
-        plan.nodes.len(),
-        analysis.layers.len(),
+        "{title}: {}, {}, {}, at most {} at a time, run limit {}",
+        counted(plan.nodes.len(), "task", "tasks"),
+        counted(edges, "dependency", "dependencies"),
+        counted(analysis.layers.len(), "layer", "layers"),
         analysis.width_max,
         span_text(plan.run_timeout_ms),
     ))?;

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::written_log::WrittenLog;
 use super::{write_log, write_log_of};
+use crate::runs::{run_of, started};
 use crate::support::{ENGINE, Ended, PARTITION, Stage, run, signer};
 
 /// What changes in a receipt when it is tampered with.
@@ -158,6 +159,36 @@ async fn a_run_is_proven_by_all_its_records_and_nothing_personal_is_shown_unaske
     assert_eq!(checked.code, 0, "{}{}", checked.stdout, checked.stderr);
     let unknown = stage.run(&["audit", "prove", "--run", &id("c").to_string()]).await;
     assert_eq!(unknown.code, 4, "{}", unknown.stderr);
+}
+
+#[tokio::test]
+async fn a_run_that_is_not_there_is_answered_with_the_ids_that_were_probably_meant() {
+    let stage = Stage::new().await;
+    let meant = run_of("a").to_string();
+    let wrong = |last: &str| {
+        let kept = meant.strip_suffix(char::is_alphanumeric).unwrap();
+        let last = if meant.ends_with(last) { "0" } else { last };
+        format!("{kept}{last}")
+    };
+    let far = "0000ffff-ffff-8fff-bfff-ffffffffffff";
+    let prove = async |run: &str| stage.run(&["audit", "prove", "--run", run]).await;
+
+    let nothing_signed = prove(&meant).await;
+    write_log_of(&stage, &[started(run_of("a"))], |_, _| {}).await;
+    let near = prove(&wrong("1")).await;
+    let of_no_partition = prove(&format!("0009{}", &meant[4..])).await;
+    let unlike_any = prove(far).await;
+
+    for (ended, told) in [
+        (&nothing_signed, "`fermata runs list` lists the runs"),
+        (&near, &*format!("did you mean `{meant}`?")),
+        (&of_no_partition, "name its partition, here 9, and this engine has 1"),
+        (&unlike_any, "`fermata runs list` lists the runs"),
+    ] {
+        assert_eq!(ended.code, 4, "{}", ended.stderr);
+        assert!(ended.stderr.contains(told), "{told}: {}", ended.stderr);
+    }
+    assert_eq!(prove(&meant).await.code, 0);
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use super::lost::{Lost, LostAttempt, entries_end, read_lost};
 use crate::broker_session::{BrokerSession, EngineConfig};
 use crate::commands::audit::{AcceptedLoss, verify_with};
 use crate::error::CliError;
-use crate::output::{Output, Tone};
+use crate::output::{Output, Tone, counted};
 
 /// How many attempts are named to people.
 const ATTEMPTS_SHOWN: usize = 20;
@@ -242,9 +242,14 @@ impl Evidence {
         }
         let runs = lost.runs.len();
         output.line(&format!(
-            "{runs} runs go back to where they stood before. Commands that are still stored are decided again. What \
+            "{}. Commands that are still stored are decided again. What \
              these records ordered may be done once more, also where its plugin is not idempotent; attempts under way \
-             in what is left are ordered again, or end as unknown; what was sent to other partitions stays sent."
+             in what is left are ordered again, or end as unknown; what was sent to other partitions stays sent.",
+            counted(
+                runs,
+                "run goes back to where it stood before",
+                "runs go back to where they stood before"
+            )
         ))?;
         for LostAttempt { run, node, attempt } in lost.attempts.iter().take(ATTEMPTS_SHOWN) {
             output

@@ -74,7 +74,7 @@ fn a_task_of_a_queue_says_whether_anybody_serves_it() {
         running_beside(&Around { partition: None, queues: Some(vec![standing]) })
     };
 
-    assert!(beside(true).contains("Its queue `gpu` is served; 3 tasks wait in it, 1 are"));
+    assert!(beside(true).contains("Its queue `gpu` is served; 3 tasks wait in it, 1 under way"));
     assert!(beside(false).contains("No worker serves its queue `gpu`, in which 3 tasks wait"));
 }
 
