@@ -5,14 +5,7 @@ use fermata_core::effect::EventMatch;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Histogram, UpDownCounter};
 
-use crate::strategy_figures::StrategyFigures;
-
-/// Upper bounds of the buckets of a run's time, in seconds: from one that only
-/// transforms to one that waits for a day.
-pub(crate) const RUN_SECONDS: [f64; 16] = [
-    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3_600.0,
-    86_400.0,
-];
+use crate::strategy_figures::{RUN_SECONDS, StrategyFigures};
 
 /// The instruments of this process.
 #[derive(Debug, Clone)]

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use fermata_audit::Signer;
 use fermata_core::digest::hash_parts_128;
-use fermata_executors::{ExecutorsConfig, PluginTarget, SigningConfig};
+use fermata_executors::{ExecutorsConfig, PluginTarget, Program, SigningConfig};
 use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
@@ -82,22 +82,25 @@ impl Told {
     /// connection is kept, is each machine's own affair.
     fn executors(&mut self, config: &ExecutorsConfig) {
         let ExecutorsConfig { http, nats, commands, webhooks } = config;
-        // So is where a machine keeps its secrets.
+        // So is where a machine keeps its secrets. Sets are told in one order.
         let signed = |target: &PluginTarget| PluginTarget {
+            allow_addresses: sorted(&target.allow_addresses),
             signing: target.signing.as_ref().map(|_| SigningConfig::default()),
             ..target.clone()
         };
+        let inheriting =
+            |program: &Program| Program { inherit: sorted(&program.inherit), ..program.clone() };
         let plugins = http.plugins.iter().map(|(name, target)| (name.as_str(), signed(target)));
         self.each("http.plugins", &plugins.collect());
-        let programs = commands.programs.iter().map(|(name, program)| (name.as_str(), program));
+        let programs =
+            commands.programs.iter().map(|(name, program)| (name.as_str(), inheriting(program)));
         self.each("commands.programs", &programs.collect());
         if !nats.subjects.is_empty() {
-            let mut subjects = nats.subjects.clone();
-            subjects.sort_unstable();
-            self.hidden("nats.subjects", &subjects);
+            self.hidden("nats.subjects", &sorted(&nats.subjects));
         }
         if !webhooks.is_empty() {
-            self.hidden("webhooks", webhooks);
+            let written = webhooks.iter().filter_map(|webhook| serde_json::to_string(webhook).ok());
+            self.hidden("webhooks", &sorted(&written.collect::<Vec<_>>()));
         }
         for (name, bytes_max) in [
             ("http.request_bytes_max", http.request_bytes_max),
@@ -135,6 +138,12 @@ impl Told {
     }
 }
 
+fn sorted(texts: &[String]) -> Vec<String> {
+    let mut texts = texts.to_vec();
+    texts.sort_unstable();
+    texts
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,6 +166,23 @@ mod tests {
                 "programs": { "count": { "path": "/bin/count", "environment": { "TOKEN": SECRET } } },
             },
         })
+    }
+
+    #[test]
+    fn the_order_of_a_set_is_no_difference() {
+        let config = |first: &str, second: &str| {
+            let webhook = |tenant: &str| serde_json::json!({ "plugin": "a", "tenant": tenant });
+            serde_json::json!({
+                "http": { "plugins": { "a": { "url": "http://a", "allow_addresses": [first, second] } } },
+                "nats": { "subjects": [first, second] },
+                "commands": { "programs": { "b": { "path": "/bin/b", "inherit": [first, second] } } },
+                "webhooks": [webhook(first), webhook(second)],
+            })
+        };
+
+        let told_in_order = told(1, config("10.0.0.1", "10.0.0.2"));
+        assert_eq!(told(1, config("10.0.0.2", "10.0.0.1")), told_in_order);
+        assert_eq!(told_in_order.values().filter(|value| value.is_string()).count(), 4);
     }
 
     #[test]

@@ -15,7 +15,13 @@ use opentelemetry::metrics::{
 };
 
 use crate::matcher::strategy_of_near_miss;
-use crate::metrics::RUN_SECONDS;
+
+/// Upper bounds of the buckets of a run's time, in seconds: from one that only
+/// transforms to one that waits for a day.
+pub(crate) const RUN_SECONDS: [f64; 16] = [
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3_600.0,
+    86_400.0,
+];
 
 /// Strategies that have figures of their own, the first that come in this process. Default 100:
 /// each is a label of three counters and a histogram, and who writes strategies chooses the

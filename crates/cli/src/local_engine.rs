@@ -44,6 +44,9 @@ use data_folder::DataFolder;
 pub use data_folder::make_folder;
 pub use ending::{EndRequests, drain, stay};
 
+/// The file in a data folder that holds the private audit key.
+pub const AUDIT_KEY_FILE: &str = "audit.key";
+
 /// Name under which checkpoints are signed.
 const KEY_NAME: &str = "fermata-audit";
 
@@ -297,7 +300,7 @@ fn not_started(error: EngineError) -> CliError {
 }
 
 fn audit_key_file(start: &Start<'_>) -> PathBuf {
-    start.engine.audit_key.clone().unwrap_or_else(|| start.data_dir.join("audit.key"))
+    start.engine.audit_key.clone().unwrap_or_else(|| start.data_dir.join(AUDIT_KEY_FILE))
 }
 
 fn engine_config(start: &Start<'_>) -> Result<EngineConfig, CliError> {

@@ -15,9 +15,9 @@ use crate::problem::Problems;
 /// the rest is room for schemas.
 pub const DEPTH_MAX: usize = 64;
 
-/// Most values of one list, and most keys of one mapping: a workflow has no more tasks, and
-/// whatever else is one has fewer. Counted while reading, so that a longer one costs no more
-/// than this.
+/// Most values of one list, and most keys of one mapping: as many as a workflow has tasks, and
+/// longer lists of constants are refused with it. Counted while reading, so that a longer one
+/// costs no more than this.
 pub const ITEMS_MAX: usize = NODES_MAX;
 
 /// How large a document may be.
@@ -32,9 +32,10 @@ pub struct Limits {
 impl Limits {
     /// For documents that people write: 256 KiB, 20,000 values.
     pub const WRITTEN: Self = Self { bytes_max: 256 * 1_024, values_max: 20_000 };
-    /// For documents that programs write: 16 MiB, 1,000,000 values, enough for
-    /// a hundred thousand tasks. More takes longer than a second to read.
-    pub const GENERATED: Self = Self { bytes_max: 16 * 1_024 * 1_024, values_max: 1_000_000 };
+    /// For documents that programs write: 16 MiB, 1,500,000 values, enough for a hundred
+    /// thousand calls with a dependency and a time limit. Keys count, and so do lists and
+    /// mappings. More takes longer than a second to read.
+    pub const GENERATED: Self = Self { bytes_max: 16 * 1_024 * 1_024, values_max: 1_500_000 };
 }
 
 impl Default for Limits {

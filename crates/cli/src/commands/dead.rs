@@ -64,7 +64,8 @@ Examples:
     #[command(after_help = "\
 The request is signed with the first secret of FERMATA_REPLAY_SECRETS or `--replay-secrets`, which
 the engine's listeners must know. Typed twice it is one replay. Asked for otherwise, with another
-reason, say, it would be another one, and is refused; `--again` has the event decided once more all the same.
+reason, say, it would be another one, and is refused; `--again` has the event decided once more all the
+same, each time that it is typed.
 
 Examples:
   fermata dead replay 17.0 18.3
@@ -105,14 +106,14 @@ pub struct DeadLetters {
     pub unreadable: Vec<u64>,
     /// How many such messages there are.
     pub unreadable_count: u64,
-    /// Replays that `takes` said yes to, in their order.
+    /// Replays that were asked for, in their order.
     pub replays: Vec<Replayed>,
 }
 
 impl DeadLetters {
-    /// Reads the stream for the newest `keep` letters that `takes` says yes to, and notes of
-    /// replays likewise. What it holds at a time is that, `REPLAYS_MAX` such notes, and the
-    /// keys of the last `RECENT_MAX` letters.
+    /// Reads the stream for the newest `keep` letters that `takes` says yes to, and for notes of
+    /// replays. What it holds at a time is that, `REPLAYS_MAX` such notes, and the keys of the
+    /// last `RECENT_MAX` letters.
     ///
     /// # Errors
     ///
@@ -186,9 +187,6 @@ impl<Takes: Fn(&DeadLetter) -> bool> Gathered<Takes> {
             }
             return;
         };
-        if !(self.takes)(&letter) {
-            return;
-        }
         if replayed::is_note(&letter) {
             self.replays.extend(Replayed::of(letter));
             if self.replays.len() > REPLAYS_MAX {
@@ -196,7 +194,7 @@ impl<Takes: Fn(&DeadLetter) -> bool> Gathered<Takes> {
             }
             return;
         }
-        if !self.is_new(&letter) {
+        if !(self.takes)(&letter) || !self.is_new(&letter) {
             return;
         }
         self.found += 1;
@@ -246,7 +244,7 @@ pub async fn run(
     let reader = StreamReader::new(session.broker());
     match command {
         DeadCommand::List(arguments) => {
-            let takes = |letter: &DeadLetter| arguments.takes(letter) || replayed::is_note(letter);
+            let takes = |letter: &DeadLetter| arguments.takes(letter);
             let dead = DeadLetters::read(&reader, arguments.limit, takes).await?;
             list::list(&dead, output)
         }
@@ -383,8 +381,11 @@ mod tests {
             stage: "replays".to_owned(),
             reason: "replayed".to_owned(),
             detail: "alice: a typo".to_owned(),
-            headers: vec![("webhook-id".to_owned(), "replay_1".to_owned())],
-            ..letter("7.0", b"")
+            headers: vec![
+                ("Fermata-Replay".to_owned(), "7.0".to_owned()),
+                ("webhook-id".to_owned(), "replay_1".to_owned()),
+            ],
+            ..letter("REPLAY.replay_1", b"")
         };
         let messages = [letter("7.0", b"{"), note, letter("8.0", b"{")];
 
@@ -393,7 +394,7 @@ mod tests {
         assert_eq!((dead.found, dead.unreadable_count), (2, 0));
         assert!(dead.replays_of("8.0").is_empty());
         let replays = dead.replays_of("7.0");
-        let shown = printed(|output| show::show(&dead.letters[0], &replays, output));
+        let shown = printed(|output| show::show(&dead.letters[0], &replays, false, output));
         let told = "\nreplayed  2023-11-14T22:13:20.000Z as `replay_1` by alice: a typo\n";
         assert!(shown.contains(told), "{shown}");
         assert_eq!(to_json(&dead.letters[0], &replays)["replays"][0]["request"], "replay_1");

@@ -203,7 +203,7 @@ async fn a_repaired_letter_is_requested_again_with_a_signature() {
     let other = ["dead", "replay", "7.0", "--data", &event, "--reason", "a typo"];
     let refused = stage.run(&[&other[..], &secret].concat()).await;
     assert_eq!(refused.code, 1, "{}", refused.stderr);
-    for told in ["`7.0` was replayed already", &first, ": typo", "`--again`"] {
+    for told in ["a replay of `7.0` was asked for already", &first, ": typo", "`--again`"] {
         assert!(refused.stderr.contains(told), "{told}: {}", refused.stderr);
     }
     assert_eq!(stored_events(&stage).await, 2);

@@ -11,7 +11,7 @@ const MEMORY_KIB: u64 = 256 * 1_024;
 /// Seconds of processor time that the program may take. One is what is promised, and enough for
 /// each document on a machine that does nothing else; threads that share a core slow each other
 /// down.
-const SECONDS: f64 = 1.5;
+const SECONDS: f64 = 2.0;
 
 /// Runs its arguments and tells, on its last line, what they took: address space that is only
 /// reserved is no memory, so no limit of the shell would do.

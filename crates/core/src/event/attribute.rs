@@ -1,6 +1,6 @@
 //! The forms that attribute values have to have.
 
-use super::rejection::{Problem, RejectReason, excerpt};
+use super::rejection::{Problem, RejectReason, excerpt, excerpt_of};
 use super::{ATTRIBUTE_NAME_BYTES_MAX, TYPE_BYTES_MAX};
 
 /// Checks an attribute's name: lower-case letters and digits (CloudEvents
@@ -152,7 +152,7 @@ pub(super) fn check_extension(name: &str, value: &str, bytes_max: usize) -> Resu
     let refused = || {
         Problem::bad_attribute(format!(
             "`{name}` is `{}`; an extension attribute is a string, a boolean or an integer of 32 bits",
-            excerpt(value)
+            excerpt_of(name, value)
         ))
     };
     match value.as_bytes() {

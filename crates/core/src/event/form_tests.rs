@@ -335,3 +335,20 @@ fn integers_that_messagepack_has_no_form_for_are_refused() {
     assert!(msgpack_of_json("{\"a\":18446744073709551616}").is_err());
     assert!(msgpack_of_json("{").is_err());
 }
+
+#[test]
+fn why_an_event_is_refused_quotes_no_secret() {
+    let mut object = valid();
+    object.insert("credentials".to_owned(), json!({ "user": "ann", "password": "hunter2" }));
+    let object = Value::Object(object).to_string();
+    let header = [&HEADERS[..], &[("ce-authtoken", "hunter2%")]].concat();
+
+    for (refused, name) in [
+        (read(&[], object.as_bytes()).remove(0), "`credentials`"),
+        (read(&header, b"").remove(0), "`ce-authtoken`"),
+    ] {
+        let (_, detail) = refused.unwrap_err();
+        assert!(detail.contains(name) && detail.contains("`***`"), "{detail}");
+        assert!(!detail.contains("hunter2"), "{detail}");
+    }
+}

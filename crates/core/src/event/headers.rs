@@ -5,7 +5,7 @@
 //! section 3.1). Names of headers are compared without regard to case. Values
 //! are percent-encoded UTF-8, decoded once.
 
-use super::rejection::{Problem, RejectReason, excerpt};
+use super::rejection::{Problem, RejectReason, excerpt, excerpt_of};
 
 /// What the headers of attributes begin with, in any case.
 pub const ATTRIBUTE_HEADER_PREFIX: &str = "ce-";
@@ -129,7 +129,7 @@ fn decode(name: &str, value: &str) -> Result<String, Problem> {
     let refused = |what: &str| {
         Problem::new(
             RejectReason::BadHeader,
-            format!("the header `ce-{}` {what}: `{}`", excerpt(name), excerpt(value)),
+            format!("the header `ce-{}` {what}: `{}`", excerpt(name), excerpt_of(name, value)),
         )
     };
     let unquoted = match value.strip_prefix('"') {

@@ -12,8 +12,9 @@ use serde::de::IgnoredAny;
 
 use super::msgpack::{Head, extent, take, take_head};
 
-/// What the name of a secret ends with, whatever the case of its letters, `-` and `_` left out:
-/// `access_token` and `X-Api-Key` are such names.
+/// What the name of a secret ends with, whatever the case of its letters, `-`, `_`, `.` and
+/// spaces left out, and with or without an `s` behind it: `access_token`, `X-Api-Key` and
+/// `Passwords` are such names.
 pub const SECRET_NAMES: [&str; 13] = [
     "password",
     "passwd",
@@ -27,8 +28,12 @@ pub const SECRET_NAMES: [&str; 13] = [
     "authorization",
     "cookie",
     "credential",
-    "credentials",
+    "pwd",
 ];
+
+/// Names that end so and hold no secret: how many tokens a model takes.
+const COUNTED_NAMES: [&str; 6] =
+    ["tokens", "maxtokens", "totaltokens", "inputtokens", "outputtokens", "completiontokens"];
 
 /// What stands for a text that is masked.
 pub const MASK: &str = "***";
@@ -52,9 +57,11 @@ pub struct Masked {
 /// Whether a value of this name is a secret.
 #[must_use]
 pub fn is_secret_name(name: &str) -> bool {
-    let letters = name.chars().filter(|letter| !matches!(letter, '-' | '_'));
+    let letters = name.chars().filter(|letter| !matches!(letter, '-' | '_' | '.' | ' '));
     let name: String = letters.flat_map(char::to_lowercase).collect();
-    SECRET_NAMES.iter().any(|secret| name.ends_with(secret))
+    let one = name.strip_suffix('s').unwrap_or(&name);
+    let is_secret = |secret: &&str| name.ends_with(secret) || one.ends_with(secret);
+    SECRET_NAMES.iter().any(is_secret) && !COUNTED_NAMES.contains(&name.as_str())
 }
 
 /// Masks the values whose names say that they are secrets.
@@ -90,8 +97,12 @@ fn masked_text(text: &str) -> Masked {
     Masked { bytes: shown.into_bytes(), values: spans.len() }
 }
 
-/// Where in a JSON text the secrets stand; nothing if it is none.
+/// Where in a JSON text the secrets stand; nothing if it is none, or one text for which no name
+/// speaks.
 fn spans_of_json(text: &str) -> Option<Vec<Range<usize>>> {
+    if text.trim_start().starts_with('"') {
+        return None;
+    }
     serde_json::from_str::<IgnoredAny>(text).ok()?;
     let bytes = text.as_bytes();
     let mut spans = Vec::new();
@@ -241,7 +252,7 @@ fn behind_first_name(bytes: &[u8]) -> Option<Range<usize>> {
     ends.filter(|end| *end < bytes.len()).map(|end| end..bytes.len())
 }
 
-/// How many bytes `name` has where `bytes` begin with it, with `-` and `_` in it.
+/// How many bytes `name` has where `bytes` begin with it, with `-`, `_`, `.` and spaces in it.
 fn length_of_name(bytes: &[u8], name: &str) -> Option<usize> {
     let mut letters = name.bytes().peekable();
     for (length, byte) in bytes.iter().enumerate() {
@@ -250,7 +261,7 @@ fn length_of_name(bytes: &[u8], name: &str) -> Option<usize> {
             Some(letter) if byte.eq_ignore_ascii_case(letter) => {
                 letters.next();
             }
-            Some(_) if length > 0 && matches!(byte, b'-' | b'_') => {}
+            Some(_) if length > 0 && matches!(byte, b'-' | b'_' | b'.' | b' ') => {}
             Some(_) => return None,
         }
     }
@@ -272,10 +283,35 @@ mod tests {
 
     #[test]
     fn names_of_secrets_are_known_however_they_are_written() {
-        for name in ["password", "PassWord", "db_password", "X-Api-Key", "access_token", "Cookie"] {
+        for name in [
+            "password",
+            "PassWord",
+            "db_password",
+            "X-Api-Key",
+            "access_token",
+            "Cookie",
+            "Passwords",
+            "apiKeys",
+            "api.key",
+            "Api Key",
+            "credentials",
+            "access_tokens",
+            "pwd",
+        ] {
             assert!(is_secret_name(name), "{name}");
         }
-        for name in ["", "pass", "tokens_used", "secretary", "key", "authorized", "passport"] {
+        for name in [
+            "",
+            "s",
+            "pass",
+            "tokens_used",
+            "max_tokens",
+            "tokens",
+            "secretary",
+            "key",
+            "authorized",
+            "passport",
+        ] {
             assert!(!is_secret_name(name), "{name}");
         }
     }
@@ -297,6 +333,7 @@ mod tests {
         for (written, shown) in [
             (r#"{"id": 1, "Pass-Word": "hunter2"#, r#"{"id": 1, "Pass-Word***"#),
             ("user=a&token=hunter2&b=c", "user=a&token***"),
+            (r#""password=hunter2""#, r#""password***"#),
             ("no such thing", "no such thing"),
             ("my secret", "my secret"),
         ] {
@@ -373,6 +410,8 @@ mod tests {
         /// Only values under such names change, and none of them stays.
         #[test]
         fn masking_json_replaces_secrets_and_nothing_else(value in values(), pretty: bool) {
+            // A text alone is no object, and read like what is none.
+            let value = json!({ "outer": value });
             let written = if pretty {
                 serde_json::to_string_pretty(&value).unwrap()
             } else {

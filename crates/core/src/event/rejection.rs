@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::EventLimits;
+use super::masking::{MASK, is_secret_name};
 
 /// Why input was refused; the codes are stable and stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -165,6 +166,11 @@ impl Problem {
     pub fn at(self, index: u32, original: &[u8]) -> Rejected<'_> {
         Rejected { index, reason: self.reason, detail: self.detail, original }
     }
+}
+
+/// An excerpt of the value that `name` has; of a secret nothing.
+pub(super) fn excerpt_of(name: &str, value: &str) -> String {
+    if is_secret_name(name) { MASK.to_owned() } else { excerpt(value) }
 }
 
 /// At most 80 characters of `text`, for a message to a person.

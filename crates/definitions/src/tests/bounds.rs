@@ -11,8 +11,9 @@ fn processor_time() -> Duration {
     Duration::try_from(time).expect("no negative time")
 }
 
-/// A second is what is promised; the rest is for threads that share a core.
-const JUDGED_WITHIN: Duration = Duration::from_millis(1_500);
+/// A second is what is promised of a machine that does nothing else; the rest is for threads
+/// that share a core.
+const JUDGED_WITHIN: Duration = Duration::from_secs(2);
 
 #[test]
 fn hostile_documents_are_refused_in_no_time() {

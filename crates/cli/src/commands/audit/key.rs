@@ -9,10 +9,8 @@ use serde_json::json;
 use crate::arguments::GlobalArguments;
 use crate::broker_session::BrokerSession;
 use crate::error::{CliError, ExitCode};
+use crate::local_engine::AUDIT_KEY_FILE;
 use crate::output::{Output, hex};
-
-/// The file in a data folder that holds the private key.
-const KEY_FILE: &str = "audit.key";
 
 /// Arguments of `fermata audit key`.
 #[derive(Debug, Clone, Args)]
@@ -30,7 +28,7 @@ pub(super) async fn run(
 ) -> Result<ExitCode, CliError> {
     let (verifier, engine, from) = match &arguments.audit_key {
         Some(file) => {
-            let file = file.clone().unwrap_or_else(|| global.data_dir().join(KEY_FILE));
+            let file = file.clone().unwrap_or_else(|| global.data_dir().join(AUDIT_KEY_FILE));
             (of_file(&file)?, None, file.display().to_string())
         }
         None => {
@@ -63,7 +61,7 @@ fn of_file(file: &Path) -> Result<Verifier, CliError> {
     let text = std::fs::read_to_string(file).map_err(CliError::io(format!("read `{name}`")))?;
     let signer = Signer::parse(text.trim()).map_err(|error| {
         CliError::Usage(format!(
-            "`{name}` holds no private audit key: {error}; `fermata up` has one in its data folder, `{KEY_FILE}`"
+            "`{name}` holds no private audit key: {error}; `fermata up` has one in its data folder, `{AUDIT_KEY_FILE}`"
         ))
     })?;
     Ok(signer.verifier())
@@ -76,7 +74,7 @@ mod tests {
     #[test]
     fn a_private_key_tells_its_public_half_and_something_else_is_refused_without_being_shown() {
         let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join(KEY_FILE);
+        let file = folder.path().join(AUDIT_KEY_FILE);
         let signer = Signer::from_seed("test", [3; 32]).unwrap();
 
         std::fs::write(&file, format!("{}\n", signer.to_private_text())).unwrap();

@@ -19,7 +19,7 @@ use super::replayed::earlier;
 use super::show::hint;
 use super::{DeadLetters, Replayed, not_there};
 use crate::arrived::for_each_event;
-use crate::broker_session::{BrokerSession, asking_user, stored_sequence};
+use crate::broker_session::{BrokerSession, asking_user, random_id, stored_sequence};
 use crate::commands::definitions::read_text;
 use crate::error::{CliError, ExitCode};
 use crate::local_engine::replay_keys;
@@ -95,7 +95,7 @@ pub(super) async fn replay(
             None => from_events(id, session).await?.ok_or_else(|| not_there(id))?,
         };
         let replays = dead.replays_of(id);
-        let request = request(arguments, &letter, replays.len())?;
+        let request = request(arguments, &letter)?;
         if arguments.id.is_none()
             && !arguments.again
             && let Some(earlier) = earlier(&replays, &request.webhook_id, now_ms())
@@ -115,18 +115,19 @@ pub(super) async fn replay(
         let Request { tenant, subject, webhook_id, body } = &request;
         let headers = signed_headers(&keys, &request, id, now_ms() / 1_000)?;
         let payload = Bytes::from(body.clone());
-        let outcome = publisher.publish(subject.clone(), Some(headers), payload).await.await;
-        let sequence = stored_sequence(subject, &outcome)?;
-        let replayed = Replayed {
+        let asked = Replayed {
             id: id.clone(),
             request: webhook_id.clone(),
             detail: detail.clone(),
             time_ms: now_ms(),
         };
-        if !is_noted && let Err(error) = replayed.store(tenant, subject, &publisher).await {
-            // Done is done: it is only not told by `fermata dead list`.
-            output.note(&format!("that {id} is replayed could not be noted: {error}"));
+        // First, for a request without an answer may be stored all the same.
+        if !is_noted && let Err(error) = asked.store(tenant, subject, &publisher).await {
+            // It is only not told by `fermata dead list`.
+            output.note(&format!("that a replay of {id} is asked for could not be noted: {error}"));
         }
+        let outcome = publisher.publish(subject.clone(), Some(headers), payload).await.await;
+        let sequence = stored_sequence(subject, &outcome)?;
         if output.is_json() {
             let replay = replay_id(webhook_id);
             output.json_line(&json!({
@@ -148,8 +149,8 @@ fn now_ms() -> u64 {
 
 fn refused(id: &str, earlier: &Replayed) -> CliError {
     CliError::Refused(format!(
-        "`{id}` was replayed already, {}; what is asked for now would be another replay, and start what it \
-         starts once more. If that is meant, say `--again`; nothing was sent",
+        "a replay of `{id}` was asked for already, {}; what is asked for now would be another one, and start \
+         what it starts once more. If that is meant, or that one was refused, say `--again`; nothing was sent",
         earlier.text()
     ))
 }
@@ -203,12 +204,8 @@ async fn from_events(id: &str, session: &BrokerSession) -> Result<Option<DeadLet
     }))
 }
 
-/// The event of a letter that was replayed so often, repaired as asked, ready to be sent.
-fn request(
-    arguments: &ReplayArguments,
-    letter: &DeadLetter,
-    replays: usize,
-) -> Result<Request, CliError> {
+/// The event of a letter, repaired as asked, ready to be sent.
+fn request(arguments: &ReplayArguments, letter: &DeadLetter) -> Result<Request, CliError> {
     let id = &letter.id;
     if STAGES_WITHOUT_EVENTS.contains(&letter.stage.as_str()) {
         let (stage, hint) = (&letter.stage, hint(letter));
@@ -250,7 +247,7 @@ fn request(
         )));
     }
     // The same letter with the same repair is the same replay, however often it is asked for.
-    let again = if arguments.again { format!("\nagain after {replays}") } else { String::new() };
+    let again = if arguments.again { format!("\n{}", random_id()) } else { String::new() };
     let named = format!("{}/{id}\n{body}{again}", letter.stage);
     let digest = Digest::of(named.as_bytes()).to_string();
     let default = || format!("replay_{}", digest.get(..32).unwrap_or(&digest));
@@ -353,7 +350,7 @@ mod tests {
     fn an_event_is_repaired_by_a_merge_patch_and_names_its_tenant() {
         let edit = r#"{"data":{"x":null,"y":{"z":3}},"subject":"s"}"#;
 
-        let request = request(&arguments(Some(edit)), &letter(EVENT), 0).unwrap();
+        let request = request(&arguments(Some(edit)), &letter(EVENT)).unwrap();
 
         let body: Value = serde_json::from_str(&request.body).unwrap();
         assert_eq!(body["data"], json!({"y": {"z": 3}}));
@@ -363,7 +360,7 @@ mod tests {
 
     #[test]
     fn the_same_letter_and_repair_is_the_same_request_and_another_repair_another() {
-        let id = |edit| request(&arguments(edit), &letter(EVENT), 0).unwrap().webhook_id;
+        let id = |edit| request(&arguments(edit), &letter(EVENT)).unwrap().webhook_id;
 
         assert_eq!(id(None), id(None));
         assert_ne!(id(None), id(Some(r#"{"subject":"s"}"#)));
@@ -372,10 +369,11 @@ mod tests {
     #[test]
     fn a_replay_that_is_meant_again_is_another_one_each_time() {
         let again = ReplayArguments { again: true, ..arguments(None) };
-        let id = |replays| request(&again, &letter(EVENT), replays).unwrap().webhook_id;
+        let plain = arguments(None);
+        let id = |arguments| request(arguments, &letter(EVENT)).unwrap().webhook_id;
 
-        assert_ne!(id(1), request(&arguments(None), &letter(EVENT), 1).unwrap().webhook_id);
-        assert_ne!(id(1), id(2));
+        assert_ne!(id(&again), id(&plain));
+        assert_ne!(id(&again), id(&again));
     }
 
     #[test]
@@ -383,10 +381,7 @@ mod tests {
         for (original, edit) in
             [("{", None), ("[]", None), (EVENT, Some(r#"{"id":null}"#)), (EVENT, Some("[]"))]
         {
-            assert!(
-                request(&arguments(edit), &letter(original), 0).is_err(),
-                "{original} {edit:?}"
-            );
+            assert!(request(&arguments(edit), &letter(original)).is_err(), "{original} {edit:?}");
         }
     }
 
@@ -398,7 +393,7 @@ mod tests {
             ..letter(EVENT)
         };
 
-        let refused = request(&arguments(None), &task, 0).unwrap_err().to_string();
+        let refused = request(&arguments(None), &task).unwrap_err().to_string();
 
         assert!(refused.contains("replay the event that started its run"), "{refused}");
     }
@@ -416,7 +411,7 @@ mod tests {
         let binary =
             DeadLetter { headers, original: Bytes::from_static(b"\x81\xa1x\x01"), ..letter("") };
 
-        let request = request(&arguments(None), &binary, 0).unwrap();
+        let request = request(&arguments(None), &binary).unwrap();
 
         let body: Value = serde_json::from_str(&request.body).unwrap();
         assert_eq!(body["data"], json!({"x": 1}));

@@ -1,8 +1,11 @@
-//! That an event was replayed: noted behind its letter in the stream DEAD, by the program that asks for it.
+//! That a replay of an event was asked for: noted behind its letter in the stream DEAD, by the program
+//! that asks.
 //!
 //! The journal knows a replay by the id of its request, and not which letter it was for. The note is for
-//! people; nothing is decided by it but whether they are asked to say that they mean it.
+//! people; nothing is decided by it but whether they are asked to say that they mean it. It has an id of
+//! its own, for whoever lists an id once must not lose the letter to it.
 
+use fermata_core::event::REPLAY_HEADER;
 use fermata_jetstream::{Bytes, Publisher};
 use fermata_wire::dead::DeadLetter;
 use fermata_wire::replay::ID_HEADER;
@@ -18,6 +21,9 @@ const NOTE_STAGE: &str = "replays";
 
 /// Reason of the notes.
 const NOTE_REASON: &str = "replayed";
+
+/// What the ids of the notes begin with; the request's name follows.
+const NOTE_ID: &str = "REPLAY.";
 
 /// How long the same request is safely the same replay: an hour less than the 24 that partitions know it,
 /// for their time is not that of this machine.
@@ -47,8 +53,12 @@ impl Replayed {
         if !is_note(&letter) {
             return None;
         }
-        let request = letter.headers.into_iter().find(|(name, _)| name == ID_HEADER)?.1;
-        Some(Self { id: letter.id, request, detail: letter.detail, time_ms: letter.time_ms })
+        let header = |wanted: &str| {
+            let found = letter.headers.iter().find(|(name, _)| name == wanted);
+            found.map(|(_, value)| value.clone())
+        };
+        let (id, request) = (header(REPLAY_HEADER)?, header(ID_HEADER)?);
+        Some(Self { id, request, detail: letter.detail, time_ms: letter.time_ms })
     }
 
     /// Stores the note behind the letter of `tenant`.
@@ -59,7 +69,7 @@ impl Replayed {
         publisher: &Publisher,
     ) -> Result<(), CliError> {
         let note = DeadLetter {
-            id: self.id.clone(),
+            id: format!("{NOTE_ID}{}", self.request),
             tenant: tenant.to_owned(),
             stage: NOTE_STAGE.to_owned(),
             reason: NOTE_REASON.to_owned(),
@@ -68,7 +78,10 @@ impl Replayed {
             // What was sent stands in EVENTS.
             original: Bytes::new(),
             time_ms: self.time_ms,
-            headers: vec![(ID_HEADER.to_owned(), self.request.clone())],
+            headers: vec![
+                (REPLAY_HEADER.to_owned(), self.id.clone()),
+                (ID_HEADER.to_owned(), self.request.clone()),
+            ],
             attempts: None,
             trace: None,
         };

@@ -16,16 +16,16 @@ use crate::broker_session::BrokerSession;
 const NEVER: u64 = 1 << 62;
 
 /// Subjects that the command line publishes to.
-const PUBLISHED: [&str; 2] = ["fermata.events.doctor.probe", "fermata.commands.control"];
+const PUBLISHED: [&str; 3] =
+    ["fermata.events.doctor.probe", "fermata.commands.control", "fermata.dead.doctor.probe"];
 
 /// Subjects that a worker publishes to as well.
-const PUBLISHED_BY_WORKERS: [&str; 7] = [
+const PUBLISHED_BY_WORKERS: [&str; 6] = [
     "fermata.admitted",
     "fermata.matched",
     "fermata.journal.control",
     "fermata.auditlog.control",
     "fermata.checkpoints.control",
-    "fermata.dead.doctor.probe",
     "$KV.fermata-leases.doctor",
 ];
 
