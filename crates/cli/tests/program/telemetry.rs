@@ -191,6 +191,7 @@ async fn a_collector_sees_the_counters_of_what_happened() {
         ("agent.node.success_total", 2.0),
         ("agent.strategy.eligible_total", 2.0),
         ("agent.strategy.hit_rate", 0.5),
+        ("agent.strategy.latency", 1.0),
         ("agent.strategy.matched_total", 1.0),
         ("agent.strategy.missed_total", 1.0),
         // Planned again for the repeat, of which no run comes.
