@@ -11,7 +11,7 @@ use fermata_audit::{Hash, Subtrees};
 use fermata_core::digest::Digest;
 use fermata_core::identity::JournalTime;
 use fermata_core::record::TruncationAccepted;
-use fermata_partition::auditor::AuditHalt;
+use fermata_partition::auditor::{self, AuditHalt};
 use fermata_partition::message::AppendOutcome;
 use fermata_partition::owner::{HaltReason, Output};
 use fermata_partition::truncation::{Acceptance, JournalEnd};
@@ -150,6 +150,36 @@ impl World {
         }
         let detail = format!("an owner says {output:?}");
         Err(Broken::new("invariant_a_cut_journal_decides_nothing", detail))
+    }
+
+    /// Nor does an auditor: it reads, and halts. It appends no entry, tells nobody of one, and signs
+    /// nothing.
+    pub(super) fn invariant_a_cut_journal_is_not_audited(
+        &self,
+        output: &auditor::Output,
+    ) -> Result<(), Broken> {
+        use auditor::Output as O;
+        let reads = matches!(
+            output,
+            O::ReadAudit { .. } | O::ReadStored { .. } | O::ReadJournal { .. } | O::Halt(_)
+        );
+        if reads || !self.is_cut_open() {
+            return Ok(());
+        }
+        let detail = format!("an auditor says {output:?}");
+        Err(Broken::new("invariant_a_cut_journal_is_not_audited", detail))
+    }
+
+    /// Whoever sends it, nothing of the partition is stored, but commands for later.
+    pub(super) fn invariant_a_cut_partition_stores_nothing(
+        &self,
+        stream: StreamName,
+    ) -> Result<(), Broken> {
+        if stream == StreamName::Commands || !self.is_cut_open() {
+            return Ok(());
+        }
+        let detail = format!("{stream:?} gets a message");
+        Err(Broken::new("invariant_a_cut_partition_stores_nothing", detail))
     }
 
     /// Whether the worker halts because of the cut: it stays so until it is started again.
