@@ -224,8 +224,12 @@ impl World {
             if self.is_cut_open() {
                 continue;
             }
-            if self.healed && self.arrivals_pending == 0 && self.load.all_acknowledged() {
-                let Some(missing) = self.invariants.outstanding(&self.broker) else {
+            if self.healed {
+                let missing = match self.arrivals_pending == 0 && self.load.all_acknowledged() {
+                    true => self.invariants.outstanding(&self.broker),
+                    false => Some("some of the load is not acknowledged".to_owned()),
+                };
+                let Some(missing) = missing else {
                     return self.invariants.at_end(&self.broker);
                 };
                 if self.now_ms > self.whole_since_ms() + COMPLETION_MS_MAX || self.steps > STEPS_MAX
