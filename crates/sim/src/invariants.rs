@@ -5,6 +5,7 @@
 //! that starts) is held against them.
 
 mod completion;
+mod loss;
 mod owners;
 mod reference;
 
@@ -53,8 +54,8 @@ pub(crate) struct Invariants {
     blamed: BTreeSet<Undecidable>,
     /// Comparisons of a live state with the fold.
     pub(crate) folds_compared: u64,
-    /// The journal is not the one that was read.
-    rests: bool,
+    /// What the journal lost, where that was accepted.
+    lost: Option<loss::Lost>,
 }
 
 impl Invariants {
@@ -77,13 +78,8 @@ impl Invariants {
             commits: BTreeMap::new(),
             blamed: BTreeSet::new(),
             folds_compared: 0,
-            rests: false,
+            lost: None,
         }
-    }
-
-    /// From here on nothing is held against the journal as it was read: it lost its end.
-    pub(crate) fn rest(&mut self) {
-        self.rests = true;
     }
 
     /// Looks at a message that was just stored.
@@ -93,9 +89,6 @@ impl Invariants {
         message: &Message,
         commands: &Stream,
     ) -> Result<(), Broken> {
-        if self.rests {
-            return Ok(());
-        }
         match name {
             StreamName::Commands => Ok(()),
             StreamName::Journal => self.on_journal(message, commands),
@@ -108,7 +101,9 @@ impl Invariants {
         let undecodable = |error| Broken::new("journal_is_readable", format!("{error:?}"));
         let decoded = decode(message).map_err(undecodable)?;
         if let Decoded::Frame(frame, records) = &decoded {
-            self.reference.invariant_epochs_never_fall(message.sequence, &frame.head)?;
+            let mut headers = records.iter().map(|(header, _)| header);
+            let accepts = headers.any(|header| header.kind == Kind::TruncationAccepted);
+            self.reference.invariant_epochs_never_fall(message.sequence, &frame.head, accepts)?;
             invariant_positions_are_those_of_the_stream(frame.head.position, commands)?;
             for (header, record) in records {
                 self.reference.take(message.sequence, header, record)?;
@@ -161,9 +156,6 @@ impl Invariants {
         tenant: &Option<Tenant>,
         frame: &[u8],
     ) -> Result<(), Broken> {
-        if self.rests {
-            return Ok(());
-        }
         let broken =
             |detail: String| Err(Broken::new("invariant_the_feed_tells_what_is_stored", detail));
         let frame = match AuditFrame::decode(frame) {
@@ -222,9 +214,6 @@ impl Invariants {
 
     /// An attempt starts once, after the record that orders it is durable.
     pub(crate) fn invariant_intent_is_durable(&mut self, attempt: &Attempt) -> Result<(), Broken> {
-        if self.rests {
-            return Ok(());
-        }
         let name = (attempt.run, attempt.node.clone(), attempt.attempt);
         let broken = |what: &str| {
             let detail = format!("attempt {} of {} {what}", attempt.attempt, attempt.key());
@@ -240,13 +229,10 @@ impl Invariants {
     }
 
     /// A worker of a queue makes no attempt that no durable record orders; it may
-    /// be given one again.
+    /// be given one again. What a lost record ordered waits in its queue still.
     pub(crate) fn invariant_a_task_was_ordered(&mut self, attempt: &Attempt) -> Result<(), Broken> {
-        if self.rests {
-            return Ok(());
-        }
         let name = (attempt.run, attempt.node.clone(), attempt.attempt);
-        if self.reference.dispatched(&name).is_none() {
+        if self.reference.dispatched(&name).is_none() && !self.was_lost(attempt) {
             let detail = format!("attempt {} of {}", attempt.attempt, attempt.key());
             return Err(Broken::new("invariant_a_task_was_ordered", detail));
         }
@@ -262,9 +248,6 @@ impl Invariants {
         within_lease: bool,
         committed: u64,
     ) -> Result<(), Broken> {
-        if self.rests {
-            return Ok(());
-        }
         let name = (attempt.run, attempt.node.clone(), attempt.attempt);
         let ordered = self.reference.dispatched(&name).unwrap_or(u64::MAX);
         if within_lease || ordered < committed {
@@ -280,12 +263,10 @@ impl Invariants {
         &mut self,
         attempt: &Attempt,
     ) -> Result<(), Broken> {
-        if self.rests {
-            return Ok(());
-        }
+        let repeated = self.may_be_repeated(attempt.run, &attempt.node);
         let commits = self.commits.entry((attempt.run, attempt.node.clone())).or_default();
         *commits += 1;
-        if *commits == 1 {
+        if *commits == 1 || repeated {
             return Ok(());
         }
         let detail = format!("{}/{} was committed {commits} times", attempt.run, attempt.node);
@@ -297,9 +278,6 @@ impl Invariants {
         &mut self,
         live: &Partition,
     ) -> Result<(), Broken> {
-        if self.rests {
-            return Ok(());
-        }
         self.folds_compared += 1;
         let folded = self.reference.summary_at(live.time());
         let live = live.summary();
@@ -317,9 +295,6 @@ impl Invariants {
         &self,
         frozen: &FrozenFold,
     ) -> Result<(), Broken> {
-        if self.rests {
-            return Ok(());
-        }
         let fold = self.reference.fold();
         if frozen.sequence() != fold.last_sequence() || frozen.state() == fold.freeze().state() {
             return Ok(());

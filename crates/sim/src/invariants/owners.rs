@@ -102,9 +102,6 @@ impl Invariants {
         limits: &Limits,
         panics: bool,
     ) -> Result<(), Broken> {
-        if self.rests {
-            return Ok(());
-        }
         let next = match what {
             Undecidable::Command { sequence, .. } | Undecidable::Message { sequence } => sequence,
             Undecidable::Run(_) => consumed + 1,

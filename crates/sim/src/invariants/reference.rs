@@ -8,7 +8,7 @@ use fermata_audit::{Hash, commitment, leaf_hash};
 use fermata_core::digest::Digest;
 use fermata_core::identity::{JournalTime, RunId, SourcePosition};
 use fermata_core::plan::Executable;
-use fermata_core::record::{Body, Header, Kind, Record};
+use fermata_core::record::{Body, Header, Kind, Record, TruncationAccepted};
 use fermata_partition::fold::{Decoded, JournalFold};
 use fermata_wire::journal::{FrameHead, SealedRecord};
 use uuid::Uuid;
@@ -83,15 +83,18 @@ impl Reference {
     }
 
     /// Epochs never fall; within one there is one writer, whose frames are
-    /// numbered without a gap; positions and floors never fall.
+    /// numbered without a gap; positions and floors never fall. Whoever `accepts`
+    /// a loss writes one frame in the epoch of the last owner, whose last that is.
     pub(super) fn invariant_epochs_never_fall(
         &mut self,
         sequence: u64,
         head: &FrameHead,
+        accepts: bool,
     ) -> Result<(), Broken> {
         let follows = self.last_head.as_ref().is_none_or(|last| {
             let same_writer = last.incarnation == head.incarnation;
             let ordered = match head.epoch == last.epoch {
+                true if accepts => !same_writer && head.number == 0,
                 true => same_writer && head.number == last.number + 1,
                 false => head.epoch > last.epoch && !same_writer && head.number == 0,
             };
@@ -373,6 +376,23 @@ impl Reference {
             commitment,
             journal_sequence,
         });
+    }
+
+    /// Takes the leaves that are accepted for lost from the journal as it was read `before`.
+    pub(super) fn push_lost(
+        &mut self,
+        before: Self,
+        accepted: &TruncationAccepted,
+        journal_sequence: u64,
+    ) {
+        let lost = (0_u64..).zip(before.leaves);
+        let lost = lost.filter(|(index, _)| (accepted.from..accepted.next).contains(index));
+        self.leaves.extend(lost.map(|(_, leaf)| Leaf { journal_sequence, ..leaf }));
+    }
+
+    /// Attempts that records order.
+    pub(super) fn attempts_ordered(&self) -> impl Iterator<Item = &(RunId, Arc<str>, u32)> {
+        self.dispatched.keys()
     }
 
     pub(crate) fn leaves(&self) -> &[Leaf] {

@@ -45,6 +45,7 @@ impl World {
             return Ok(());
         };
         let seat = seat.id;
+        self.invariant_a_cut_journal_is_not_audited(&output)?;
         match output {
             Output::Append(send) => {
                 let reply = Reply::Auditor { worker, generation, auditor };

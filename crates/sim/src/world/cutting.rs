@@ -1,9 +1,10 @@
 //! A power cut behind which the broker lacks the end of the journal: messages that it had
 //! acknowledged, records of which were signed.
 //!
-//! It is the end of a life. What the other invariants hold the streams against is the journal as
-//! it was, so from the cut on they rest, and what must hold is said here: nobody decides anything
-//! until somebody accepts the loss (ADR 33), and behind that the partition and its audit log go on.
+//! Until somebody accepts the loss (ADR 33) nobody decides anything, and nobody appends to the audit
+//! log or signs. From then on every invariant holds against what is left of the journal and what
+//! follows it, and the life goes on until everything is complete. There is one partition here, so
+//! there is no other one that would go on meanwhile.
 
 use std::collections::BTreeSet;
 
@@ -11,20 +12,19 @@ use fermata_audit::{Hash, Subtrees};
 use fermata_core::digest::Digest;
 use fermata_core::identity::JournalTime;
 use fermata_core::record::TruncationAccepted;
-use fermata_partition::auditor::AuditHalt;
+use fermata_partition::auditor::{self, AuditHalt};
 use fermata_partition::message::AppendOutcome;
 use fermata_partition::owner::{HaltReason, Output};
 use fermata_partition::truncation::{Acceptance, JournalEnd};
 use fermata_wire::journal::JournalFrame;
 use uuid::Uuid;
 
-use super::{EPOCH_MS, Happening, World};
+use super::{EPOCH_MS, Happening, Reply, World};
 use crate::broker::{Publish, StreamName};
 use crate::dice::Dice;
 use crate::trace::Broken;
 
-/// How long the partition is looked at before and after the loss is accepted, milliseconds: several
-/// leases.
+/// How long the partition is looked at before the loss is accepted, milliseconds: several leases.
 const LOOKED_AT_MS: u64 = 90_000;
 
 /// Most messages that are lost besides those that must be for a signed record to be gone.
@@ -37,19 +37,8 @@ pub(super) struct Cut {
     left: u64,
     /// Workers that halted.
     halted: BTreeSet<usize>,
-    accepted: Option<Accepted>,
-    pub(super) is_over: bool,
-}
-
-/// The loss as it was accepted.
-#[derive(Debug, Clone, Copy)]
-struct Accepted {
-    /// Where in the journal that stands.
-    sequence: u64,
-    /// Its index.
-    index: u64,
-    /// Where COMMANDS ended by then.
-    commands: u64,
+    /// When that was accepted.
+    accepted_at_ms: Option<u64>,
 }
 
 impl World {
@@ -63,13 +52,19 @@ impl World {
     }
 
     /// Whether the journal lacks its end and nobody has accepted that.
-    fn is_cut_open(&self) -> bool {
-        self.cut.as_ref().is_some_and(|cut| cut.accepted.is_none())
+    pub(super) fn is_cut_open(&self) -> bool {
+        self.cut.as_ref().is_some_and(|cut| cut.accepted_at_ms.is_none())
     }
 
     /// How many losses were accepted.
     pub(super) fn losses_accepted(&self) -> u64 {
-        u64::from(self.cut.as_ref().is_some_and(|cut| cut.accepted.is_some()))
+        u64::from(self.cut.as_ref().is_some_and(|cut| cut.accepted_at_ms.is_some()))
+    }
+
+    /// Since when everything can complete: faults have stopped, and no loss waits to be accepted.
+    pub(super) fn whole_since_ms(&self) -> u64 {
+        let accepted_at_ms = self.cut.as_ref().and_then(|cut| cut.accepted_at_ms);
+        self.heal_at_ms.max(accepted_at_ms.unwrap_or(0))
     }
 
     /// The broker comes back without the end of the journal, and every process has lost what it knew.
@@ -79,19 +74,33 @@ impl World {
             return Ok(());
         };
         self.log.line(self.now_ms, format_args!("a power cut: the journal ends at {left}"));
-        // What was under way is gone with the connections.
+        self.lose_what_is_under_way();
+        self.broker.cut_journal(left);
+        self.cut = Some(Cut { left, halted: BTreeSet::new(), accepted_at_ms: None });
+        self.after(LOOKED_AT_MS, Happening::Accept);
+        self.start_all_again()
+    }
+
+    /// What was under way is gone with the connections; those who put the load in send again what
+    /// was not acknowledged.
+    fn lose_what_is_under_way(&mut self) {
+        let mut unanswered = BTreeSet::new();
         self.agenda.retain(|_, happening| {
+            if let Happening::Arrive { reply: Some(Reply::Load(item)), .. }
+            | Happening::Answer(Reply::Load(item), _) = happening
+            {
+                unanswered.insert(*item);
+            }
             !matches!(
                 happening,
                 Happening::Arrive { .. } | Happening::Answer(..) | Happening::Intrude
             )
         });
         self.arrivals_pending = 0;
-        self.broker.cut_journal(left);
-        self.invariants.rest();
-        self.cut = Some(Cut { left, halted: BTreeSet::new(), accepted: None, is_over: false });
-        self.after(LOOKED_AT_MS, Happening::Accept);
-        self.start_all_again()
+        for item in unanswered {
+            let after = self.dice.between(50, 4_000);
+            self.after(after, Happening::Load(item));
+        }
     }
 
     fn start_all_again(&mut self) -> Result<(), Broken> {
@@ -152,6 +161,36 @@ impl World {
         Err(Broken::new("invariant_a_cut_journal_decides_nothing", detail))
     }
 
+    /// Nor does an auditor: it reads, and halts. It appends no entry, tells nobody of one, and signs
+    /// nothing.
+    pub(super) fn invariant_a_cut_journal_is_not_audited(
+        &self,
+        output: &auditor::Output,
+    ) -> Result<(), Broken> {
+        use auditor::Output as O;
+        let reads = matches!(
+            output,
+            O::ReadAudit { .. } | O::ReadStored { .. } | O::ReadJournal { .. } | O::Halt(_)
+        );
+        if reads || !self.is_cut_open() {
+            return Ok(());
+        }
+        let detail = format!("an auditor says {output:?}");
+        Err(Broken::new("invariant_a_cut_journal_is_not_audited", detail))
+    }
+
+    /// Whoever sends it, nothing of the partition is stored, but commands for later.
+    pub(super) fn invariant_a_cut_partition_stores_nothing(
+        &self,
+        stream: StreamName,
+    ) -> Result<(), Broken> {
+        if stream == StreamName::Commands || !self.is_cut_open() {
+            return Ok(());
+        }
+        let detail = format!("{stream:?} gets a message");
+        Err(Broken::new("invariant_a_cut_partition_stores_nothing", detail))
+    }
+
     /// Whether the worker halts because of the cut: it stays so until it is started again.
     pub(super) fn halts_for_cut(&mut self, worker: usize) -> bool {
         let open = self.is_cut_open();
@@ -186,9 +225,8 @@ impl World {
         let unacceptable = |detail: String| Broken::new("a_loss_can_be_accepted", detail);
         let accepted =
             self.loss_behind(&end).ok_or_else(|| unacceptable("no leaves".to_owned()))?;
-        let index = accepted.next;
         let acceptance = Acceptance {
-            accepted,
+            accepted: accepted.clone(),
             time: JournalTime(EPOCH_MS + self.now_ms),
             incarnation: Uuid::from_bytes(self.dice.bytes16()),
             salt: self.dice.bytes16(),
@@ -207,11 +245,12 @@ impl World {
         };
         self.broker.remove_snapshots_behind(left);
         self.log.line(self.now_ms, format_args!("the loss is accepted at {sequence}"));
-        let commands = self.broker.stream(StreamName::Commands).last();
         if let Some(cut) = &mut self.cut {
-            cut.accepted = Some(Accepted { sequence, index, commands });
+            cut.accepted_at_ms = Some(self.now_ms);
         }
-        self.after(LOOKED_AT_MS, Happening::CutOver);
+        let journal = self.broker.stream(StreamName::Journal);
+        let commands = self.broker.stream(StreamName::Commands);
+        self.invariants.accept_loss(accepted, journal, commands)?;
         self.start_all_again()
     }
 
@@ -237,34 +276,5 @@ impl World {
             by: "ada".to_owned(),
             reason: "a power cut".to_owned(),
         })
-    }
-
-    /// The partition has gone on: somebody owns it, decided what was stored by then, and signed
-    /// behind the loss.
-    pub(super) fn invariant_what_was_accepted_is_gone_on_behind(&mut self) -> Result<(), Broken> {
-        let Some(Cut { accepted: Some(accepted), .. }) = &self.cut else { return Ok(()) };
-        let accepted = *accepted;
-        let broken =
-            |what: &str| Broken::new("invariant_what_was_accepted_is_gone_on_behind", what);
-        if self.broker.stream(StreamName::Journal).last() <= accepted.sequence {
-            return Err(broken("nothing follows in the journal"));
-        }
-        let seats = self.workers.iter().filter_map(|worker| worker.seat.as_ref());
-        let mut owners = seats.map(|seat| &seat.owner).filter(|owner| owner.is_owning());
-        if !owners.any(|owner| owner.partition().position().sequence >= accepted.commands) {
-            return Err(broken("nobody has decided the commands"));
-        }
-        let checkpoints = self.broker.stream(StreamName::Checkpoints).messages();
-        let newest = checkpoints.last().and_then(|message| {
-            let verifiers = std::slice::from_ref(&self.verifier);
-            fermata_audit::Checkpoint::open(&message.payload, verifiers).ok()
-        });
-        if newest.is_none_or(|newest| newest.size() <= accepted.index) {
-            return Err(broken("nothing is signed behind it"));
-        }
-        if let Some(cut) = &mut self.cut {
-            cut.is_over = true;
-        }
-        Ok(())
     }
 }

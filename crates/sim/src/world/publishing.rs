@@ -102,6 +102,7 @@ impl World {
     }
 
     fn stored(&mut self, stream: StreamName, sequence: u64) -> Result<(), Broken> {
+        self.invariant_a_cut_partition_stores_nothing(stream)?;
         let commands = self.broker.stream(StreamName::Commands);
         let Some(message) = self.broker.stream(stream).ever(sequence) else { return Ok(()) };
         if stream == StreamName::Commands {
