@@ -18,6 +18,16 @@ pub const DATA_DIR_DEFAULT: &str = "./.fermata";
 /// where its broker listens.
 pub const URL_FILE: &str = "fermata.url";
 
+/// Reads how many of something are wanted; none is no list.
+///
+/// # Errors
+///
+/// What to write instead.
+pub fn at_least_one(text: &str) -> Result<usize, String> {
+    let wanted = text.parse().ok().filter(|count| *count > 0);
+    wanted.ok_or_else(|| "write a number from 1".to_owned())
+}
+
 /// Turns business events into governed, audited workflow runs on NATS JetStream.
 #[derive(Debug, Parser)]
 #[command(name = "fermata", version, after_help = EXIT_CODES_HELP, max_term_width = 100)]
@@ -202,6 +212,19 @@ mod tests {
             assert!(command.has_subcommands() || is_shown, "docs/cli.md does not have `{path}`");
         }
         check(&Arguments::command(), "fermata", &lines);
+    }
+
+    #[test]
+    fn a_list_of_nothing_is_not_asked_for() {
+        for list in ["runs", "dead", "review"] {
+            let with =
+                |limit| Arguments::try_parse_from(["fermata", list, "list", "--limit", limit]);
+
+            assert!(with("1").is_ok(), "{list}");
+            for limit in ["0", "-1", "x", "99999999999999999999999"] {
+                assert!(with(limit).is_err(), "{list} {limit}");
+            }
+        }
     }
 
     #[test]

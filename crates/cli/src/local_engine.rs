@@ -296,6 +296,12 @@ fn not_started(error: EngineError) -> CliError {
     if is_given {
         return CliError::Usage(error.to_string());
     }
+    if let EngineError::Connect(error) = error {
+        return CliError::Connect(error);
+    }
+    if let EngineError::Topology(error) = error {
+        return CliError::Topology(error);
+    }
     CliError::Failed { action: "starting the engine".to_owned(), source: Box::new(error) }
 }
 

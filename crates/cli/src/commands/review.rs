@@ -7,7 +7,7 @@ use fermata_core::identity::{PartitionId, Tenant};
 use fermata_jetstream::StreamReader;
 use uuid::Uuid;
 
-use crate::arguments::GlobalArguments;
+use crate::arguments::{GlobalArguments, at_least_one};
 use crate::broker_session::BrokerSession;
 use crate::error::{CliError, ExitCode};
 use crate::journal_view::{Review, ReviewList, Sample};
@@ -55,7 +55,7 @@ pub struct ListArguments {
     #[arg(long, value_name = "CODE")]
     pub reason: Option<String>,
     /// At most so many
-    #[arg(long, default_value_t = LIMIT_DEFAULT, value_name = "N")]
+    #[arg(long, default_value_t = LIMIT_DEFAULT, value_name = "N", value_parser = at_least_one)]
     pub limit: usize,
     /// Also what is resolved
     #[arg(long)]

@@ -34,7 +34,7 @@ impl DataFolder {
             Err(TryLockError::WouldBlock) => {
                 return Err(CliError::Usage(format!(
                     "an engine or worker runs already in the data folder `{shown}`: commands with this folder reach \
-                     it as it is; to start it otherwise end it first (Ctrl-C where it runs), and for another one \
+                     it (with the `--nats-url` that it was given, if any); to start it otherwise end it first (Ctrl-C where it runs), and for another one \
                      beside it name another folder with `--data-dir`"
                 )));
             }

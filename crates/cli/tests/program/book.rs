@@ -26,7 +26,7 @@ use crate::support::SOON;
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
 /// The pages whose commands are typed, each by a test of its own: they run side by side.
-const PAGES: [&str; 10] = [
+const PAGES: [&str; 11] = [
     "README.md",
     "docs/clients.md",
     "docs/events.md",
@@ -37,6 +37,7 @@ const PAGES: [&str; 10] = [
     "docs/strategies.md",
     "docs/waiting.md",
     "docs/wire-format.md",
+    "docs/workflows.md",
 ];
 
 /// Pages whose every line is held against the program's arguments, elsewhere.
@@ -290,6 +291,11 @@ async fn what_is_said_of_the_read_model_works_and_shows_what_it_shows() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_said_of_strategies_works_and_shows_what_it_shows() {
     follow("docs/strategies.md").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_said_of_workflows_works_and_shows_what_it_shows() {
+    follow("docs/workflows.md").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -41,7 +41,8 @@ async fn cases_are_reviewed_together_and_every_message_about_them_is_as_the_docu
     let mut messages = (0..UNMATCHED)
         .map(|id| ("nobody.wants", event(id, "nobody.wants").to_string()))
         .collect::<Vec<_>>();
-    messages.push(("known.start", event(0, "known.start").to_string()));
+    // Under an id of its own: one that comes again behind the run would be a repeat of it.
+    messages.push(("known.start", event(UNMATCHED, "known.start").to_string()));
     messages.push(("known.start", "{".to_owned()));
     for (kind, text) in messages {
         let subject = format!("fermata.events.acme.{kind}");

@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::{DeadLetters, FiledLetter, to_json};
+use crate::arguments::at_least_one;
 use crate::error::{CliError, ExitCode};
 use crate::output::{Output, counted, excerpt, time_text};
 
@@ -37,7 +38,7 @@ pub struct ListArguments {
     #[arg(long, value_name = "TIME", value_parser = moment)]
     pub until: Option<u64>,
     /// At most so many
-    #[arg(long, default_value_t = LIMIT_DEFAULT, value_name = "N")]
+    #[arg(long, default_value_t = LIMIT_DEFAULT, value_name = "N", value_parser = at_least_one)]
     pub limit: usize,
 }
 

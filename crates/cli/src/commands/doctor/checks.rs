@@ -128,7 +128,8 @@ fn judge_durability(is_sync_always: bool, wanted: Option<DurabilityArgument>) ->
         return Check::ok("durability", found);
     }
     let found = "process: acknowledged messages survive a kill, not a power cut";
-    let hint = "set `sync_interval: always` in the broker's configuration, as in nats/durable.conf";
+    let hint = "start `fermata up` without `--durability process`; of a broker of your own set \
+                `sync_interval: always` in its configuration, as in nats/durable.conf";
     match wanted {
         Some(DurabilityArgument::Power) => Check::fail("durability", found, hint),
         Some(DurabilityArgument::Process) => return Check::ok("durability", found),
@@ -161,7 +162,7 @@ fn judge_drift(found: &[Drift], count: usize) -> Check {
     if !missing.is_empty() {
         let names: Vec<_> = missing.iter().map(|drift| drift.stream.as_str()).collect();
         let found = format!("missing: {}", named(&names));
-        let hint = "start the engine: it creates what is missing";
+        let hint = "start the engine, or start it again: it creates what is missing";
         return Check::fail("streams", found, hint).code("stream_missing").details(names);
     }
     if drifts.is_empty() {

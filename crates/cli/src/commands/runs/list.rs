@@ -17,6 +17,7 @@ use serde_json::json;
 
 use super::moment::moment;
 use super::run_view::print_runs;
+use crate::arguments::at_least_one;
 use crate::broker_session::BrokerSession;
 use crate::error::{CliError, ExitCode};
 use crate::journal_view::{RunList, RunStatus};
@@ -51,7 +52,7 @@ pub struct ListArguments {
     #[arg(long, value_name = "TIME", value_parser = moment)]
     pub until: Option<u64>,
     /// At most so many
-    #[arg(long, default_value_t = LIMIT_DEFAULT, value_name = "N")]
+    #[arg(long, default_value_t = LIMIT_DEFAULT, value_name = "N", value_parser = at_least_one)]
     pub limit: usize,
     /// Go on behind this place, with which the list before ended
     #[arg(long, value_name = "CURSOR")]
