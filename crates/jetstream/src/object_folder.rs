@@ -34,8 +34,8 @@ use crate::{
 /// Size of a chunk in bytes: half of the largest message, so that no answer waits long behind one.
 const CHUNK_BYTES: usize = 512 * 1024;
 
-/// How long storing or reading an object may take: 256 MiB over a slow line. Far below [`ORPHAN_AGE`]: nobody may take what is being stored for
-/// what was abandoned.
+/// How long storing or reading an object may take: 256 MiB over a slow line. Far below [`ORPHAN_AGE`]: nobody
+/// may take what is being stored for what was abandoned.
 const TRANSFER_LIMIT: Duration = Duration::from_secs(600);
 
 /// How old the newest chunk of an upload is when it counts as abandoned.
