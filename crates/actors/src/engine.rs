@@ -14,7 +14,7 @@ use fermata_jetstream::core_messages::CoreMessages;
 use fermata_jetstream::definitions_store::DefinitionsStore;
 use fermata_jetstream::engine_config::{EngineConfigError, agree_on_engine_config};
 use fermata_jetstream::leases::{Leases, WORKER_NAME_BYTES_MAX, is_worker_name};
-use fermata_jetstream::topology::{Applied, Drift, TopologyError};
+use fermata_jetstream::topology::{Drift, TopologyError};
 use fermata_jetstream::{
     Broker, ConnectOptions, Publisher, PublisherOptions, StreamReader, Topology,
 };
@@ -213,19 +213,15 @@ impl EngineError {
     fn is_transient(&self) -> bool {
         match self {
             Self::Topology(TopologyError::Api { source, .. }) => source.is_transient(),
-            // Where several create the streams of a new cluster at once, one may not see them yet.
-            Self::Agree(EngineConfigError::Read(error)) => {
-                error.is_transient() || error.is_stream_not_found()
-            }
-            Self::Agree(EngineConfigError::Unknown) => true,
-            Self::Agree(EngineConfigError::Refused { .. })
-            | Self::Topology(TopologyError::NoRoom { .. })
+            Self::Agree(error) => error.is_transient(),
+            // The streams behind it were there a moment ago.
+            Self::Open { .. } => true,
+            Self::Topology(TopologyError::NoRoom { .. })
             | Self::Connect(_)
             | Self::Drift(_)
             | Self::Agreement(_)
             | Self::OtherKey { .. }
             | Self::Executors(_)
-            | Self::Open { .. }
             | Self::Folder { .. }
             | Self::WorkerName { .. }
             | Self::QueueName { .. }
@@ -280,7 +276,7 @@ impl Engine {
             .await
             .map_err(EngineError::open("the publisher"))?;
         let begun = Instant::now();
-        let (agreement, applied) = loop {
+        let SetUp { agreement, store, leases } = loop {
             match set_up(&broker, &publisher, &config).await {
                 Err(error) if error.is_transient() && begun.elapsed() < SET_UP_LIMIT => {
                     tracing::warn!(%error, "the broker is not ready; it is tried again");
@@ -289,16 +285,6 @@ impl Engine {
                 set_up => break set_up?,
             }
         };
-        // Only what is there from before can drift; sizes are the operator's.
-        let drifts = applied.drift.into_iter().filter(|drift| !drift.field.starts_with("max_"));
-        let drifts = drifts.collect::<Vec<_>>();
-        if !drifts.is_empty() {
-            return Err(EngineError::Drift(drifts));
-        }
-        let store = DefinitionsStore::open(&broker)
-            .await
-            .map_err(EngineError::open("the store of definitions"))?;
-        let leases = Leases::open(&broker).await.map_err(EngineError::open("the leases"))?;
         let checkpoints = CheckpointFolder::open(config.checkpoint_dir.clone())
             .map_err(|source| EngineError::Folder { path: config.checkpoint_dir, source })?;
         let executors =
@@ -443,17 +429,32 @@ impl Engine {
     }
 }
 
-/// What all agree on, and the streams.
+/// What all agree on, and what an engine finds at the broker.
+struct SetUp {
+    agreement: EngineAgreement,
+    store: DefinitionsStore,
+    leases: Leases,
+}
+
 async fn set_up(
     broker: &Broker,
     publisher: &Publisher,
     config: &EngineConfig,
-) -> Result<(EngineAgreement, Applied), EngineError> {
+) -> Result<SetUp, EngineError> {
     let topology = config.topology.apply_config(broker).await?;
     let agreement = agree(broker, publisher, config).await?;
     let topology = Topology { partitions: agreement.partitions, ..topology };
     let applied = topology.apply(broker).await?;
-    Ok((agreement, applied))
+    // Only what is there from before can drift; sizes are the operator's.
+    let drifts = applied.drift.into_iter().filter(|drift| !drift.field.starts_with("max_"));
+    let drifts = drifts.collect::<Vec<_>>();
+    if !drifts.is_empty() {
+        return Err(EngineError::Drift(drifts));
+    }
+    let store = DefinitionsStore::open(broker);
+    let store = store.await.map_err(EngineError::open("the store of definitions"))?;
+    let leases = Leases::open(broker).await.map_err(EngineError::open("the leases"))?;
+    Ok(SetUp { agreement, store, leases })
 }
 
 /// The engine that is there, or the one that this process creates.

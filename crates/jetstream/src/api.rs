@@ -27,6 +27,10 @@ const SYSTEM_UNAVAILABLE: u64 = 10008;
 /// The cluster finds no servers for the stream: too few, too little room, or some that its leader
 /// has not heard of for a while, be it only since a new leader began to listen.
 pub(crate) const NO_SUITABLE_PEERS: u64 = 10005;
+/// All servers that hold the stream are away.
+const STREAM_OFFLINE: u64 = 10118;
+/// All servers that hold the consumer are away.
+const CONSUMER_OFFLINE: u64 = 10119;
 /// No message has the sequence or subject that was asked for.
 pub(crate) const NO_MESSAGE_FOUND: u64 = 10037;
 
@@ -94,7 +98,7 @@ impl ApiError {
         match self {
             Self::NoAnswer { .. } | Self::NoResponders { .. } | Self::NotSent { .. } => true,
             Self::Refused { code, description, .. } => {
-                *code == SYSTEM_UNAVAILABLE
+                matches!(*code, SYSTEM_UNAVAILABLE | STREAM_OFFLINE | CONSUMER_OFFLINE)
                     || (*code == NO_SUITABLE_PEERS && description.contains("peer offline"))
             }
             Self::Unreadable { .. } => false,
@@ -194,6 +198,7 @@ mod tests {
         };
 
         assert!(refused(10008, "JetStream system temporarily unavailable"));
+        assert!(refused(10118, "stream is offline"));
         assert!(refused(10005, "no suitable peers for placement, peer offline"));
         assert!(!refused(10005, "no suitable peers for placement"));
         assert!(!refused(10005, "no suitable peers for placement, insufficient storage"));

@@ -21,6 +21,8 @@ pub enum EngineConfigError {
     /// The broker refused the message for another reason than that one is there.
     #[error("stream `{CONFIG_STREAM}` refused the configuration: {description} (code {code})")]
     Refused {
+        /// The reason, as far as it is known.
+        refusal: Refusal,
         /// The broker's error code.
         code: u64,
         /// The broker's words.
@@ -59,8 +61,8 @@ pub async fn agree_on_engine_config(
             PublishOutcome::Refused { refusal: Refusal::WrongLastSequence { .. }, .. }
             | PublishOutcome::Stored { .. }
             | PublishOutcome::Unknown => {}
-            PublishOutcome::Refused { code, description, .. } => {
-                return Err(EngineConfigError::Refused { code, description });
+            PublishOutcome::Refused { refusal, code, description } => {
+                return Err(EngineConfigError::Refused { refusal, code, description });
             }
         }
     }
@@ -82,6 +84,18 @@ pub async fn read_engine_config(broker: &Broker) -> Result<Option<StoredMessage>
     match find(broker).await? {
         Found::Config(stored) => Ok(Some(stored)),
         Found::None { .. } => Ok(None),
+    }
+}
+
+impl EngineConfigError {
+    /// Whether the same may go well later without anybody changing anything.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Unknown => true,
+            // Where several create the streams of a new cluster at once, one may not see them yet.
+            Self::Read(error) => error.is_transient() || error.is_stream_not_found(),
+            Self::Refused { refusal, .. } => refusal.is_transient(),
+        }
     }
 }
 

@@ -65,6 +65,22 @@ pub enum Refusal {
     Other,
 }
 
+impl Refusal {
+    /// Whether the same publish may be stored later without anybody changing anything.
+    pub fn is_transient(self) -> bool {
+        match self {
+            // A stream has no leader while its servers elect one.
+            Self::NoResponders | Self::TooManyRequests | Self::DuplicateInProcess => true,
+            Self::WrongLastSequence { .. }
+            | Self::StreamFull
+            | Self::ServerFull
+            | Self::TooLarge
+            | Self::NotSent
+            | Self::Other => false,
+        }
+    }
+}
+
 #[derive(Deserialize)]
 struct Answer {
     #[serde(default)]
@@ -145,6 +161,19 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_stream_without_leader_may_get_one_and_a_full_one_does_not_empty_itself() {
+        let refusal = |status, answer: &[u8]| {
+            let PublishOutcome::Refused { refusal, .. } = read_answer(status, answer) else {
+                panic!("refused")
+            };
+            refusal
+        };
+
+        assert!(refusal(Some(503), b"").is_transient());
+        assert!(!refusal(None, br#"{"error":{"code":503,"err_code":10077,"description":"maximum bytes exceeded"},"seq":0}"#).is_transient());
+    }
 
     #[test]
     fn a_lost_fence_names_where_the_stream_stands() {
