@@ -49,6 +49,7 @@ pub mod partitions;
 pub mod ports;
 pub mod projector;
 pub mod readiness;
+pub mod receipts;
 pub mod replay_requests;
 pub mod source;
 pub mod stage;

@@ -1,5 +1,6 @@
 //! What is operated, as the endpoints see it.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use axum::body::Bytes;
@@ -67,6 +68,17 @@ pub trait Operated: Send + Sync + 'static {
     ///
     /// Can be dropped: an answer that takes too long is.
     fn metrics(&self) -> impl Future<Output = Result<String, String>> + Send;
+
+    /// Receipts of these records of a partition, each as JSON on one line.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped: an answer that takes too long is.
+    fn receipts(
+        &self,
+        partition: &str,
+        records: BTreeSet<u64>,
+    ) -> impl Future<Output = Result<Vec<String>, Problem>> + Send;
 
     /// Whether a request is signed as it has to be.
     ///

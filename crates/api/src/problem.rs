@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::operated::Obstacle;
+use crate::receipts::RECEIPTS_PATH;
 use crate::replay::REPLAY_PATH;
 
 /// Media type of an error.
@@ -62,7 +63,79 @@ pub enum ReplayProblem {
     InFlight,
 }
 
+/// Kinds of problems with a request for receipts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReceiptProblem {
+    /// It does not say which records.
+    Malformed,
+    /// There is no such partition, or no such record among what is signed.
+    NotFound,
+    /// Too many requests are under way.
+    Busy,
+    /// The log is being read.
+    Reading,
+    /// The log is too large for it.
+    LogTooLarge,
+    /// The log is not what was signed.
+    Unsound,
+    /// The log cannot be read now.
+    Unavailable,
+}
+
 impl Problem {
+    /// There are no receipts.
+    #[must_use]
+    pub fn receipts(problem: ReceiptProblem, detail: String) -> Self {
+        let (kind, title, status) = match problem {
+            ReceiptProblem::Malformed => (
+                "urn:fermata:problem:receipts-malformed",
+                "the request does not say which records",
+                StatusCode::BAD_REQUEST,
+            ),
+            ReceiptProblem::NotFound => (
+                "urn:fermata:problem:receipts-not-found",
+                "nothing like it is signed",
+                StatusCode::NOT_FOUND,
+            ),
+            ReceiptProblem::Busy => (
+                "urn:fermata:problem:receipts-busy",
+                "too many requests at once",
+                StatusCode::TOO_MANY_REQUESTS,
+            ),
+            ReceiptProblem::Reading => (
+                "urn:fermata:problem:receipts-reading",
+                "the log is being read",
+                StatusCode::SERVICE_UNAVAILABLE,
+            ),
+            ReceiptProblem::LogTooLarge => (
+                "urn:fermata:problem:receipts-log-too-large",
+                "the log is too large",
+                StatusCode::NOT_IMPLEMENTED,
+            ),
+            ReceiptProblem::Unsound => (
+                "urn:fermata:problem:receipts-unsound",
+                "the log is not what was signed",
+                StatusCode::INTERNAL_SERVER_ERROR,
+            ),
+            ReceiptProblem::Unavailable => (
+                "urn:fermata:problem:receipts-unavailable",
+                "the log cannot be read now",
+                StatusCode::SERVICE_UNAVAILABLE,
+            ),
+        };
+        let retry_after_seconds = match problem {
+            ReceiptProblem::Busy | ReceiptProblem::Reading | ReceiptProblem::Unavailable => {
+                Some(RETRY_AFTER_SECONDS)
+            }
+            ReceiptProblem::Malformed
+            | ReceiptProblem::NotFound
+            | ReceiptProblem::LogTooLarge
+            | ReceiptProblem::Unsound => None,
+        };
+        let (status, reasons) = (status.as_u16(), Vec::new());
+        Self { kind, title, status, detail, reasons, retry_after_seconds }
+    }
+
     /// A request to replay events is not taken.
     #[must_use]
     pub fn replay(problem: ReplayProblem, detail: String) -> Self {
@@ -188,7 +261,7 @@ impl Problem {
             title: "not found",
             status: StatusCode::NOT_FOUND.as_u16(),
             detail: format!(
-                "`{path}` is not here; /health, /ready, /metrics and {REPLAY_PATH} are"
+                "`{path}` is not here; /health, /ready, /metrics, {RECEIPTS_PATH} and {REPLAY_PATH} are"
             ),
             reasons: Vec::new(),
             retry_after_seconds: None,

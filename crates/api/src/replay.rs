@@ -125,6 +125,7 @@ async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::time::Instant;
 
     use tokio::sync::Notify;
@@ -150,6 +151,14 @@ mod tests {
 
         async fn metrics(&self) -> Result<String, String> {
             Ok(String::new())
+        }
+
+        async fn receipts(
+            &self,
+            _partition: &str,
+            _records: BTreeSet<u64>,
+        ) -> Result<Vec<String>, Problem> {
+            Ok(Vec::new())
         }
 
         fn verify_replay(&self, _request: &ReplayRequest) -> Result<(), Problem> {

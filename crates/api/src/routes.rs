@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use crate::operated::Operated;
 use crate::problem::Problem;
+use crate::receipts;
 use crate::replay::{self, REPLAY_PATH};
 
 /// Media type of `/metrics`.
@@ -42,6 +43,7 @@ pub(crate) fn routes<O: Operated>(operated: Arc<O>, limit: Duration) -> Router {
         .route("/ready", get(ready::<O>))
         .route("/metrics", get(metrics::<O>))
         .merge(replay::routes())
+        .merge(receipts::routes())
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
         .layer(middleware::from_fn(move |request, next| within(limit, request, next)))

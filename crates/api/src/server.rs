@@ -159,11 +159,13 @@ async fn linger(mut stream: TcpStream) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::time::Instant;
 
     use super::*;
     use crate::operated::{Identity, Obstacle, Replay, ReplayRequest};
-    use crate::problem::{Problem, ReplayProblem};
+    use crate::problem::{Problem, ReceiptProblem, ReplayProblem};
+    use crate::receipts::RECEIPT_REQUESTS_MAX;
     use crate::replay::{BODY_BYTES_MAX, REPLAYS_AT_ONCE_MAX};
 
     struct Subject(Vec<Obstacle>);
@@ -179,6 +181,21 @@ mod tests {
 
         async fn metrics(&self) -> Result<String, String> {
             std::future::pending().await
+        }
+
+        async fn receipts(
+            &self,
+            partition: &str,
+            records: BTreeSet<u64>,
+        ) -> Result<Vec<String>, Problem> {
+            match partition {
+                "slow" => std::future::pending().await,
+                "0" => Ok(records.iter().map(|record| format!("{{\"index\":{record}}}")).collect()),
+                other => {
+                    let detail = format!("there is no partition `{other}`");
+                    Err(Problem::receipts(ReceiptProblem::NotFound, detail))
+                }
+            }
         }
 
         fn verify_replay(&self, request: &ReplayRequest) -> Result<(), Problem> {
@@ -232,6 +249,46 @@ mod tests {
 
     async fn get(address: SocketAddr, path: &str) -> String {
         talk(address, format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).await
+    }
+
+    #[tokio::test]
+    async fn receipts_are_lines_and_a_question_that_has_none_is_a_problem() {
+        let address = start(Vec::new()).await;
+
+        let receipts = get(address, "/audit/0/receipts?record=3&record=1").await;
+        let unknown = get(address, "/audit/9/receipts?record=3").await;
+        let unnamed = get(address, "/audit/0/receipts").await;
+
+        assert!(receipts.starts_with("HTTP/1.1 200 "), "{receipts}");
+        assert!(receipts.contains("content-type: application/x-ndjson\r\n"), "{receipts}");
+        assert!(receipts.ends_with("\r\n\r\n{\"index\":1}\n{\"index\":3}\n"), "{receipts}");
+        assert!(unknown.starts_with("HTTP/1.1 404 "), "{unknown}");
+        assert!(unknown.contains("there is no partition `9`"), "{unknown}");
+        assert!(unnamed.starts_with("HTTP/1.1 400 "), "{unnamed}");
+    }
+
+    #[tokio::test]
+    async fn more_who_ask_for_receipts_than_there_is_room_for_are_told_to_come_again() {
+        let address = start(Vec::new()).await;
+        let request = b"GET /audit/slow/receipts?record=0 HTTP/1.1\r\nHost: a\r\n\r\n";
+        let mut waiting = Vec::new();
+        for _ in 0..RECEIPT_REQUESTS_MAX {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(request).await.unwrap();
+            waiting.push(stream);
+        }
+
+        // Those before may not have been read yet.
+        let busy = loop {
+            let answer = get(address, "/audit/0/receipts?record=0").await;
+            if !answer.starts_with("HTTP/1.1 200 ") {
+                break answer;
+            }
+        };
+
+        assert!(busy.starts_with("HTTP/1.1 429 "), "{busy}");
+        assert!(busy.contains("retry-after: 2\r\n"), "{busy}");
+        drop(waiting);
     }
 
     #[tokio::test]

@@ -48,8 +48,8 @@ pub use leaf::{
 pub use loss::{Loss, LossError, Subtrees};
 pub use note::{NOTE_BYTES_MAX, NoteError, SIGNATURES_MAX, open_note, sign_note};
 pub use proof::{
-    Inclusion, PROOFS_MAX, ProofError, Proofs, Prover, consistency_proof, inclusion_proof,
-    verify_consistency, verify_inclusion,
+    BLOCK_LEAVES, Inclusion, PROOFS_MAX, ProofError, Proofs, Prover, TreeIndex, TreeOfSize,
+    consistency_proof, inclusion_proof, verify_consistency, verify_inclusion,
 };
 pub use receipt::{Opening, RECEIPT_BYTES_MAX, RECEIPT_FORMAT, Receipt, ReceiptError};
 pub use tree::{FrontierError, TREE_SIZE_MAX, Tree, root_of};

@@ -4,10 +4,12 @@
 //! A proof binds to a root, and the root to its size only by the checkpoint that
 //! signs both: verify against the size and the root of one checkpoint.
 
+mod index;
 mod prover;
 
 use thiserror::Error;
 
+pub use index::{BLOCK_LEAVES, TreeIndex, TreeOfSize};
 pub use prover::{Inclusion, PROOFS_MAX, Proofs, Prover};
 
 use crate::hash::Hash;

@@ -1,16 +1,20 @@
 //! How this process answers whoever operates it: the HTTP endpoints of
 //! `fermata-api`, in front of the engine.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use fermata_actors::Engine;
+use fermata_actors::receipts::{Receipts, ReceiptsError};
 use fermata_actors::replay_requests::{self, ReplayRequestError};
 use fermata_api::{
-    Identity, Obstacle, Operated, Problem, Replay, ReplayProblem, ReplayRequest, Server,
+    Identity, Obstacle, Operated, Problem, ReceiptProblem, Replay, ReplayProblem, ReplayRequest,
+    Server,
 };
+use fermata_core::identity::PartitionId;
 use fermata_wire::replay::{ReplayHeaders, ReplayRefusal};
 use tokio::task::JoinHandle;
 
@@ -30,8 +34,15 @@ pub const HTTP_FILE: &str = "fermata.http";
 pub struct Endpoints {
     url: String,
     file: PathBuf,
-    engine: Arc<OnceLock<Engine>>,
+    engine: Arc<OnceLock<Started>>,
     server: JoinHandle<()>,
+}
+
+/// What is asked once the engine has started.
+#[derive(Debug)]
+struct Started {
+    engine: Engine,
+    receipts: Receipts,
 }
 
 impl Drop for Endpoints {
@@ -64,7 +75,7 @@ impl Endpoints {
         let url = format!("http://{}", server.address());
         std::fs::write(&file, format!("{url}\n"))
             .map_err(CliError::io(format!("write `{}`", file.display())))?;
-        let engine = Arc::<OnceLock<Engine>>::default();
+        let engine = Arc::<OnceLock<Started>>::default();
         let version = env!("CARGO_PKG_VERSION");
         let identity = Identity { worker, version, since: Instant::now() };
         let operated = OperatedEngine { identity, engine: engine.clone() };
@@ -81,13 +92,20 @@ impl Endpoints {
     /// The engine has started: from here on it is asked.
     pub fn started(&self, engine: &Engine) {
         // There is one engine in a process.
-        let _ = self.engine.set(engine.clone());
+        let receipts = Receipts::new(engine.ports().clone());
+        let _ = self.engine.set(Started { engine: engine.clone(), receipts });
     }
 }
 
 struct OperatedEngine {
     identity: Identity,
-    engine: Arc<OnceLock<Engine>>,
+    engine: Arc<OnceLock<Started>>,
+}
+
+impl OperatedEngine {
+    fn engine(&self) -> Option<&Engine> {
+        self.engine.get().map(|started| &started.engine)
+    }
 }
 
 impl Operated for OperatedEngine {
@@ -96,7 +114,7 @@ impl Operated for OperatedEngine {
     }
 
     async fn obstacles(&self) -> Vec<Obstacle> {
-        let Some(engine) = self.engine.get() else {
+        let Some(engine) = self.engine() else {
             let detail = "the engine is starting".to_owned();
             return vec![Obstacle { code: "starting", detail }];
         };
@@ -105,14 +123,35 @@ impl Operated for OperatedEngine {
     }
 
     async fn metrics(&self) -> Result<String, String> {
-        if let Some(engine) = self.engine.get() {
+        if let Some(engine) = self.engine() {
             engine.observe().await;
         }
         telemetry::scrape().map_err(|error| error.to_string())
     }
 
+    async fn receipts(
+        &self,
+        partition: &str,
+        records: BTreeSet<u64>,
+    ) -> Result<Vec<String>, Problem> {
+        let Some(started) = self.engine.get() else {
+            let detail = "the engine is starting".to_owned();
+            return Err(Problem::receipts(ReceiptProblem::Unavailable, detail));
+        };
+        let Ok(partition) = partition.parse::<PartitionId>() else {
+            let detail = format!("`{partition}` is no partition: a number, or `control`");
+            return Err(Problem::receipts(ReceiptProblem::NotFound, detail));
+        };
+        let receipts = started.receipts.of(partition, &records).await;
+        let receipts = receipts.map_err(|error| receipts_problem(&error))?;
+        let texts = receipts.iter().map(fermata_audit::Receipt::to_json);
+        texts
+            .collect::<Result<_, _>>()
+            .map_err(|error| Problem::receipts(ReceiptProblem::Unavailable, error.to_string()))
+    }
+
     fn verify_replay(&self, request: &ReplayRequest) -> Result<(), Problem> {
-        let Some(engine) = self.engine.get() else {
+        let Some(engine) = self.engine() else {
             let detail = "the engine is starting".to_owned();
             return Err(Problem::replay(ReplayProblem::Unavailable, detail));
         };
@@ -122,7 +161,7 @@ impl Operated for OperatedEngine {
     }
 
     async fn replay(&self, request: ReplayRequest) -> Result<Vec<Replay>, Problem> {
-        let Some(engine) = self.engine.get() else {
+        let Some(engine) = self.engine() else {
             let detail = "the engine is starting".to_owned();
             return Err(Problem::replay(ReplayProblem::Unavailable, detail));
         };
@@ -138,6 +177,18 @@ impl Operated for OperatedEngine {
         });
         Ok(replays.collect())
     }
+}
+
+fn receipts_problem(error: &ReceiptsError) -> Problem {
+    let kind = match error {
+        ReceiptsError::TooMany(_) => ReceiptProblem::Malformed,
+        ReceiptsError::NoPartition(_) | ReceiptsError::NotSigned { .. } => ReceiptProblem::NotFound,
+        ReceiptsError::Reading { .. } => ReceiptProblem::Reading,
+        ReceiptsError::TooLarge { .. } => ReceiptProblem::LogTooLarge,
+        ReceiptsError::Unsound { .. } => ReceiptProblem::Unsound,
+        ReceiptsError::Checkpoints(_) | ReceiptsError::Log(_) => ReceiptProblem::Unavailable,
+    };
+    Problem::receipts(kind, error.to_string())
 }
 
 fn kind_of(error: &ReplayRequestError) -> ReplayProblem {

@@ -62,7 +62,7 @@ pub struct Inclusion {
 
 /// A node beside the way from a leaf to the root.
 #[derive(Debug, Clone, Copy)]
-enum Sibling {
+pub(super) enum Sibling {
     /// The root of a perfect subtree: its level, and its number in that level.
     Perfect(u32, u64),
     /// The right edge of the tree above this level, where it is not perfect.
@@ -155,7 +155,7 @@ impl Prover {
 
 /// The nodes beside the way from leaf `index` to the root of a tree of `size`
 /// leaves, which is larger, from the leaf's level up.
-fn siblings(index: u64, size: u64) -> Vec<Sibling> {
+pub(super) fn siblings(index: u64, size: u64) -> Vec<Sibling> {
     let mut siblings = Vec::new();
     let (mut level, mut node, mut last) = (0, index, size.saturating_sub(1));
     while last > 0 {

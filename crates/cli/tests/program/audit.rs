@@ -2,6 +2,7 @@
 
 mod kept;
 mod key;
+mod over_http;
 mod receipts;
 mod removed;
 mod written_log;
