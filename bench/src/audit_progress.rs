@@ -69,8 +69,8 @@ impl AuditProgress {
         }
     }
 
-    /// Waits until nothing is added any more.
-    pub async fn at_rest(&self) -> miette::Result<()> {
+    /// Waits until nothing is added any more; tells when it was seen that something was.
+    pub async fn at_rest(&self) -> miette::Result<Instant> {
         let begun = Instant::now();
         let (mut seen, mut moved) = (self.size().await?, begun);
         while moved.elapsed() < REST {
@@ -83,7 +83,7 @@ impl AuditProgress {
                 (seen, moved) = (size, Instant::now());
             }
         }
-        Ok(())
+        Ok(moved)
     }
 
     /// Signed entries of all data partitions.

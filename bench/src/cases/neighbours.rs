@@ -28,15 +28,23 @@ use crate::figures::{Figures, Times};
 use crate::plugin::HoldingPlugin;
 use crate::setup::{Setup, mebibytes, progress};
 
-/// Rounds of four turns each: alone, beside the noisy one, alone, beside poison.
+/// Rounds of five turns each: alone, beside the noisy one, alone, beside poison, beside a heap.
 const ROUNDS: u64 = 5;
 
 /// Events of each kind before the measured ones, until caches and consumers are warm.
 const WARM_UP: u64 = 10;
 
+/// Events that the noisy tenant publishes at once: several seconds of work.
+const HEAP_EVENTS: u64 = 200_000;
+
+/// Events of each kind of the quiet tenant that are published while the heap is worked on: a second
+/// and a half at its pace.
+const BESIDE_HEAP: u64 = 75;
+
 /// Names of the lines, for each kind of the quiet tenant's runs.
 const ALONE: [&str; 2] = ["neighbours_alone", "neighbours_alone_call"];
 const BESIDE_NOISY: [&str; 2] = ["neighbours_noisy", "neighbours_noisy_call"];
+const BESIDE_HEAP_LINES: [&str; 2] = ["neighbours_heap", "neighbours_heap_call"];
 const BESIDE_POISON: [&str; 2] = ["neighbours_poison", "neighbours_poison_call"];
 
 /// What the tenants' events start. The second `poison` strategy cannot say whether it applies, the
@@ -137,7 +145,7 @@ impl Turns {
 pub async fn run(arguments: &BenchArguments, n: u64) -> miette::Result<Vec<Figures>> {
     let rounds = if arguments.smoke { 1 } else { ROUNDS };
     let per_turn = n.div_ceil(rounds);
-    let bar = progress("neighbours", rounds * 4);
+    let bar = progress("neighbours", rounds * 5);
     let plugin = HoldingPlugin::start().await?;
     let workflows = vec![
         three_noops("three-noops")?,
@@ -151,7 +159,7 @@ pub async fn run(arguments: &BenchArguments, n: u64) -> miette::Result<Vec<Figur
     let mut quiet = Quiet::open(&setup).await?;
     let mut noisy = Noisy::open(&setup, plugin, arguments.durability).await?;
     let mut poison = Poison::open(&setup).await?;
-    let [mut alone, mut beside_noisy, mut beside_poison] = <[Turns; 3]>::default();
+    let [mut alone, mut beside_noisy, mut beside_poison, mut beside_heap] = <[Turns; 4]>::default();
     quiet.measure(WARM_UP).await?;
 
     for _ in 0..rounds {
@@ -168,15 +176,22 @@ pub async fn run(arguments: &BenchArguments, n: u64) -> miette::Result<Vec<Figur
         beside_poison.measure(&setup, &mut quiet, per_turn).await?;
         poison.end(&setup).await?;
         bar.inc(1);
+        let (events, beside) =
+            if arguments.smoke { (HEAP_EVENTS / 20, 10) } else { (HEAP_EVENTS, BESIDE_HEAP) };
+        let heap = noisy.heap_up(&setup, events).await?;
+        beside_heap.measure(&setup, &mut quiet, beside).await?;
+        noisy.heap_is_done(heap).await?;
+        bar.inc(1);
     }
 
     recorded::check(&setup, &quiet, &noisy, &poison).await?;
     let mut measured = Vec::new();
     for kind in 0..ALONE.len() {
         let alone = alone.line(ALONE, kind);
-        let noisy = beside_noisy.line_beside(BESIDE_NOISY, kind, &alone).note(noisy.told());
+        let noisy_line = beside_noisy.line_beside(BESIDE_NOISY, kind, &alone).note(noisy.told());
         let poison = beside_poison.line_beside(BESIDE_POISON, kind, &alone).note(poison.told());
-        measured.extend([alone.figures, noisy, poison]);
+        let heap = beside_heap.line_beside(BESIDE_HEAP_LINES, kind, &alone);
+        measured.extend([alone.figures, noisy_line, poison, heap.note(noisy.heaps_told())]);
     }
     let mut peak_bytes = 0;
     for engine in &setup.engines {

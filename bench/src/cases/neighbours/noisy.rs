@@ -45,6 +45,13 @@ const LOOKS_ALIKE: u32 = 30;
 /// How long that may take.
 const LOOK_LIMIT: Duration = Duration::from_secs(20);
 
+/// Events that were published at once.
+#[derive(Debug)]
+pub struct Heap {
+    audit: AuditProgress,
+    begun: Instant,
+}
+
 /// The tenant's publisher.
 #[derive(Debug)]
 pub struct Noisy {
@@ -60,6 +67,9 @@ pub struct Noisy {
     flooding: Duration,
     callers_min: usize,
     turns: u64,
+    heaped: u64,
+    /// From the first event of a heap until its last run was audited.
+    heaps_took: Vec<Duration>,
 }
 
 impl Noisy {
@@ -85,6 +95,8 @@ impl Noisy {
             flooding: Duration::ZERO,
             callers_min: usize::MAX,
             turns: 0,
+            heaped: 0,
+            heaps_took: Vec::new(),
         })
     }
 
@@ -157,9 +169,39 @@ impl Noisy {
         Ok(())
     }
 
+    /// Publishes so many events as fast as the broker takes them, far faster than they are decided.
+    pub async fn heap_up(&mut self, setup: &Setup, events: u64) -> miette::Result<Heap> {
+        let audit = AuditProgress::from_now(&self.client, setup.partitions).await?;
+        let begun = Instant::now();
+        let (first, hidden) = (self.next, ProgressBar::hidden());
+        let (publisher, numbers) = (&self.client.publisher, first..first + events);
+        publish_these(publisher, &self.flood, numbers, BATCH_EVENTS, &hidden).await?;
+        self.next += events;
+        self.heaped += events;
+        Ok(Heap { audit, begun })
+    }
+
+    /// Waits until everything that came of a heap is audited.
+    pub async fn heap_is_done(&mut self, heap: Heap) -> miette::Result<()> {
+        let done = heap.audit.at_rest().await?;
+        self.heaps_took.push(done.saturating_duration_since(heap.begun));
+        Ok(())
+    }
+
     /// How many runs it started; each must succeed.
     pub fn runs(&self) -> u64 {
-        self.turns * HANGING + self.flooded
+        self.turns * HANGING + self.flooded + self.heaped
+    }
+
+    /// What heaps it made, for people.
+    pub fn heaps_told(&self) -> String {
+        let heaps = u64::try_from(self.heaps_took.len()).unwrap_or(u64::MAX).max(1);
+        let took = self.heaps_took.iter().map(|took| format!("{:.1}", took.as_secs_f64()));
+        format!(
+            "beside it {} events at once, each a run, decided and audited after {} s",
+            self.heaped / heaps,
+            took.collect::<Vec<_>>().join(", ")
+        )
     }
 
     /// What it did, for people.

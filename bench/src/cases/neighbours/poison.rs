@@ -158,7 +158,8 @@ impl Poison {
         let parked = parked.ok_or_else(|| miette!("nothing was parked"))?.into_diagnostic()??;
         self.tasks.extend(parked);
         self.failing += PARKED;
-        audit.at_rest().await
+        audit.at_rest().await?;
+        Ok(())
     }
 
     /// What it did, for people.
