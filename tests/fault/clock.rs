@@ -86,7 +86,7 @@ async fn told_again(log: &std::path::Path, told: usize) -> usize {
 }
 
 /// Where journal time falls, or runs further ahead of the broker's clock than it may.
-fn wrong_times(watch: &JournalWatch) -> Vec<String> {
+pub fn wrong_times(watch: &JournalWatch) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut last_ms = 0;
     let stored = watch.messages.iter().map(|message| (message.sequence, message.broker_time_ns));

@@ -39,9 +39,25 @@ pub fn must_run(words: &[&str]) -> String {
 pub fn not_run(test: &str, reason: &str) {
     let reason = reason.lines().next().unwrap_or_default();
     println!("fault: NOT RUN: {test}: {reason}");
+    leave_note(test, &format!("{test}: {reason}"));
+}
+
+/// Says that `test` is run here without `part`, and why.
+///
+/// # Panics
+///
+/// When the note cannot be left.
+pub fn part_not_run(test: &str, part: &str, reason: &str) {
+    let reason = reason.lines().next().unwrap_or_default();
+    println!("fault: NOT RUN: {test}: {part}: {reason}");
+    // The runner counts the test as one that was run.
+    leave_note(&format!("part-{test}-{part}"), &format!("{test}: {part}: {reason}"));
+}
+
+fn leave_note(name: &str, text: &str) {
     let Some(folder) = std::env::var_os("FERMATA_NOT_RUN").map(PathBuf::from) else { return };
-    let name = test.replace(|letter: char| !letter.is_ascii_alphanumeric(), "-");
-    std::fs::write(folder.join(name), format!("{test}: {reason}\n")).expect("a note");
+    let name = name.replace(|letter: char| !letter.is_ascii_alphanumeric(), "-");
+    std::fs::write(folder.join(name), format!("{text}\n")).expect("a note");
 }
 
 /// Whether this process may make network namespaces and join them.
