@@ -97,10 +97,9 @@ impl Fault {
             | Self::WorkerJoins(_)
             | Self::ClockSet(..)
             | Self::ServerKilled(_)
-            | Self::Plugin(_)
-            | Self::Garbage
-            | Self::Repeats
-            | Self::Cancels => 2_000..6_000,
+            | Self::Plugin(_) => 2_000..6_000,
+            // Long enough to go on behind most others.
+            Self::Garbage | Self::Repeats | Self::Cancels => 4_000..12_000,
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::targets::Targets;
 use crate::workers::balance;
 
 /// Rounds unless `FAULT_MIXES` says otherwise.
-const ROUNDS: u32 = 2;
+const ROUNDS: u32 = 1;
 
 /// Time between two events: the machine has several servers and workers to run.
 const PAUSE: Duration = Duration::from_millis(16);
