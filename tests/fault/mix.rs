@@ -22,7 +22,7 @@ const PAUSE: Duration = Duration::from_millis(16);
 
 /// How many of a hundred runs must succeed: some are cancelled, and some meet a plugin that fails for
 /// longer than they try.
-const SUCCEEDED_PERCENT_MIN: usize = 40;
+const SUCCEEDED_PERCENT_MIN: usize = 30;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn faults_mixed_on_one_server_break_no_promise() {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use fermata_jetstream::server::{Placement, cluster_places};
 
-use crate::rights::{must_run, run};
+use crate::rights::{must_run, own_names, run};
 
 /// How long a word may take to be heard.
 const WORD_LIMIT: Duration = Duration::from_millis(1_500);
@@ -23,13 +23,15 @@ pub const NETWORKS: &str = "198.18.0.0/15";
 /// and nobody takes. The sender is told nothing, as on a broken line.
 const NOBODY: &str = "02:00:00:00:00:01";
 
-/// Networks of some servers and some workers, counted in this order; they go with the value.
+/// Networks of some servers and some workers, counted in this order; they go with the value. A
+/// process has only one of these at a time, and others wait.
 #[derive(Debug)]
 pub struct Networks {
     process: u32,
     servers: u8,
     workers: u8,
     lost: Mutex<Vec<Lost>>,
+    _names: MutexGuard<'static, ()>,
 }
 
 /// Because of one network, what is sent to another cannot leave where it is sent from.
@@ -55,9 +57,10 @@ impl Networks {
     /// When that fails; see [`crate::rights::network_namespaces`].
     #[must_use]
     pub fn new(servers: u8, workers: u8) -> Self {
+        let names = own_names();
         remove_left_over();
         let process = std::process::id();
-        let networks = Self { process, servers, workers, lost: Mutex::default() };
+        let networks = Self { process, servers, workers, lost: Mutex::default(), _names: names };
         let bridge = networks.bridge();
         must_run(&["ip", "link", "add", &bridge, "type", "bridge"]);
         let own = format!("{}/24", networks.clients());

@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Runs a program to its end.
 ///
@@ -60,12 +61,20 @@ fn leave_note(name: &str, text: &str) {
     std::fs::write(folder.join(name), format!("{text}\n")).expect("a note");
 }
 
+/// Networks have names by the process that made them: where several tests share one, as they do
+/// without cargo-nextest, they take turns.
+pub(crate) fn own_names() -> MutexGuard<'static, ()> {
+    static NAMES: Mutex<()> = Mutex::new(());
+    NAMES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Whether this process may make network namespaces and join them.
 ///
 /// # Errors
 ///
 /// Why not.
 pub fn network_namespaces() -> Result<(), String> {
+    let _names = own_names();
     let process = std::process::id();
     let (name, bridge) = (format!("fermata-probe-{process}"), format!("fmp{process}"));
     run(&["ip", "netns", "add", &name])?;
