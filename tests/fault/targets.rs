@@ -112,8 +112,11 @@ impl Targets {
         let publisher = self.scene.publisher.clone();
         match fault {
             Fault::WorkerKilled(worker) => {
+                let is_running = self.is_running(worker);
                 let process = self.workers[worker].process.take();
-                process.expect("a running worker").kill().await;
+                if let Some(process) = process.filter(|_| is_running) {
+                    process.kill().await;
+                }
             }
             Fault::WorkerStopped(worker) => self.process(worker).pause(),
             Fault::WorkerLeaves(worker) => self.ask_to_leave(worker),
@@ -181,9 +184,8 @@ impl Targets {
             if self.workers[worker].is_leaving {
                 self.comes_back(worker).await;
             }
-            while self.workers[worker].is_wanted && !self.process(worker).is_running() {
+            while self.workers[worker].is_wanted && !self.is_running(worker) {
                 // Whatever starts programs starts it again, as the broker is there now.
-                assert!(self.ended_in_start(worker), "worker {worker} has ended by itself");
                 self.started_in_vain += 1;
                 tokio::time::sleep(START_PAUSE).await;
                 self.start(worker);
@@ -215,9 +217,7 @@ impl Targets {
     }
 
     fn ask_to_leave(&mut self, worker: usize) {
-        let is_running = self.process(worker).is_running();
-        assert!(is_running || self.ended_in_start(worker), "worker {worker} has ended by itself");
-        if is_running {
+        if self.is_running(worker) {
             self.process(worker).ask_to_leave();
         }
         self.workers[worker].is_leaving = true;
@@ -233,6 +233,13 @@ impl Targets {
         if self.workers[worker].is_wanted {
             self.start(worker);
         }
+    }
+
+    /// Whether a worker runs. It may have ended in its start, without a broker, and never else.
+    fn is_running(&mut self, worker: usize) -> bool {
+        let is_running = self.process(worker).is_running();
+        assert!(is_running || self.ended_in_start(worker), "worker {worker} has ended by itself");
+        is_running
     }
 
     fn ended_in_start(&self, worker: usize) -> bool {
