@@ -19,6 +19,10 @@ const ROUTE_PORT: u16 = 6222;
 /// Set aside for measurements (RFC 2544): nobody's real addresses.
 pub const NETWORKS: &str = "198.18.0.0/15";
 
+/// How many there are of 256 addresses each, and where they begin.
+const NETWORKS_MAX: u32 = 512;
+const NETWORKS_BEGIN: [u8; 2] = [198, 18];
+
 /// Where what is sent is lost: an address of no network card, which the bridge carries to everybody
 /// and nobody takes. The sender is told nothing, as on a broken line.
 const NOBODY: &str = "02:00:00:00:00:01";
@@ -28,6 +32,8 @@ const NOBODY: &str = "02:00:00:00:00:01";
 #[derive(Debug)]
 pub struct Networks {
     process: u32,
+    /// What its addresses begin with.
+    network: [u8; 3],
     servers: u8,
     workers: u8,
     lost: Mutex<Vec<Lost>>,
@@ -60,7 +66,9 @@ impl Networks {
         let names = own_names();
         remove_left_over();
         let process = std::process::id();
-        let networks = Self { process, servers, workers, lost: Mutex::default(), _names: names };
+        let network = free_network(process);
+        let lost = Mutex::default();
+        let networks = Self { process, network, servers, workers, lost, _names: names };
         let bridge = networks.bridge();
         must_run(&["ip", "link", "add", &bridge, "type", "bridge"]);
         let own = format!("{}/24", networks.clients());
@@ -254,19 +262,13 @@ impl Networks {
         format!("fermata-{}-{server}", self.process)
     }
 
-    /// Within [`NETWORKS`].
-    fn network(&self) -> [u8; 3] {
-        let [.., third] = self.process.to_be_bytes();
-        [198, 18, third]
-    }
-
     fn clients(&self) -> Ipv4Addr {
-        let [a, b, c] = self.network();
+        let [a, b, c] = self.network;
         Ipv4Addr::new(a, b, c, 254)
     }
 
     fn address(&self, network: u8) -> Ipv4Addr {
-        let [a, b, c] = self.network();
+        let [a, b, c] = self.network;
         Ipv4Addr::new(a, b, c, network + 1)
     }
 
@@ -275,17 +277,36 @@ impl Networks {
     }
 }
 
-/// Removes what a process left that was killed: its addresses would be in the way.
+/// One of [`NETWORKS`] that nobody has. Processes that ask at the same time are told different ones:
+/// each begins to look elsewhere.
+fn free_network(process: u32) -> [u8; 3] {
+    let routes = must_run(&["ip", "-4", "route", "list"]);
+    let [first, second] = NETWORKS_BEGIN;
+    let network = |number: u32| {
+        let [.., high, low] = (number % NETWORKS_MAX).to_be_bytes();
+        [first, second + high, low]
+    };
+    let is_free = |[a, b, c]: &[u8; 3]| !routes.contains(&format!("{a}.{b}.{c}.0/24 "));
+    let mut networks = (0..NETWORKS_MAX).map(|step| network(process.wrapping_add(step)));
+    networks.find(is_free).expect("a free network")
+}
+
+/// Removes what processes left that were killed.
 fn remove_left_over() {
+    let is_gone = |process: u32| !std::path::Path::new(&format!("/proc/{process}")).exists();
     let names = must_run(&["ip", "netns", "list"]);
     for name in names.lines().filter_map(|line| line.split_whitespace().next()) {
         let process = name.strip_prefix("fermata-").and_then(|rest| rest.split('-').next());
-        let Some(process) = process.and_then(|process| process.parse::<u32>().ok()) else {
-            continue;
-        };
-        if !std::path::Path::new(&format!("/proc/{process}")).exists() {
+        if process.and_then(|process| process.parse().ok()).is_some_and(is_gone) {
             let _ = run(&["ip", "netns", "del", name]);
-            let _ = run(&["ip", "link", "del", &format!("fm{process}")]);
+        }
+    }
+    // `7: fm1234: <BROADCAST,…`
+    let bridges = must_run(&["ip", "-o", "link", "show", "type", "bridge"]);
+    for name in bridges.lines().filter_map(|line| line.split(": ").nth(1)) {
+        let process = name.strip_prefix("fm").and_then(|process| process.parse().ok());
+        if process.is_some_and(is_gone) {
+            let _ = run(&["ip", "link", "del", name]);
         }
     }
 }
