@@ -9,8 +9,9 @@ must stand in tests/allowed-skips.txt, or the run fails.
 
 A test that lacks rights which not every machine gives (network namespaces, loop devices) leaves a
 note in the folder that FERMATA_NOT_RUN names and returns. The runner counts it as passed; here it
-is taken from that number and named as not run, with the reason. With FERMATA_RIGHTS=required such
-a test fails the run.
+is taken from that number and named as not run, with the reason. A test that is run without a part
+of it leaves a note whose name begins with `part-`: it counts as run, and the part is named. With
+FERMATA_RIGHTS=required either fails the run.
 """
 
 import json
@@ -154,7 +155,10 @@ def main(arguments):
     with tempfile.TemporaryDirectory() as notes:
         os.environ["FERMATA_NOT_RUN"] = notes
         code, ran, skipped, summary = runner(binary)
-        not_run = [note.read_text().strip() for note in sorted(Path(notes).iterdir())]
+        left = [(note.name, note.read_text().strip()) for note in sorted(Path(notes).iterdir())]
+    parts = [text for name, text in left if name.startswith("part-")]
+    not_run = [text for name, text in left if not name.startswith("part-")]
+    summary += "".join(f"\n{suite}: PART NOT RUN: {note}" for note in parts)
     if not_run:
         summary = without(summary, len(not_run))
         summary += "".join(f"\n{suite}: NOT RUN: {note}" for note in not_run)
@@ -173,8 +177,9 @@ def main(arguments):
         fail(f"suite `{suite}` has no tests")
     if code != 0:
         fail(f"suite `{suite}` failed")
-    if not_run and os.environ.get("FERMATA_RIGHTS") == "required":
-        fail(f"suite `{suite}` did not run {len(not_run)} tests, and FERMATA_RIGHTS says that it can")
+    if (not_run or parts) and os.environ.get("FERMATA_RIGHTS") == "required":
+        missing = f"{len(not_run)} tests and {len(parts)} parts of tests"
+        fail(f"suite `{suite}` did not run {missing}, and FERMATA_RIGHTS says that it can")
     if not skips_are_fine:
         fail(f"suite `{suite}` skipped other tests than {ALLOWED.relative_to(ROOT)} says")
 

@@ -3,7 +3,7 @@
 //! garbage, the plugin misbehaves throughout; and nothing accepted is lost. The
 //! same with three servers, of which one is killed, stopped, cut off or without
 //! power, and with a disk that is full, bits that flip, lines that carry one way
-//! only, and clocks that are set.
+//! only, and clocks that are set; and some of all that at once.
 //!
 //! Some need rights that not every machine gives; where they are missing a test
 //! is not run and says so (`fermata_tests::rights`).
@@ -23,12 +23,18 @@ mod clock;
 mod cluster;
 #[path = "fault/disk.rs"]
 mod disk;
+#[path = "fault/disturbances.rs"]
+mod disturbances;
+#[path = "fault/faults.rs"]
+mod faults;
 #[path = "fault/ground.rs"]
 mod ground;
 #[path = "fault/load.rs"]
 mod load;
 #[path = "fault/matching.rs"]
 mod matching;
+#[path = "fault/mix.rs"]
+mod mix;
 #[path = "fault/one_way.rs"]
 mod one_way;
 #[path = "fault/partition.rs"]
@@ -39,23 +45,24 @@ mod power;
 mod process;
 #[path = "fault/scene.rs"]
 mod scene;
+#[path = "fault/targets.rs"]
+mod targets;
 #[path = "fault/workers.rs"]
 mod workers;
 
 use std::time::{Duration, Instant};
 
-use fermata_core::identity::PartitionId;
 use fermata_core::record::Kind;
 use fermata_jetstream::PublishOutcome;
 use fermata_jetstream::topology::LEASE_TTL;
 use fermata_tests::garbage;
 use fermata_wire::MessageKind;
 use fermata_wire::commands::CommandFrame;
-use fermata_wire::subjects;
 use rand::RngExt as _;
 
+use disturbances::{is_of_commands, littered};
 use load::{CALLS, Load, MIXED, WIDE};
-use scene::{PARTITIONS, Scene};
+use scene::Scene;
 
 /// Kills of an engine unless `FAULT_KILLS` says otherwise.
 const ENGINE_KILLS: u32 = 20;
@@ -169,21 +176,9 @@ async fn garbage_under_load_stops_nothing() {
     let (mut rounds, mut commands) = (0, 0);
     while rounds < GARBAGE_ROUNDS && scene.has_time(rounds) {
         let messages = garbage::messages(MessageKind::Commands, &sound, scene.dice.random());
-        let data = (0..PARTITIONS).map(PartitionId);
-        for partition in data.chain([PartitionId::CONTROL]) {
-            let subjects = [
-                subjects::commands(partition),
-                subjects::journal(partition),
-                subjects::audit_log(partition),
-                subjects::checkpoints(partition),
-            ];
-            for subject in subjects {
-                commands += usize::from(subject == subjects::commands(partition));
-                litter(&mut scene, subject, &messages).await;
-            }
-        }
-        for subject in [subjects::ADMITTED, subjects::MATCHED, "fermata.events.acme.load.call"] {
-            litter(&mut scene, subject.to_owned(), &messages).await;
+        for subject in littered() {
+            commands += usize::from(is_of_commands(&subject));
+            litter(&mut scene, subject, &messages).await;
         }
         rounds += 1;
         scene.wait(100..400).await;

@@ -6,13 +6,13 @@ use std::time::Duration;
 use fermata_core::command::{CancelCommand, Command};
 use fermata_core::identity::RunId;
 use fermata_core::record::Kind;
-use fermata_jetstream::{PublishOutcome, Publisher};
+use fermata_jetstream::{Publisher, StreamReader};
 use fermata_tests::journal::{Entry, JournalWatch, count};
 use fermata_wire::commands::CommandFrame;
 use fermata_wire::subjects;
 use rand::RngExt as _;
 
-use crate::load::{CALLS, Load};
+use crate::load::{CALLS, Load, publish_until_stored};
 use crate::scene::Scene;
 
 /// Runs that are cancelled at some time of their lives.
@@ -34,7 +34,7 @@ async fn a_run_that_is_cancelled_as_it_completes_ends_once_and_one_way() {
     let (mut watches, mut seen) = (scene.watches(), BTreeSet::new());
     let mut cancels = tokio::task::JoinSet::new();
     while seen.len() < CANCELS && (seen.len() < CANCELS / 4 || scene.has_time(3)) {
-        for run in begun(&mut scene, &mut watches, &mut seen).await {
+        for run in begun(&scene.reader, &mut watches, &mut seen).await {
             let after = Duration::from_millis(scene.dice.random_range(AFTER_MS));
             let publisher = scene.publisher.clone();
             cancels.spawn(async move {
@@ -64,18 +64,22 @@ async fn a_run_that_is_cancelled_as_it_completes_ends_once_and_one_way() {
 }
 
 /// The runs that have begun since the last look.
-async fn begun(
-    scene: &mut Scene,
+pub async fn begun(
+    reader: &StreamReader,
     watches: &mut [JournalWatch],
     seen: &mut BTreeSet<RunId>,
 ) -> Vec<RunId> {
-    let _ = scene.owners(watches).await;
+    for watch in watches.iter_mut() {
+        // What could not be read is read the next time.
+        let _ = watch.read(reader).await;
+    }
     let records = watches.iter().flat_map(|watch| &watch.records);
     let started = records.filter(|(header, _)| header.kind == Kind::RunStarted);
     started.filter_map(|(header, _)| header.run).filter(|run| seen.insert(*run)).collect()
 }
 
-async fn cancel(publisher: &Publisher, run: RunId) {
+/// Asks for it until it is known to be asked; a repeat has the same id.
+pub async fn cancel(publisher: &Publisher, run: RunId) {
     let command = Command::Cancel(CancelCommand {
         id: uuid::Uuid::from_bytes(rand::random()),
         run,
@@ -85,8 +89,7 @@ async fn cancel(publisher: &Publisher, run: RunId) {
     });
     let frame = CommandFrame { floor: 0, commands: vec![command] }.encode().expect("a frame");
     let subject = subjects::commands(run.partition());
-    let outcome = publisher.publish(subject, None, frame.into()).await.await;
-    assert!(matches!(outcome, PublishOutcome::Stored { .. }), "{outcome:?}");
+    publish_until_stored(publisher, subject, &frame.into()).await;
 }
 
 /// Attempts that were ordered of a run that was closing already.

@@ -86,13 +86,14 @@ async fn told_again(log: &std::path::Path, told: usize) -> usize {
 }
 
 /// Where journal time falls, or runs further ahead of the broker's clock than it may.
-fn wrong_times(watch: &JournalWatch) -> Vec<String> {
+pub fn wrong_times(watch: &JournalWatch) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut last_ms = 0;
     let stored = watch.messages.iter().map(|message| (message.sequence, message.broker_time_ns));
     let stored_ms = stored.map(|(sequence, ns)| (sequence, ns.unsigned_abs() / 1_000_000));
     let stored_ms = stored_ms.collect::<BTreeMap<_, _>>();
-    for message in &watch.messages {
+    // What has no writer is no frame of ours.
+    for message in watch.messages.iter().filter(|message| message.writer.is_some()) {
         let frame = fermata_wire::journal::JournalFrame::decode(&message.payload);
         let time_ms = frame.expect("a frame").head.time.0;
         if time_ms < last_ms {

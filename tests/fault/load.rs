@@ -112,6 +112,8 @@ pub struct Published {
 /// The user.
 pub struct Load {
     stop: watch::Sender<bool>,
+    begun: watch::Receiver<u64>,
+    kinds: &'static [&'static str],
     task: JoinHandle<Published>,
 }
 
@@ -124,7 +126,14 @@ impl Load {
     /// The same with this time between two events.
     pub fn start_at(publisher: Publisher, kinds: &'static [&'static str], pause: Duration) -> Self {
         let (stop, stopped) = watch::channel(false);
-        Self { stop, task: tokio::spawn(publish_until(publisher, kinds, pause, stopped)) }
+        let (begins, begun) = watch::channel(0);
+        let task = tokio::spawn(publish_until(publisher, kinds, pause, begins, stopped));
+        Self { stop, begun, kinds, task }
+    }
+
+    /// What somebody needs to publish events again.
+    pub fn past(&self) -> Past {
+        Past { begun: self.begun.clone(), kinds: self.kinds }
     }
 
     /// Ends with everything acknowledged that was begun.
@@ -132,6 +141,36 @@ impl Load {
         self.stop.send_replace(true);
         self.task.await.expect("a user who does not panic")
     }
+}
+
+/// What was published so far.
+#[derive(Clone)]
+pub struct Past {
+    begun: watch::Receiver<u64>,
+    kinds: &'static [&'static str],
+}
+
+impl Past {
+    /// How many events there are.
+    pub fn count(&self) -> u64 {
+        *self.begun.borrow()
+    }
+
+    /// The subject and the bytes of one.
+    pub fn event(&self, number: u64) -> (String, Bytes) {
+        let (kind, told) = told(self.kinds, number);
+        (subject_of(kind), events::event(kind, told))
+    }
+}
+
+/// Kind and id of an event by its number: every tenth repeats an earlier one.
+fn told(kinds: &'static [&'static str], number: u64) -> (&'static str, u64) {
+    let id = if number % 10 == 9 { number - 7 } else { number };
+    (kinds[usize::try_from(id).expect("a small number") % kinds.len()], id)
+}
+
+fn subject_of(kind: &str) -> String {
+    format!("fermata.events.{}.{kind}", events::TENANT)
 }
 
 /// Most are calls and noops; some nobody wants; every tenth repeats an earlier one.
@@ -151,6 +190,17 @@ pub const WIDE: &[&str] = &[
 ];
 /// Runs that rest and then call, and calls that are tried again: all of them by journal time.
 pub const TIMED: &[&str] = &["load.pause", "load.call", "load.pause", "load.noop"];
+/// All kinds of runs, and events that begin none.
+pub const ALL: &[&str] = &[
+    "load.call",
+    "load.noop",
+    "load.talk",
+    "load.pause",
+    "load.noop",
+    "load.ignore",
+    "load.call",
+    "load.typo",
+];
 /// What is published behind each `load.talk`: the event that its run waits for.
 const TELL: &str = "load.tell";
 /// Calls only.
@@ -160,6 +210,7 @@ async fn publish_until(
     publisher: Publisher,
     kinds: &'static [&'static str],
     pause: Duration,
+    begins: watch::Sender<u64>,
     stopped: watch::Receiver<bool>,
 ) -> Published {
     let begun_ns = now_ns();
@@ -170,9 +221,7 @@ async fn publish_until(
     while !*stopped.borrow() {
         pace.tick().await;
         let permit = room.clone().acquire_owned().await.expect("an open semaphore");
-        let repeats = id % 10 == 9;
-        let told = if repeats { id - 7 } else { id };
-        let kind = kinds[usize::try_from(told).expect("a small number") % kinds.len()];
+        let (kind, told) = told(kinds, id);
         let publisher = publisher.clone();
         under_way.spawn(async move {
             let mut published = vec![publish(&publisher, kind, events::event(kind, told)).await];
@@ -183,6 +232,7 @@ async fn publish_until(
             published
         });
         id += 1;
+        begins.send_replace(id);
     }
     let mut published = Published { during_ns: begun_ns..now_ns(), ..Published::default() };
     let mut times = Vec::new();
@@ -212,12 +262,21 @@ fn tell(id: u64) -> Bytes {
 }
 
 async fn publish(publisher: &Publisher, kind: &str, bytes: Bytes) -> (u64, Bytes, u64, Instant) {
-    let subject = format!("fermata.events.{}.{kind}", events::TENANT);
+    let (sequence, repeated) = publish_until_stored(publisher, subject_of(kind), &bytes).await;
+    (sequence, bytes, repeated, Instant::now())
+}
+
+/// Publishes the same again until it is stored; its sequence, and how often it was not known to be.
+pub async fn publish_until_stored(
+    publisher: &Publisher,
+    subject: String,
+    bytes: &Bytes,
+) -> (u64, u64) {
     let mut repeated = 0;
     loop {
         let outcome = publisher.publish(subject.clone(), None, bytes.clone()).await.await;
         if let PublishOutcome::Stored { sequence, .. } = outcome {
-            return (sequence, bytes, repeated, Instant::now());
+            return (sequence, repeated);
         }
         repeated += 1;
         tokio::time::sleep(AGAIN_AFTER).await;

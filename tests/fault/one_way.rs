@@ -31,7 +31,7 @@ async fn workers_that_hear_nothing_or_are_not_heard_lose_and_double_nothing() {
     if let Err(reason) = network_namespaces() {
         return not_run(NAME, &reason);
     }
-    let networks = Networks::new(2);
+    let networks = Networks::new(0, 2);
     let place = Placement { address: networks.outside(), ..Placement::default() };
     let ground = Ground::alone_at(Durability::Process, place).await;
     let mut scene = Scene::set_at("one-way cuts", ground, networks.outside()).await;

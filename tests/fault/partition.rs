@@ -40,7 +40,7 @@ async fn a_server_that_is_cut_off_decides_nothing_and_is_not_believed() {
     if let Err(reason) = network_namespaces() {
         return not_run(NAME, &reason);
     }
-    let networks = Networks::new(u8::try_from(SERVERS).expect("few"));
+    let networks = Networks::new(u8::try_from(SERVERS).expect("few"), 0);
     let ground = Ground::cluster_at(Durability::Process, networks.places()).await;
     let mut scene = Scene::set_on("server cut off", ground).await;
     let load = Load::start(scene.publisher.clone(), MIXED);

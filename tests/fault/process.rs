@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -61,11 +61,21 @@ impl EngineProcess {
     }
 
     /// Asks it to end, and waits until it has given back what it owned.
-    pub async fn leave(mut self) {
-        self.signal(Signal::TERM);
-        let ended = tokio::time::timeout(LEAVE_LIMIT, self.child.wait()).await;
-        let ended = ended.expect("the engine does not end").expect("an exit status");
+    pub async fn leave(self) {
+        self.ask_to_leave();
+        let ended = self.left().await;
         assert!(ended.success(), "the engine failed: {ended}");
+    }
+
+    /// Asks it to end, and waits for nothing.
+    pub fn ask_to_leave(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// Waits until one that was asked to end has given back what it owned; how it ended.
+    pub async fn left(mut self) -> ExitStatus {
+        let ended = tokio::time::timeout(LEAVE_LIMIT, self.child.wait()).await;
+        ended.expect("the engine does not end").expect("an exit status")
     }
 
     /// Stops it where it stands.

@@ -38,7 +38,7 @@ const HEAL_LIMIT: Duration = Duration::from_secs(120);
 const SECONDS_DEFAULT: u64 = 180;
 
 /// Tests among which that time is shared, two running at once; those with several servers run alone.
-const TESTS_IN_A_ROW: u64 = 14;
+const TESTS_IN_A_ROW: u64 = 16;
 
 /// Lines of a log that are shown when a test fails.
 const LOG_LINES_MAX: usize = 60;

@@ -3,11 +3,12 @@
 //! they are told is lost.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fermata_jetstream::server::{Placement, cluster_places};
 
-use crate::rights::{must_run, run};
+use crate::rights::{must_run, own_names, run};
 
 /// How long a word may take to be heard.
 const WORD_LIMIT: Duration = Duration::from_millis(1_500);
@@ -18,47 +19,89 @@ const ROUTE_PORT: u16 = 6222;
 /// Set aside for measurements (RFC 2544): nobody's real addresses.
 pub const NETWORKS: &str = "198.18.0.0/15";
 
+/// How many there are of 256 addresses each, and where they begin.
+const NETWORKS_MAX: u32 = 512;
+const NETWORKS_BEGIN: [u8; 2] = [198, 18];
+
 /// Where what is sent is lost: an address of no network card, which the bridge carries to everybody
 /// and nobody takes. The sender is told nothing, as on a broken line.
 const NOBODY: &str = "02:00:00:00:00:01";
 
-/// Networks of some servers, or of some workers; they go with the value.
+/// Networks of some servers and some workers, counted in this order; they go with the value. A
+/// process has only one of these at a time, and others wait.
 #[derive(Debug)]
 pub struct Networks {
     process: u32,
+    /// What its addresses begin with.
+    network: [u8; 3],
     servers: u8,
+    workers: u8,
+    lost: Mutex<Vec<Lost>>,
+    _names: MutexGuard<'static, ()>,
+}
+
+/// Because of one network, what is sent to another cannot leave where it is sent from.
+#[derive(Debug, Clone, Copy)]
+struct Lost {
+    because_of: u8,
+    /// A network; absent is outside of all.
+    from: Option<u8>,
+    to: Option<u8>,
+}
+
+impl Lost {
+    fn is_the_same_line(&self, other: &Self) -> bool {
+        (self.from, self.to) == (other.from, other.to)
+    }
 }
 
 impl Networks {
-    /// Makes a network for each of so many.
+    /// Makes a network for each of so many servers and workers.
     ///
     /// # Panics
     ///
     /// When that fails; see [`crate::rights::network_namespaces`].
     #[must_use]
-    pub fn new(servers: u8) -> Self {
+    pub fn new(servers: u8, workers: u8) -> Self {
+        let names = own_names();
         remove_left_over();
-        let networks = Self { process: std::process::id(), servers };
+        let process = std::process::id();
+        let network = free_network(process);
+        let lost = Mutex::default();
+        let networks = Self { process, network, servers, workers, lost, _names: names };
         let bridge = networks.bridge();
         must_run(&["ip", "link", "add", &bridge, "type", "bridge"]);
         let own = format!("{}/24", networks.clients());
         must_run(&["ip", "address", "add", &own, "dev", &bridge]);
         must_run(&["ip", "link", "set", &bridge, "up"]);
-        for server in 0..servers {
-            let (name, link) = (networks.name(server), format!("{bridge}-{server}"));
-            let address = format!("{}/24", networks.address(server));
+        for network in networks.all() {
+            let (name, link) = (networks.name(network), format!("{bridge}-{network}"));
+            let address = format!("{}/24", networks.address(network));
             must_run(&["ip", "netns", "add", &name]);
             let pair = ["type", "veth", "peer", "name", "eth0", "netns", &name];
             must_run(&[&["ip", "link", "add", link.as_str()][..], &pair].concat());
             must_run(&["ip", "link", "set", &link, "master", &bridge, "up"]);
-            networks.inside(server, &["address", "add", &address, "dev", "eth0"]);
-            networks.inside(server, &["link", "set", "eth0", "up"]);
-            networks.inside(server, &["link", "set", "lo", "up"]);
+            networks.inside(network, &["address", "add", &address, "dev", "eth0"]);
+            networks.inside(network, &["link", "set", "eth0", "up"]);
+            networks.inside(network, &["link", "set", "lo", "up"]);
         }
         networks
     }
 
-    /// Where the servers are to run.
+    /// Where a server is to run that is alone.
+    #[must_use]
+    pub fn place_alone(&self) -> Placement {
+        let (address, launcher) = (IpAddr::V4(self.address(0)), self.launcher(0));
+        Placement { address, launcher, ..Placement::default() }
+    }
+
+    /// The network of a worker.
+    #[must_use]
+    pub fn of_worker(&self, worker: u8) -> u8 {
+        self.servers + worker
+    }
+
+    /// Where the servers of a cluster are to run.
     #[must_use]
     pub fn places(&self) -> Vec<Placement> {
         let listen = |server| SocketAddr::new(IpAddr::V4(self.address(server)), ROUTE_PORT);
@@ -69,7 +112,7 @@ impl Networks {
         places
     }
 
-    /// Cuts a server off from the others, both ways; clients reach it still.
+    /// Cuts a server off from the other servers, both ways; clients reach it still.
     ///
     /// # Panics
     ///
@@ -99,14 +142,14 @@ impl Networks {
         ["ip", "netns", "exec", &self.name(network)].map(str::to_owned).into()
     }
 
-    /// Loses what is sent from outside into a network; what is sent out of it arrives.
+    /// Loses what is sent into a network; what is sent out of it arrives.
     ///
     /// # Panics
     ///
     /// When that fails.
     pub fn deafen(&self, network: u8) {
-        let (address, bridge) = (self.address(network).to_string(), self.bridge());
-        must_run(&[&["ip"], &lost(&address, &bridge)[..]].concat());
+        let lines = self.others(network).map(|from| (from, Some(network)));
+        self.lose(network, lines);
     }
 
     /// Loses what is sent out of a network; what is sent into it arrives.
@@ -115,20 +158,45 @@ impl Networks {
     ///
     /// When that fails.
     pub fn mute(&self, network: u8) {
-        self.inside(network, &lost(&self.clients().to_string(), "eth0"));
+        let lines = self.others(network).map(|to| (Some(network), to));
+        self.lose(network, lines);
     }
 
     /// Undoes either.
     ///
     /// # Panics
     ///
-    /// When nothing is lost.
+    /// When nothing is lost because of this network, or that fails.
     pub fn mend(&self, network: u8) {
-        let (address, bridge) = (self.address(network).to_string(), self.bridge());
-        let outside = run(&["ip", "neigh", "del", &address, "dev", &bridge]);
-        let (name, clients) = (self.name(network), self.clients().to_string());
-        let inside = run(&["ip", "-n", &name, "neigh", "del", &clients, "dev", "eth0"]);
-        assert!(outside.is_ok() || inside.is_ok(), "{outside:?} {inside:?}");
+        let mut lost = self.lost();
+        let (mended, rest): (Vec<_>, Vec<_>) =
+            lost.iter().copied().partition(|line| line.because_of == network);
+        assert!(!mended.is_empty(), "network {network} loses nothing");
+        for line in mended.iter().filter(|line| !rest.iter().any(|it| it.is_the_same_line(line))) {
+            let (address, device) = (self.address_of(line.to), self.device(line.from));
+            self.within(line.from, &["neigh", "del", &address.to_string(), "dev", &device]);
+        }
+        *lost = rest;
+    }
+
+    fn lose(&self, network: u8, lines: impl Iterator<Item = (Option<u8>, Option<u8>)>) {
+        let mut lost = self.lost();
+        for (from, to) in lines {
+            let (address, device) = (self.address_of(to), self.device(from));
+            let nobody = ["lladdr", NOBODY, "dev", &device, "nud", "permanent"];
+            let address = address.to_string();
+            self.within(from, &[&["neigh", "replace", address.as_str()][..], &nobody].concat());
+            lost.push(Lost { because_of: network, from, to });
+        }
+    }
+
+    /// Every network but this one, and outside.
+    fn others(&self, network: u8) -> impl Iterator<Item = Option<u8>> {
+        self.all().filter(move |other| *other != network).map(Some).chain([None])
+    }
+
+    fn lost(&self) -> MutexGuard<'_, Vec<Lost>> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sends a word out of a network, and one back: whether the first arrived, and the second.
@@ -166,9 +234,24 @@ impl Networks {
         }
     }
 
-    fn inside(&self, server: u8, words: &[&str]) {
-        let name = self.name(server);
-        must_run(&[&["ip", "-n", name.as_str()][..], words].concat());
+    fn all(&self) -> std::ops::Range<u8> {
+        0..self.servers + self.workers
+    }
+
+    fn inside(&self, network: u8, words: &[&str]) {
+        self.within(Some(network), words);
+    }
+
+    /// Inside a network or outside of all.
+    fn within(&self, place: Option<u8>, words: &[&str]) {
+        let name = place.map(|network| self.name(network));
+        let place = name.as_ref().map_or(vec!["ip"], |name| vec!["ip", "-n", name]);
+        must_run(&[&place, words].concat());
+    }
+
+    /// By which network card others are reached.
+    fn device(&self, place: Option<u8>) -> String {
+        place.map_or_else(|| self.bridge(), |_| "eth0".to_owned())
     }
 
     fn bridge(&self) -> String {
@@ -179,46 +262,59 @@ impl Networks {
         format!("fermata-{}-{server}", self.process)
     }
 
-    /// Within [`NETWORKS`].
-    fn network(&self) -> [u8; 3] {
-        let [.., third] = self.process.to_be_bytes();
-        [198, 18, third]
-    }
-
     fn clients(&self) -> Ipv4Addr {
-        let [a, b, c] = self.network();
+        let [a, b, c] = self.network;
         Ipv4Addr::new(a, b, c, 254)
     }
 
-    fn address(&self, server: u8) -> Ipv4Addr {
-        let [a, b, c] = self.network();
-        Ipv4Addr::new(a, b, c, server + 1)
+    fn address(&self, network: u8) -> Ipv4Addr {
+        let [a, b, c] = self.network;
+        Ipv4Addr::new(a, b, c, network + 1)
+    }
+
+    fn address_of(&self, place: Option<u8>) -> Ipv4Addr {
+        place.map_or_else(|| self.clients(), |network| self.address(network))
     }
 }
 
-fn lost<'a>(address: &'a str, device: &'a str) -> [&'a str; 9] {
-    ["neigh", "replace", address, "lladdr", NOBODY, "dev", device, "nud", "permanent"]
+/// One of [`NETWORKS`] that nobody has. Processes that ask at the same time are told different ones:
+/// each begins to look elsewhere.
+fn free_network(process: u32) -> [u8; 3] {
+    let routes = must_run(&["ip", "-4", "route", "list"]);
+    let [first, second] = NETWORKS_BEGIN;
+    let network = |number: u32| {
+        let [.., high, low] = (number % NETWORKS_MAX).to_be_bytes();
+        [first, second + high, low]
+    };
+    let is_free = |[a, b, c]: &[u8; 3]| !routes.contains(&format!("{a}.{b}.{c}.0/24 "));
+    let mut networks = (0..NETWORKS_MAX).map(|step| network(process.wrapping_add(step)));
+    networks.find(is_free).expect("a free network")
 }
 
-/// Removes what a process left that was killed: its addresses would be in the way.
+/// Removes what processes left that were killed.
 fn remove_left_over() {
+    let is_gone = |process: u32| !std::path::Path::new(&format!("/proc/{process}")).exists();
     let names = must_run(&["ip", "netns", "list"]);
     for name in names.lines().filter_map(|line| line.split_whitespace().next()) {
         let process = name.strip_prefix("fermata-").and_then(|rest| rest.split('-').next());
-        let Some(process) = process.and_then(|process| process.parse::<u32>().ok()) else {
-            continue;
-        };
-        if !std::path::Path::new(&format!("/proc/{process}")).exists() {
+        if process.and_then(|process| process.parse().ok()).is_some_and(is_gone) {
             let _ = run(&["ip", "netns", "del", name]);
-            let _ = run(&["ip", "link", "del", &format!("fm{process}")]);
+        }
+    }
+    // `7: fm1234: <BROADCAST,…`
+    let bridges = must_run(&["ip", "-o", "link", "show", "type", "bridge"]);
+    for name in bridges.lines().filter_map(|line| line.split(": ").nth(1)) {
+        let process = name.strip_prefix("fm").and_then(|process| process.parse().ok());
+        if process.is_some_and(is_gone) {
+            let _ = run(&["ip", "link", "del", name]);
         }
     }
 }
 
 impl Drop for Networks {
     fn drop(&mut self) {
-        for server in 0..self.servers {
-            let _ = run(&["ip", "netns", "del", &self.name(server)]);
+        for network in self.all() {
+            let _ = run(&["ip", "netns", "del", &self.name(network)]);
         }
         let _ = run(&["ip", "link", "del", &self.bridge()]);
     }

@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Runs a program to its end.
 ///
@@ -39,9 +40,32 @@ pub fn must_run(words: &[&str]) -> String {
 pub fn not_run(test: &str, reason: &str) {
     let reason = reason.lines().next().unwrap_or_default();
     println!("fault: NOT RUN: {test}: {reason}");
+    leave_note(test, &format!("{test}: {reason}"));
+}
+
+/// Says that `test` is run here without `part`, and why.
+///
+/// # Panics
+///
+/// When the note cannot be left.
+pub fn part_not_run(test: &str, part: &str, reason: &str) {
+    let reason = reason.lines().next().unwrap_or_default();
+    println!("fault: NOT RUN: {test}: {part}: {reason}");
+    // The runner counts the test as one that was run.
+    leave_note(&format!("part-{test}-{part}"), &format!("{test}: {part}: {reason}"));
+}
+
+fn leave_note(name: &str, text: &str) {
     let Some(folder) = std::env::var_os("FERMATA_NOT_RUN").map(PathBuf::from) else { return };
-    let name = test.replace(|letter: char| !letter.is_ascii_alphanumeric(), "-");
-    std::fs::write(folder.join(name), format!("{test}: {reason}\n")).expect("a note");
+    let name = name.replace(|letter: char| !letter.is_ascii_alphanumeric(), "-");
+    std::fs::write(folder.join(name), format!("{text}\n")).expect("a note");
+}
+
+/// Networks have names by the process that made them: where several tests share one, as they do
+/// without cargo-nextest, they take turns.
+pub(crate) fn own_names() -> MutexGuard<'static, ()> {
+    static NAMES: Mutex<()> = Mutex::new(());
+    NAMES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether this process may make network namespaces and join them.
@@ -50,6 +74,7 @@ pub fn not_run(test: &str, reason: &str) {
 ///
 /// Why not.
 pub fn network_namespaces() -> Result<(), String> {
+    let _names = own_names();
     let process = std::process::id();
     let (name, bridge) = (format!("fermata-probe-{process}"), format!("fmp{process}"));
     run(&["ip", "netns", "add", &name])?;

@@ -52,15 +52,28 @@ enum Act {
     Fail,
     Refuse,
     Hang,
+    HangForNow,
     CommitAndBreak,
     CommitAndHang,
     CommitAndFail,
+}
+
+/// How the sink takes every arrival, whatever its path says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mood {
+    /// Answers 500.
+    Fails,
+    /// Answers nothing until the mood is over, then 500.
+    Hangs,
+    /// Commits, then breaks the connection.
+    Hides,
 }
 
 #[derive(Debug)]
 struct Shared {
     effects: Mutex<HashMap<String, SeenEffect>>,
     arrivals: watch::Sender<u64>,
+    mood: watch::Sender<Option<Mood>>,
 }
 
 /// The running plugin; it ends with its value.
@@ -95,7 +108,8 @@ impl Sink {
     pub async fn start_at(address: IpAddr) -> Self {
         let listener = TcpListener::bind((address, 0)).await.expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
-        let shared = Arc::new(Shared { effects: Mutex::default(), arrivals: watch::channel(0).0 });
+        let (arrivals, mood) = (watch::channel(0).0, watch::channel(None).0);
+        let shared = Arc::new(Shared { effects: Mutex::default(), arrivals, mood });
         let router =
             Router::new().route("/{act}", axum::routing::post(take)).with_state(shared.clone());
         let server = tokio::spawn(async move {
@@ -120,6 +134,11 @@ impl Sink {
     #[must_use]
     pub fn effects(&self) -> BTreeMap<String, SeenEffect> {
         self.shared.lock().clone().into_iter().collect()
+    }
+
+    /// Takes all that comes in this mood from now on; in none, as the paths say.
+    pub fn in_mood(&self, mood: Option<Mood>) {
+        self.shared.mood.send_replace(mood);
     }
 
     /// Waits until `arrivals` requests have come.
@@ -164,7 +183,12 @@ impl Shared {
         let attempt = text("fermata-attempt").and_then(|attempt| attempt.parse().ok());
         effect.attempts.push(attempt.unwrap_or(0));
         effect.traceparents.push(text("traceparent"));
-        let act = chosen(act, &key, earlier);
+        let act = match *self.mood.borrow() {
+            Some(Mood::Fails) => Act::Fail,
+            Some(Mood::Hangs) => Act::HangForNow,
+            Some(Mood::Hides) => Act::CommitAndBreak,
+            None => chosen(act, &key, earlier),
+        };
         let commits = matches!(
             act,
             Act::Answer | Act::CommitAndBreak | Act::CommitAndHang | Act::CommitAndFail
@@ -213,6 +237,12 @@ async fn take(
         Act::Fail | Act::CommitAndFail => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
         Act::Refuse => StatusCode::UNPROCESSABLE_ENTITY.into_response(),
         Act::Hang | Act::CommitAndHang => never().await,
+        Act::HangForNow => {
+            let mut mood = shared.mood.subscribe();
+            // The sender is in `shared`, so this ends with the mood.
+            let _ = mood.wait_for(|mood| *mood != Some(Mood::Hangs)).await;
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
         Act::CommitAndBreak => broken(),
     }
 }
