@@ -15,7 +15,7 @@ use fermata_jetstream::topology::TopologyError;
 use fermata_wire::WireError;
 use thiserror::Error;
 
-use crate::local_engine::{RESTARTS_MAX, RESTARTS_WINDOW};
+use crate::local_engine::{BROKER_RESTARTS_MAX, BROKER_RESTARTS_WINDOW};
 use crate::telemetry::TelemetryError;
 
 /// How the program ends. These codes are promised to scripts.
@@ -108,8 +108,8 @@ pub enum CliError {
     #[error(
         "the engine's own broker ended by itself {} times within {} min and is not started again; all that was stored \
          is there when `fermata up` is started anew; `{log}` says why it ended",
-        RESTARTS_MAX + 1,
-        RESTARTS_WINDOW.as_secs() / 60
+        BROKER_RESTARTS_MAX + 1,
+        BROKER_RESTARTS_WINDOW.as_secs() / 60
     )]
     BrokerEnded {
         /// The file that it writes.

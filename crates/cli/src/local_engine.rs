@@ -46,8 +46,8 @@ use crate::telemetry;
 use data_folder::DataFolder;
 pub use data_folder::make_folder;
 pub use ending::{EndRequests, Ended, drain, stay};
+pub use kept_broker::{BROKER_RESTARTS_MAX, BROKER_RESTARTS_WINDOW};
 use kept_broker::{KeptBroker, keep};
-pub use kept_broker::{RESTARTS_MAX, RESTARTS_WINDOW};
 pub use settling::{READY_LIMIT, TELL_INTERVAL};
 
 /// The file in a data folder that holds the private audit key.

@@ -8,15 +8,15 @@ use tokio::time::Instant;
 
 use crate::error::CliError;
 
-/// How often a broker that ends by itself is started again within [`RESTARTS_WINDOW`]. Default 3:
+/// How often a broker that ends by itself is started again within [`BROKER_RESTARTS_WINDOW`]. Default 3:
 /// one that was killed for want of memory comes back, one that cannot run does not try for ever.
-pub const RESTARTS_MAX: usize = 3;
+pub const BROKER_RESTARTS_MAX: usize = 3;
 
 /// How long a restart counts. Default 10 minutes.
-pub const RESTARTS_WINDOW: Duration = Duration::from_secs(10 * 60);
+pub const BROKER_RESTARTS_WINDOW: Duration = Duration::from_secs(10 * 60);
 
 /// How much longer each restart of a window waits than the one before; the first does not wait.
-const RESTART_PAUSE: Duration = Duration::from_secs(1);
+const BROKER_RESTART_PAUSE: Duration = Duration::from_secs(1);
 
 /// A broker that is there for as long as this value.
 #[derive(Debug)]
@@ -110,13 +110,13 @@ struct Restarts(Vec<Instant>);
 impl Restarts {
     /// How long to wait before the next one; nothing when there were too many.
     fn next(&mut self, now: Instant) -> Option<Duration> {
-        self.0.retain(|before| now.duration_since(*before) < RESTARTS_WINDOW);
+        self.0.retain(|before| now.duration_since(*before) < BROKER_RESTARTS_WINDOW);
         let before = u32::try_from(self.0.len()).ok()?;
-        if self.0.len() >= RESTARTS_MAX {
+        if self.0.len() >= BROKER_RESTARTS_MAX {
             return None;
         }
         self.0.push(now);
-        Some(RESTART_PAUSE * before)
+        Some(BROKER_RESTART_PAUSE * before)
     }
 }
 
@@ -128,12 +128,12 @@ mod tests {
     fn restarts_are_bounded_within_the_window_and_each_waits_longer() {
         let (mut restarts, begun) = (Restarts::default(), Instant::now());
         let soon = begun + Duration::from_secs(5);
-        let later = begun + RESTARTS_WINDOW;
+        let later = begun + BROKER_RESTARTS_WINDOW;
 
         let first = restarts.next(begun);
         let pauses = [first, restarts.next(soon), restarts.next(soon), restarts.next(soon)];
 
-        let [none, one, two] = [0, 1, 2].map(|pauses| Some(RESTART_PAUSE * pauses));
+        let [none, one, two] = [0, 1, 2].map(|pauses| Some(BROKER_RESTART_PAUSE * pauses));
         assert_eq!(pauses, [none, one, two, None]);
         // The first has come off the window, and no other.
         assert_eq!([restarts.next(later), restarts.next(later)], [two, None]);

@@ -1,6 +1,6 @@
 //! `fermata up` and its broker: one of its own, which it keeps, or another's.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 

@@ -256,7 +256,8 @@ async fn an_engine_with_a_halted_partition_says_that_it_is_up_which_is_halted_an
     let mut printed = String::new();
     while !printed.contains("Ctrl-C ends it") {
         let line = tokio::time::timeout(SOON, lines.next_line()).await.expect("in time").unwrap();
-        printed = printed + &line.unwrap_or_else(|| panic!("it ended\n{printed}")) + "\n";
+        printed.push_str(&line.unwrap_or_else(|| panic!("it ended\n{printed}")));
+        printed.push('\n');
     }
 
     let said = &programs.said;
