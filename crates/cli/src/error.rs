@@ -333,8 +333,10 @@ impl From<ArchiveError> for CliError {
 
 /// The stream that is not there, if that is what is wrong.
 fn missing_stream(error: &ReadError) -> Option<String> {
+    if !error.is_stream_not_found() {
+        return None;
+    }
     match error {
-        _ if !error.is_stream_not_found() => None,
         ReadError::Message { stream, .. } => Some(stream.clone()),
         // Requests about a stream end in its name.
         ReadError::Api(ApiError::Refused { request, .. }) => {

@@ -1,6 +1,7 @@
 //! What is wrong with a command line, as people and as programs are told.
 
 use std::ffi::OsString;
+use std::io::{self, Write as _};
 
 use clap::error::ErrorKind;
 use serde_json::json;
@@ -17,7 +18,7 @@ pub fn tell(error: &clap::Error, arguments: impl IntoIterator<Item = OsString>) 
         return ExitCode::Success;
     }
     if asks_for_json(arguments) {
-        eprintln!("{}", to_json(error));
+        let _ = writeln!(io::stderr(), "{}", to_json(error));
     } else {
         let _ = error.print();
     }

@@ -181,21 +181,21 @@ fn not_signed(log: &SignedLog, asked: &Asked, size: u64) -> CliError {
 fn not_opened(gone: &[Gone], count: usize, output: &mut Output) {
     for why in gone.chunk_by(|one, next| one == next) {
         let (Some(first), records) = (why.first(), why.len()) else { continue };
+        let (are, were) = if records == 1 { ("is", "was") } else { ("are", "were") };
         let reason = match first {
             Gone::Removed => {
-                "kept long enough and removed from the archive, and not opened".to_owned()
+                format!("{were} kept long enough and {are} removed from the archive")
             }
             Gone::Lost(AcceptedLoss { by, reason, journal_sequence, .. }) => format!(
-                "lost, which {by} accepted (\u{201c}{reason}\u{201d}, message {journal_sequence} \
-                 of the journal), and not opened"
+                "{are} lost, which {by} accepted (\u{201c}{reason}\u{201d}, message {journal_sequence} of the journal)"
             ),
-            Gone::Missing => {
-                "not in the journal and not opened, and nobody says that anything was removed or \
-                 lost: `fermata audit verify` says more"
-                    .to_owned()
-            }
+            Gone::Missing => format!(
+                "{are} not in the journal, and nobody says that anything was removed or lost \
+                 (`fermata audit verify` says more)"
+            ),
         };
-        output.note(&format!("{records} of {}: {reason}", counted(count, "record", "records")));
+        let all = counted(count, "record", "records");
+        output.note(&format!("{records} of {all} {reason}, and {are} not opened"));
     }
 }
 

@@ -38,9 +38,10 @@ pub(super) fn server_binary() -> Check {
     match find_server_binary() {
         Ok((path, version)) => Check::ok("nats-server", format!("{version} at {}", path.display())),
         Err(error) => {
-            let hint = match error {
-                ServerError::Named { .. } => "only `fermata up` without `--nats-url` needs one",
-                _ => "only `fermata up` without `--nats-url` needs one; `make tools` gets it",
+            let hint = if matches!(error, ServerError::Named { .. }) {
+                "only `fermata up` without `--nats-url` needs one"
+            } else {
+                "only `fermata up` without `--nats-url` needs one; `make tools` gets it"
             };
             let found = Check::failed("nats-server", &error.into()).found;
             Check::warn("nats-server", found, hint).code("no_server_binary")
