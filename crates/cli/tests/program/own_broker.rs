@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use fermata_jetstream::server::find_server_binary;
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::{Pid, Signal, getpgid, kill_process, kill_process_group};
 use tempfile::TempDir;
 use tokio::process::Command;
 
@@ -25,11 +25,15 @@ strategies:
   - { name: start, version: 1, tenant: '*', on: one.start, workflow: { name: one, version: '1' } }
 ";
 
-/// Kills the broker of the engine in `folder`, as one that has no memory left is killed.
-fn kill_broker(folder: &Path) {
+/// The broker of the engine in `folder`.
+fn broker(folder: &Path) -> Pid {
     let pid = std::fs::read_to_string(folder.join("nats/nats-server.pid")).expect("a broker");
-    let pid = Pid::from_raw(pid.trim().parse().expect("a number")).expect("a process");
-    kill_process(pid, Signal::KILL).expect("a signal");
+    Pid::from_raw(pid.trim().parse().expect("a number")).expect("a process")
+}
+
+/// Kills it, as one that takes too much memory is killed.
+fn kill_broker(folder: &Path) {
+    kill_process(broker(folder), Signal::KILL).expect("a signal");
 }
 
 async fn until_succeeded(engine: &RunningEngine, runs: usize) {
@@ -129,6 +133,8 @@ async fn an_interrupt_from_the_terminal_ends_the_engine_before_its_broker() {
     let mut up = Running::of(command.arg(folder.path()).process_group(0)).await;
 
     let group = Pid::from_raw(i32::try_from(up.id()).expect("a number")).expect("a process");
+    let of_broker = getpgid(Some(broker(folder.path()))).expect("a group");
+    assert_ne!(of_broker, group, "what ends the engine would end its broker before");
     kill_process_group(group, Signal::INT).expect("a signal");
     let ended = tokio::time::timeout(Duration::from_secs(10), up.ended()).await;
 
