@@ -92,14 +92,14 @@ strategies:
         "3:5: strategies[0]: `version` is missing",
         "3:5: strategies[0]: `tenant` is missing",
         "3:44: strategies[0].match.source: expected a list of values",
-        "3:69: strategies[0].when: the expression does not compile",
+        "3:70: strategies[0].when: the expression does not compile",
         "4:5: strategies[1]: `name` is missing",
         "4:5: strategies[1]: the strategy does nothing",
-        "4:28: strategies[1].tenant: `a.c` is not a tenant name",
-        "4:80: strategies[1].variables.y: `input` is not known here",
+        "4:27: strategies[1].tenant: `a.c` is not a tenant name",
+        "4:79: strategies[1].variables.y: `input` is not known here",
         "5:48: strategies[2].on: `a..b` is not a type pattern",
         "5:64: strategies[2].workflow: `version` is missing",
-        "5:95: strategies[2].variables.x: the expression does not compile",
+        "5:97: strategies[2].variables.x: the expression does not compile",
     ]) {
         assert!(problem.starts_with(start), "{start}\n{problem}");
     }
