@@ -302,7 +302,7 @@ mod tests {
     fn sizes_are_told_in_units_that_people_read() {
         let told = [1, 1_023, 1_536, 34_052_352_000, u64::MAX].map(size_text);
 
-        assert_eq!(told, ["1 byte", "1023 bytes", "1.5 KiB", "31.7 GiB", "16384.0 PiB"]);
+        assert_eq!(told, ["1 byte", "1023 bytes", "1.5 KiB", "31.7 GiB", "16383.9 PiB"]);
     }
 
     #[test]
