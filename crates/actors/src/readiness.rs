@@ -44,6 +44,13 @@ pub enum Awaited {
     Broker(String),
 }
 
+impl Awaited {
+    /// Whether it is a partition that goes on only when somebody acts.
+    fn is_halted(&self) -> bool {
+        matches!(self, Self::Takeover { state: "halted", .. })
+    }
+}
+
 impl fmt::Display for Awaited {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -158,12 +165,43 @@ impl Engine {
     ///
     /// Can be dropped.
     pub async fn ready_within(&self, limit: Duration) -> Result<(), NotReady> {
+        self.within(limit, self.ready()).await
+    }
+
+    /// As [`Engine::ready_within`], but what is halted here is not waited for: it stays so until
+    /// somebody acts. Gives the partitions that are, each an [`Obstacle::Halted`].
+    ///
+    /// # Errors
+    ///
+    /// [`NotReady`], with what it waited for.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped.
+    pub async fn settled_within(&self, limit: Duration) -> Result<Vec<Obstacle>, NotReady> {
+        let settled = async {
+            loop {
+                match self.awaited().await {
+                    None => return Vec::new(),
+                    Some(awaited) if awaited.is_halted() => return halted(&self.status().await),
+                    Some(_) => tokio::time::sleep(LOOK_INTERVAL).await,
+                }
+            }
+        };
+        self.within(limit, settled).await
+    }
+
+    async fn within<T: Default>(
+        &self,
+        limit: Duration,
+        wait: impl Future<Output = T>,
+    ) -> Result<T, NotReady> {
         tokio::select! {
-            ready = tokio::time::timeout(limit, self.ready()) => match ready {
-                Ok(()) => Ok(()),
+            waited = tokio::time::timeout(limit, wait) => match waited {
+                Ok(waited) => Ok(waited),
                 Err(_) => match self.awaited().await {
                     Some(awaited) => Err(NotReady::Waiting { limit, awaited }),
-                    None => Ok(()),
+                    None => Ok(T::default()),
                 },
             },
             () = self.ended() => Err(NotReady::Ended),
@@ -190,13 +228,15 @@ impl Engine {
         }
         match self.awaited().await {
             // It is named already.
-            None | Some(Awaited::Takeover { state: "halted", .. }) => {}
+            None => {}
+            Some(awaited) if awaited.is_halted() => {}
             Some(awaited) => obstacles.push(Obstacle::Awaited(awaited)),
         }
         obstacles
     }
 
-    /// What stands between this process and being ready.
+    /// What stands between this process and being ready; a partition that is halted here only
+    /// when nothing else does.
     ///
     /// # Cancel safety
     ///
@@ -211,8 +251,8 @@ impl Engine {
         let data = (0..ports.facts.partitions).map(PartitionId);
         let partitions = std::iter::once(PartitionId::CONTROL).chain(data);
         match unowned(partitions, &here, &held, &ports.facts.worker) {
-            Some(awaited) => Some(awaited),
-            None => missing_definitions(ports).await,
+            Some(awaited) if !awaited.is_halted() => Some(awaited),
+            last => missing_definitions(ports).await.or(last),
         }
     }
 }
@@ -247,7 +287,7 @@ fn unowned(
     held: &Held,
     worker: &str,
 ) -> Option<Awaited> {
-    let mut nobodys = Vec::new();
+    let (mut nobodys, mut halted) = (Vec::new(), None);
     for partition in partitions {
         match owner(partition, held) {
             Some(owner) if owner == worker => {
@@ -256,14 +296,19 @@ fn unowned(
                 let state = status.map_or("taking", |status| status.state);
                 if state != "owning" {
                     let reason = status.and_then(|status| status.reason.clone());
-                    return Some(Awaited::Takeover { partition, state, reason });
+                    let takeover = Awaited::Takeover { partition, state, reason };
+                    if !takeover.is_halted() {
+                        return Some(takeover);
+                    }
+                    // It stays so: whatever else there is to wait for goes first.
+                    halted.get_or_insert(takeover);
                 }
             }
             Some(_) => {}
             None => nobodys.push(partition),
         }
     }
-    (!nobodys.is_empty()).then_some(Awaited::Owners(nobodys))
+    if nobodys.is_empty() { halted } else { Some(Awaited::Owners(nobodys)) }
 }
 
 /// Whether the projection is ahead of what is active here. One that cannot be
@@ -351,5 +396,21 @@ mod tests {
                 Awaited::Takeover { partition: PartitionId(1), state: "taking", reason: None };
             assert_eq!(awaited(&here, &mine), Some(expected));
         }
+    }
+    #[test]
+    fn what_is_halted_here_is_named_when_nothing_else_is_missing() {
+        let reason = Some("the journal ends at 7".to_owned());
+        let halted = PartitionStatus { reason: reason.clone(), ..status("0", "halted") };
+        let mine = held(&["me"], &[("0", "me"), ("1", "me")]);
+        let (partition, state) = (PartitionId(0), "halted");
+        let expected = Awaited::Takeover { partition, state, reason };
+
+        let last = awaited(&[halted.clone(), status("1", "owning")], &mine);
+        let first = awaited(&[halted.clone(), status("1", "taking")], &mine);
+        let alone = awaited(&[halted], &held(&["me"], &[("0", "me")]));
+
+        assert_eq!(last, Some(expected));
+        assert!(first.is_some_and(|awaited| !awaited.is_halted()));
+        assert_eq!(alone, Some(Awaited::Owners(vec![PartitionId(1)])));
     }
 }

@@ -7,6 +7,7 @@
 use std::fmt;
 
 use crate::checkpoint::Checkpoint;
+use crate::count::{Counted, First};
 use crate::hash::Hash;
 use crate::tree::Tree;
 
@@ -46,18 +47,21 @@ impl fmt::Display for Departure {
         match self {
             Self::RootDiffers { size, kept, computed } => write!(
                 formatter,
-                "the first {size} entries have root `{computed}`, but `{kept}` was signed for them: \
-                 history was rewritten, or different histories were shown"
+                "{} root `{computed}`, but `{kept}` was signed: \
+                 history was rewritten, or different histories were shown",
+                First(*size, "entry has", "entries have")
             ),
             Self::Shorter { size, leaves } => write!(
                 formatter,
-                "{size} entries were signed, but audit ends after {leaves}: \
-                 its end was cut off, or different histories were shown"
+                "{} signed, but audit ends after {leaves}: \
+                 its end was cut off, or different histories were shown",
+                Counted(*size, "entry was", "entries were")
             ),
             Self::Contradicted { size, checkpoint } => write!(
                 formatter,
-                "checkpoint {checkpoint} says something else of the first {size} entries: \
-                 both are signed, so different histories were shown"
+                "checkpoint {checkpoint} says something else of {}: \
+                 both are signed, so different histories were shown",
+                First(*size, "entry", "entries")
             ),
         }
     }

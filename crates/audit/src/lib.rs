@@ -24,6 +24,7 @@
 //! ```
 
 mod checkpoint;
+mod count;
 mod export;
 mod hash;
 mod kept;

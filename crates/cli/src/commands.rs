@@ -10,6 +10,7 @@ pub mod demo;
 pub mod doctor;
 pub mod events;
 pub mod flags;
+mod known_codes;
 pub mod publish;
 pub mod review;
 pub mod runs;

@@ -15,6 +15,7 @@ use fermata_jetstream::topology::TopologyError;
 use fermata_wire::WireError;
 use thiserror::Error;
 
+use crate::local_engine::{BROKER_RESTARTS_MAX, BROKER_RESTARTS_WINDOW};
 use crate::telemetry::TelemetryError;
 
 /// How the program ends. These codes are promised to scripts.
@@ -27,7 +28,8 @@ pub enum ExitCode {
     Findings,
     /// 2: the command line or a file cannot be used.
     Usage,
-    /// 3: no broker, no engine on it, or no answer in time.
+    /// 3: no broker, or none that stays; no engine on it, or one whose streams are gone; no answer
+    /// in time.
     Unreachable,
     /// 4: what was asked for is not there.
     NotFound,
@@ -65,7 +67,7 @@ Exit codes:
   0   done
   1   done, with findings: problems in a file, an unsound audit, a run that did not succeed, a refusal
   2   the command line or a file cannot be used
-  3   no broker, no engine on it, or no answer in time
+  3   no broker (or none that stays), no engine on it, or no answer in time
   4   what was asked for is not there
   70  a fault inside
   130 ended at once by a second signal";
@@ -102,6 +104,20 @@ pub enum CliError {
         "the broker cannot be reached; start one with `fermata up`, or name one with `--nats-url`"
     )]
     Connect(#[from] ConnectError),
+    /// The engine's own broker does not stay.
+    #[error(
+        "the engine's own broker ended by itself {} times within {} min and is not started again; all that was stored \
+         is there when `fermata up` is started anew; `{log}` says why it ended",
+        BROKER_RESTARTS_MAX + 1,
+        BROKER_RESTARTS_WINDOW.as_secs() / 60
+    )]
+    BrokerEnded {
+        /// The file that it writes.
+        log: String,
+        /// Why it could not be started, where that was so.
+        #[source]
+        last: Option<ServerError>,
+    },
     /// No engine was ever started on the broker.
     #[error("no engine was ever started on this broker; start one with `fermata up`")]
     NoEngine,
@@ -129,15 +145,24 @@ pub enum CliError {
     /// What was asked for is not safe as things stand, and nothing was done.
     #[error("{0}")]
     Refused(String),
+    /// A stream of the engine is gone.
+    #[error(
+        "the broker does not have the engine's stream `{stream}`; `fermata doctor` says what is missing, and the engine \
+         makes it anew when it is started again, without what it held"
+    )]
+    NoStream {
+        /// Which.
+        stream: String,
+    },
     /// A stream could not be read.
     #[error(transparent)]
-    Read(#[from] ReadError),
+    Read(ReadError),
     /// A stream could not be followed.
     #[error(transparent)]
-    Follow(#[from] FollowError),
+    Follow(FollowError),
     /// An archived journal cannot be read.
     #[error(transparent)]
-    Archive(#[from] ArchiveError),
+    Archive(ArchiveError),
     /// Definitions or plans could not be stored or read.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -219,7 +244,11 @@ impl CliError {
             | Self::NoAnswer { .. }
             | Self::NotStored { unknown: true, .. }
             | Self::CoreMessage(_)
-            | Self::Server(_) => ExitCode::Unreachable,
+            | Self::BrokerEnded { .. }
+            | Self::NoStream { .. } => ExitCode::Unreachable,
+            // What the environment names is as what the command line names.
+            Self::Server(ServerError::Named { .. }) => ExitCode::Usage,
+            Self::Server(_) => ExitCode::Unreachable,
             Self::NotStored { unknown: false, .. } | Self::Refused(_) => ExitCode::Findings,
             Self::NotFound(_) => ExitCode::NotFound,
             Self::Read(error) => of_read(error),
@@ -258,6 +287,62 @@ impl CliError {
     pub fn unreadable(what: impl Into<String>) -> impl FnOnce(WireError) -> Self {
         let what = what.into();
         move |source| Self::Unreadable { what, source }
+    }
+}
+
+impl From<ReadError> for CliError {
+    fn from(error: ReadError) -> Self {
+        match missing_stream(&error) {
+            Some(stream) => Self::NoStream { stream },
+            None => Self::Read(error),
+        }
+    }
+}
+
+impl From<FollowError> for CliError {
+    fn from(error: FollowError) -> Self {
+        match error {
+            FollowError::Read { stream, source } if source.is_stream_not_found() => {
+                Self::NoStream { stream }
+            }
+            FollowError::Read { .. } | FollowError::Gap { .. } | FollowError::EndsBefore { .. } => {
+                Self::Follow(error)
+            }
+        }
+    }
+}
+
+impl From<ArchiveError> for CliError {
+    fn from(error: ArchiveError) -> Self {
+        match error {
+            ArchiveError::Follow(FollowError::Read { stream, source })
+                if source.is_stream_not_found() =>
+            {
+                Self::NoStream { stream }
+            }
+            ArchiveError::Read(source) if source.is_stream_not_found() => source.into(),
+            ArchiveError::Store(_)
+            | ArchiveError::Follow(_)
+            | ArchiveError::Read(_)
+            | ArchiveError::Segment { .. }
+            | ArchiveError::Wire(_)
+            | ArchiveError::Removed(_) => Self::Archive(error),
+        }
+    }
+}
+
+/// The stream that is not there, if that is what is wrong.
+fn missing_stream(error: &ReadError) -> Option<String> {
+    if !error.is_stream_not_found() {
+        return None;
+    }
+    match error {
+        ReadError::Message { stream, .. } => Some(stream.clone()),
+        // Requests about a stream end in its name.
+        ReadError::Api(ApiError::Refused { request, .. }) => {
+            request.rsplit('.').next().map(str::to_owned)
+        }
+        ReadError::Api(_) | ReadError::CutOff { .. } | ReadError::Subscribe(_) => None,
     }
 }
 

@@ -6,6 +6,7 @@
 //! | [`arguments`] | what can be typed |
 //! | [`commands`] | one file per command |
 //! | [`error`] | what can go wrong, and every exit code |
+//! | [`usage_error`] | what is wrong with a command line |
 //! | [`broker_session`] | the way to the broker and to the engine on it |
 //! | [`journal_view`] | runs as the journals tell them |
 //! | [`local_engine`] | an engine in this process, with a broker of its own |
@@ -29,6 +30,7 @@ pub mod local_engine;
 pub mod operations;
 mod output;
 pub mod telemetry;
+pub mod usage_error;
 
 use clap::Parser as _;
 
@@ -42,10 +44,8 @@ pub fn main() -> std::process::ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
-            // Help and version come this way too; nowhere to print is no reason to fail.
-            let _ = error.print();
-            let code = if error.use_stderr() { ExitCode::Usage } else { ExitCode::Success };
-            return code.into();
+            // Help and version come this way too.
+            return usage_error::tell(&error, std::env::args_os()).into();
         }
     };
     let mut output = Output::of_terminal(arguments.global.json);

@@ -2,8 +2,8 @@
 //! none is named, and the way down again.
 //!
 //! ```text
-//! <data dir>/fermata.url      where the broker listens, while the engine runs
-//! <data dir>/fermata.monitor  where the broker can be monitored
+//! <data dir>/fermata.url      where the broker listens, without credentials, while the engine runs
+//! <data dir>/fermata.monitor  where the engine's own broker can be monitored, while it runs
 //! <data dir>/fermata.http     where this process answers over HTTP, if it does
 //! <data dir>/lock             held by the one process that uses the folder
 //! <data dir>/worker           this worker's name, the same after a restart
@@ -15,19 +15,22 @@
 
 mod data_folder;
 mod ending;
+mod kept_broker;
+mod settling;
 
 use std::collections::BTreeSet;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use fermata_actors::readiness::NotReady;
+use fermata_actors::readiness::Obstacle;
 use fermata_actors::supervisor::Drained;
 use fermata_actors::{Engine, EngineConfig, EngineError, Role};
 use fermata_audit::Signer;
 use fermata_executors::{ExecutorsConfig, PluginTarget};
+use fermata_jetstream::connection::without_credentials;
 use fermata_jetstream::leases::is_worker_name;
-use fermata_jetstream::{Durability, ManagedServer, ServerOptions, Topology};
+use fermata_jetstream::{Durability, ServerOptions, Topology};
 use fermata_partition::snapshot::SnapshotPolicy;
 use fermata_wire::replay::ReplayKeys;
 use tokio::task::JoinHandle;
@@ -42,7 +45,10 @@ use crate::telemetry;
 
 use data_folder::DataFolder;
 pub use data_folder::make_folder;
-pub use ending::{EndRequests, drain, stay};
+pub use ending::{EndRequests, Ended, drain, stay};
+pub use kept_broker::{BROKER_RESTARTS_MAX, BROKER_RESTARTS_WINDOW};
+use kept_broker::{KeptBroker, keep};
+pub use settling::{READY_LIMIT, TELL_INTERVAL};
 
 /// The file in a data folder that holds the private audit key.
 pub const AUDIT_KEY_FILE: &str = "audit.key";
@@ -53,13 +59,6 @@ const KEY_NAME: &str = "fermata-audit";
 /// How much of the broker's file store an engine's streams may reserve: what a
 /// small disk has, so that a first try does not fail on a laptop.
 const STREAM_ROOM_BYTES: i64 = 8 * 1024 * 1024 * 1024;
-
-/// How long an engine may take until what is published is decided at once. A
-/// takeover replays its journal, and the leases of a worker that died run out in 15 s.
-pub const READY_LIMIT: Duration = Duration::from_secs(300);
-
-/// How often it says what it waits for.
-pub const TELL_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How often figures are gathered that are exported: as often as a scraper comes
 /// that is in a hurry.
@@ -87,6 +86,8 @@ pub struct Start<'a> {
     pub roles: BTreeSet<Role>,
     /// The worker's name; absent means the one in the folder.
     pub name: Option<&'a str>,
+    /// Whether commands with this folder are to find the broker by it.
+    pub tells_url: bool,
     /// What the engine is told.
     pub engine: &'a EngineArguments,
 }
@@ -95,9 +96,9 @@ pub struct Start<'a> {
 #[derive(Debug)]
 pub struct LocalEngine {
     engine: Engine,
-    server: Option<ManagedServer>,
+    broker: Option<KeptBroker>,
     url: String,
-    url_file: PathBuf,
+    url_file: Option<PathBuf>,
     endpoints: Option<Endpoints>,
     exporting: Option<JoinHandle<()>>,
     _folder: DataFolder,
@@ -132,15 +133,20 @@ impl LocalEngine {
             }
             None => None,
         };
-        let (server, url) = match start.nats_url {
-            Some(url) => (None, url.to_owned()),
+        let monitor_file = data_dir.join(MONITOR_FILE);
+        let (broker, url) = match start.nats_url {
+            Some(url) => {
+                // It would tell of a broker that this folder had of its own, before.
+                let _ = std::fs::remove_file(&monitor_file);
+                (None, url.to_owned())
+            }
             None => {
                 let OwnBroker { durability, port } = start.own_broker;
                 let data_dir = data_dir.join("nats");
                 let options = ServerOptions { data_dir, durability, port, monitor: true };
-                let server = ManagedServer::start(options).await?;
-                let url = server.url();
-                (Some(server), url)
+                let broker = KeptBroker::start(options, monitor_file).await?;
+                let url = broker.url();
+                (Some(broker), url)
             }
         };
         let config = EngineConfig { nats_url: url.clone(), ..config };
@@ -158,17 +164,13 @@ impl LocalEngine {
             endpoints.started(&engine);
         }
         let exporting = telemetry::is_export_wanted().then(|| tokio::spawn(export(engine.clone())));
-        let url_file = data_dir.join(URL_FILE);
-        if server.is_some() {
-            std::fs::write(&url_file, format!("{url}\n"))
-                .map_err(CliError::io(format!("write `{}`", url_file.display())))?;
-            if let Some(monitor) = server.as_ref().and_then(ManagedServer::monitor_url) {
-                let file = data_dir.join(MONITOR_FILE);
-                std::fs::write(&file, format!("{monitor}\n"))
-                    .map_err(CliError::io(format!("write `{}`", file.display())))?;
-            }
+        let url_file = start.tells_url.then(|| data_dir.join(URL_FILE));
+        if let Some(file) = &url_file {
+            // Whoever may read the folder is not told a password by it.
+            std::fs::write(file, format!("{}\n", without_credentials(&url)))
+                .map_err(CliError::io(format!("write `{}`", file.display())))?;
         }
-        Ok(Self { engine, server, url, url_file, endpoints, exporting, _folder: folder })
+        Ok(Self { engine, broker, url, url_file, endpoints, exporting, _folder: folder })
     }
 
     /// Where the broker listens.
@@ -201,31 +203,22 @@ impl LocalEngine {
         &self.engine
     }
 
-    /// Waits until what is published is decided at once; says every
-    /// [`TELL_INTERVAL`] what it waits for.
+    /// Waits until what is published is decided at once; says every [`TELL_INTERVAL`] what it
+    /// waits for. What is halted here is not waited for, and given: it stays so until somebody
+    /// acts.
     ///
     /// # Errors
     ///
-    /// When that takes longer than [`READY_LIMIT`], or the engine ends by itself.
+    /// When that takes longer than [`READY_LIMIT`], or the engine or its broker ends by itself.
     ///
     /// # Cancel safety
     ///
-    /// Can be dropped.
-    pub async fn ready(&self) -> Result<(), CliError> {
-        let begun = Instant::now();
-        loop {
-            let source = match self.engine.ready_within(TELL_INTERVAL).await {
-                Ok(()) => return Ok(()),
-                Err(NotReady::Waiting { awaited, .. }) if begun.elapsed() < READY_LIMIT => {
-                    tracing::warn!(%awaited, "the engine is not ready yet");
-                    continue;
-                }
-                Err(NotReady::Waiting { awaited, .. }) => {
-                    Box::new(NotReady::Waiting { limit: READY_LIMIT, awaited })
-                }
-                Err(ended @ NotReady::Ended) => Box::new(ended),
-            };
-            return Err(CliError::Failed { action: "starting the engine".to_owned(), source });
+    /// Can be dropped; the broker may be down, and is started by the next call.
+    pub async fn ready(&mut self) -> Result<Vec<Obstacle>, CliError> {
+        let Self { engine, broker, .. } = self;
+        tokio::select! {
+            settled = settling::settled(engine) => settled,
+            ended = keep(broker) => Err(ended),
         }
     }
 
@@ -235,21 +228,16 @@ impl LocalEngine {
         GlobalArguments { nats_url: Some(self.url.clone()), ..global.clone() }
     }
 
-    /// Waits until the engine's own broker or the engine ends by itself; says which.
+    /// Stays until the engine ends by itself, or its own broker too often to be started again.
     ///
     /// # Cancel safety
     ///
-    /// Can be dropped.
-    pub async fn ended(&self) -> &'static str {
-        let broker = async {
-            match &self.server {
-                Some(server) => server.ended().await,
-                None => std::future::pending().await,
-            }
-        };
+    /// Can be dropped; the broker may be down, and is started by the next call.
+    pub async fn ended(&mut self) -> Ended {
+        let Self { engine, broker, .. } = self;
         tokio::select! {
-            () = broker => "the broker ended",
-            () = self.engine.ended() => "the engine gave up; its last log lines say why",
+            error = keep(broker) => Ended::Broker(error),
+            () = engine.ended() => Ended::Engine,
         }
     }
 
@@ -265,12 +253,32 @@ impl LocalEngine {
     /// As a kill: nothing accepted is lost.
     pub async fn shut_down(mut self, limit: Duration) -> Result<Drained, CliError> {
         let drained = self.engine.drain(limit).await;
-        if let Some(mut server) = self.server.take() {
-            // A file that tells of an engine which is gone only misleads.
-            let _ = std::fs::remove_file(&self.url_file);
-            server.stop().await?;
+        self.forget_url();
+        if let Some(broker) = self.broker.take() {
+            broker.stop().await?;
         }
         Ok(drained)
+    }
+
+    /// Ends at once: as a kill, but for the files that would mislead, and its own broker, which
+    /// is asked to end if it runs.
+    ///
+    /// # Cancel safety
+    ///
+    /// As a kill: nothing accepted is lost.
+    pub async fn abandon(mut self) {
+        self.forget_url();
+        if let Some(broker) = self.broker.take() {
+            // Why it is abandoned is told, and matters more.
+            let _ = broker.stop().await;
+        }
+    }
+
+    /// A file that tells of an engine which is gone only misleads.
+    fn forget_url(&self) {
+        self.url_file.iter().for_each(|file| {
+            let _ = std::fs::remove_file(file);
+        });
     }
 }
 

@@ -227,6 +227,23 @@ pub fn span_text(ms: u64) -> String {
     }
 }
 
+/// A number of bytes for people: `1023 bytes`, `1.5 KiB`, `31.7 GiB`.
+#[must_use]
+pub fn size_text(bytes: u64) -> String {
+    let mut unit_bytes = 1_u64 << 10;
+    if bytes < unit_bytes {
+        return counted(bytes, "byte", "bytes");
+    }
+    let mut units = ["KiB", "MiB", "GiB", "TiB", "PiB"].into_iter();
+    let mut unit = units.next().unwrap_or_default();
+    while bytes / unit_bytes >= 1 << 10 {
+        let Some(next) = units.next() else { break };
+        (unit, unit_bytes) = (next, unit_bytes << 10);
+    }
+    let tenths = u128::from(bytes) * 10 / u128::from(unit_bytes);
+    format!("{}.{} {unit}", tenths / 10, tenths % 10)
+}
+
 /// A count in words: `1 record`, `2 records`.
 #[must_use]
 pub fn counted<N>(count: N, one: &str, many: &str) -> String
@@ -279,6 +296,13 @@ mod tests {
         let shown = [0, 999, 1_250, 125_000, 11_040_000].map(span_text);
 
         assert_eq!(shown, ["0ms", "999ms", "1.250s", "2m05s", "3h04m"]);
+    }
+
+    #[test]
+    fn sizes_are_told_in_units_that_people_read() {
+        let told = [1, 1_023, 1_536, 34_052_352_000, u64::MAX].map(size_text);
+
+        assert_eq!(told, ["1 byte", "1023 bytes", "1.5 KiB", "31.7 GiB", "16383.9 PiB"]);
     }
 
     #[test]

@@ -6,10 +6,7 @@ const WORD_CHARACTERS_MAX: usize = 64;
 const CANDIDATES_MAX: usize = 1_000;
 
 /// The candidate that `word` was probably meant to be.
-pub(crate) fn closest<'c>(
-    word: &str,
-    candidates: impl IntoIterator<Item = &'c str>,
-) -> Option<&'c str> {
+pub fn closest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
     let length = word.chars().count();
     if length > WORD_CHARACTERS_MAX {
         return None;

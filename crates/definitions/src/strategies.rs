@@ -10,7 +10,7 @@ use fermata_core::strategy::{
 use crate::fields::{Fields, Keys, Reader, join};
 use crate::problem::{Problem, Problems};
 use crate::strategy_tests::{self, StrategyTest};
-use crate::tree::{Limits, Located, Tree};
+use crate::tree::{Entry, Limits, Located, Tree};
 
 pub(crate) const DOCUMENT: Keys = Keys { known: &["strategies", "tests"], later: &[] };
 pub(crate) const STRATEGY: Keys = Keys {
@@ -79,16 +79,39 @@ pub fn read_strategies_document(
     let (found, places) = document(&mut reader, &tree).unwrap_or_default();
     let mut problems = reader.problems;
     if let Err(found_by_core) = StrategySet::compile(found.strategies.clone()) {
-        let found_by_core = found_by_core.into_iter();
+        let of_the_document =
+            |one: &StrategyProblem| places.get(one.index).is_none_or(|place| place.is_about(one));
+        let found_by_core = found_by_core.into_iter().filter(of_the_document);
         let found_by_core = found_by_core.map(|one| problem(&found.strategies, &places, one));
         problems.locate(found_by_core.collect(), &tree, source);
     }
     if problems.is_empty() { Ok(found) } else { Err(problems.into_sorted()) }
 }
 
-/// The document, and where in it each of its strategies stands: one that cannot be read is none,
+/// Where in the document a strategy stands, and what of it its author did not say.
+#[derive(Debug)]
+struct Origin {
+    at: usize,
+    /// Keys that are missing or cannot be read, which is told already: stand-ins let the rest of
+    /// the strategy be checked.
+    stand_ins: Vec<&'static str>,
+}
+
+impl Origin {
+    /// Whether a problem is about what stands in the document, and not about a stand-in.
+    fn is_about(&self, found: &StrategyProblem) -> bool {
+        if matches!(found.kind, StrategyProblemKind::TooCostly { .. }) {
+            // What a strategy costs depends on all of it.
+            return self.stand_ins.is_empty();
+        }
+        let key = found.field.split('.').next().unwrap_or_default();
+        !self.stand_ins.contains(&key)
+    }
+}
+
+/// The document, and where in it each of its strategies stands: one that is no mapping is none,
 /// so that the others can be checked.
-fn document(reader: &mut Reader, tree: &Located) -> Option<(StrategiesDocument, Vec<usize>)> {
+fn document(reader: &mut Reader, tree: &Located) -> Option<(StrategiesDocument, Vec<Origin>)> {
     let fields = reader.mapping("", tree, &DOCUMENT)?;
     let tests = fields.read(reader, "tests", |reader, path, located| {
         each(reader, path, located, strategy_tests::test)
@@ -102,6 +125,8 @@ fn document(reader: &mut Reader, tree: &Located) -> Option<(StrategiesDocument, 
         fields.require(reader, "strategies", strategies)
     };
     let (places, strategies) = strategies.unwrap_or_default();
+    let place = |(at, (strategy, stand_ins))| (strategy, Origin { at, stand_ins });
+    let (strategies, places) = places.into_iter().zip(strategies).map(place).unzip();
     let (_, tests) = tests.unwrap_or_default();
     Some((StrategiesDocument { strategies, tests }, places))
 }
@@ -118,7 +143,12 @@ fn each<T>(
     Some(items.filter_map(read).unzip())
 }
 
-fn strategy(reader: &mut Reader, path: &str, located: &Located) -> Option<StrategyDefinition> {
+/// A strategy, with stand-ins for the keys that could not be read.
+fn strategy(
+    reader: &mut Reader,
+    path: &str,
+    located: &Located,
+) -> Option<(StrategyDefinition, Vec<&'static str>)> {
     let fields = reader.mapping(path, located, &STRATEGY)?;
     let name = fields.require(reader, "name", Reader::text);
     let version = fields.require(reader, "version", Reader::whole);
@@ -131,18 +161,45 @@ fn strategy(reader: &mut Reader, path: &str, located: &Located) -> Option<Strate
     let weight = fields.read(reader, "weight", Reader::whole);
     let fan_out = fields.read(reader, "fan_out", Reader::truth);
     let action = action(reader, &fields);
-    Some(StrategyDefinition {
-        name: name?,
-        version: version?,
-        tenant: tenant?,
-        on: on?,
+    let read = [
+        ("name", name.is_some()),
+        ("version", version.is_some()),
+        ("tenant", tenant.is_some()),
+        ("on", on.is_some()),
+        ("workflow", action.is_some()),
+        ("fan_out", action.is_some()),
+    ];
+    let stand_ins = read.into_iter().filter(|(_, is_read)| !is_read).map(|(key, _)| key).collect();
+    let definition = StrategyDefinition {
+        // No name can be so: it is that of no other strategy.
+        name: name.unwrap_or_else(|| path.to_owned()),
+        version: version.unwrap_or(1),
+        tenant: tenant.unwrap_or_else(|| path.to_owned()),
+        on: on.unwrap_or_else(|| path.to_owned()),
         pattern,
         when,
         priority: priority.unwrap_or(0),
         weight: weight.unwrap_or(WEIGHT_DEFAULT),
         fan_out: fan_out.unwrap_or(false),
-        action: action?,
-    })
+        action: action.unwrap_or_else(|| unread_action(&fields)),
+    };
+    Some((definition, stand_ins))
+}
+
+/// What stands for an action that could not be read: its variables can be checked all the same.
+fn unread_action(fields: &Fields<'_>) -> Action {
+    // Whatever is wrong with one of them is told where the action is read.
+    let expression = |entry: &Entry| match &entry.value.value {
+        Tree::Text(text) => Some((entry.key.clone(), text.clone())),
+        Tree::Null | Tree::Bool(_) | Tree::Number(_) | Tree::List(_) | Tree::Map(_) => None,
+    };
+    let variables = match fields.get("variables").map(|variables| &variables.value) {
+        Some(Tree::Map(entries)) => Some(entries.iter().filter_map(expression).collect()),
+        Some(Tree::Null | Tree::Bool(_) | Tree::Number(_) | Tree::Text(_) | Tree::List(_))
+        | None => None,
+    };
+    let unread = WorkflowRef { name: String::new(), version: String::new() };
+    Action::Run { workflow: unread, variables }
 }
 
 /// Weight of a strategy that names none: a hundred, so that others can be
@@ -206,8 +263,9 @@ fn variables(
     };
     let mut variables = BTreeMap::new();
     for entry in entries {
-        let value = reader.expression(&join(path, &entry.key), &entry.value)?;
-        variables.insert(entry.key.clone(), value);
+        // One that cannot be read is told; the others can be checked.
+        let value = reader.expression(&join(path, &entry.key), &entry.value);
+        variables.extend(value.map(|value| (entry.key.clone(), value)));
     }
     Some(variables)
 }
@@ -216,10 +274,10 @@ fn variables(
 /// place inside of it.
 fn problem(
     definitions: &[StrategyDefinition],
-    places: &[usize],
+    places: &[Origin],
     mut found: StrategyProblem,
 ) -> Problem {
-    let place = |index: usize| places.get(index).copied().unwrap_or(index);
+    let place = |index: usize| places.get(index).map_or(index, |place| place.at);
     if let StrategyProblemKind::DuplicateName { other } = &mut found.kind {
         *other = place(*other);
     }

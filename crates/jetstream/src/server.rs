@@ -96,6 +96,17 @@ pub enum ServerError {
         /// What it printed instead.
         said: String,
     },
+    /// What `FERMATA_NATS_SERVER` names is no server that can be used.
+    #[error(
+        "`FERMATA_NATS_SERVER` names `{path}`, which cannot be used; correct it, or unset it to have a server looked for"
+    )]
+    Named {
+        /// What it names.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: Box<ServerError>,
+    },
     /// Another living program owns the data folder.
     #[error(
         "the data folder `{data_dir}` is in use by another program; stop it or choose another folder"

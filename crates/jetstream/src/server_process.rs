@@ -122,6 +122,9 @@ fn command(binary: &Path, launcher: &[String]) -> Command {
     }
     let mut command = Command::new(words.pop_front().unwrap_or_default());
     command.args(words);
+    // Ctrl-C in a terminal goes to all of a group: the server ends last, when it is asked to.
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::process_group(&mut command, 0);
     command
 }
 

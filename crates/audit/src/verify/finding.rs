@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::checkpoint::CheckpointError;
+use crate::count::Counted;
 use crate::hash::Hash;
 use crate::loss::LossError;
 
@@ -272,7 +273,9 @@ impl fmt::Display for Finding {
             }
             Self::NothingSigned { notes, leaves } => write!(
                 formatter,
-                "none of {notes} notes is a checkpoint of this log by the key; {leaves} entries are not signed"
+                "no checkpoint of this log by the key is among {}; {} not signed",
+                Counted(*notes, "note", "notes"),
+                Counted(*leaves, "entry is", "entries are")
             ),
             Self::RootMismatch { checkpoint, size, sound_to, signed, computed } => write!(
                 formatter,
@@ -285,20 +288,25 @@ impl fmt::Display for Finding {
             ),
             Self::CheckpointAhead { checkpoint, size, leaves } => write!(
                 formatter,
-                "checkpoint {checkpoint}: covers {size} entries, but audit ends after {leaves}"
+                "checkpoint {checkpoint}: covers {}, but audit ends after {leaves}",
+                Counted(*size, "entry", "entries")
             ),
             Self::CheckpointBehind { size, leaves } => {
-                write!(formatter, "the last checkpoint covers {size} of {leaves} entries")
+                let entries = Counted(*leaves, "entry", "entries");
+                write!(formatter, "the last checkpoint covers {size} of {entries}")
             }
             Self::CheckpointShrunk { checkpoint, size, previous } => write!(
                 formatter,
-                "checkpoint {checkpoint}: covers {size} entries, one before it {previous}"
+                "checkpoint {checkpoint}: covers {}, one before it {previous}",
+                Counted(*size, "entry", "entries")
             ),
             Self::CheckpointFork { checkpoint, size } => {
                 write!(formatter, "checkpoint {checkpoint}: contradicts another of size {size}")
             }
             Self::SizeMismatch { records, leaves } => {
-                write!(formatter, "the journal has {records} records, audit {leaves} entries")
+                let records = Counted(*records, "record", "records");
+                let entries = Counted(*leaves, "entry", "entries");
+                write!(formatter, "the journal has {records}, audit {entries}")
             }
         }
     }

@@ -245,7 +245,8 @@ async fn list(
         ]
     };
     let columns = ["TENANT", "TYPE", "VERSION", "MODE", "BYTES"];
-    output.table(&columns, found.map(row).collect(), "no contracts")?;
+    let when_empty = "no contracts are active; apply some with `fermata contract apply`";
+    output.table(&columns, found.map(row).collect(), when_empty)?;
     Ok(ExitCode::Success)
 }
 

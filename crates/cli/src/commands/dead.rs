@@ -246,6 +246,9 @@ pub async fn run(
         DeadCommand::List(arguments) => {
             let takes = |letter: &DeadLetter| arguments.takes(letter);
             let dead = DeadLetters::read(&reader, arguments.limit, takes).await?;
+            if dead.found == 0 {
+                arguments.check_codes()?;
+            }
             list::list(&dead, output)
         }
         DeadCommand::Show(arguments) => {

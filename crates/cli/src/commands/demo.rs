@@ -32,7 +32,7 @@ use crate::journal_view::read_run;
 use crate::local_engine::{
     self, EndRequests, LocalEngine, OwnBroker, Start, make_folder, worker_file,
 };
-use crate::output::{Output, Tone};
+use crate::output::{Output, Tone, span_text};
 
 /// Arguments of `fermata demo`; the data folder is a global one.
 #[derive(Debug, Clone, Args)]
@@ -84,10 +84,11 @@ pub async fn run(
     let plugins = PluginServer::start(Scenario::behaviours())
         .await
         .map_err(CliError::io("start the plugin server"))?;
-    let running = start(&data_dir, &plugins).await?;
+    let mut running = start(&data_dir, &plugins).await?;
     let global = running.arguments(global);
     say(output, &format!("broker     {}  (data in {})", running.url(), data_dir.display()))?;
     say(output, &format!("plugins    {}  (counts effects per idempotency key)", plugins.url()))?;
+    // Nothing is halted where everything is new.
     running.ready().await?;
     let figures = show(&arguments, &running, &plugins, &global, output).await;
     if arguments.keep && figures.is_ok() {
@@ -152,6 +153,7 @@ async fn start(data_dir: &Path, plugins: &PluginServer) -> Result<LocalEngine, C
         own_broker: OwnBroker { durability: Durability::Power, port: None },
         roles: Role::ALL.into_iter().collect(),
         name: Some("demo"),
+        tells_url: true,
         engine: &engine,
     })
     .await
@@ -171,7 +173,7 @@ async fn show(
     let begun = Instant::now();
     publish(running, &scenario, output).await?;
     let tally = settle(&mut counting, &scenario, output).await?;
-    let seconds = begun.elapsed().as_secs_f64();
+    let took = begun.elapsed();
 
     let mut figures = tally.figures(&scenario.expected);
     figures.extend(plugin_figures(plugins, &scenario));
@@ -179,7 +181,7 @@ async fn show(
     let dead = DeadLetters::read(reader, 0, |_| true).await?;
     let letters = u32::try_from(dead.found).unwrap_or(u32::MAX);
     figures.push(Figure::new("dead letters that can be listed", scenario.expected.dead(), letters));
-    print_figures(&figures, &scenario, seconds, output)?;
+    print_figures(&figures, &scenario, took, output)?;
     if let (Some(run), false) = (tally.sample, output.is_json())
         && let Some(history) = read_run(reader, run).await?.history
     {
@@ -289,14 +291,15 @@ fn plugin_figures(plugins: &PluginServer, scenario: &Scenario) -> Vec<Figure> {
 fn print_figures(
     figures: &[Figure],
     scenario: &Scenario,
-    seconds: f64,
+    took: Duration,
     output: &mut Output,
 ) -> Result<(), CliError> {
     if output.is_json() {
         return figures.iter().try_for_each(|figure| output.json_line(figure));
     }
     let events = scenario.expected.events;
-    let title = format!("What became of {events} events, in {seconds:.2} s");
+    let took = span_text(u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+    let title = format!("What became of {events} events, {took} after the first was published");
     output.line(&format!("\n{}", output.tone(Tone::Strong, &title)))?;
     let row = |figure: &Figure| {
         let verdict = match figure.holds() {

@@ -22,7 +22,7 @@ use crate::arguments::GlobalArguments;
 use crate::broker_session::BrokerSession;
 use crate::commands::up::DurabilityArgument;
 use crate::error::{CliError, ExitCode};
-use crate::output::{Output, Tone};
+use crate::output::{Output, Tone, counted};
 
 /// Arguments of `fermata doctor`.
 #[derive(Debug, Clone, Args)]
@@ -77,6 +77,8 @@ pub enum Health {
     Warn,
     /// Broken.
     Fail,
+    /// Not looked at: there is nobody to ask, which another check tells.
+    Skipped,
 }
 
 /// One thing that was looked at.
@@ -117,6 +119,11 @@ impl Check {
 
     fn fail(name: &'static str, found: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { health: Health::Fail, hint: Some(hint.into()), ..Self::ok(name, found) }
+    }
+
+    /// A check for which there is nobody to ask.
+    fn skipped(name: &'static str, found: impl Into<String>) -> Self {
+        Self { health: Health::Skipped, ..Self::ok(name, found) }
     }
 
     /// A check that could not be made.
@@ -172,8 +179,11 @@ async fn examine(arguments: &DoctorArguments, global: &GlobalArguments) -> Vec<C
     list.extend(checks::servers(arguments, global).await);
     match session.engine_config().await {
         Ok(config) => {
-            let engine =
-                format!("engine `{}` with {} data partitions", config.engine, config.partitions);
+            let engine = format!(
+                "engine `{}` with {}",
+                config.engine,
+                counted(config.partitions, "data partition", "data partitions")
+            );
             list.push(Check::ok("engine", engine));
             list.push(checks::streams(&session, &config).await);
             list.push(load::room(&session, &checks::stream_names(&config)).await);
@@ -204,6 +214,7 @@ fn print(checks: &[Check], output: &mut Output) -> Result<(), CliError> {
             Health::Ok => (Tone::Good, "ok"),
             Health::Warn => (Tone::Warning, "warn"),
             Health::Fail => (Tone::Bad, "FAIL"),
+            Health::Skipped => (Tone::Faint, "skipped"),
         };
         vec![check.name.to_owned(), output.tone(tone, word), check.found.clone()]
     };

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::arguments::{GlobalArguments, at_least_one};
 use crate::broker_session::BrokerSession;
+use crate::commands::known_codes::{CASE_REASONS, check};
 use crate::error::{CliError, ExitCode};
 use crate::journal_view::{Review, ReviewList, Sample};
 use crate::output::{Output, Tone, counted, excerpt, time_text};
@@ -51,7 +52,7 @@ pub struct ListArguments {
     /// Only cases of this tenant
     #[arg(long)]
     pub tenant: Option<Tenant>,
-    /// Only cases of this reason
+    /// Only cases of this reason: unmatched, run_failed, run_timed_out, run_quarantined
     #[arg(long, value_name = "CODE")]
     pub reason: Option<String>,
     /// At most so many
@@ -74,8 +75,13 @@ impl ListArguments {
 #[derive(Debug, Clone, Args)]
 pub struct ShowArguments {
     /// Id of a case, as messages and `fermata review list` show it
-    #[arg(value_name = "CASE")]
+    #[arg(value_name = "CASE", value_parser = case_id)]
     pub case: Uuid,
+}
+
+/// Reads the id of a case.
+fn case_id(text: &str) -> Result<Uuid, &'static str> {
+    text.parse().map_err(|_| "expected the id of a case, as `fermata review list` shows it")
 }
 
 /// Does what was typed.
@@ -125,6 +131,9 @@ fn list(
     let caveats = reviews.caveats();
     let all = reviews.into_newest_first();
     let matching = all.iter().filter(|review| arguments.takes(review)).collect::<Vec<_>>();
+    if matching.is_empty() {
+        check("reason of cases", arguments.reason.as_ref(), CASE_REASONS)?;
+    }
     let shown = matching.get(..arguments.limit).unwrap_or(&matching);
     if output.is_json() {
         shown.iter().try_for_each(|review| output.json_line(review))?;

@@ -9,12 +9,14 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use fermata_actors::Role;
 use fermata_actors::hand_over::ATTEMPTS_LIMIT_DEFAULT;
+use fermata_actors::readiness::Obstacle;
 use fermata_actors::task_worker::{PERMITS_DEFAULT, PERMITS_MAX, ServedQueues};
 use fermata_core::partition::{KEYS_MAX_DEFAULT, KEYS_MAX_MOST};
 use fermata_core::plan::{QUEUE_BYTES_MAX, is_queue_name};
 use fermata_jetstream::Durability;
 use fermata_jetstream::connection::without_credentials;
 use fermata_jetstream::topology::PARTITIONS_DEFAULT;
+use serde_json::json;
 
 use crate::arguments::GlobalArguments;
 use crate::error::{CliError, ExitCode};
@@ -177,6 +179,11 @@ impl FromStr for PluginArgument {
     }
 }
 
+/// What there is to know about a halted partition.
+const HALTED_HINT: &str = "\
+the other partitions work; what is meant for a halted one is stored and waits. Keep everything as it is:
+*A halted partition* in docs/failure-semantics.md says what to do for each reason";
+
 /// Starts the engine and stays until it is told to end.
 ///
 /// # Errors
@@ -193,35 +200,58 @@ pub async fn run(
 ) -> Result<ExitCode, CliError> {
     let own_broker = OwnBroker { durability: arguments.durability.into(), port: arguments.port };
     let mut requests = EndRequests::listen()?;
-    let running = LocalEngine::start(Start {
+    let mut running = LocalEngine::start(Start {
         data_dir: global.data_dir(),
         nats_url: global.nats_url.as_deref(),
         own_broker,
         roles: Role::ALL.into_iter().collect(),
         name: None,
+        tells_url: true,
         engine: &arguments.engine,
     })
     .await?;
     let limit = arguments.engine.drain_limit();
-    tokio::select! {
-        ready = running.ready() => ready?,
+    let ready = tokio::select! {
+        biased;
         () = requests.next() => return local_engine::drain(running, &mut requests, limit).await,
-    }
-    if output.is_json() {
-        let (nats_url, http_url) = (without_credentials(running.url()), running.http_url());
-        output.json_line(
-            &serde_json::json!({ "ready": true, "nats_url": nats_url, "http_url": http_url }),
-        )?;
-    } else {
-        output.line(&format!(
-            "{} at {}",
-            output.tone(Tone::Good, "fermata is up"),
-            without_credentials(running.url())
-        ))?;
-        running.tell_http_url(output)?;
-        output.line("publish to fermata.events.<tenant>.<type>; Ctrl-C ends it")?;
-    }
+        ready = running.ready() => ready,
+    };
+    let halted = match ready {
+        Ok(halted) => halted,
+        Err(error) => {
+            running.abandon().await;
+            return Err(error);
+        }
+    };
+    tell(&running, &halted, output)?;
     local_engine::stay(running, &mut requests, limit).await
+}
+
+/// Says that it is up, where, and what of it is halted.
+fn tell(running: &LocalEngine, halted: &[Obstacle], output: &mut Output) -> Result<(), CliError> {
+    let (nats_url, http_url) = (without_credentials(running.url()), running.http_url());
+    if output.is_json() {
+        let halted = halted.iter().filter_map(|obstacle| match obstacle {
+            Obstacle::Halted { partition, reason } => {
+                Some(json!({ "partition": partition, "reason": reason }))
+            }
+            Obstacle::Draining | Obstacle::Disconnected | Obstacle::Awaited(_) => None,
+        });
+        let halted = halted.collect::<Vec<_>>();
+        return output.json_line(&json!({
+            "ready": halted.is_empty(), "nats_url": nats_url, "http_url": http_url, "halted": halted,
+        }));
+    }
+    output.line(&format!("{} at {nats_url}", output.tone(Tone::Good, "fermata is up")))?;
+    running.tell_http_url(output)?;
+    for obstacle in halted {
+        let title = output.tone(Tone::Bad, "HALTED");
+        output.line(&format!("{title}: {obstacle}"))?;
+    }
+    if !halted.is_empty() {
+        output.line(HALTED_HINT)?;
+    }
+    output.line("publish to fermata.events.<tenant>.<type>; Ctrl-C ends it")
 }
 
 #[cfg(test)]

@@ -92,6 +92,7 @@ pub async fn run(
         own_broker: OwnBroker { durability: Durability::Power, port: None },
         roles,
         name: arguments.name.as_deref(),
+        tells_url: false,
         engine: &arguments.engine,
     })
     .await?;

@@ -33,8 +33,8 @@ impl DataFolder {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 return Err(CliError::Usage(format!(
-                    "an engine or worker runs already in the data folder `{shown}`: commands with this folder reach \
-                     it (with the `--nats-url` that it was given, if any); to start it otherwise end it first (Ctrl-C where it runs), and for another one \
+                    "an engine or worker runs already in the data folder `{shown}`: commands with the folder of an \
+                     engine reach it; to start it otherwise end it first (Ctrl-C where it runs), and for another one \
                      beside it name another folder with `--data-dir`"
                 )));
             }

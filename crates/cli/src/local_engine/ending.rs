@@ -52,30 +52,45 @@ impl EndRequests {
     }
 }
 
+/// What ended by itself.
+#[derive(Debug)]
+pub enum Ended {
+    /// The engine gave up.
+    Engine,
+    /// The engine's own broker, and it is not started again.
+    Broker(CliError),
+}
+
 /// Stays until asked to end, or until the engine ends by itself. On the first
 /// request it drains; on a second one it ends at once.
 ///
 /// # Errors
 ///
-/// When the engine ended by itself, or could not be ended.
+/// When the engine or its broker ended by itself, or could not be ended.
 ///
 /// # Cancel safety
 ///
 /// As a kill: nothing accepted is lost.
 pub async fn stay(
-    running: LocalEngine,
+    mut running: LocalEngine,
     requests: &mut EndRequests,
     limit: Duration,
 ) -> Result<ExitCode, CliError> {
     let ended = tokio::select! {
+        biased;
         () = requests.next() => None,
         ended = running.ended() => Some(ended),
     };
     match ended {
         None => drain(running, requests, limit).await,
-        Some(what) => {
+        Some(Ended::Broker(error)) => {
+            running.abandon().await;
+            Err(error)
+        }
+        Some(Ended::Engine) => {
             running.shut_down(Duration::ZERO).await?;
-            Err(CliError::Failed { action: "running the engine".to_owned(), source: what.into() })
+            let source = "the engine gave up; its last log lines say why".into();
+            Err(CliError::Failed { action: "running the engine".to_owned(), source })
         }
     }
 }

@@ -76,6 +76,13 @@ async fn an_engine_without_workers_fails_with_a_hint() {
     assert_eq!(examined.code, 1);
     assert_eq!(health(&examined, "workers"), "fail");
     assert_eq!(health(&examined, "partitions"), "fail");
+    // Nobody was there to be asked: that is not in order, and told by the first two.
+    for name in ["answers", "names", "settings", "halted"] {
+        assert_eq!(health(&examined, name), "skipped", "{name}: {}", examined.stdout);
+    }
+    let shown = stage.run(&["doctor"]).await.stdout;
+    let told = "skipped  not checked: no worker lives that could be asked";
+    assert_eq!(shown.matches(told).count(), 4, "{shown}");
 }
 
 #[tokio::test]

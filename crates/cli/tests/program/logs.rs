@@ -25,7 +25,8 @@ impl Logs {
         Self(receiver)
     }
 
-    async fn until(&self, text: &str) {
+    /// Waits until `text` is among it.
+    pub async fn until(&self, text: &str) {
         let mut logs = self.0.clone();
         let waited = logs.wait_for(|logs| logs.contains(text));
         let waited = tokio::time::timeout(SOON, waited).await.map(|logs| logs.is_ok());

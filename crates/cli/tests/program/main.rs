@@ -33,7 +33,11 @@ mod hostile;
 #[cfg(test)]
 mod logs;
 #[cfg(test)]
+mod misuse;
+#[cfg(test)]
 mod operations;
+#[cfg(test)]
+mod own_broker;
 #[cfg(test)]
 mod process;
 #[cfg(test)]

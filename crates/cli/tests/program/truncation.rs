@@ -20,8 +20,11 @@ use fermata_wire::replay::ReplayKeys;
 use fermata_wire::subjects;
 use serde_json::Value;
 
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+
 use crate::engine::event;
-use crate::support::{ENGINE, Ended, PARTITION, SOON, Stage, run, signer, topology};
+use crate::process::Running;
+use crate::support::{ENGINE, Ended, PARTITION, SOON, Stage, program, run, signer, topology};
 
 const WORKFLOW: &str = "
 workflow:
@@ -237,6 +240,36 @@ async fn a_partition_that_lost_records_goes_on_when_somebody_accepts_that_on_the
     let journal = kinds(&messages(&stage, "JOURNAL_0").await);
     let accepted = journal.iter().filter(|kind| **kind == Kind::TruncationAccepted).count();
     assert_eq!(accepted, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_with_a_halted_partition_says_that_it_is_up_which_is_halted_and_what_to_do() {
+    let stage = truncated(3).await;
+    let (url, folder) = (stage.server.url(), stage.folder.path().display().to_string());
+    std::fs::write(stage.folder.path().join("audit.key"), signer().to_private_text()).unwrap();
+    let up = ["up", "--nats-url", &url, "--data-dir", &folder];
+
+    let mut programs = Running::of(program(&[&up[..], &["--json"]].concat())).await;
+    programs.end().await;
+    let mut people = program(&up).spawn().unwrap();
+    let mut lines = BufReader::new(people.stdout.take().unwrap()).lines();
+    let mut printed = String::new();
+    while !printed.contains("Ctrl-C ends it") {
+        let line = tokio::time::timeout(SOON, lines.next_line()).await.expect("in time").unwrap();
+        printed.push_str(&line.unwrap_or_else(|| panic!("it ended\n{printed}")));
+        printed.push('\n');
+    }
+
+    let said = &programs.said;
+    assert_eq!((&said["ready"], &said["halted"][0]["partition"]), (&false.into(), &"0".into()));
+    let reason = said["halted"][0]["reason"].as_str().unwrap();
+    assert!(reason.contains("were signed; records are gone"), "{said}");
+    assert!(printed.starts_with("fermata is up at "), "{printed}");
+    for told in
+        [&format!("HALTED: partition 0 is halted here: {reason}"), "docs/failure-semantics.md"]
+    {
+        assert!(printed.contains(told), "{printed}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

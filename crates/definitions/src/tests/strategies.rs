@@ -79,6 +79,34 @@ strategies:
 }
 
 #[test]
+fn what_can_be_read_of_a_strategy_is_checked_whatever_is_missing_of_it() {
+    let source = "
+strategies:
+  - { name: one, on: a.b, match: { source: x }, when: 'event.data.x >', action: ignore }
+  - { version: 1, tenant: a.c, on: a.b, fan_out: true, variables: { x: [], y: 'input.x' } }
+  - { name: one, version: 1, tenant: acme, on: a..b, workflow: { name: w }, variables: { x: '1 +' } }
+";
+    let problems = strategy_problems(source);
+
+    for (problem, start) in problems.iter().zip([
+        "3:5: strategies[0]: `version` is missing",
+        "3:5: strategies[0]: `tenant` is missing",
+        "3:44: strategies[0].match.source: expected a list of values",
+        "3:70: strategies[0].when: the expression does not compile",
+        "4:5: strategies[1]: `name` is missing",
+        "4:5: strategies[1]: the strategy does nothing",
+        "4:27: strategies[1].tenant: `a.c` is not a tenant name",
+        "4:79: strategies[1].variables.y: `input` is not known here",
+        "5:48: strategies[2].on: `a..b` is not a type pattern",
+        "5:64: strategies[2].workflow: `version` is missing",
+        "5:97: strategies[2].variables.x: the expression does not compile",
+    ]) {
+        assert!(problem.starts_with(start), "{start}\n{problem}");
+    }
+    assert_eq!(problems.len(), 11, "{problems:#?}");
+}
+
+#[test]
 fn what_is_wrong_with_an_event_pattern_is_told_with_its_place() {
     let source = r#"
 strategies:

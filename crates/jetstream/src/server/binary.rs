@@ -49,8 +49,10 @@ impl fmt::Display for ServerVersion {
 /// # Errors
 /// When there is none, or only one that is too old.
 pub fn find_server_binary() -> Result<(PathBuf, ServerVersion), ServerError> {
-    if let Some(path) = env::var_os("FERMATA_NATS_SERVER") {
-        return checked(Path::new(&path));
+    if let Some(path) = env::var_os("FERMATA_NATS_SERVER").filter(|path| !path.is_empty()) {
+        let path = PathBuf::from(path);
+        let named = |source| ServerError::Named { path: path.clone(), source: Box::new(source) };
+        return checked(&path).map_err(named);
     }
     let mut refused = None;
     for path in candidates() {

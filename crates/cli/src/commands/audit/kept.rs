@@ -14,6 +14,7 @@ use serde::Serialize;
 use super::checkpoint::NOTE_EXTENSION;
 use crate::broker_session::EngineConfig;
 use crate::error::CliError;
+use crate::output::counted;
 
 /// What comparing a kept checkpoint with its partition's log came to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -84,7 +85,8 @@ impl KeptNotes {
         notes.retain(|note| checked.contains(&note.origin));
         if given > 0 && notes.is_empty() {
             return Err(CliError::Usage(format!(
-                "none of {given} kept checkpoints is of a partition that is checked"
+                "of {} none is of a partition that is checked",
+                counted(given, "kept checkpoint", "kept checkpoints")
             )));
         }
         Ok(Self(notes))

@@ -60,7 +60,11 @@ pub fn print_audits(audits: &[PartitionAudit], output: &mut Output) -> Result<()
         if let (Some(least), Some(most)) = (sizes.iter().min(), sizes.iter().max()) {
             let title = output.tone(Tone::Good, &format!("partition {}", audit.partition));
             let kept = counted(sizes.len(), "kept checkpoint", "kept checkpoints");
-            output.line(&format!("{title}: goes on from {kept}, of {least} to {most} entries"))?;
+            let sizes = match least == most {
+                true => counted(*most, "entry", "entries"),
+                false => format!("{least} to {most} entries"),
+            };
+            output.line(&format!("{title}: goes on from {kept}, of {sizes}"))?;
         }
         for finding in audit.findings() {
             let title = output.tone(Tone::Bad, &format!("partition {}", audit.partition));

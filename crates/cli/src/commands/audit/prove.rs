@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use fermata_audit::{Receipt, Verifier};
 use fermata_core::identity::{PartitionId, RunId};
 use fermata_jetstream::StreamReader;
@@ -23,16 +23,17 @@ use crate::output::{Output, Tone, counted};
 
 /// Arguments of `fermata audit prove`.
 #[derive(Debug, Clone, Args)]
+#[command(group = ArgGroup::new("asked").args(["run", "partition"]).required(true))]
 pub struct ProveArguments {
+    /// All records of this run
+    #[arg(long, value_name = "ID", value_parser = run_id, conflicts_with = "record")]
+    pub run: Option<RunId>,
     /// Partition of the records: a number, or `control`
-    #[arg(long, value_name = "P", requires = "record", required_unless_present = "run")]
+    #[arg(long, value_name = "P", requires = "record")]
     pub partition: Option<PartitionId>,
     /// Index of a record in its partition, as `audit tail` prints it; may be named several times
     #[arg(long, value_name = "INDEX", requires = "partition")]
     pub record: Vec<u64>,
-    /// All records of this run
-    #[arg(long, value_name = "ID", value_parser = run_id, conflicts_with_all = ["partition", "record"])]
-    pub run: Option<RunId>,
     /// Put salt and payload of each record into its receipt; they may be personal data
     #[arg(long)]
     pub open: bool,
@@ -83,14 +84,21 @@ pub(super) async fn run(
     if leaves < size {
         return finding(
             &log,
-            &format!("{size} entries were signed, but audit ends after {leaves}"),
+            &format!(
+                "{} signed, but audit ends after {leaves}",
+                counted(size, "entry was", "entries were")
+            ),
             output,
         );
     }
     let (root, proven) = pass.finish()?;
     if root != signed.checkpoint.root() {
         let signed = signed.checkpoint.root();
-        let differs = format!("the first {size} entries have root `{root}`, signed was `{signed}`");
+        let first = match size {
+            1 => "the first entry has".to_owned(),
+            _ => format!("the first {size} entries have"),
+        };
+        let differs = format!("{first} root `{root}`, signed was `{signed}`");
         return finding(&log, &differs, output);
     }
     if proven.is_empty() {
@@ -130,15 +138,17 @@ pub(super) async fn run(
     receipts.finish()?;
     not_opened(&gone, count, output);
     if behind > 0 {
-        output.note(&format!("{behind} more records of the run are not signed yet"));
+        let more = counted(behind, "more record of the run is", "more records of the run are");
+        output.note(&format!("{more} not signed yet"));
     }
     if !output.is_json() {
         output.table(&RECORD_COLUMNS, rows, "")?;
         let proved = output.tone(Tone::Good, "proved");
         let (partition, name) = (log.partition, log.verifier.name());
         output.line(&format!(
-            "{proved}: {} of partition {partition}, in the {size} entries that `{name}` signed under root {root}",
-            counted(count, "record", "records")
+            "{proved}: {} of partition {partition}, in {} that `{name}` signed under root {root}",
+            counted(count, "record", "records"),
+            counted(size, "entry", "entries")
         ))?;
         if arguments.out.is_none() {
             output.note("--json prints the receipts, --out FILE writes them");
@@ -161,8 +171,9 @@ async fn not_found(log: &SignedLog, asked: &Asked, size: u64, session: &BrokerSe
 fn not_signed(log: &SignedLog, asked: &Asked, size: u64) -> CliError {
     let partition = log.partition;
     CliError::NotFound(format!(
-        "{asked} is not in the {size} entries that are signed in partition {partition}; \
-         what has just happened is signed within about a second"
+        "{asked} is not in the {} signed in partition {partition}; \
+         what has just happened is signed within about a second",
+        counted(size, "entry that is", "entries that are")
     ))
 }
 
@@ -170,22 +181,21 @@ fn not_signed(log: &SignedLog, asked: &Asked, size: u64) -> CliError {
 fn not_opened(gone: &[Gone], count: usize, output: &mut Output) {
     for why in gone.chunk_by(|one, next| one == next) {
         let (Some(first), records) = (why.first(), why.len()) else { continue };
+        let (are, were) = if records == 1 { ("is", "was") } else { ("are", "were") };
         let reason = match first {
             Gone::Removed => {
-                "were kept long enough and are removed from the archive, and are not opened"
-                    .to_owned()
+                format!("{were} kept long enough and {are} removed from the archive")
             }
             Gone::Lost(AcceptedLoss { by, reason, journal_sequence, .. }) => format!(
-                "are lost, which {by} accepted (\u{201c}{reason}\u{201d}, message {journal_sequence} \
-                 of the journal), and are not opened"
+                "{are} lost, which {by} accepted (\u{201c}{reason}\u{201d}, message {journal_sequence} of the journal)"
             ),
-            Gone::Missing => {
-                "are not in the journal and are not opened, and nobody says that they \
-                              were removed or lost: `fermata audit verify` says more"
-                    .to_owned()
-            }
+            Gone::Missing => format!(
+                "{are} not in the journal, and nobody says that anything was removed or lost \
+                 (`fermata audit verify` says more)"
+            ),
         };
-        output.note(&format!("{records} of {count} records {reason}"));
+        let all = counted(count, "record", "records");
+        output.note(&format!("{records} of {all} {reason}, and {are} not opened"));
     }
 }
 

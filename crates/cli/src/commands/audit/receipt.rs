@@ -128,7 +128,8 @@ fn print(
             let opened = if receipt.opening.is_some() { ", opened" } else { "" };
             let good = output.tone(Tone::Good, "holds");
             format!(
-                "{good}: record {index} of `{origin}`{opened}: {about}; in {size} entries under root {root}"
+                "{good}: record {index} of `{origin}`{opened}: {about}; in {} under root {root}",
+                counted(size, "entry", "entries")
             )
         }
         (finding, _) => {

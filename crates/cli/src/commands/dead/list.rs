@@ -10,6 +10,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::{DeadLetters, FiledLetter, to_json};
 use crate::arguments::at_least_one;
+use crate::commands::known_codes::{DEAD_REASONS, DEAD_STAGES, check};
 use crate::error::{CliError, ExitCode};
 use crate::output::{Output, counted, excerpt, time_text};
 
@@ -25,10 +26,10 @@ pub struct ListArguments {
     /// Only those of this tenant
     #[arg(long)]
     pub tenant: Option<String>,
-    /// Only those that this stage refused: listener, matcher, builder, coordinator, tasks
+    /// Only those that this stage filed: listener, matcher, builder, partition, coordinator, tasks, escalator
     #[arg(long)]
     pub stage: Option<String>,
-    /// Only those with this reason code
+    /// Only those with this reason code, as in docs/reason-codes.md
     #[arg(long, value_name = "CODE")]
     pub reason: Option<String>,
     /// Only those filed since then: a time (RFC 3339), or how long ago, as in `30m`, `2h`, `7d`
@@ -73,6 +74,14 @@ impl ListArguments {
             && is(&self.reason, &letter.reason)
             && self.since.is_none_or(|since| letter.time_ms >= since)
             && self.until.is_none_or(|until| letter.time_ms < until)
+    }
+}
+
+impl ListArguments {
+    /// Whether what nothing fits could fit at all.
+    pub(super) fn check_codes(&self) -> Result<(), CliError> {
+        check("stage of dead letters", self.stage.as_ref(), DEAD_STAGES)?;
+        check("reason of dead letters", self.reason.as_ref(), DEAD_REASONS)
     }
 }
 

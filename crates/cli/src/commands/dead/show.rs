@@ -6,7 +6,7 @@ use fermata_wire::dead::DeadLetter;
 
 use super::{FiledLetter, Replayed, letter_to_json};
 use crate::error::CliError;
-use crate::output::{Output, time_text};
+use crate::output::{Output, counted, time_text};
 
 /// Bytes in one row of the view in hexadecimal digits.
 const ROW_BYTES: usize = 16;
@@ -49,10 +49,10 @@ pub(super) fn show(
     for (name, value) in &letter.headers {
         output.line(&format!("header    {name}: {value}"))?;
     }
-    let bytes = whole.original.len();
+    let bytes = counted(whole.original.len(), "byte", "bytes");
     match std::str::from_utf8(&letter.original) {
-        Ok(text) => output.line(&format!("original  {bytes} bytes of text\n{text}")),
-        Err(_) => output.line(&format!("original  {bytes} bytes\n{}", rows(&letter.original))),
+        Ok(text) => output.line(&format!("original  {bytes} of text\n{text}")),
+        Err(_) => output.line(&format!("original  {bytes}\n{}", rows(&letter.original))),
     }
 }
 

@@ -5,7 +5,9 @@ use std::time::Duration;
 use fermata_jetstream::core_messages::CoreMessages;
 use fermata_jetstream::leases::{Leases, partition_key};
 use fermata_jetstream::monitoring::{ServerHealth, health, store};
-use fermata_jetstream::server::{SERVER_VERSION_MIN, ServerVersion, find_server_binary};
+use fermata_jetstream::server::{
+    SERVER_VERSION_MIN, ServerError, ServerVersion, find_server_binary,
+};
 use fermata_jetstream::topology::{CONFIG_STREAM, Drift};
 use fermata_jetstream::{Bytes, Topology};
 use serde_json::Value;
@@ -35,12 +37,15 @@ const DRIFTS_NAMED_MAX: usize = 3;
 pub(super) fn server_binary() -> Check {
     match find_server_binary() {
         Ok((path, version)) => Check::ok("nats-server", format!("{version} at {}", path.display())),
-        Err(error) => Check::warn(
-            "nats-server",
-            error.to_string(),
-            "only `fermata up` without `--nats-url` needs one; `make tools` gets it",
-        )
-        .code("no_server_binary"),
+        Err(error) => {
+            let hint = if matches!(error, ServerError::Named { .. }) {
+                "only `fermata up` without `--nats-url` needs one"
+            } else {
+                "only `fermata up` without `--nats-url` needs one; `make tools` gets it"
+            };
+            let found = Check::failed("nats-server", &error.into()).found;
+            Check::warn("nats-server", found, hint).code("no_server_binary")
+        }
     }
 }
 

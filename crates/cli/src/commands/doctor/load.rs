@@ -9,6 +9,7 @@ use serde_json::json;
 use super::Check;
 use crate::broker_session::BrokerSession;
 use crate::error::CliError;
+use crate::output::size_text;
 
 /// From where on a store or a stream is filling, percent.
 const FILLING_PERCENT: u64 = 80;
@@ -27,7 +28,7 @@ fn percent(part: u64, whole: u64) -> u64 {
 pub(super) fn judge_store(store: &Store) -> Check {
     let Store { bytes, bytes_max, .. } = *store;
     let used = percent(bytes, bytes_max);
-    let found = format!("{used} % of the server's {bytes_max} bytes are used");
+    let found = format!("{used} % of the server's {} are used", size_text(bytes_max));
     let hint = "free some disk or raise `max_file_store`, then restart the server: freeing space alone does not heal it";
     match used {
         FULL_PERCENT.. => Check::fail("store", found, hint).code("store_full"),

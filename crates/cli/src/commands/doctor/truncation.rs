@@ -25,7 +25,7 @@ use super::{checks, workers};
 use crate::broker_session::{BrokerSession, EngineConfig, random_id};
 use crate::commands::audit::AcceptedLoss;
 use crate::error::{CliError, ExitCode};
-use crate::output::{Output, Tone};
+use crate::output::{Output, Tone, counted};
 
 /// How far the broker's clock may be behind the journal's: further, one of both is wrong.
 const CLOCK_BEHIND_MS_MAX: u64 = 30_000;
@@ -61,8 +61,9 @@ pub(super) async fn accept(
         signed_elsewhere.filter(|(_, signed)| *signed > evidence.accepted.signed)
     {
         return Err(CliError::Refused(format!(
-            "worker `{worker}` knows a checkpoint of {signed} entries, and only one of {} is found: run this where \
+            "worker `{worker}` knows a checkpoint of {}, and only one of {} is found: run this where \
              that worker keeps its checkpoints, and name the folder with `--data-dir`",
+            counted(signed, "entry", "entries"),
             evidence.accepted.signed
         )));
     }

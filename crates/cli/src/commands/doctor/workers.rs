@@ -30,6 +30,12 @@ const AUDIT_LAG_RECORDS_MAX: u64 = 200_000;
 /// fifth of the window, some five hours at an even load, is left to act.
 const KEYS_PERCENT_MAX: u64 = 80;
 
+/// Why nothing is known of workers and what they own.
+const NOBODY: &str = "not checked: no worker lives that could be asked";
+
+/// Why nothing is known of workers that live.
+const NO_ANSWER: &str = "not checked: no worker answered";
+
 /// How one worker stands.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub(super) struct WorkerStatus {
@@ -144,6 +150,15 @@ async fn ask(
 }
 
 pub(super) fn judge(live: &[String], statuses: &[WorkerStatus]) -> Vec<Check> {
+    if statuses.is_empty() {
+        // What nobody said is not in order.
+        let (first, found) = match live {
+            [] => (Check::skipped("answers", NOBODY), NOBODY),
+            _ => (judge_silence(live, statuses), NO_ANSWER),
+        };
+        let others = ["names", "settings", "halted"].map(|name| Check::skipped(name, found));
+        return std::iter::once(first).chain(others).collect();
+    }
     let mut checks = vec![
         judge_silence(live, statuses),
         alike::judge_names(statuses),
@@ -276,6 +291,19 @@ mod tests {
             (silent.code, silent.found.as_str()),
             (Some("worker_silent"), "no answer from b")
         );
+    }
+
+    #[test]
+    fn what_nobody_said_is_not_called_in_order() {
+        let health = |checks: &[Check]| checks.iter().map(|check| check.health).collect::<Vec<_>>();
+
+        let nobody = judge(&[], &[]);
+        let silent = judge(&["a".to_owned()], &[]);
+
+        assert_eq!(health(&nobody), [Health::Skipped; 4]);
+        assert!(nobody.iter().all(|check| check.found == NOBODY), "{nobody:?}");
+        assert_eq!(silent[0].code, Some("worker_silent"));
+        assert_eq!(health(&silent[1..]), [Health::Skipped; 3]);
     }
 
     #[test]

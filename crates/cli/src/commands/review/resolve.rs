@@ -34,7 +34,7 @@ const CASES_RESOLVED_MAX: usize = 1_000;
 #[command(group = ArgGroup::new("what").args(["retry", "route", "close"]).required(true))]
 pub struct ResolveArguments {
     /// Id of a case; all that are like it are resolved with it
-    #[arg(value_name = "CASE")]
+    #[arg(value_name = "CASE", value_parser = super::case_id)]
     pub case: Uuid,
     /// Match the events of the cases again, with the definitions that are active now
     #[arg(long)]

@@ -17,7 +17,11 @@ use super::check;
 use crate::arguments::GlobalArguments;
 use crate::broker_session::BrokerSession;
 use crate::error::{CliError, ExitCode};
-use crate::output::{Output, Tone};
+use crate::output::{Output, Tone, counted};
+
+/// An event, for whoever wrote something else.
+const EXAMPLE: &str =
+    r#"{"specversion": "1.0", "id": "1", "source": "/test", "type": "job.done", "data": {}}"#;
 
 /// Arguments of `fermata strategy explain`.
 #[derive(Debug, Clone, Args)]
@@ -48,9 +52,11 @@ pub async fn run(
     output: &mut Output,
 ) -> Result<ExitCode, CliError> {
     let text = read_event(&arguments.event)?;
-    let head: Value = serde_json::from_str(&text).map_err(|source| CliError::Json {
-        what: format!("the event in `{}`", arguments.event.display()),
-        source,
+    let head: Value = serde_json::from_str(&text).map_err(|error| {
+        CliError::Usage(format!(
+            "the event in `{}` is no JSON: {error}; write it as `fermata publish` takes it, such as `{EXAMPLE}`",
+            arguments.event.display()
+        ))
     })?;
     let (tenant, kind) = head_of(&head, arguments.tenant.as_deref())?;
     let definitions = if arguments.strategies.is_empty() {
@@ -157,7 +163,8 @@ fn print(
         }
     }
     if explanation.omitted > 0 {
-        output.line(&format!("\n{} more do not match.", explanation.omitted))?;
+        let more = counted(explanation.omitted, "more does", "more do");
+        output.line(&format!("\n{more} not match."))?;
     }
     Ok(())
 }

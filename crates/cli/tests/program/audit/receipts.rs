@@ -254,10 +254,10 @@ async fn a_record_that_is_gone_is_proven_and_not_opened_and_it_is_told_why() {
     archive.put(&told.name(), &bytes.into()).await.unwrap();
     let removed = stage.run(&prove).await;
 
-    for (proved, why) in [(missing, "are not in the journal"), (removed, "were kept long enough")] {
+    for (proved, why) in [(missing, "is not in the journal"), (removed, "was kept long enough")] {
         assert_eq!(proved.code, 0, "{}{}", proved.stdout, proved.stderr);
         assert!(!proved.stdout.contains("opened"), "{}", proved.stdout);
-        let told = format!("1 of 1 records {why}");
+        let told = format!("1 of 1 record {why}");
         assert!(proved.stderr.contains(&told), "{}", proved.stderr);
     }
 }
@@ -308,7 +308,10 @@ async fn what_stands_behind_an_accepted_loss_is_opened_and_what_is_lost_is_told_
     }
     for records in [&["11"][..], &["5", "6", "12"]] {
         let proved = prove(records).await;
-        let told = format!("1 of {} records are lost, which ada accepted", records.len());
-        assert!(proved.stderr.contains(&told), "{}", proved.stderr);
+        let told = match records.len() {
+            1 => "1 of 1 record is lost, which ada accepted",
+            _ => "1 of 3 records is lost, which ada accepted",
+        };
+        assert!(proved.stderr.contains(told), "{}", proved.stderr);
     }
 }

@@ -112,7 +112,7 @@ fn is_line(shown: &str, printed: &str) -> bool {
 fn is_word(shown: &str, printed: &str) -> bool {
     let varies = |word: &str| {
         word.bytes().any(|byte| byte.is_ascii_digit())
-            && !word.trim_end_matches(',').bytes().all(|byte| byte.is_ascii_digit())
+            && !word.trim_end_matches([',', ':']).bytes().all(|byte| byte.is_ascii_digit())
     };
     shown == printed || (varies(shown) && varies(printed))
 }

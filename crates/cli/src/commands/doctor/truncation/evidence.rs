@@ -74,9 +74,10 @@ pub(super) async fn read(
     let (published, audit_last) = entries_end(&reader, partition).await?;
     if published < signed {
         return refused(format!(
-            "the audit log of partition {partition} holds {published} entries, and {signed} were signed: without the \
+            "the audit log of partition {partition} holds {}, and {signed} were signed: without the \
              others nobody can show what the log was, and going on would contradict what was signed. Restore the \
-             stream `AUDIT_{partition}` from a copy that holds them, then try again"
+             stream `AUDIT_{partition}` from a copy that holds them, then try again",
+            counted(published, "entry", "entries")
         ));
     }
     let lost = read_lost(&reader, partition, audit_last, (from, signed, published)).await?;
@@ -261,9 +262,9 @@ impl Evidence {
             output.line(&format!("  and {more} more; `--json` lists them"))?;
         }
         if !self.snapshots.is_empty() {
-            let count = self.snapshots.len();
-            output
-                .line(&format!("{count} snapshots hold more than the journal and are removed."))?;
+            let one = "snapshot holds more than the journal and is removed.";
+            let many = "snapshots hold more than the journal and are removed.";
+            output.line(&counted(self.snapshots.len(), one, many))?;
         }
         Ok(())
     }

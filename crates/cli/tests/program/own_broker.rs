@@ -1,0 +1,189 @@
+//! `fermata up` and its broker: one of its own, which it keeps, or another's.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use fermata_jetstream::server::find_server_binary;
+use rustix::process::{Pid, Signal, getpgid, kill_process, kill_process_group};
+use tempfile::TempDir;
+use tokio::process::Command;
+
+use crate::engine::{RunningEngine, event};
+use crate::process::Running;
+use crate::support::{SOON, Stage, program, run};
+
+const WORKFLOW: &str = "
+workflow:
+  name: one
+  version: '1'
+  tasks:
+    - { id: a, noop: {} }
+";
+const STRATEGIES: &str = "
+strategies:
+  - { name: start, version: 1, tenant: '*', on: one.start, workflow: { name: one, version: '1' } }
+";
+
+/// The broker of the engine in `folder`.
+fn broker(folder: &Path) -> Pid {
+    let pid = std::fs::read_to_string(folder.join("nats/nats-server.pid")).expect("a broker");
+    Pid::from_raw(pid.trim().parse().expect("a number")).expect("a process")
+}
+
+/// Kills it, as one that takes too much memory is killed.
+fn kill_broker(folder: &Path) {
+    kill_process(broker(folder), Signal::KILL).expect("a signal");
+}
+
+async fn until_succeeded(engine: &RunningEngine, runs: usize) {
+    let begun = Instant::now();
+    loop {
+        let listed = engine.run(&["runs", "list", "--status", "succeeded", "--json"]).await;
+        if listed.code == 0 && listed.stdout.lines().count() == runs {
+            return;
+        }
+        assert!(
+            begun.elapsed() < SOON,
+            "{}{}{}",
+            listed.stdout,
+            listed.stderr,
+            engine.up.logs.all()
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_is_killed_is_started_again_and_the_engine_goes_on() {
+    let engine = RunningEngine::start(&["--http", "127.0.0.1:0", "--partitions", "1"], &[]).await;
+    engine.apply("workflow", WORKFLOW).await;
+    engine.apply("strategy", STRATEGIES).await;
+    engine.publish(&event(1, "one.start").to_string()).await;
+
+    kill_broker(engine.folder.path());
+    engine.up.logs.until("the broker is back").await;
+    engine.up.until("/ready", |answer| answer.status == 200).await;
+    engine.publish(&event(2, "one.start").to_string()).await;
+
+    until_succeeded(&engine, 2).await;
+    let monitored = engine.run(&["doctor", "--json"]).await;
+    let durability = monitored.json().into_iter().find(|check| check["name"] == "durability");
+    assert_eq!(durability.expect("a check")["code"], "durability_process", "it answers again");
+    let verified = engine.run(&["audit", "verify"]).await;
+    assert_eq!(verified.code, 0, "{}{}", verified.stdout, verified.stderr);
+    engine.stop().await;
+}
+
+/// `fermata up` in `folder`, by a program that is the server unless the file `broken` is there.
+async fn up(folder: &TempDir) -> Running {
+    let (server, _) = find_server_binary().expect("a server; `make tools` gets it");
+    let script = folder.path().join("server");
+    let broken = folder.path().join("broken");
+    let text = format!(
+        "#!/bin/sh\n[ -e '{}' ] && [ \"$1\" != --version ] && exit 1\nexec '{}' \"$@\"\n",
+        broken.display(),
+        server.display()
+    );
+    std::fs::write(&script, text).expect("a file");
+    std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).expect("a program");
+    let mut command = program(&["up", "--json", "--partitions", "1", "--data-dir"]);
+    Running::of(command.arg(folder.path().join("data")).env("FERMATA_NATS_SERVER", script)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_does_not_stay_ends_the_engine_with_what_to_do_and_all_is_there_afterwards() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("data").display().to_string();
+    let url_file = folder.path().join("data/fermata.url");
+    let mut first = up(&folder).await;
+    let publish = ["publish", "--tenant", "acme", "--type", "a", "--data", "{}"];
+    let published = run(&[&["--data-dir", &data], &publish[..]].concat()).await;
+    assert_eq!(published.code, 0, "{}", published.stderr);
+    assert!(url_file.exists());
+
+    std::fs::write(folder.path().join("broken"), "").expect("a file");
+    kill_broker(&folder.path().join("data"));
+    let ended = first.ended().await;
+
+    let logs = first.logs.all();
+    assert_eq!(ended, Some(3), "{logs}");
+    let told = logs.lines().last().expect("an error");
+    let told = serde_json::from_str::<serde_json::Value>(told).expect(told);
+    let error = told["error"].as_str().expect("a text");
+    assert!(error.contains("ended by itself 4 times within 10 min"), "{error}");
+    assert!(error.contains("nats/nats-server.log` says why"), "{error}");
+    assert!(
+        told["reasons"][0].as_str().is_some_and(|why| why.contains("before it was ready")),
+        "{told}"
+    );
+    assert!(!url_file.exists(), "nothing tells of a broker that is gone");
+
+    std::fs::remove_file(folder.path().join("broken")).expect("a file");
+    let mut second = up(&folder).await;
+    let published = run(&[&["--data-dir", &data, "--json"], &publish[..]].concat()).await;
+    assert_eq!(published.json()[0]["sequence"], 2, "{}", published.stderr);
+    second.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupt_from_the_terminal_ends_the_engine_before_its_broker() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut command = program(&["up", "--json", "--partitions", "1", "--data-dir"]);
+    // A terminal sends it to the whole group of what runs in the foreground.
+    let mut up = Running::of(command.arg(folder.path()).process_group(0)).await;
+
+    let group = Pid::from_raw(i32::try_from(up.id()).expect("a number")).expect("a process");
+    let of_broker = getpgid(Some(broker(folder.path()))).expect("a group");
+    assert_ne!(of_broker, group, "what ends the engine would end its broker before");
+    kill_process_group(group, Signal::INT).expect("a signal");
+    let ended = tokio::time::timeout(Duration::from_secs(10), up.ended()).await;
+
+    let logs = up.logs.all();
+    assert_eq!(ended, Ok(Some(0)), "{logs}");
+    assert!(!logs.contains("WARN") && !logs.contains("ERROR"), "{logs}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_find_the_broker_that_up_was_given_by_its_folder_which_has_no_password() {
+    let stage = Stage::bare().await;
+    let folder = stage.folder.path().join("data").display().to_string();
+    let with_password = stage.server.url().replacen("//", "//ada:hunter2@", 1);
+    let mut command = program(&["up", "--json", "--data-dir", &folder, "--partitions", "1"]);
+    let mut up = Running::of(command.args(["--nats-url", &with_password])).await;
+
+    let url_file = stage.folder.path().join("data/fermata.url");
+    let told = std::fs::read_to_string(&url_file).expect("a file");
+    let listed = run(&["runs", "list", "--data-dir", &folder]).await;
+    up.end().await;
+
+    assert_eq!(told.trim(), stage.server.url());
+    assert_eq!(listed.code, 0, "{}", listed.stderr);
+    assert!(!url_file.exists(), "nothing tells of an engine that is gone");
+}
+
+async fn started_with(server: &Path, arguments: &[&str]) -> (i32, String) {
+    let mut command: Command = program(arguments);
+    let output = command.env("FERMATA_NATS_SERVER", server).output().await.expect("it starts");
+    let told = [output.stdout, output.stderr].concat();
+    (output.status.code().expect("a code"), String::from_utf8(told).expect("text"))
+}
+
+#[tokio::test]
+async fn a_server_that_the_environment_names_and_that_cannot_be_used_is_named_with_the_variable() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("data").display().to_string();
+    let text = folder.path().join("no-program");
+    std::fs::write(&text, "").expect("a file");
+
+    for (server, why) in
+        [(folder.path().join("nowhere"), "No such file"), (text, "Permission denied")]
+    {
+        let named = format!("`FERMATA_NATS_SERVER` names `{}`", server.display());
+
+        let (code, told) = started_with(&server, &["up", "--data-dir", &data]).await;
+        assert_eq!(code, 2, "{told}");
+        assert!(told.contains(&named) && told.contains(why), "{told}");
+        let (_, told) = started_with(&server, &["doctor", "--data-dir", &data]).await;
+        assert!(told.contains(&named) && told.contains(why), "{told}");
+    }
+}
