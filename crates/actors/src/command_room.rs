@@ -31,11 +31,11 @@ use tokio::time::timeout;
 use self::decided::Asking;
 use self::fill::{Admission, Fill};
 pub use self::fill::{INTAKE_PERCENT_MAX, LOOK_INTERVAL, LOOK_INTERVAL_NEAR};
-use self::window::{Question, Window};
 pub use self::window::{
     AHEAD_MAX, AHEAD_MIN, ASK_INTERVAL, ASK_INTERVAL_MAX, STANDSTILL, UNSERVED_MAX, WINDOW_FIRST,
     WINDOW_MAX, WINDOW_MIN,
 };
+use self::window::{Question, Window};
 
 /// How long a frame that waits for room waits between two looks at what is known, unless news
 /// come.
