@@ -3,10 +3,10 @@
 //! What comes of events goes the same way as results, cancels, decisions and what partitions
 //! tell each other. Were a stream full of events, nothing could end any more. So the builder
 //! publishes what came of events only while a stream is filled to less than
-//! [`INTAKE_PERCENT_MAX`] ([`fill`]).
+//! [`INTAKE_PERCENT_MAX`] (`fill`).
 //!
 //! Nor do events stand there by the minute: what one builder publishes and the partition has
-//! not decided is bounded by what it decides in a quarter of a second ([`window`]), so that a
+//! not decided is bounded by what it decides in a quarter of a second (`window`), so that a
 //! tenant that publishes more than the engine gets done waits where another one can pass it.
 //!
 //! Beyond either bound a frame waits, in order, its source is not acknowledged, and events stay
@@ -32,8 +32,8 @@ use self::decided::Asking;
 use self::fill::{Admission, Fill};
 pub use self::fill::{INTAKE_PERCENT_MAX, LOOK_INTERVAL, LOOK_INTERVAL_NEAR};
 pub use self::window::{
-    AHEAD_MAX, AHEAD_MIN, ASK_INTERVAL, ASK_INTERVAL_MAX, STANDSTILL, UNSERVED_MAX, WINDOW_FIRST,
-    WINDOW_MAX, WINDOW_MIN,
+    AHEAD_MAX, ASK_INTERVAL, ASK_INTERVAL_MAX, STANDSTILL, UNSERVED_MAX, WINDOW_FIRST, WINDOW_MAX,
+    WINDOW_MIN,
 };
 use self::window::{Question, Window};
 

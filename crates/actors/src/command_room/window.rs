@@ -28,13 +28,9 @@ const FRAMES_MIN: u64 = 2;
 /// Commands that may be undecided at the most: 250 ms of 260,000 per second.
 pub const WINDOW_MAX: u64 = 65_536;
 
-/// What the partition decides in this time may be undecided, and not more: this long another
+/// What the partition decides in this time may be undecided, and no more: this long another
 /// tenant's event waits behind it.
 pub const AHEAD_MAX: Duration = Duration::from_millis(250);
-
-/// What the partition decides in this time may be undecided in any case: more than
-/// [`ASK_INTERVAL`], the ways of a frame and of an answer, and deciding a frame together.
-pub const AHEAD_MIN: Duration = Duration::from_millis(200);
 
 /// How long it is measured at least before the window follows: several frames, and answers.
 const MEASURED_FOR: Duration = Duration::from_millis(250);
@@ -115,8 +111,8 @@ pub(super) struct Window {
     size: u64,
     /// Commands of the last frame.
     frame: u64,
-    /// How many may be until what passed during a standstill is decided.
-    ceiling: u64,
+    /// Twice as many as may be until what passed during a standstill is decided.
+    ceiling_twice: u64,
     /// Commands of frames that are being published.
     on_the_way: u64,
     /// Commands of frames by their sequences, and all of them together.
@@ -139,7 +135,7 @@ impl Default for Window {
         Self {
             size: WINDOW_FIRST,
             frame: 0,
-            ceiling: 0,
+            ceiling_twice: 0,
             on_the_way: 0,
             stored: BTreeMap::new(),
             stored_commands: 0,
@@ -162,7 +158,7 @@ impl Window {
     }
 
     fn limit(&self) -> u64 {
-        self.size.max(self.ceiling)
+        self.size.max(self.ceiling_twice / 2)
     }
 
     /// Whether a frame of so many commands may be published. One larger than the window may
@@ -175,7 +171,7 @@ impl Window {
             return true;
         }
         if self.stands_still(now) {
-            self.ceiling = with;
+            self.ceiling_twice = with.saturating_mul(2);
             return true;
         }
         self.blocked.get_or_insert(Blocked { moved: now, served: now });
@@ -235,10 +231,6 @@ impl Window {
         if sequence <= self.decided {
             return;
         }
-        // How long it stood still says nothing about how fast it is.
-        if self.stands_still(now) {
-            self.measure = None;
-        }
         self.decided = sequence;
         self.heard_at = Some(now);
         self.ask_interval = ASK_INTERVAL;
@@ -257,7 +249,7 @@ impl Window {
     }
 
     fn count_decided(&mut self, commands: u64, now: Instant) {
-        self.ceiling = self.ceiling.saturating_sub(commands.div_ceil(2));
+        self.ceiling_twice = self.ceiling_twice.saturating_sub(commands);
         if let Some(blocked) = &mut self.blocked {
             blocked.served = now;
         }
@@ -274,13 +266,10 @@ impl Window {
             // All that it was given is decided, and more waits here.
             self.size.saturating_mul(2)
         } else if measured_for >= MEASURED_FOR {
-            let decided_in = |time: Duration| {
-                let commands = u128::from(measure.commands) * time.as_nanos();
-                u64::try_from(commands / measured_for.as_nanos().max(1)).unwrap_or(u64::MAX)
-            };
+            let commands = u128::from(measure.commands) * AHEAD_MAX.as_nanos();
+            let ahead = u64::try_from(commands / measured_for.as_nanos().max(1));
             // A pause of the partition is not its pace: half at a time.
-            let most = decided_in(AHEAD_MAX).max(self.size / 2);
-            self.size.clamp(decided_in(AHEAD_MIN).min(most), most)
+            self.size.min(ahead.unwrap_or(u64::MAX).max(self.size / 2))
         } else {
             return;
         };
