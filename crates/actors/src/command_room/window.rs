@@ -310,5 +310,8 @@ impl Window {
 }
 
 #[cfg(test)]
+#[path = "window_laws.rs"]
+mod laws;
+#[cfg(test)]
 #[path = "window_tests.rs"]
 mod tests;
