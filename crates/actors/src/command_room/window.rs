@@ -171,7 +171,6 @@ impl Window {
             return true;
         }
         if self.stands_still(now) {
-            self.ceiling_twice = with.saturating_mul(2);
             return true;
         }
         self.blocked.get_or_insert(Blocked { moved: now, served: now });
@@ -193,6 +192,10 @@ impl Window {
     pub(super) fn begin(&mut self, commands: u64) {
         self.frame = commands;
         self.on_the_way = self.on_the_way.saturating_add(commands);
+        // One that passes during a standstill: what fits ends the wait before.
+        if self.blocked.is_some() {
+            self.ceiling_twice = self.outstanding().saturating_mul(2);
+        }
     }
 
     /// It is stored.

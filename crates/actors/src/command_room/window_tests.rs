@@ -104,6 +104,20 @@ fn what_is_decided_while_nothing_waits_is_no_measure() {
 }
 
 #[test]
+fn a_frame_that_is_looked_at_twice_does_not_end_a_standstill() {
+    let begun = Instant::now();
+    let mut window = full(begun);
+    let now = begun + STANDSTILL;
+
+    for _ in 0..3 {
+        // It has to wait for something else first.
+        assert!(window.admits(1, now));
+        assert!(window.admits(1, now));
+        window.begin(1);
+    }
+}
+
+#[test]
 fn where_answers_tell_nothing_new_they_are_asked_for_less_often() {
     let mut window = Window::default();
     let (begun, mut asked) = (Instant::now(), 0);
