@@ -4,6 +4,7 @@
 mod acknowledgement;
 mod archives;
 mod audit;
+mod command_window;
 mod commands;
 mod contracts;
 mod events;

@@ -13,6 +13,7 @@ use fermata_core::identity::{PartitionId, RunId};
 use fermata_core::json::Json;
 use fermata_core::plan::input;
 use fermata_core::run::OUTPUT_BYTES_MAX;
+use fermata_jetstream::PublishOutcome;
 use fermata_wire::commands::CommandFrameBuilder;
 use fermata_wire::dead::DeadLetter;
 use fermata_wire::stages::{
@@ -24,7 +25,7 @@ use tokio::sync::watch;
 
 use crate::definitions::Snapshot;
 use crate::floor::Floor;
-use crate::hop::publish;
+use crate::hop::publish_known;
 use crate::listener::file;
 use crate::matcher::dead_letter;
 use crate::metrics::Metrics;
@@ -119,10 +120,18 @@ fn is_known(snapshot: &Snapshot, event: &MatchedEvent) -> bool {
     }
 }
 
+/// A frame of commands for a partition.
+#[derive(Debug)]
+struct CommandsFor {
+    partition: PartitionId,
+    commands: u32,
+    frame: Vec<u8>,
+}
+
 /// What comes of a frame.
 #[derive(Debug, Default)]
 struct Built {
-    frames: Vec<(PartitionId, Vec<u8>)>,
+    frames: Vec<CommandsFor>,
     dead: Vec<DeadLetter>,
     /// Something could not be encoded: the source must come again.
     failed: bool,
@@ -133,8 +142,9 @@ impl Built {
         if builder.is_empty() {
             return;
         }
+        let commands = builder.len();
         match builder.finish(floor) {
-            Ok(frame) => self.frames.push((partition, frame)),
+            Ok(frame) => self.frames.push(CommandsFor { partition, commands, frame }),
             Err(error) => {
                 tracing::error!(%partition, %error, "a frame of commands cannot be encoded");
                 self.failed = true;
@@ -335,11 +345,15 @@ async fn store(ports: &Ports, built: Built) -> bool {
     if built.failed || !file(ports, built.dead).await {
         return false;
     }
-    let publishes = built.frames.into_iter().map(|(partition, frame)| async move {
-        let Some(_admitted) = ports.room.wait_for(partition, frame.len()).await else {
-            return false;
-        };
-        publish(&ports.publisher, &subjects::commands(partition), frame.into()).await
+    let publishes = built.frames.into_iter().map(|commands_for| async move {
+        let CommandsFor { partition, commands, frame } = commands_for;
+        let admitted = ports.room.wait_for(partition, frame.len(), commands.into()).await;
+        let Some(admitted) = admitted else { return false };
+        let subject = subjects::commands(partition);
+        let outcome = publish_known(&ports.publisher, &subject, frame.into()).await;
+        let stored = matches!(outcome, PublishOutcome::Stored { .. });
+        admitted.ended(outcome);
+        stored
     });
     join_all(publishes).await.into_iter().all(|stored| stored)
 }

@@ -306,7 +306,7 @@ impl Engine {
             reader: StreamReader::new(&broker),
             core: CoreMessages::new(&broker),
             definitions: watch_definitions(store.clone(), plans.clone()),
-            room: CommandRoom::new(broker.clone()),
+            room: CommandRoom::new(&broker),
             broker,
             publisher,
             store,

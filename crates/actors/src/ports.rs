@@ -46,7 +46,7 @@ pub struct Ports {
     pub facts: Arc<EngineFacts>,
     /// Where escalations go over HTTP.
     pub webhooks: Webhooks,
-    /// How full COMMANDS is.
+    /// How much more of what came of events COMMANDS may hold.
     pub room: CommandRoom,
 }
 

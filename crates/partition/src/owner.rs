@@ -40,7 +40,7 @@ use crate::snapshot::{FrozenFold, Snapshot, SnapshotPolicy};
 pub use io::{Cause, HaltReason, Input, Output, StandDown, Undecidable};
 pub use outbox::{RELAY_BYTES_TARGET, RELAY_COMMANDS_MAX, Relay};
 pub use plans::{PLAN_AGAIN_MS, PLAN_ASKED_MAX, PLAN_MISSING_MS};
-pub use turn::TURN_RECORDS;
+pub use turn::{RECORDS_WITHOUT_COMMANDS_MAX, REPORTS_WAITING_MAX, TURN_RECORDS};
 
 /// Bytes of records in the open frame above which nothing further is decided
 /// into it. What goes beyond `Limits::frame_bytes_max` all the same is put into

@@ -68,6 +68,12 @@ impl CommandFrameBuilder {
         self.commands.len()
     }
 
+    /// Commands collected.
+    #[must_use]
+    pub fn len(&self) -> u32 {
+        self.count
+    }
+
     /// Whether no command was added.
     #[must_use]
     pub fn is_empty(&self) -> bool {

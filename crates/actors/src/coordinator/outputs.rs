@@ -127,6 +127,11 @@ impl Coordinator {
             Output::Committed { sequence, frame } => {
                 self.end_standstill(state);
                 state.settling.committed(sequence);
+                if let Some(owner) = &state.owner {
+                    // What is decided and will be committed next counts, too.
+                    let decided = owner.partition().position().sequence;
+                    self.ports.room.decided_up_to(self.partition, decided);
+                }
                 // Waiting here is how an audit log that lags holds the partition back.
                 let permit = state.audit_permits.clone().acquire_owned().await?;
                 state.auditor.cast(AuditorMessage::Journal { sequence, frame, permit })?;

@@ -94,6 +94,9 @@ impl Owner {
                 self.decide_run(run, now, outputs, Partition::resume);
             }
             Source::Lost => return self.decide_lost(now, outputs),
+            Source::Commands if self.turn.reports_go_first(self.reports_waiting.len()) => {
+                return false;
+            }
             Source::Commands => return self.decide_next_message(now, outputs),
         }
         true

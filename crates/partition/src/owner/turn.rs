@@ -5,6 +5,17 @@
 /// of everything that waits. A message of commands is decided whole.
 pub const TURN_RECORDS: usize = 128;
 
+/// Outcomes that may wait while messages of commands have their turns. Default 1,024: more than
+/// a full frame takes, so that frames are full, and some 50 ms of work. Beyond it what was begun
+/// goes on before more is begun: otherwise a flood of starts would leave every outcome, of all
+/// tenants, behind `attempts_open_max` others.
+pub const REPORTS_WAITING_MAX: usize = 1_024;
+
+/// Records of other kinds of work after which a message of commands has its turn, however many
+/// outcomes wait. Default 8,192: eight full frames, some 200 ms. A run of a hundred thousand
+/// nodes at once does not keep others' events and cancels out.
+pub const RECORDS_WITHOUT_COMMANDS_MAX: usize = 8_192;
+
 /// What there is to decide, in the order of turns.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Source {
@@ -42,12 +53,21 @@ impl Source {
 pub(super) struct Turn {
     pub(super) source: Source,
     records: usize,
+    /// Records since a message of commands was decided.
+    without_commands: usize,
 }
 
 impl Turn {
     /// Something was decided into `records` records.
     pub(super) fn spend(&mut self, records: usize) {
-        self.records += records.max(1);
+        let records = records.max(1);
+        self.without_commands = match self.source {
+            Source::Commands => 0,
+            Source::Reports | Source::Timers | Source::HeldBack | Source::Lost => {
+                self.without_commands.saturating_add(records)
+            }
+        };
+        self.records += records;
         if self.records >= TURN_RECORDS {
             self.pass();
         }
@@ -55,6 +75,11 @@ impl Turn {
 
     /// Nothing is left to decide, or the turn is over.
     pub(super) fn pass(&mut self) {
-        *self = Self { source: self.source.next(), records: 0 };
+        *self = Self { source: self.source.next(), records: 0, ..*self };
+    }
+
+    /// Whether commands wait for some of so many outcomes to be decided first.
+    pub(super) fn reports_go_first(&self, reports: usize) -> bool {
+        reports > REPORTS_WAITING_MAX && self.without_commands < RECORDS_WITHOUT_COMMANDS_MAX
     }
 }

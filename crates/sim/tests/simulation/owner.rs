@@ -21,7 +21,7 @@ use fermata_partition::clock::AHEAD_MS_MAX;
 use fermata_partition::message::{AppendOutcome, Message, Now};
 use fermata_partition::owner::{
     Cause, HaltReason, Input, Output, Owner, OwnerConfig, PLAN_AGAIN_MS, PLAN_ASKED_MAX,
-    SaltSource, StandDown, Undecidable,
+    RECORDS_WITHOUT_COMMANDS_MAX, REPORTS_WAITING_MAX, SaltSource, StandDown, Undecidable,
 };
 use fermata_partition::snapshot::{FrozenFold, SnapshotPolicy};
 use fermata_wire::commands::CommandFrame;
@@ -271,16 +271,34 @@ impl Bench {
     }
 
     fn fails(&mut self, attempt: &Attempt) {
-        let detail = "failed".to_owned();
-        self.tell(Input::Report(Report::Attempt(AttemptReport {
-            run: attempt.run,
-            node: attempt.node.clone(),
-            activation: attempt.activation,
-            attempt: attempt.attempt,
-            tenant: Some(attempt.tenant.clone()),
-            outcome: Outcome::Failed { class: FailureClass::Http5xx, detail },
-        })));
+        self.tell(Input::Report(failure(attempt)));
     }
+
+    /// Starts so many runs, whose first attempts all fail at the same time.
+    fn with_outcomes(&mut self, runs: u32) {
+        for sequence in 1..=runs.div_ceil(100) {
+            self.command((0..100).map(|index| start(sequence.into(), index)).collect());
+            self.settle();
+        }
+        let started = self.started();
+        assert!(started.len() >= runs as usize);
+        let now = self.now();
+        let reports = started.iter().map(failure).collect::<Vec<_>>();
+        self.owner.handle_reports(reports, now, &mut self.outputs);
+        self.perform();
+    }
+}
+
+fn failure(attempt: &Attempt) -> Report {
+    let detail = "failed".to_owned();
+    Report::Attempt(AttemptReport {
+        run: attempt.run,
+        node: attempt.node.clone(),
+        activation: attempt.activation,
+        attempt: attempt.attempt,
+        tenant: Some(attempt.tenant.clone()),
+        outcome: Outcome::Failed { class: FailureClass::Http5xx, detail },
+    })
 }
 
 fn broker_time_ns(now_ms: u64) -> i64 {
@@ -311,6 +329,47 @@ fn a_deadline_is_not_kept_waiting_by_commands() {
     assert!(frames.len() > 5, "{} frames", frames.len());
     let timed_out = frames.iter().position(|kinds| kinds.contains(&Kind::RunClosing));
     assert!(timed_out.is_some_and(|frame| frame <= 2), "in frame {timed_out:?}");
+}
+
+#[test]
+fn runs_that_were_begun_go_on_before_more_are_begun() {
+    let mut bench = Bench::owning(Limits::default());
+    let outcomes = 5 * REPORTS_WAITING_MAX;
+    bench.with_outcomes(outcomes as u32);
+    for sequence in 100..110 {
+        bench.command((0..50).map(|index| start(sequence, index)).collect());
+    }
+
+    let (mut told, mut begun) = (0, 0);
+    while begun == 0 && bench.in_flight.is_some() {
+        let kinds = bench.store();
+        told += kinds.iter().filter(|kind| **kind == Kind::NodeRetrying).count();
+        begun += kinds.iter().filter(|kind| **kind == Kind::RunStarted).count();
+    }
+
+    assert!(begun > 0);
+    // The frame that begins runs was filled when fewer outcomes were left.
+    assert!(told + REPORTS_WAITING_MAX >= outcomes, "{told} of {outcomes} were told before");
+}
+
+#[test]
+fn commands_have_their_turn_however_many_outcomes_wait() {
+    let mut bench = Bench::owning(Limits::default());
+    let outcomes = RECORDS_WITHOUT_COMMANDS_MAX + 5 * REPORTS_WAITING_MAX;
+    bench.with_outcomes(outcomes as u32);
+    bench.command(vec![start(1_000, 0)]);
+
+    let mut told = 0;
+    while bench.in_flight.is_some() {
+        let kinds = bench.store();
+        told += kinds.iter().filter(|kind| **kind == Kind::NodeRetrying).count();
+        if kinds.contains(&Kind::RunStarted) {
+            break;
+        }
+    }
+
+    assert!(told < outcomes - REPORTS_WAITING_MAX, "{told} of {outcomes} were told before");
+    assert!(told + REPORTS_WAITING_MAX >= RECORDS_WITHOUT_COMMANDS_MAX, "{told} were told before");
 }
 
 #[test]

@@ -1,0 +1,167 @@
+use super::*;
+
+#[test]
+fn what_has_half_a_window_free_asks_nothing() {
+    let mut window = Window::default();
+    let now = Instant::now();
+    window.begin(WINDOW_FIRST / 2);
+    assert_eq!(window.question(now), None);
+
+    window.begin(1);
+
+    assert_eq!(window.question(now), Some(Question { unknown: 0 }));
+    assert_eq!(window.question(now + ASK_INTERVAL), None, "one question at a time");
+}
+
+#[test]
+fn who_decides_need_not_be_asked_while_it_tells_of_itself() {
+    let mut window = Window::default();
+    let mut now = Instant::now();
+    window.begin(WINDOW_FIRST);
+    for sequence in 1..100 {
+        window.decided_up_to(sequence, now);
+        now += ASK_INTERVAL / 2;
+        assert_eq!(window.question(now), None);
+    }
+
+    now += ASK_INTERVAL;
+
+    assert!(window.question(now).is_some());
+}
+
+#[test]
+fn who_decides_is_asked_all_the_same_about_what_was_published_without_an_answer() {
+    let mut window = Window::default();
+    let mut now = Instant::now();
+    window.begin(WINDOW_FIRST);
+    window.lost_sight(WINDOW_FIRST);
+    let _answered_too_early = window.question(now).map(|question| {
+        window.answered(&question, Answer::default(), now);
+    });
+
+    let asked = (1..100).any(|sequence| {
+        window.decided_up_to(sequence, now);
+        now += ASK_INTERVAL / 2;
+        window.question(now).is_some_and(|question| question.wants_end())
+    });
+
+    assert!(asked);
+}
+
+#[test]
+fn a_partition_that_decides_what_others_published_is_not_waited_for_for_long() {
+    let mut window = Window::default();
+    let begun = Instant::now();
+    for place in 0..WINDOW_FIRST / WINDOW_MIN {
+        window.begin(WINDOW_MIN);
+        window.stored(1_000_000 + place, WINDOW_MIN, begun);
+    }
+
+    let waited_ms = (0..60_000).step_by(10).find(|ms| {
+        let now = begun + Duration::from_millis(*ms);
+        window.decided_up_to(*ms, now);
+        window.admits(1, now)
+    });
+
+    assert_eq!(waited_ms, Some(UNSERVED_MAX.as_millis() as u64));
+}
+
+/// A window that is full, before which a frame waits.
+fn full(now: Instant) -> Window {
+    let mut window = Window::default();
+    for sequence in 1..=WINDOW_FIRST {
+        window.begin(1);
+        window.stored(sequence, 1, now);
+    }
+    assert!(!window.admits(1, now));
+    window
+}
+
+#[test]
+fn a_pause_of_the_partition_is_not_its_pace() {
+    let begun = Instant::now();
+    let mut window = full(begun);
+    let mut now = begun;
+    while now < begun + STANDSTILL / 2 {
+        now += WAITING_GAP / 2;
+        assert!(!window.admits(1, now));
+    }
+
+    window.decided_up_to(1, now);
+
+    assert_eq!(window.size, WINDOW_FIRST / 2);
+}
+
+#[test]
+fn what_is_decided_while_nothing_waits_is_no_measure() {
+    let begun = Instant::now();
+    let mut window = full(begun);
+
+    window.decided_up_to(1, begun + STANDSTILL / 2);
+    window.decided_up_to(WINDOW_FIRST, begun + STANDSTILL);
+
+    assert_eq!(window.size, WINDOW_FIRST);
+}
+
+#[test]
+fn a_frame_that_is_looked_at_twice_does_not_end_a_standstill() {
+    let begun = Instant::now();
+    let mut window = full(begun);
+    let now = begun + STANDSTILL;
+
+    for _ in 0..3 {
+        // It has to wait for something else first.
+        assert!(window.admits(1, now));
+        assert!(window.admits(1, now));
+        window.begin(1);
+    }
+}
+
+#[test]
+fn where_answers_tell_nothing_new_they_are_asked_for_less_often() {
+    let mut window = Window::default();
+    let (begun, mut asked) = (Instant::now(), 0);
+    window.begin(WINDOW_FIRST);
+    for ms in 0..60_000 {
+        let now = begun + Duration::from_millis(ms);
+        if let Some(question) = window.question(now) {
+            asked += 1;
+            window.answered(&question, Answer::default(), now);
+        }
+    }
+    assert!(asked <= 65, "asked {asked} times in a minute");
+}
+
+#[test]
+fn frames_whose_fate_nobody_knows_count_until_all_that_is_stored_is_decided() {
+    let mut window = Window::default();
+    let now = Instant::now();
+    window.begin(WINDOW_FIRST);
+    window.lost_sight(WINDOW_FIRST);
+    assert!(!window.admits(1, now));
+
+    let question = window.question(now).expect("a question");
+    assert!(question.wants_end());
+    window.answered(&question, Answer { end: Some(7), decided: Some(6) }, now);
+    assert!(!window.admits(1, now));
+    window.decided_up_to(7, now);
+
+    assert!(window.admits(WINDOW_FIRST, now));
+}
+
+#[test]
+fn what_is_known_of_very_many_frames_is_bounded() {
+    let mut window = Window::default();
+    let now = Instant::now();
+    let frames = FRAMES_KNOWN_MAX as u64 + 1_000;
+    for sequence in 1..=frames {
+        window.begin(1);
+        window.stored(sequence, 1, now);
+    }
+    assert!(window.stored.len() <= FRAMES_KNOWN_MAX);
+    assert_eq!(window.outstanding(), frames);
+
+    window.decided_up_to(frames, now);
+
+    assert_eq!(window.outstanding(), 0);
+}
