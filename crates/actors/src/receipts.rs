@@ -5,34 +5,39 @@
 //! later ones read what has come since, and the entries that they ask for. What is kept can be
 //! lost: it is read again.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod log;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use fermata_audit::{BLOCK_LEAVES, Hash, Receipt, TreeIndex};
+use fermata_audit::{BLOCK_LEAVES, Hash, Receipt, Verifier};
 use fermata_core::identity::PartitionId;
+use fermata_jetstream::StreamReader;
 use fermata_jetstream::reader::{FollowError, Holes, ReadError};
 use fermata_jetstream::topology::audit_stream;
-use fermata_jetstream::{StoredMessage, StreamReader};
-use fermata_wire::WireError;
-use fermata_wire::audit::AuditFrame;
 use thiserror::Error;
 use tokio::time::Instant;
 
-use crate::checkpoint_log::newest_of_stream;
+use self::log::{Log, ReadEntry, entries_of};
+use crate::checkpoint_log::{SignedNote, newest_of_stream};
 use crate::ports::Ports;
 
-/// Records of one request: each may cost a read of its own.
-pub const RECEIPTS_MAX: usize = 64;
+/// Records of one request: each may cost reading a block of its own.
+pub const RECEIPTS_MAX: usize = 16;
 
-/// How long a request reads on in a log before it says how far it has come: below what an answer
-/// over HTTP may take. The next one goes on from there.
+/// How long a request reads before it says how far it has come: below what an answer over HTTP may
+/// take. What was read of the log is kept for the next one.
 pub const READING_LIMIT: Duration = Duration::from_secs(5);
 
-/// Records of a log of which receipts are made here: 2^28, for which 72 MiB are kept. Of a larger
+/// Records of a log of which receipts are made here: 2^26, for which 18 MiB are kept. Of a larger
 /// one `fermata audit prove` makes them.
-pub const LOG_RECORDS_MAX: u64 = 1 << 28;
+pub const LOG_RECORDS_MAX: u64 = 1 << 26;
+
+/// Logs of which something is kept, 144 MiB at the most; the one that was asked for least recently
+/// is dropped for another.
+pub const LOGS_KEPT_MAX: usize = 8;
 
 /// Messages that are taken from a log at a time.
 const BATCH_MESSAGES: usize = 512;
@@ -68,6 +73,14 @@ pub enum ReceiptsError {
         /// Entries to read.
         of: u64,
     },
+    /// The log is read, and its entries come too slowly.
+    #[error("the broker is slow: {made} of {of} receipts within {READING_LIMIT:?}; ask for fewer")]
+    Slow {
+        /// Receipts made.
+        made: usize,
+        /// Receipts asked for.
+        of: usize,
+    },
     /// More than [`LOG_RECORDS_MAX`].
     #[error(
         "the log of partition {partition} has {records} records, more than {LOG_RECORDS_MAX}; `fermata audit prove` makes receipts of it"
@@ -86,11 +99,11 @@ pub enum ReceiptsError {
         /// What is wrong.
         detail: String,
     },
-    /// The newest checkpoint cannot be read.
-    #[error("the checkpoints cannot be read: {0}")]
-    Checkpoints(#[from] ReadError),
+    /// A checkpoint or an entry cannot be read.
+    #[error("a message cannot be read")]
+    Message(#[from] ReadError),
     /// The log cannot be read.
-    #[error("the log cannot be read: {0}")]
+    #[error("the log cannot be read")]
     Log(#[from] FollowError),
 }
 
@@ -98,8 +111,11 @@ pub enum ReceiptsError {
 #[derive(Debug)]
 pub struct Receipts {
     ports: Ports,
-    logs: Mutex<HashMap<PartitionId, Arc<tokio::sync::Mutex<Log>>>>,
+    /// Of each partition what is kept, those asked for last at the end.
+    logs: Mutex<Vec<(PartitionId, SharedLog)>>,
 }
+
+type SharedLog = Arc<tokio::sync::Mutex<Log>>;
 
 impl Receipts {
     /// Makes receipts with what `ports` reaches.
@@ -123,39 +139,80 @@ impl Receipts {
         partition: PartitionId,
         records: &BTreeSet<u64>,
     ) -> Result<Vec<Receipt>, ReceiptsError> {
-        let (facts, reader) = (&self.ports.facts, &self.ports.reader);
+        let facts = &self.ports.facts;
         if partition != PartitionId::CONTROL && partition.0 >= facts.partitions {
             return Err(ReceiptsError::NoPartition(partition));
         }
         if records.len() > RECEIPTS_MAX {
             return Err(ReceiptsError::TooMany(records.len()));
         }
-        let until = Instant::now() + READING_LIMIT;
+        let request = Request {
+            reader: &self.ports.reader,
+            partition,
+            origin: facts.origin(partition),
+            verifier: facts.signer.verifier(),
+            records,
+            until: Instant::now() + READING_LIMIT,
+        };
         let log = self.log(partition);
         let mut log = log.lock().await;
-        let verifier = [facts.signer.verifier()];
-        let (_, signed) = newest_of_stream(reader, facts.signer.verifier(), partition).await?;
+        let made = request.answer(&mut log).await;
+        if matches!(made, Err(ReceiptsError::Unsound { .. })) {
+            // What was read once may have been wrong; what is there is read again.
+            *log = Log::default();
+        }
+        made
+    }
+
+    fn log(&self, partition: PartitionId) -> SharedLog {
+        // Nobody panics while holding it.
+        let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = logs.iter().position(|(of, _)| *of == partition);
+        let log = known.map(|at| logs.remove(at).1).unwrap_or_default();
+        if logs.len() >= LOGS_KEPT_MAX {
+            logs.remove(0);
+        }
+        logs.push((partition, log.clone()));
+        log
+    }
+}
+
+/// One request.
+struct Request<'a> {
+    reader: &'a StreamReader,
+    partition: PartitionId,
+    origin: String,
+    verifier: Verifier,
+    records: &'a BTreeSet<u64>,
+    until: Instant,
+}
+
+impl Request<'_> {
+    fn unsound(&self, detail: impl ToString) -> ReceiptsError {
+        ReceiptsError::Unsound { partition: self.partition, detail: detail.to_string() }
+    }
+
+    async fn answer(&self, log: &mut Log) -> Result<Vec<Receipt>, ReceiptsError> {
+        let verifier = self.verifier.clone();
+        let (_, signed) = newest_of_stream(self.reader, verifier, self.partition).await?;
         let size = signed.as_ref().map_or(0, |signed| signed.checkpoint.size());
-        let unsigned = records.last().filter(|last| **last >= size);
+        let unsigned = self.records.last().filter(|last| **last >= size);
         let (Some(signed), None) = (signed, unsigned) else {
-            let index = records.last().copied().unwrap_or_default();
-            return Err(ReceiptsError::NotSigned { partition, index, signed: size });
+            let index = self.records.last().copied().unwrap_or_default();
+            return Err(ReceiptsError::NotSigned {
+                partition: self.partition,
+                index,
+                signed: size,
+            });
         };
-        let mut reading = Reading { reader, partition, until };
-        reading.up_to(&mut log, size).await?;
-        let made = reading.receipts(&log, records, signed.checkpoint.root(), size).await;
+        self.read_up_to(log, size).await?;
+        let proven = self.prove(log, &signed).await?;
         let note = String::from_utf8_lossy(&signed.note);
-        let proven = made.inspect_err(|error| {
-            if matches!(error, ReceiptsError::Unsound { .. }) {
-                // What was read once may have been wrong; what is there is read again.
-                *log = Log::default();
-            }
-        })?;
         let mut receipts = Vec::with_capacity(proven.len());
         for (index, (entry, path)) in proven {
             let receipt = Receipt {
-                partition: partition.to_string(),
-                origin: facts.origin(partition),
+                partition: self.partition.to_string(),
+                origin: self.origin.clone(),
                 index,
                 header: entry.header,
                 commitment: entry.commitment,
@@ -164,122 +221,50 @@ impl Receipts {
                 checkpoint: note.clone().into_owned(),
                 opening: None,
             };
-            if let Err(error) = receipt.check(&verifier) {
-                let detail = format!("record {index}: {error}");
-                return Err(ReceiptsError::Unsound { partition, detail });
-            }
+            let checked = receipt.check(std::slice::from_ref(&self.verifier));
+            checked.map_err(|error| self.unsound(format!("record {index}: {error}")))?;
             receipts.push(receipt);
         }
         Ok(receipts)
     }
 
-    fn log(&self, partition: PartitionId) -> Arc<tokio::sync::Mutex<Log>> {
-        // Nobody panics while holding it.
-        let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
-        logs.entry(partition).or_default().clone()
-    }
-}
-
-/// What is kept of a log.
-#[derive(Debug, Default)]
-struct Log {
-    index: TreeIndex,
-    /// Where each block of [`BLOCK_LEAVES`] entries begins.
-    blocks: Vec<Place>,
-    /// The last message that was read.
-    last: u64,
-}
-
-/// A message of a log.
-#[derive(Debug, Clone, Copy)]
-struct Place {
-    sequence: u64,
-    /// Index of its first entry.
-    first: u64,
-}
-
-/// An entry that is proven, or beside one.
-#[derive(Debug, Clone)]
-struct ReadEntry {
-    header: Vec<u8>,
-    commitment: [u8; 32],
-    leaf: Hash,
-}
-
-/// One request.
-struct Reading<'a> {
-    reader: &'a StreamReader,
-    partition: PartitionId,
-    until: Instant,
-}
-
-impl Reading<'_> {
-    fn unsound(&self, detail: impl ToString) -> ReceiptsError {
-        ReceiptsError::Unsound { partition: self.partition, detail: detail.to_string() }
-    }
-
-    fn decode<'m>(&self, message: &'m StoredMessage) -> Result<AuditFrame<'m>, ReceiptsError> {
-        AuditFrame::decode(&message.payload).map_err(|error: WireError| {
-            let (stream, sequence) = (audit_stream(self.partition), message.sequence);
-            self.unsound(format!("message {sequence} of stream `{stream}` cannot be read: {error}"))
-        })
-    }
-
     /// Reads the log on until it has `size` entries.
-    async fn up_to(&mut self, log: &mut Log, size: u64) -> Result<(), ReceiptsError> {
+    async fn read_up_to(&self, log: &mut Log, size: u64) -> Result<(), ReceiptsError> {
         let (partition, stream) = (self.partition, audit_stream(self.partition));
         if size > LOG_RECORDS_MAX {
             return Err(ReceiptsError::TooLarge { partition, records: size });
         }
-        if log.index.size() >= size {
+        if log.size() >= size {
             return Ok(());
         }
-        let mut replay = self.reader.replay(&stream, log.last + 1, Holes::Allowed).await?;
-        while log.index.size() < size {
+        let mut replay = self.reader.replay(&stream, log.last() + 1, Holes::Allowed).await?;
+        while log.size() < size {
             if Instant::now() >= self.until {
-                return Err(ReceiptsError::Reading { partition, read: log.index.size(), of: size });
+                return Err(ReceiptsError::Reading { partition, read: log.size(), of: size });
             }
             let messages = replay.next_batch(BATCH_MESSAGES).await?;
             if messages.is_empty() {
-                let read = log.index.size();
+                let read = log.size();
                 return Err(self
                     .unsound(format!("{size} entries were signed, but audit ends after {read}")));
             }
             for message in &messages {
-                self.take(log, message)?;
+                log.take(message).map_err(|detail| self.unsound(detail))?;
             }
         }
         Ok(())
     }
 
-    /// Takes a whole message or nothing of it; none when nobody of ours wrote it.
-    fn take(&self, log: &mut Log, message: &StoredMessage) -> Result<(), ReceiptsError> {
-        if message.writer.is_some() {
-            let frame = self.decode(message)?;
-            let place = Place { sequence: message.sequence, first: log.index.size() };
-            for entry in &frame.entries {
-                if log.index.size().is_multiple_of(BLOCK_LEAVES) {
-                    log.blocks.push(place);
-                }
-                // The root shows whether it is that of the entry.
-                log.index.push(Hash(*entry.leaf));
-            }
-        }
-        log.last = message.sequence;
-        Ok(())
-    }
-
-    /// The asked records with their ways to the root of the tree of `size` leaves.
-    async fn receipts(
+    /// The asked records with their ways to the signed root.
+    async fn prove(
         &self,
         log: &Log,
-        records: &BTreeSet<u64>,
-        root: Hash,
-        size: u64,
+        signed: &SignedNote,
     ) -> Result<BTreeMap<u64, (ReadEntry, Vec<Hash>)>, ReceiptsError> {
+        let (size, root) = (signed.checkpoint.size(), signed.checkpoint.root());
         let last = self.entries(log, size - size % BLOCK_LEAVES..size).await?;
         let last: Vec<Hash> = last.iter().map(|entry| entry.leaf).collect();
-        let tree = log.index.tree_of(size, &last).map_err(|error| self.unsound(error))?;
+        let tree = log.index().tree_of(size, &last).map_err(|error| self.unsound(error))?;
         if tree.root() != root {
             let found = tree.root();
             return Err(self.unsound(format!(
@@ -287,8 +272,11 @@ impl Reading<'_> {
             )));
         }
         let mut proven = BTreeMap::new();
-        let mut rest = records.iter().copied().peekable();
+        let mut rest = self.records.iter().copied().peekable();
         while let Some(&index) = rest.peek() {
+            if Instant::now() >= self.until {
+                return Err(ReceiptsError::Slow { made: proven.len(), of: self.records.len() });
+            }
             let first = index - index % BLOCK_LEAVES;
             let block = self.entries(log, first..(first + BLOCK_LEAVES).min(size)).await?;
             let leaves: Vec<Hash> = block.iter().map(|entry| entry.leaf).collect();
@@ -303,38 +291,29 @@ impl Reading<'_> {
         Ok(proven)
     }
 
-    /// The entries of one block, which were read before.
+    /// The entries of one block, which were read before: message by message, as there are few, and
+    /// a consumer of the stream would be handed far more.
     async fn entries(
         &self,
         log: &Log,
         wanted: Range<u64>,
     ) -> Result<Vec<ReadEntry>, ReceiptsError> {
-        let block = usize::try_from(wanted.start / BLOCK_LEAVES).unwrap_or(usize::MAX);
         let mut entries = Vec::new();
-        let (false, Some(place)) = (wanted.is_empty(), log.blocks.get(block)) else {
+        let (false, Some(begin)) = (wanted.is_empty(), log.begin_of(wanted.start)) else {
             return Ok(entries);
         };
         let stream = audit_stream(self.partition);
-        let mut replay = self.reader.replay(&stream, place.sequence, Holes::Allowed).await?;
-        let mut index = place.first;
-        while index < wanted.end {
-            let messages = replay.next_batch(BLOCK_LEAVES as usize).await?;
-            if messages.is_empty() {
-                return Err(self.unsound(format!("audit ends before entry {}", wanted.end)));
+        let all = wanted.end - wanted.start;
+        for sequence in begin..=log.last() {
+            let message = self.reader.read_one(&stream, sequence).await?;
+            if let Some(message) = message {
+                let read = entries_of(&message, &wanted).map_err(|detail| self.unsound(detail))?;
+                entries.extend(read);
             }
-            for message in messages.iter().filter(|message| message.writer.is_some()) {
-                for entry in self.decode(message)?.entries {
-                    if wanted.contains(&index) {
-                        entries.push(ReadEntry {
-                            header: entry.header.to_vec(),
-                            commitment: *entry.commitment,
-                            leaf: Hash(*entry.leaf),
-                        });
-                    }
-                    index += 1;
-                }
+            if entries.len() as u64 >= all {
+                return Ok(entries);
             }
         }
-        Ok(entries)
+        Err(self.unsound(format!("audit ends before entry {}", wanted.end)))
     }
 }

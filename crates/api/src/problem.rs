@@ -74,6 +74,8 @@ pub enum ReceiptProblem {
     Busy,
     /// The log is being read.
     Reading,
+    /// This process gives none.
+    NotServed,
     /// The log is too large for it.
     LogTooLarge,
     /// The log is not what was signed.
@@ -107,6 +109,11 @@ impl Problem {
                 "the log is being read",
                 StatusCode::SERVICE_UNAVAILABLE,
             ),
+            ReceiptProblem::NotServed => (
+                "urn:fermata:problem:receipts-not-served",
+                "receipts are not given here",
+                StatusCode::FORBIDDEN,
+            ),
             ReceiptProblem::LogTooLarge => (
                 "urn:fermata:problem:receipts-log-too-large",
                 "the log is too large",
@@ -129,6 +136,7 @@ impl Problem {
             }
             ReceiptProblem::Malformed
             | ReceiptProblem::NotFound
+            | ReceiptProblem::NotServed
             | ReceiptProblem::LogTooLarge
             | ReceiptProblem::Unsound => None,
         };

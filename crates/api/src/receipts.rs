@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Response};
@@ -28,11 +29,16 @@ pub(crate) fn routes<O: Operated>() -> Router<Arc<O>> {
         RECEIPTS_PATH,
         get(
             move |State(operated): State<Arc<O>>,
-                  Path(partition): Path<String>,
+                  partition: Result<Path<String>, PathRejection>,
                   RawQuery(query): RawQuery| async move {
-                answer(&*operated, &places, &partition, query.as_deref().unwrap_or_default())
-                    .await
-                    .unwrap_or_else(Problem::into_response)
+                let query = query.as_deref().unwrap_or_default();
+                let answered = match partition {
+                    Ok(Path(partition)) => answer(&*operated, &places, &partition, query).await,
+                    Err(error) => {
+                        Err(Problem::receipts(ReceiptProblem::Malformed, error.body_text()))
+                    }
+                };
+                answered.unwrap_or_else(Problem::into_response)
             },
         ),
     )

@@ -258,13 +258,17 @@ mod tests {
         let receipts = get(address, "/audit/0/receipts?record=3&record=1").await;
         let unknown = get(address, "/audit/9/receipts?record=3").await;
         let unnamed = get(address, "/audit/0/receipts").await;
+        let unreadable = get(address, "/audit/%ff/receipts?record=1").await;
 
         assert!(receipts.starts_with("HTTP/1.1 200 "), "{receipts}");
         assert!(receipts.contains("content-type: application/x-ndjson\r\n"), "{receipts}");
         assert!(receipts.ends_with("\r\n\r\n{\"index\":1}\n{\"index\":3}\n"), "{receipts}");
         assert!(unknown.starts_with("HTTP/1.1 404 "), "{unknown}");
         assert!(unknown.contains("there is no partition `9`"), "{unknown}");
-        assert!(unnamed.starts_with("HTTP/1.1 400 "), "{unnamed}");
+        for malformed in [unnamed, unreadable] {
+            assert!(malformed.starts_with("HTTP/1.1 400 "), "{malformed}");
+            assert!(malformed.contains("application/problem+json"), "{malformed}");
+        }
     }
 
     #[tokio::test]

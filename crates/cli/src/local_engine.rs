@@ -129,7 +129,8 @@ impl LocalEngine {
         let endpoints = match start.engine.http {
             Some(address) => {
                 let file = data_dir.join(HTTP_FILE);
-                Some(Endpoints::start(address, config.worker.clone(), file).await?)
+                let (worker, receipts) = (config.worker.clone(), start.engine.http_receipts);
+                Some(Endpoints::start(address, worker, receipts, file).await?)
             }
             None => None,
         };

@@ -2,6 +2,7 @@
 //! `fermata-api`, in front of the engine.
 
 use std::collections::BTreeSet;
+use std::error::Error as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -55,7 +56,8 @@ impl Drop for Endpoints {
 
 impl Endpoints {
     /// Answers at `address` from now on, before the engine has started: the
-    /// process lives, and is not ready. Tells where in `file`.
+    /// process lives, and is not ready. Tells where in `file`. Receipts are given to whoever asks,
+    /// or to nobody.
     ///
     /// # Errors
     ///
@@ -67,6 +69,7 @@ impl Endpoints {
     pub async fn start(
         address: SocketAddr,
         worker: String,
+        receipts: bool,
         file: PathBuf,
     ) -> Result<Self, CliError> {
         let server = Server::bind(address)
@@ -78,7 +81,7 @@ impl Endpoints {
         let engine = Arc::<OnceLock<Started>>::default();
         let version = env!("CARGO_PKG_VERSION");
         let identity = Identity { worker, version, since: Instant::now() };
-        let operated = OperatedEngine { identity, engine: engine.clone() };
+        let operated = OperatedEngine { identity, receipts, engine: engine.clone() };
         let server = tokio::spawn(server.run(Arc::new(operated)));
         Ok(Self { url, file, engine, server })
     }
@@ -99,6 +102,8 @@ impl Endpoints {
 
 struct OperatedEngine {
     identity: Identity,
+    /// Whether receipts are given.
+    receipts: bool,
     engine: Arc<OnceLock<Started>>,
 }
 
@@ -134,6 +139,10 @@ impl Operated for OperatedEngine {
         partition: &str,
         records: BTreeSet<u64>,
     ) -> Result<Vec<String>, Problem> {
+        if !self.receipts {
+            let detail = "start the process with `--http-receipts`; they name tenants and runs";
+            return Err(Problem::receipts(ReceiptProblem::NotServed, detail.to_owned()));
+        }
         let Some(started) = self.engine.get() else {
             let detail = "the engine is starting".to_owned();
             return Err(Problem::receipts(ReceiptProblem::Unavailable, detail));
@@ -145,9 +154,8 @@ impl Operated for OperatedEngine {
         let receipts = started.receipts.of(partition, &records).await;
         let receipts = receipts.map_err(|error| receipts_problem(&error))?;
         let texts = receipts.iter().map(fermata_audit::Receipt::to_json);
-        texts
-            .collect::<Result<_, _>>()
-            .map_err(|error| Problem::receipts(ReceiptProblem::Unavailable, error.to_string()))
+        let texts = texts.collect::<Result<_, _>>();
+        texts.map_err(|error| Problem::receipts(ReceiptProblem::Unsound, error.to_string()))
     }
 
     fn verify_replay(&self, request: &ReplayRequest) -> Result<(), Problem> {
@@ -186,9 +194,12 @@ fn receipts_problem(error: &ReceiptsError) -> Problem {
         ReceiptsError::Reading { .. } => ReceiptProblem::Reading,
         ReceiptsError::TooLarge { .. } => ReceiptProblem::LogTooLarge,
         ReceiptsError::Unsound { .. } => ReceiptProblem::Unsound,
-        ReceiptsError::Checkpoints(_) | ReceiptsError::Log(_) => ReceiptProblem::Unavailable,
+        ReceiptsError::Slow { .. } | ReceiptsError::Message(_) | ReceiptsError::Log(_) => {
+            ReceiptProblem::Unavailable
+        }
     };
-    Problem::receipts(kind, error.to_string())
+    let source = error.source().map(|source| format!(": {source}"));
+    Problem::receipts(kind, format!("{error}{}", source.unwrap_or_default()))
 }
 
 fn kind_of(error: &ReplayRequestError) -> ReplayProblem {

@@ -63,6 +63,10 @@ pub struct EngineArguments {
     /// Answer /health, /ready and /metrics (Prometheus) over HTTP; off when absent, port 0 takes a free one
     #[arg(long, env = "FERMATA_HTTP", num_args = 0..=1, default_missing_value = HTTP_ADDRESS_DEFAULT, value_name = "ADDRESS")]
     pub http: Option<SocketAddr>,
+    /// Answer requests for receipts of audit records over HTTP, too: they name tenants and runs, so only
+    /// where whoever reaches the address may see these of all tenants
+    #[arg(long, env = "FERMATA_HTTP_RECEIPTS", requires = "http")]
+    pub http_receipts: bool,
     /// How long attempts that are under way may take to end when the process is asked to
     #[arg(long, env = "FERMATA_DRAIN_SECONDS", default_value_t = ATTEMPTS_LIMIT_DEFAULT.as_secs(), value_parser = clap::value_parser!(u64).range(..=DRAIN_SECONDS_MAX), value_name = "SECONDS")]
     pub drain_seconds: u64,
