@@ -179,6 +179,13 @@ impl CommandRoom {
         Self { broker, rooms: Arc::default() }
     }
 
+    /// Whether events wait for partitions to decide what was published before them, or did
+    /// within the last second.
+    #[must_use]
+    pub fn is_short(&self) -> bool {
+        false
+    }
+
     /// Waits until a frame of so many bytes may be published for `partition`; none when it may
     /// not within [`ROOM_WAIT`].
     ///

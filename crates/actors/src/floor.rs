@@ -15,6 +15,9 @@
 //! 4. then read *M*, the last sequence of MATCHED: those frames are at or below it;
 //! 5. wait until the builders' consumer is acknowledged up to *M*.
 //!
+//! What waits in lanes is behind marks in ADMITTED, which count as its frames: one is acknowledged
+//! only after everything that it stands for is (`lanes.rs`).
+//!
 //! Now a command for each event up to *F* is stored, whichever process had it, and
 //! a frame that is published from here on stands behind them. Waiting for a fixed
 //! *A* and *M*, instead of looking anew each time, ends under steady traffic too.
@@ -211,18 +214,29 @@ impl Hold {
 mod tests {
     use std::collections::BTreeSet;
 
+    use fermata_wire::stages::WaitingMark;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::lanes::is_passed;
 
-    /// A stream with one shared consumer, each message the positions it speaks for.
-    #[derive(Default)]
-    struct Stream {
-        messages: Vec<u64>,
+    /// A stream, and which of its messages are acknowledged.
+    struct Stream<T> {
+        messages: Vec<T>,
         acknowledged: BTreeSet<usize>,
     }
 
-    impl Stream {
+    impl<T> Default for Stream<T> {
+        fn default() -> Self {
+            Self { messages: Vec::new(), acknowledged: BTreeSet::new() }
+        }
+    }
+
+    impl<T> Stream<T> {
+        fn end(&self) -> u64 {
+            self.messages.len() as u64
+        }
+
         fn floor(&self) -> u64 {
             let missing = (0..).find(|index| !self.acknowledged.contains(index));
             missing.expect("a finite set") as u64
@@ -236,12 +250,32 @@ mod tests {
         }
     }
 
+    /// What a message of ADMITTED stands for.
+    #[derive(Clone, Copy)]
+    enum Stands {
+        For(u64),
+        /// Everything in WAITING up to this sequence.
+        Mark(u64),
+    }
+
     #[derive(Default)]
     struct World {
-        events: Stream,
-        admitted: Stream,
-        matched: Stream,
+        events: Stream<u64>,
+        admitted: Stream<Stands>,
+        /// A work queue: whatever its lanes, each frame is acknowledged on its own.
+        waiting: Stream<u64>,
+        matched: Stream<u64>,
         commands: BTreeSet<u64>,
+        /// Marks that processes think they hold, as they were given them: some may be paused.
+        marks: Vec<(usize, WaitingMark)>,
+    }
+
+    /// How far a listener comes with an event that it spills.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+    enum Spilled {
+        Stored,
+        Marked,
+        Acknowledged,
     }
 
     #[derive(Debug, Clone)]
@@ -254,9 +288,25 @@ mod tests {
             fused: u8,
             lost: bool,
         },
+        /// A listener spills an event, or is killed on the way.
+        Spill {
+            pick: usize,
+            until: Spilled,
+        },
+        /// A matcher takes from some lane.
+        Drain {
+            pick: usize,
+            fused: bool,
+        },
+        /// A matcher takes a frame; a mark it keeps, or cannot read if it is an old one.
         Match {
             pick: usize,
             fused: bool,
+            old: bool,
+        },
+        /// A process looks at what it keeps, however long after it was given it.
+        Acknowledge {
+            pick: usize,
         },
         Build {
             pick: usize,
@@ -265,40 +315,45 @@ mod tests {
     }
 
     fn act() -> impl Strategy<Value = Act> {
+        let until =
+            prop_oneof![Just(Spilled::Stored), Just(Spilled::Marked), Just(Spilled::Acknowledged)];
         prop_oneof![
-            Just(Act::Publish),
-            (any::<usize>(), 0..3_u8, any::<bool>()).prop_map(|(pick, fused, lost)| Act::Listen {
+            2 => Just(Act::Publish),
+            1 => (any::<usize>(), 0..3_u8, any::<bool>()).prop_map(|(pick, fused, lost)| Act::Listen {
                 pick,
                 fused,
                 lost
             }),
-            (any::<usize>(), any::<bool>()).prop_map(|(pick, fused)| Act::Match { pick, fused }),
-            any::<usize>().prop_map(|pick| Act::Build { pick }),
-            Just(Act::Ask),
+            2 => (any::<usize>(), until).prop_map(|(pick, until)| Act::Spill { pick, until }),
+            2 => (any::<usize>(), any::<bool>()).prop_map(|(pick, fused)| Act::Drain { pick, fused }),
+            2 => (any::<usize>(), any::<bool>(), any::<bool>())
+                .prop_map(|(pick, fused, old)| Act::Match { pick, fused, old }),
+            2 => any::<usize>().prop_map(|pick| Act::Acknowledge { pick }),
+            1 => any::<usize>().prop_map(|pick| Act::Build { pick }),
+            3 => Just(Act::Ask),
         ]
     }
 
     impl World {
         fn answer(&self, question: Question) -> u64 {
-            let stream = |hold| match hold {
-                Hold::Events => &self.events,
-                Hold::Admitted => &self.admitted,
-                Hold::Matched => &self.matched,
-            };
             match question {
-                Question::Acknowledged(hold) => stream(hold).floor(),
-                Question::End(hold) => stream(hold).messages.len() as u64,
+                Question::Acknowledged(Hold::Events) => self.events.floor(),
+                Question::Acknowledged(Hold::Admitted) => self.admitted.floor(),
+                Question::Acknowledged(Hold::Matched) => self.matched.floor(),
+                Question::End(Hold::Events) => self.events.end(),
+                Question::End(Hold::Admitted) => self.admitted.end(),
+                Question::End(Hold::Matched) => self.matched.end(),
             }
         }
 
         fn act(&mut self, act: &Act) {
             match *act {
-                Act::Publish => self.events.messages.push(self.events.messages.len() as u64 + 1),
+                Act::Publish => self.events.messages.push(self.events.end() + 1),
                 Act::Listen { pick, fused, lost } => {
                     let Some(index) = self.events.held(pick) else { return };
                     let position = self.events.messages[index];
                     match fused {
-                        0 => self.admitted.messages.push(position),
+                        0 => self.admitted.messages.push(Stands::For(position)),
                         1 => self.matched.messages.push(position),
                         _ => drop(self.commands.insert(position)),
                     }
@@ -306,15 +361,40 @@ mod tests {
                         self.events.acknowledged.insert(index);
                     }
                 }
-                Act::Match { pick, fused } => {
-                    let Some(index) = self.admitted.held(pick) else { return };
-                    let position = self.admitted.messages[index];
-                    if fused {
-                        self.commands.insert(position);
-                    } else {
-                        self.matched.messages.push(position);
+                Act::Spill { pick, until } => {
+                    let Some(index) = self.events.held(pick) else { return };
+                    self.waiting.messages.push(self.events.messages[index]);
+                    if until >= Spilled::Marked {
+                        self.admitted.messages.push(Stands::Mark(self.waiting.end()));
                     }
-                    self.admitted.acknowledged.insert(index);
+                    if until >= Spilled::Acknowledged {
+                        self.events.acknowledged.insert(index);
+                    }
+                }
+                Act::Drain { pick, fused } => {
+                    let Some(index) = self.waiting.held(pick) else { return };
+                    self.pass(self.waiting.messages[index], fused);
+                    self.waiting.acknowledged.insert(index);
+                }
+                Act::Match { pick, fused, old } => {
+                    let Some(index) = self.admitted.held(pick) else { return };
+                    match self.admitted.messages[index] {
+                        Stands::For(position) => {
+                            self.pass(position, fused);
+                            self.admitted.acknowledged.insert(index);
+                        }
+                        Stands::Mark(_) if old => {}
+                        Stands::Mark(up_to) => self.marks.push((index, WaitingMark { up_to })),
+                    }
+                }
+                Act::Acknowledge { pick } => {
+                    let Some((index, mark)) = self.marks.get(pick % self.marks.len().max(1)) else {
+                        return;
+                    };
+                    // As the first sequence that is left tells it.
+                    if is_passed(*mark, self.waiting.floor()) {
+                        self.admitted.acknowledged.insert(*index);
+                    }
                 }
                 Act::Build { pick } => {
                     let Some(index) = self.matched.held(pick) else { return };
@@ -322,6 +402,13 @@ mod tests {
                     self.matched.acknowledged.insert(index);
                 }
                 Act::Ask => {}
+            }
+        }
+
+        fn pass(&mut self, position: u64, fused: bool) {
+            match fused {
+                true => drop(self.commands.insert(position)),
+                false => self.matched.messages.push(position),
             }
         }
     }
@@ -353,7 +440,7 @@ mod tests {
                 for act in [
                     Act::Publish,
                     Act::Listen { pick: 0, fused: 0, lost: false },
-                    Act::Match { pick: 0, fused: false },
+                    Act::Match { pick: 0, fused: false, old: false },
                     Act::Publish,
                     Act::Listen { pick: 0, fused: 0, lost: false },
                     Act::Build { pick: 0 },
@@ -366,6 +453,25 @@ mod tests {
             }
             prop_assert!(told > 0);
         }
+    }
+
+    #[test]
+    fn what_waits_in_lanes_holds_the_floor_until_it_is_drained() {
+        let mut world = World::default();
+        let mut look = Look::default();
+        world.act(&Act::Publish);
+        world.act(&Act::Spill { pick: 0, until: Spilled::Acknowledged });
+        world.act(&Act::Match { pick: 0, fused: true, old: false });
+        let mut ask = |world: &World| look.answered(Some(world.answer(look.asks())));
+        assert_eq!((ask(&world), ask(&world)), (Progress::Ask, Progress::Ask));
+
+        world.act(&Act::Acknowledge { pick: 0 });
+        assert_eq!(ask(&world), Progress::Wait);
+        world.act(&Act::Drain { pick: 0, fused: true });
+        assert_eq!(ask(&world), Progress::Wait, "the mark is still there");
+        world.act(&Act::Acknowledge { pick: 0 });
+
+        assert_eq!((ask(&world), ask(&world)), (Progress::Ask, Progress::Told(1)));
     }
 
     #[test]

@@ -84,9 +84,18 @@ impl<F: StageFrame + fmt::Debug> Hop<F> {
 ///
 /// When dropped, it may be stored.
 pub async fn publish(publisher: &Publisher, subject: &str, bytes: bytes::Bytes) -> bool {
+    publish_at(publisher, subject, bytes).await.is_some()
+}
+
+/// As [`publish`], and tells the sequence at which it is stored.
+///
+/// # Cancel safety
+///
+/// When dropped, it may be stored.
+pub async fn publish_at(publisher: &Publisher, subject: &str, bytes: bytes::Bytes) -> Option<u64> {
     for _ in 0..PUBLISHES_MAX {
         match publisher.publish(subject.to_owned(), None, bytes.clone()).await.await {
-            PublishOutcome::Stored { .. } => return true,
+            PublishOutcome::Stored { sequence, .. } => return Some(sequence),
             PublishOutcome::Unknown => {}
             PublishOutcome::Refused { description, code, .. } => {
                 tracing::warn!(
@@ -95,9 +104,9 @@ pub async fn publish(publisher: &Publisher, subject: &str, bytes: bytes::Bytes) 
                     description,
                     "a publish was refused; it is tried later"
                 );
-                return false;
+                return None;
             }
         }
     }
-    false
+    None
 }
