@@ -11,6 +11,7 @@ mod events_needed;
 mod floor;
 mod garbage;
 mod key_hours;
+mod lanes;
 mod matching;
 mod neighbours;
 mod nodes;

@@ -77,25 +77,32 @@ impl<F: StageFrame + fmt::Debug> Hop<F> {
     }
 }
 
-/// Publishes until it is known to be stored, a few times at the most. A repeat
-/// after an unknown outcome may store it twice; who reads recognises positions.
+/// Publishes until it is known to be stored, a few times at the most; true when it is, see
+/// [`publish_known`].
 ///
 /// # Cancel safety
 ///
 /// When dropped, it may be stored.
 pub async fn publish(publisher: &Publisher, subject: &str, bytes: bytes::Bytes) -> bool {
-    publish_at(publisher, subject, bytes).await.is_some()
+    matches!(publish_known(publisher, subject, bytes).await, PublishOutcome::Stored { .. })
 }
 
-/// As [`publish`], and tells the sequence at which it is stored.
+/// Publishes until it is known to be stored, a few times at the most, and says what became of
+/// it: refused only if no try can have stored it. A repeat after an unknown outcome may store
+/// it twice; who reads recognises positions.
 ///
 /// # Cancel safety
 ///
 /// When dropped, it may be stored.
-pub async fn publish_at(publisher: &Publisher, subject: &str, bytes: bytes::Bytes) -> Option<u64> {
-    for _ in 0..PUBLISHES_MAX {
-        match publisher.publish(subject.to_owned(), None, bytes.clone()).await.await {
-            PublishOutcome::Stored { sequence, .. } => return Some(sequence),
+pub async fn publish_known(
+    publisher: &Publisher,
+    subject: &str,
+    bytes: bytes::Bytes,
+) -> PublishOutcome {
+    for tried in 0..PUBLISHES_MAX {
+        let outcome = publisher.publish(subject.to_owned(), None, bytes.clone()).await.await;
+        match &outcome {
+            PublishOutcome::Stored { .. } => return outcome,
             PublishOutcome::Unknown => {}
             PublishOutcome::Refused { description, code, .. } => {
                 tracing::warn!(
@@ -104,9 +111,10 @@ pub async fn publish_at(publisher: &Publisher, subject: &str, bytes: bytes::Byte
                     description,
                     "a publish was refused; it is tried later"
                 );
-                return None;
+                // An earlier try may have been stored without an answer.
+                return if tried == 0 { outcome } else { PublishOutcome::Unknown };
             }
         }
     }
-    None
+    PublishOutcome::Unknown
 }

@@ -15,7 +15,6 @@ mod spilling;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
 use fermata_core::event::EventLimits;
@@ -30,7 +29,6 @@ use futures_util::{StreamExt as _, stream};
 use self::admission::Shared;
 pub(crate) use self::original::Original;
 use self::outcomes::Outcomes;
-use self::shares::Shares;
 use self::spilling::Spilling;
 use crate::hop::{Hop, publish};
 use crate::ports::Ports;
@@ -100,7 +98,6 @@ pub struct Listener {
     next: Hop<AdmittedFrame>,
     limits: EventLimits,
     shared: Shared,
-    shares: Shares,
     /// Where the stages behind it run here too: nobody else knows whether room is short, and
     /// whoever spills can drain.
     spilling: Option<Arc<Spilling>>,
@@ -114,9 +111,7 @@ impl Listener {
             Hop::Memory(_) => Some(Arc::new(Spilling::new(ports.clone()))),
             Hop::Stream { .. } => None,
         };
-        let (limits, shared, shares) =
-            (EventLimits::default(), Shared::default(), Shares::default());
-        Self { ports, next, limits, shared, shares, spilling }
+        Self { ports, next, limits: EventLimits::default(), shared: Shared::default(), spilling }
     }
 
     /// How all listeners together take from EVENTS.
@@ -139,14 +134,12 @@ impl Stage for Listener {
         let sequences: Vec<u64> = messages.iter().map(|message| message.sequence).collect();
         let (ports, next) = (self.ports.clone(), self.next.clone());
         let spilling = self.spilling.clone();
-        let is_short = spilling.is_some() && ports.room.is_short();
-        let above = self.shares.above(out.tenants(), is_short, Instant::now());
         Box::pin(async move {
             let held_back = settle(&ports, &mut out).await;
             let (events, dead) = out.into_parts();
             let durable = file(&ports, dead).await
-                && match spilling.filter(|_| !above.is_empty()) {
-                    Some(spilling) => spilling.pass(&next, events, &above).await,
+                && match spilling {
+                    Some(spilling) => spilling.pass(&next, events).await,
                     None => events.is_empty() || next.pass(AdmittedFrame { events }).await,
                 };
             if !durable {

@@ -12,10 +12,10 @@ use futures_util::future::{BoxFuture, FutureExt as _, join_all};
 use ractor::ActorRef;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use super::{LANE_FRAMES_AT_ONCE, LANE_FRAMES_HELD_MAX, LANES, Waited, lane_consumer};
-use crate::hop::Hop;
+use crate::hop::{AGAIN_AFTER, Hop};
 use crate::ports::Ports;
 use crate::source::{Input, Source, read_frame};
 use crate::stage::{Durable, Passed, Stage};
@@ -119,8 +119,7 @@ struct Drain {
 
 impl Drain {
     async fn run(mut self) {
-        loop {
-            // At first too: what another process left without a mark has no other sign.
+        while self.is_needed().await {
             let sources: Vec<_> = (0..LANES).map(|lane| self.open(lane)).collect();
             let closed = self.until_empty().await;
             join_all(sources.into_iter().map(|source| source.drain(SETTLE_LIMIT))).await;
@@ -128,13 +127,31 @@ impl Drain {
                 break;
             }
             tracing::debug!("lanes are closed: nothing waits in them");
-            tokio::select! {
-                () = self.ports.lanes.woken() => {}
-                _ = &mut self.ended => break,
-            }
         }
         for acker in self.ports.lanes.take_all() {
             acker.nak(Duration::ZERO).await;
+        }
+    }
+
+    /// Waits until there is something to drain; false when it is not to be drained any more.
+    async fn is_needed(&mut self) -> bool {
+        let mut is_known = false;
+        loop {
+            // What a process left that ended before it stored a mark has no other sign.
+            if !is_known
+                && let Ok(progress) = work_progress(&self.ports.broker, WAITING_STREAM).await
+            {
+                if progress.left > 0 {
+                    return true;
+                }
+                is_known = true;
+            }
+            tokio::select! {
+                biased;
+                _ = &mut self.ended => return false,
+                () = self.ports.lanes.woken() => return true,
+                () = sleep(AGAIN_AFTER), if !is_known => {}
+            }
         }
     }
 

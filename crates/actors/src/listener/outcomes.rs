@@ -135,11 +135,6 @@ impl Outcomes {
         }
     }
 
-    /// The tenants of the events, one for each.
-    pub(super) fn tenants(&self) -> impl Iterator<Item = &Tenant> + Clone {
-        self.events.iter().map(|event| &event.event.tenant)
-    }
-
     /// The events, and the dead letters of those that are refused.
     pub(super) fn into_parts(self) -> (Vec<AdmittedEvent>, Vec<DeadLetter>) {
         (self.events, self.dead.into_iter().map(|(_, letter)| letter).collect())

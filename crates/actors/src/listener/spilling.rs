@@ -3,19 +3,25 @@
 //! The order counts: frames are stored in WAITING, then a mark in ADMITTED, and only then may the
 //! messages that they came of be acknowledged in EVENTS.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fermata_core::identity::Tenant;
+use fermata_jetstream::PublishOutcome;
 use fermata_wire::stages::{Admission, AdmittedEvent, AdmittedFrame, StageFrame as _, WaitingMark};
 use fermata_wire::subjects;
 use futures_util::{StreamExt as _, stream};
 use tokio::time::{Instant, sleep_until};
 
-use crate::hop::{Hop, publish, publish_at};
+use super::shares::Shares;
+use crate::hop::{Hop, publish, publish_known};
 use crate::lanes::{LANE_FRAME_BYTES_TARGET, LANE_FRAME_EVENTS_MAX, lane_of};
 use crate::ports::Ports;
+
+/// Events of a batch that are passed on at once where there are several tenants: before each part
+/// it is looked again whether room is short.
+pub const EVENTS_AT_ONCE: usize = 2_048;
 
 /// Frames for lanes that are published at the same time.
 const FRAMES_AT_ONCE: usize = 64;
@@ -34,6 +40,7 @@ const EVENT_BYTES: usize = 256;
 #[derive(Debug)]
 pub(super) struct Spilling {
     ports: Ports,
+    shares: Mutex<Shares>,
     marks: Marks,
     /// Lanes that took nothing, until they are tried again.
     full: Mutex<BTreeMap<u16, Instant>>,
@@ -41,17 +48,37 @@ pub(super) struct Spilling {
 
 impl Spilling {
     pub(super) fn new(ports: Ports) -> Self {
-        Self { ports, marks: Marks::default(), full: Mutex::default() }
+        let (shares, marks, full) = (Mutex::default(), Marks::default(), Mutex::default());
+        Self { ports, shares, marks, full }
     }
 
-    /// Passes events on, but spills those of the tenants that are `above` their share; true once
-    /// everything that came of them is durable.
+    /// Passes events on, but spills those of tenants that are above their share while room is short;
+    /// true once everything that came of them is durable.
     pub(super) async fn pass(
         &self,
         next: &Hop<AdmittedFrame>,
-        events: Vec<AdmittedEvent>,
-        above: &BTreeSet<Tenant>,
+        mut events: Vec<AdmittedEvent>,
     ) -> bool {
+        if !self.shares().see(tenants(&events), Instant::now()) {
+            return pass(next, events).await;
+        }
+        // Room may become short over the first part of a large batch.
+        while !events.is_empty() {
+            let rest = events.split_off(events.len().min(EVENTS_AT_ONCE));
+            if !self.pass_part(next, events).await {
+                return false;
+            }
+            events = rest;
+        }
+        true
+    }
+
+    async fn pass_part(&self, next: &Hop<AdmittedFrame>, events: Vec<AdmittedEvent>) -> bool {
+        if !self.ports.room.is_short() {
+            self.shares().forget();
+            return pass(next, events).await;
+        }
+        let above = self.shares().above(tenants(&events), Instant::now());
         let (spilled, direct): (Vec<_>, Vec<_>) =
             events.into_iter().partition(|event| above.contains(&event.event.tenant));
         let direct = pass(next, direct);
@@ -98,19 +125,29 @@ impl Spilling {
         }
         let Ok(bytes) = frame.encode() else { return Err(frame) };
         let subject = subjects::waiting(lane);
-        match publish_at(&self.ports.publisher, &subject, bytes.into()).await {
-            Some(sequence) => Ok(sequence),
-            None => {
+        match publish_known(&self.ports.publisher, &subject, bytes.into()).await {
+            PublishOutcome::Stored { sequence, .. } => Ok(sequence),
+            // What may be there all the same is passed on too, and recognised by its positions.
+            PublishOutcome::Refused { .. } | PublishOutcome::Unknown => {
                 self.full().insert(lane, Instant::now() + LANE_FULL_PAUSE);
                 Err(frame)
             }
         }
     }
 
+    fn shares(&self) -> MutexGuard<'_, Shares> {
+        // Nobody panics while holding it.
+        self.shares.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn full(&self) -> MutexGuard<'_, BTreeMap<u16, Instant>> {
         // Nobody panics while holding it.
         self.full.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn tenants(events: &[AdmittedEvent]) -> impl Iterator<Item = &Tenant> + Clone {
+    events.iter().map(|event| &event.event.tenant)
 }
 
 async fn pass(next: &Hop<AdmittedFrame>, events: Vec<AdmittedEvent>) -> bool {

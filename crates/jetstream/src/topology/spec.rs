@@ -71,7 +71,7 @@ pub struct Limits {
     pub tasks_bytes: i64,
     /// The object store of payloads. When it is full no further ones are taken.
     pub payloads_bytes: i64,
-    /// WAITING: some two million events of 256 bytes. When it is full events wait in EVENTS.
+    /// WAITING: about a million events of 256 bytes. When it is full events wait in EVENTS.
     pub waiting_bytes: i64,
 }
 
@@ -91,7 +91,7 @@ impl Default for Limits {
             archive_bytes: 2 * 1024 * MIB,
             tasks_bytes: 512 * MIB,
             payloads_bytes: 1024 * MIB,
-            waiting_bytes: 1024 * MIB,
+            waiting_bytes: 512 * MIB,
         }
     }
 }
