@@ -241,3 +241,64 @@ impl Marks {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use fermata_core::command::EventReference;
+    use fermata_core::identity::SourcePosition;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn event(tenant: u8, sequence: u64, bytes: usize) -> AdmittedEvent {
+        let text = || Arc::from("");
+        AdmittedEvent {
+            event: EventReference {
+                tenant: format!("t{tenant}").parse().expect("a tenant"),
+                id: text(),
+                source: text(),
+                kind: text(),
+                traceparent: None,
+                hops: 0,
+                breach: None,
+            },
+            key: [0; 16],
+            source: SourcePosition { sequence, index: 0 },
+            replay: None,
+            admission: Admission::Admitted { raw: Bytes::from(vec![b' '; bytes]) },
+            correlation: None,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_event_is_in_one_frame_of_its_lane_in_order_and_turns_are_bounded(
+            sizes in prop::collection::vec((0..40_u8, 0..40_000_usize), 0..600),
+        ) {
+            let numbered = sizes.iter().zip(0..);
+            let events = numbered.map(|((tenant, bytes), at)| event(*tenant, at, *bytes));
+            let events = events.collect::<Vec<_>>();
+
+            let frames = frames(events.clone());
+
+            let mut found: BTreeMap<u16, Vec<AdmittedEvent>> = BTreeMap::new();
+            for (lane, frame) in frames {
+                prop_assert!(!frame.events.is_empty());
+                prop_assert!(frame.events.len() <= LANE_FRAME_EVENTS_MAX);
+                let bytes = frame.events.iter().map(bytes_of).sum::<usize>();
+                prop_assert!(bytes <= LANE_FRAME_BYTES_TARGET || frame.events.len() == 1);
+                prop_assert!(frame.encode().is_ok());
+                found.entry(lane).or_default().extend(frame.events);
+            }
+            for (lane, found) in &found {
+                let of_lane = |event: &&AdmittedEvent| lane_of(event.event.tenant.as_str()) == *lane;
+                let expected = events.iter().filter(of_lane).cloned().collect::<Vec<_>>();
+                prop_assert_eq!(found, &expected);
+            }
+            prop_assert_eq!(found.values().map(Vec::len).sum::<usize>(), events.len());
+        }
+    }
+}
