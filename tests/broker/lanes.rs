@@ -224,3 +224,28 @@ async fn an_event_of_a_quiet_tenant_is_decided_while_the_flood_of_another_one_wa
     drained(&engine).await;
     engine.shut_down().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_keeps_up_stores_nothing_in_lanes_and_consumes_none() {
+    let broker = TestBroker::start(Durability::Process).await;
+    let engine = TestEngine::at(broker.url()).start(broker.folder()).await;
+    engine.ready().await;
+    definitions::apply_yaml(&engine, &[WORKFLOW], STRATEGIES).await;
+
+    for round in 0..20 {
+        publish_together(&engine, "quiet", round..round + 1).await;
+        publish_together(&engine, "others", round..round + 1).await;
+    }
+    let decided = |records: &[Entry]| started(records, "quiet") + started(records, "others");
+    records_until(&engine.ports().reader, 2, LIMIT, |records| decided(records) == 40).await;
+
+    let broker = &engine.ports().broker;
+    let progress = work_progress(broker, WAITING_STREAM).await.expect("a stream");
+    assert_eq!((progress.done_up_to, progress.left), (0, 0), "something was spilled");
+    for lane in 0..LANES {
+        let consumer = lane_consumer(lane).name;
+        let progress = shared_progress(broker, WAITING_STREAM, &consumer).await;
+        assert!(progress.is_err(), "`{consumer}` is there: {progress:?}");
+    }
+    engine.shut_down().await;
+}
