@@ -34,7 +34,7 @@ strategies:
 ";
 
 /// The highest floor that a partition has taken over.
-async fn floor(reader: &StreamReader) -> u64 {
+pub(crate) async fn floor(reader: &StreamReader) -> u64 {
     let mut floor = 0;
     for partition in [PartitionId(0), PartitionId(1)] {
         let mut watch = JournalWatch::new(partition);
@@ -48,7 +48,10 @@ async fn floor(reader: &StreamReader) -> u64 {
     floor
 }
 
-async fn publish(engine: &Engine, ids: impl IntoIterator<Item = u64>) -> Vec<SourcePosition> {
+pub(crate) async fn publish(
+    engine: &Engine,
+    ids: impl IntoIterator<Item = u64>,
+) -> Vec<SourcePosition> {
     let mut accepted = Vec::new();
     for id in ids {
         let sequence = events::publish(&engine.ports().publisher, "demo.start", id).await;
@@ -58,7 +61,7 @@ async fn publish(engine: &Engine, ids: impl IntoIterator<Item = u64>) -> Vec<Sou
 }
 
 /// Publishes until the floor has reached `sequence`.
-async fn publish_until_floor(
+pub(crate) async fn publish_until_floor(
     engine: &Engine,
     sequence: u64,
     ids: &mut std::ops::RangeFrom<u64>,
@@ -74,7 +77,7 @@ async fn publish_until_floor(
 }
 
 /// Waits until the listeners have acknowledged everything up to `sequence`.
-async fn acknowledged(engine: &Engine, sequence: u64) {
+pub(crate) async fn acknowledged(engine: &Engine, sequence: u64) {
     let all = async {
         loop {
             let broker = &engine.ports().broker;
@@ -89,7 +92,7 @@ async fn acknowledged(engine: &Engine, sequence: u64) {
 }
 
 /// What an apart matcher would hold: every frame that is in ADMITTED now.
-async fn hold_admitted(matcher: &Broker) -> Vec<Delivery> {
+pub(crate) async fn hold_admitted(matcher: &Broker) -> Vec<Delivery> {
     let options = SharedConsumerOptions::new(ADMITTED_STREAM, MATCHER_CONSUMER);
     let mut consumer = SharedConsumer::open(matcher, options).await.expect("a consumer");
     let reader = StreamReader::new(matcher);

@@ -12,6 +12,7 @@ mod events_needed;
 mod floor;
 mod garbage;
 mod key_hours;
+mod lanes;
 mod matching;
 mod neighbours;
 mod nodes;

@@ -33,6 +33,7 @@ use crate::command_room::CommandRoom;
 use crate::coordinator::PartitionStatus;
 use crate::definitions::{Plans, watch_definitions};
 use crate::figures::Gauges;
+use crate::lanes::Lanes;
 use crate::metrics::Metrics;
 use crate::ports::{EngineFacts, Ports};
 use crate::started_with::StartedWith;
@@ -315,6 +316,7 @@ impl Engine {
             clock: Clock::start(),
             facts: Arc::new(facts),
             webhooks: Webhooks::new(executors.clone(), &config.executors.webhooks),
+            lanes: Lanes::default(),
         };
         let folder = config.read_model_dir;
         Self::spawn(ports, config.roles, executors, folder, config.queues, started_with).await

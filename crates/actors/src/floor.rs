@@ -15,12 +15,18 @@
 //! 4. then read *M*, the last sequence of MATCHED: those frames are at or below it;
 //! 5. wait until the builders' consumer is acknowledged up to *M*.
 //!
+//! What waits in lanes is behind marks in ADMITTED, which count as its frames: one is acknowledged
+//! only after everything that it stands for is (`lanes.rs`).
+//!
 //! Now a command for each event up to *F* is stored, whichever process had it, and
 //! a frame that is published from here on stands behind them. Waiting for a fixed
 //! *A* and *M*, instead of looking anew each time, ends under steady traffic too.
 //! Acknowledgements that are read late only make the floor lower. An end that is
 //! read too low would make it too high, so all of it is read over one connection
 //! that was not interrupted; see `docs/adr/0019-floor-of-events.md`.
+
+#[cfg(test)]
+mod laws;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -204,181 +210,5 @@ impl Hold {
             Self::Admitted => MATCHER_CONSUMER,
             Self::Matched => BUILDER_CONSUMER,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// A stream with one shared consumer, each message the positions it speaks for.
-    #[derive(Default)]
-    struct Stream {
-        messages: Vec<u64>,
-        acknowledged: BTreeSet<usize>,
-    }
-
-    impl Stream {
-        fn floor(&self) -> u64 {
-            let missing = (0..).find(|index| !self.acknowledged.contains(index));
-            missing.expect("a finite set") as u64
-        }
-
-        /// Some message that is not acknowledged.
-        fn held(&self, pick: usize) -> Option<usize> {
-            let held = (0..self.messages.len()).filter(|index| !self.acknowledged.contains(index));
-            let held = held.collect::<Vec<_>>();
-            (!held.is_empty()).then(|| held[pick % held.len()])
-        }
-    }
-
-    #[derive(Default)]
-    struct World {
-        events: Stream,
-        admitted: Stream,
-        matched: Stream,
-        commands: BTreeSet<u64>,
-    }
-
-    #[derive(Debug, Clone)]
-    enum Act {
-        Publish,
-        /// A listener takes an event; apart, or with these stages behind it in memory.
-        /// When its acknowledgement is lost, the event comes again.
-        Listen {
-            pick: usize,
-            fused: u8,
-            lost: bool,
-        },
-        Match {
-            pick: usize,
-            fused: bool,
-        },
-        Build {
-            pick: usize,
-        },
-        Ask,
-    }
-
-    fn act() -> impl Strategy<Value = Act> {
-        prop_oneof![
-            Just(Act::Publish),
-            (any::<usize>(), 0..3_u8, any::<bool>()).prop_map(|(pick, fused, lost)| Act::Listen {
-                pick,
-                fused,
-                lost
-            }),
-            (any::<usize>(), any::<bool>()).prop_map(|(pick, fused)| Act::Match { pick, fused }),
-            any::<usize>().prop_map(|pick| Act::Build { pick }),
-            Just(Act::Ask),
-        ]
-    }
-
-    impl World {
-        fn answer(&self, question: Question) -> u64 {
-            let stream = |hold| match hold {
-                Hold::Events => &self.events,
-                Hold::Admitted => &self.admitted,
-                Hold::Matched => &self.matched,
-            };
-            match question {
-                Question::Acknowledged(hold) => stream(hold).floor(),
-                Question::End(hold) => stream(hold).messages.len() as u64,
-            }
-        }
-
-        fn act(&mut self, act: &Act) {
-            match *act {
-                Act::Publish => self.events.messages.push(self.events.messages.len() as u64 + 1),
-                Act::Listen { pick, fused, lost } => {
-                    let Some(index) = self.events.held(pick) else { return };
-                    let position = self.events.messages[index];
-                    match fused {
-                        0 => self.admitted.messages.push(position),
-                        1 => self.matched.messages.push(position),
-                        _ => drop(self.commands.insert(position)),
-                    }
-                    if !lost {
-                        self.events.acknowledged.insert(index);
-                    }
-                }
-                Act::Match { pick, fused } => {
-                    let Some(index) = self.admitted.held(pick) else { return };
-                    let position = self.admitted.messages[index];
-                    if fused {
-                        self.commands.insert(position);
-                    } else {
-                        self.matched.messages.push(position);
-                    }
-                    self.admitted.acknowledged.insert(index);
-                }
-                Act::Build { pick } => {
-                    let Some(index) = self.matched.held(pick) else { return };
-                    self.commands.insert(self.matched.messages[index]);
-                    self.matched.acknowledged.insert(index);
-                }
-                Act::Ask => {}
-            }
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn every_event_up_to_the_floor_has_its_command(acts in prop::collection::vec(act(), 0..200)) {
-            let mut world = World::default();
-            let mut look = Look::default();
-            for act in acts {
-                world.act(&act);
-                if matches!(act, Act::Ask)
-                    && let Progress::Told(floor) = look.answered(Some(world.answer(look.asks())))
-                {
-                    for position in 1..=floor {
-                        prop_assert!(world.commands.contains(&position), "{position} of {floor}");
-                    }
-                }
-            }
-        }
-
-        #[test]
-        fn steady_traffic_does_not_starve_the_floor(rounds in 10..50_usize) {
-            let mut world = World::default();
-            let mut look = Look::default();
-            let mut told = 0;
-            // Each round more comes in than has left, and one message of each hop is done.
-            for _ in 0..rounds {
-                for act in [
-                    Act::Publish,
-                    Act::Listen { pick: 0, fused: 0, lost: false },
-                    Act::Match { pick: 0, fused: false },
-                    Act::Publish,
-                    Act::Listen { pick: 0, fused: 0, lost: false },
-                    Act::Build { pick: 0 },
-                ] {
-                    world.act(&act);
-                }
-                if let Progress::Told(floor) = look.answered(Some(world.answer(look.asks()))) {
-                    told = floor;
-                }
-            }
-            prop_assert!(told > 0);
-        }
-    }
-
-    #[test]
-    fn what_nobody_answers_is_asked_again() {
-        let mut look = Look::default();
-        assert_eq!(look.answered(Some(7)), Progress::Ask);
-
-        for _ in 0..3 {
-            assert_eq!(look.answered(None), Progress::Wait);
-            assert_eq!(look.asks(), Question::End(Hold::Admitted));
-        }
-        look.begin_anew();
-
-        assert_eq!(look.asks(), Question::Acknowledged(Hold::Events));
     }
 }

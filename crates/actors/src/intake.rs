@@ -11,6 +11,7 @@ use std::time::Duration;
 use fermata_jetstream::SharedConsumerOptions;
 use fermata_jetstream::topology::{ADMITTED_STREAM, MATCHED_STREAM};
 use fermata_wire::subjects::{ADMITTED, MATCHED};
+use futures_util::future::join_all;
 use ractor::{ActorCell, ActorId, SpawnErr};
 use tokio::task::JoinHandle;
 
@@ -18,6 +19,7 @@ use crate::builder::{BUILDER_CONSUMER, Builder};
 use crate::engine::Role;
 use crate::floor::Floor;
 use crate::hop::Hop;
+use crate::lanes::{Draining, LaneTurns};
 use crate::listener::Listener;
 use crate::matcher::{MATCHER_CONSUMER, Matcher};
 use crate::metrics::Metrics;
@@ -31,6 +33,7 @@ pub struct Intake {
     /// In the order in which events pass through them.
     stages: Vec<ActorCell>,
     sources: Vec<Source>,
+    draining: Option<Draining>,
     floor: Option<JoinHandle<()>>,
 }
 
@@ -79,6 +82,10 @@ impl Intake {
             intake.stages.insert(0, matcher.get_cell());
             let options = SharedConsumerOptions::new(ADMITTED_STREAM, MATCHER_CONSUMER);
             intake.sources.push(Source::start(ports.clone(), options, matcher.clone()));
+            let turns = LaneTurns::new(Hop::Memory(matcher.clone()));
+            let turns = spawn_stage(turns, supervisor()).await?;
+            intake.stages.insert(0, turns.get_cell());
+            intake.draining = Some(Draining::start(ports.clone(), turns));
             Hop::Memory(matcher)
         } else {
             let (publisher, subject) = to_stream(ADMITTED);
@@ -104,8 +111,15 @@ impl Intake {
     ///
     /// As if the process ended: what is not settled comes again.
     pub async fn drain(mut self, limit: Duration) {
-        let sources = std::mem::take(&mut self.sources);
-        futures_util::future::join_all(sources.into_iter().map(|source| source.drain(limit))).await;
+        let sources = std::mem::take(&mut self.sources).into_iter();
+        let sources = join_all(sources.map(|source| source.drain(limit)));
+        let draining = self.draining.take();
+        let lanes = async {
+            if let Some(draining) = draining {
+                draining.drain(limit).await;
+            }
+        };
+        tokio::join!(sources, lanes);
         for stage in std::mem::take(&mut self.stages) {
             let _ = stage.drain_and_wait(Some(limit)).await;
         }

@@ -37,6 +37,7 @@ pub mod hand_over;
 pub mod hop;
 pub mod intake;
 pub mod journal_archive;
+pub mod lanes;
 pub mod lease_keeper;
 pub mod lease_term;
 pub mod like_notices;

@@ -10,8 +10,11 @@ mod original;
 mod outcomes;
 mod payloads;
 mod replaying;
+mod shares;
+mod spilling;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use fermata_core::event::EventLimits;
@@ -26,6 +29,7 @@ use futures_util::{StreamExt as _, stream};
 use self::admission::Shared;
 pub(crate) use self::original::Original;
 use self::outcomes::Outcomes;
+use self::spilling::Spilling;
 use crate::hop::{Hop, publish};
 use crate::ports::Ports;
 use crate::source::Input;
@@ -94,13 +98,20 @@ pub struct Listener {
     next: Hop<AdmittedFrame>,
     limits: EventLimits,
     shared: Shared,
+    /// Where the stages behind it run here too: nobody else knows whether room is short, and
+    /// whoever spills can drain.
+    spilling: Option<Arc<Spilling>>,
 }
 
 impl Listener {
     /// A listener that passes on to `next`.
     #[must_use]
     pub fn new(ports: Ports, next: Hop<AdmittedFrame>) -> Self {
-        Self { ports, next, limits: EventLimits::default(), shared: Shared::default() }
+        let spilling = match next {
+            Hop::Memory(_) => Some(Arc::new(Spilling::new(ports.clone()))),
+            Hop::Stream { .. } => None,
+        };
+        Self { ports, next, limits: EventLimits::default(), shared: Shared::default(), spilling }
     }
 
     /// How all listeners together take from EVENTS.
@@ -122,11 +133,15 @@ impl Stage for Listener {
         }
         let sequences: Vec<u64> = messages.iter().map(|message| message.sequence).collect();
         let (ports, next) = (self.ports.clone(), self.next.clone());
+        let spilling = self.spilling.clone();
         Box::pin(async move {
             let held_back = settle(&ports, &mut out).await;
             let (events, dead) = out.into_parts();
             let durable = file(&ports, dead).await
-                && (events.is_empty() || next.pass(AdmittedFrame { events }).await);
+                && match spilling {
+                    Some(spilling) => spilling.pass(&next, events).await,
+                    None => events.is_empty() || next.pass(AdmittedFrame { events }).await,
+                };
             if !durable {
                 return Durable::No;
             }

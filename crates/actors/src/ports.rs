@@ -19,6 +19,7 @@ use crate::checkpoint_folder::CheckpointFolder;
 use crate::clock::Clock;
 use crate::command_room::CommandRoom;
 use crate::definitions::{Plans, Snapshot};
+use crate::lanes::Lanes;
 use crate::webhooks::Webhooks;
 
 /// Connections and facts that every actor of the process shares.
@@ -48,6 +49,8 @@ pub struct Ports {
     pub webhooks: Webhooks,
     /// How much more of what came of events COMMANDS may hold.
     pub room: CommandRoom,
+    /// Marks of events that wait in lanes.
+    pub lanes: Lanes,
 }
 
 /// What all workers of an engine agree on.

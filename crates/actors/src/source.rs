@@ -69,15 +69,27 @@ impl<F: StageFrame + fmt::Debug> Input for F {
         options: &SharedConsumerOptions,
         deliveries: Vec<Delivery>,
     ) -> Option<(Self, Vec<Acker>)> {
-        let delivery = deliveries.into_iter().next()?;
-        match F::decode(&delivery.payload) {
-            Ok(frame) => Some((frame, vec![delivery.acker])),
-            Err(error) => {
-                give_up_or_wait(ports, options, delivery, &error).await;
-                None
-            }
-        }
+        read_frame(ports, options, deliveries).await
     }
+}
+
+/// The frame that was delivered; nothing when the delivery is settled already, or is a mark, which
+/// is kept until it is passed.
+pub(crate) async fn read_frame<F: StageFrame>(
+    ports: &Ports,
+    options: &SharedConsumerOptions,
+    deliveries: Vec<Delivery>,
+) -> Option<(F, Vec<Acker>)> {
+    let delivery = deliveries.into_iter().next()?;
+    let error = match F::decode(&delivery.payload) {
+        Ok(frame) => return Some((frame, vec![delivery.acker])),
+        Err(error) => error,
+    };
+    match F::mark(&delivery.payload) {
+        Some(mark) => ports.lanes.keep(mark, delivery.acker),
+        None => give_up_or_wait(ports, options, delivery, &error).await,
+    }
+    None
 }
 
 /// Takes from a stream for a stage, until it is drained, dropped, or the stage ends.

@@ -72,3 +72,28 @@ pub async fn end_of(broker: &Broker, stream: &str) -> Result<u64, ReadError> {
     let state = stream_state(broker.publishing(), stream).await?;
     Ok(if state.messages == 0 { 0 } else { state.last_sequence })
 }
+
+/// How far a work queue is done: a stream from which acknowledged messages, and no others, are removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WorkProgress {
+    /// Every message up to this sequence is acknowledged. An answer that is old is too low.
+    pub done_up_to: u64,
+    /// How many messages are not acknowledged.
+    pub left: u64,
+}
+
+/// Asks how far a work queue is done, whichever consumers it has or had.
+///
+/// # Errors
+/// When the broker refuses or does not answer.
+///
+/// # Cancel safety
+/// Can be dropped.
+pub async fn work_progress(broker: &Broker, stream: &str) -> Result<WorkProgress, ReadError> {
+    let state = stream_state(broker.publishing(), stream).await?;
+    let done_up_to = match state.messages {
+        0 => state.last_sequence,
+        _ => state.first_sequence.saturating_sub(1),
+    };
+    Ok(WorkProgress { done_up_to, left: state.messages })
+}

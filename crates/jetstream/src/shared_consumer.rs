@@ -64,6 +64,12 @@ pub struct SharedConsumerOptions {
     pub pull_messages: usize,
     /// How many bytes one request asks for.
     pub pull_bytes: usize,
+    /// The subject that it is for; everything in the stream when absent. What a consumer with one
+    /// has acknowledged says nothing of what it passes over.
+    pub filter_subject: Option<String>,
+    /// After how long without a request the broker forgets it; never when absent. Only where the
+    /// stream itself knows what is acknowledged.
+    pub inactive_threshold: Option<Duration>,
 }
 
 impl SharedConsumerOptions {
@@ -76,6 +82,8 @@ impl SharedConsumerOptions {
             unacknowledged_max: UNACKNOWLEDGED_MAX_DEFAULT,
             pull_messages: PULL_MESSAGES_DEFAULT,
             pull_bytes: PULL_BYTES_DEFAULT,
+            filter_subject: None,
+            inactive_threshold: None,
         }
     }
 }
@@ -291,10 +299,10 @@ impl SharedConsumer {
             max_deliver: -1,
             max_ack_pending: Some(self.options.unacknowledged_max),
             replay_policy: "instant",
-            inactive_threshold: None,
+            inactive_threshold: self.options.inactive_threshold.map(nanoseconds),
             mem_storage: false,
             num_replicas: None,
-            filter_subject: None,
+            filter_subject: self.options.filter_subject.clone(),
             max_waiting: None,
         };
         make_consumer(&self.connection, stream, &spec).await?;

@@ -10,7 +10,10 @@ use fermata_core::json::Json;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::envelope::{MessageKind, WireError, decode_message, encode_message};
+use crate::envelope::{
+    ENVELOPE_BYTES_MAX, Envelope, MessageKind, WireError, decode_message, encode_message, read,
+    write_named,
+};
 
 /// Stands for the key of what could not be decoded and so has none.
 pub const NO_KEY: [u8; 16] = [0; 16];
@@ -139,6 +142,46 @@ pub struct ChosenWorkflow {
     pub variables: Json,
 }
 
+/// Stands in the stream of admitted events for those that wait in lanes: it is acknowledged only
+/// after everything in WAITING up to a sequence is.
+///
+/// A program that does not know it cannot acknowledge it: its version is newer than any that a
+/// program reads as events, and such a message waits for a newer program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WaitingMark {
+    /// The sequence of WAITING.
+    pub up_to: u64,
+}
+
+impl WaitingMark {
+    /// Version of its envelope, which no layout of events will ever have.
+    pub const VERSION: u16 = u16::MAX;
+
+    /// Encodes it for the stream of admitted events.
+    ///
+    /// # Errors
+    ///
+    /// The encoder's; no mark meets one.
+    pub fn encode(self) -> Result<Vec<u8>, WireError> {
+        let mut body = Vec::new();
+        write_named(&mut body, &self)?;
+        let envelope = Envelope::new(MessageKind::Admitted, None, &body);
+        Envelope { version: Self::VERSION, ..envelope }.encode()
+    }
+
+    /// The mark that the bytes are; nothing where they are anything else.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        if bytes.len() > ENVELOPE_BYTES_MAX {
+            return None;
+        }
+        let envelope: Envelope<'_> = read("mark", bytes).ok()?;
+        let is_mark = envelope.kind == MessageKind::Admitted && envelope.version == Self::VERSION;
+        is_mark.then(|| read("mark", envelope.body).ok()).flatten()
+    }
+}
+
 /// A frame that stages pass on.
 pub trait StageFrame: Sized + Send + 'static {
     /// Encodes the frame for a stream.
@@ -157,6 +200,11 @@ pub trait StageFrame: Sized + Send + 'static {
 
     /// Cuts the frame in two where it has more than one event.
     fn halve(self) -> (Self, Option<Self>);
+
+    /// The mark that stands in the stream of these frames, where the bytes are one.
+    fn mark(_bytes: &[u8]) -> Option<WaitingMark> {
+        None
+    }
 }
 
 impl StageFrame for AdmittedFrame {
@@ -171,6 +219,10 @@ impl StageFrame for AdmittedFrame {
     fn halve(mut self) -> (Self, Option<Self>) {
         let rest = split(&mut self.events);
         (self, rest.map(|events| Self { events }))
+    }
+
+    fn mark(bytes: &[u8]) -> Option<WaitingMark> {
+        WaitingMark::decode(bytes)
     }
 }
 
@@ -191,4 +243,27 @@ impl StageFrame for MatchedFrame {
 
 fn split<T>(events: &mut Vec<T>) -> Option<Vec<T>> {
     (events.len() > 1).then(|| events.split_off(events.len() / 2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_is_read_as_one_and_kept_for_a_newer_program_by_those_that_know_none() {
+        let bytes = WaitingMark { up_to: 7 }.encode().expect("a small message");
+
+        assert_eq!(AdmittedFrame::mark(&bytes), Some(WaitingMark { up_to: 7 }));
+        // What a program does that knows nothing of marks: it holds the message back for ever.
+        let refused = AdmittedFrame::decode(&bytes).expect_err("no frame");
+        assert!(matches!(refused, WireError::NewerVersion { .. }), "{refused:?}");
+    }
+
+    #[test]
+    fn no_frame_is_a_mark() {
+        let frame = AdmittedFrame { events: Vec::new() }.encode().expect("a small message");
+
+        assert_eq!(AdmittedFrame::mark(&frame), None);
+        assert_eq!(AdmittedFrame::mark(b""), None);
+    }
 }

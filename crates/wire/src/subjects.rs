@@ -9,8 +9,17 @@ pub const ADMITTED: &str = "fermata.admitted";
 /// Frames of matched events, where matcher and builder run apart.
 pub const MATCHED: &str = "fermata.matched";
 
+/// Where frames of admitted events wait by lanes: `fermata.waiting.<lane>`.
+pub const WAITING: &str = "fermata.waiting";
+
 /// Where every worker is asked how it stands; what is sent there names an inbox.
 pub const STATUS: &str = "fermata.status";
+
+/// Frames of admitted events that wait in `lane`.
+#[must_use]
+pub fn waiting(lane: u16) -> String {
+    format!("{WAITING}.{lane}")
+}
 
 /// Commands to `partition`.
 #[must_use]

@@ -14,6 +14,10 @@ pub const ADMITTED_SUBJECT: &str = "fermata.admitted";
 pub const MATCHED_STREAM: &str = "MATCHED";
 /// Subject between matcher and builder.
 pub const MATCHED_SUBJECT: &str = "fermata.matched";
+/// Stream of admitted events of tenants that are above their share.
+pub const WAITING_STREAM: &str = "WAITING";
+/// Subjects of WAITING: `fermata.waiting.<lane>`.
+pub const WAITING_SUBJECTS: &str = "fermata.waiting.*";
 /// Stream of signed checkpoints of all partitions.
 pub const CHECKPOINTS_STREAM: &str = "CHECKPOINTS";
 /// Subjects of signed checkpoints.

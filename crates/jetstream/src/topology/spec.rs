@@ -8,8 +8,9 @@ use super::{
     ADMITTED_STREAM, ADMITTED_SUBJECT, ARCHIVE_BUCKET, CHECKPOINTS_STREAM, CHECKPOINTS_SUBJECTS,
     CONFIG_STREAM, CONFIG_SUBJECT, DEAD_STREAM, DEAD_SUBJECTS, DEFINITIONS_BUCKET, EVENTS_STREAM,
     EVENTS_SUBJECTS, LEASE_TTL, LEASES_BUCKET, MATCHED_STREAM, MATCHED_SUBJECT, PAYLOADS_BUCKET,
-    PLANS_BUCKET, SNAPSHOTS_BUCKET, TASKS_STREAM, TASKS_SUBJECTS, Topology, audit_stream,
-    audit_subject, commands_stream, commands_subject, journal_stream, journal_subject,
+    PLANS_BUCKET, SNAPSHOTS_BUCKET, TASKS_STREAM, TASKS_SUBJECTS, Topology, WAITING_STREAM,
+    WAITING_SUBJECTS, audit_stream, audit_subject, commands_stream, commands_subject,
+    journal_stream, journal_subject,
 };
 use crate::pull::nanoseconds;
 
@@ -33,6 +34,10 @@ const DEFINITION_HISTORY: i64 = 8;
 /// How many tasks of one queue may wait: so that a queue which nobody serves leaves room for the
 /// others. What is beyond waits with whoever ordered it.
 const TASKS_PER_QUEUE_MAX: i64 = 20_000;
+
+/// How many frames of one lane may wait: so that a tenant above its share leaves room for the
+/// others. What is beyond waits in EVENTS.
+const FRAMES_PER_LANE_MAX: i64 = 10_000;
 
 /// How large each stream may grow, in bytes. The broker reserves the sum, about 28 GiB with 8 partitions.
 ///
@@ -66,6 +71,8 @@ pub struct Limits {
     pub tasks_bytes: i64,
     /// The object store of payloads. When it is full no further ones are taken.
     pub payloads_bytes: i64,
+    /// WAITING: about a million events of 256 bytes. When it is full events wait in EVENTS.
+    pub waiting_bytes: i64,
 }
 
 impl Default for Limits {
@@ -84,6 +91,7 @@ impl Default for Limits {
             archive_bytes: 2 * 1024 * MIB,
             tasks_bytes: 512 * MIB,
             payloads_bytes: 1024 * MIB,
+            waiting_bytes: 512 * MIB,
         }
     }
 }
@@ -109,6 +117,7 @@ impl Limits {
             archive_bytes: scaled(self.archive_bytes),
             tasks_bytes: scaled(self.tasks_bytes),
             payloads_bytes: scaled(self.payloads_bytes),
+            waiting_bytes: scaled(self.waiting_bytes),
         }
     }
 }
@@ -301,6 +310,18 @@ pub(super) fn streams(topology: &Topology) -> Vec<StreamSpec> {
                 ..base("", "", limits.payloads_bytes, "data that is too large for an event")
             },
         ),
+        // What is acknowledged is gone, so the first sequence tells up to where everything is.
+        StreamSpec {
+            retention: "workqueue".to_owned(),
+            max_msgs_per_subject: FRAMES_PER_LANE_MAX,
+            discard_new_per_subject: true,
+            ..base(
+                WAITING_STREAM,
+                WAITING_SUBJECTS,
+                limits.waiting_bytes,
+                "admitted events of tenants above their share, by lanes",
+            )
+        },
     ]);
     specs
 }

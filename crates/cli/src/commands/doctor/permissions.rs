@@ -20,9 +20,10 @@ const PUBLISHED: [&str; 3] =
     ["fermata.events.doctor.probe", "fermata.commands.control", "fermata.dead.doctor.probe"];
 
 /// Subjects that a worker publishes to as well.
-const PUBLISHED_BY_WORKERS: [&str; 6] = [
+const PUBLISHED_BY_WORKERS: [&str; 7] = [
     "fermata.admitted",
     "fermata.matched",
+    "fermata.waiting.0",
     "fermata.journal.control",
     "fermata.auditlog.control",
     "fermata.checkpoints.control",

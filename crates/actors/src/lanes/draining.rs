@@ -1,0 +1,200 @@
+//! Drains the lanes by turns, while WAITING holds anything, and acknowledges marks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fermata_jetstream::progress::work_progress;
+use fermata_jetstream::shared_consumer::ack_all_of;
+use fermata_jetstream::topology::WAITING_STREAM;
+use fermata_jetstream::{Acker, Delivery, SharedConsumerOptions};
+use fermata_wire::stages::AdmittedFrame;
+use futures_util::future::{BoxFuture, FutureExt as _, join_all};
+use ractor::ActorRef;
+use tokio::sync::{Semaphore, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+
+use super::{LANE_FRAMES_AT_ONCE, LANE_FRAMES_HELD_MAX, LANES, Waited, lane_consumer};
+use crate::hop::{AGAIN_AFTER, Hop};
+use crate::ports::Ports;
+use crate::source::{Input, Source, read_frame};
+use crate::stage::{Durable, Passed, Stage};
+
+/// How often it is looked how far WAITING is done, while lanes are open.
+pub const LANES_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How long lanes stay open after WAITING was seen empty.
+pub const LANES_OPEN_FOR: Duration = Duration::from_secs(10);
+
+/// How often the broker hears that marks are held: a third of its wait for an acknowledgement.
+const REMIND_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long what was taken from lanes that are closed may take to be settled.
+const SETTLE_LIMIT: Duration = Duration::from_secs(10);
+
+impl Input for Waited {
+    const MESSAGES_MAX: usize = 1;
+    const HELD_MAX: u32 = LANE_FRAMES_HELD_MAX;
+
+    async fn read(
+        ports: &Ports,
+        options: &SharedConsumerOptions,
+        deliveries: Vec<Delivery>,
+    ) -> Option<(Self, Vec<Acker>)> {
+        let (frame, ackers) = read_frame(ports, options, deliveries).await?;
+        Some((Self(frame), ackers))
+    }
+}
+
+/// Gives turns to what comes from lanes, in the order in which it comes: since each lane holds
+/// few frames, that is lane by lane.
+#[derive(Debug)]
+pub struct LaneTurns {
+    turns: Arc<Semaphore>,
+    next: Hop<AdmittedFrame>,
+}
+
+impl LaneTurns {
+    /// Passes on to `next`.
+    #[must_use]
+    pub fn new(next: Hop<AdmittedFrame>) -> Self {
+        Self { turns: Arc::new(Semaphore::new(LANE_FRAMES_AT_ONCE)), next }
+    }
+}
+
+impl Stage for LaneTurns {
+    type Input = Waited;
+
+    fn take(&mut self, Waited(frame): Waited) -> BoxFuture<'static, Durable> {
+        let (turns, next) = (self.turns.clone(), self.next.clone());
+        Box::pin(async move {
+            let Ok(_turn) = turns.acquire().await else { return Durable::No };
+            next.pass(frame).await.into()
+        })
+    }
+}
+
+/// Drains the lanes until it is drained itself, or dropped.
+#[derive(Debug)]
+pub struct Draining {
+    /// The task ends when this is dropped.
+    running: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Draining {
+    /// Begins to.
+    #[must_use]
+    pub fn start(ports: Ports, turns: ActorRef<Passed<Waited>>) -> Self {
+        let (running, ended) = oneshot::channel();
+        Self { running, task: tokio::spawn(Drain { ports, turns, ended }.run()) }
+    }
+
+    /// Takes nothing more, waits until what was taken is settled, and gives marks back.
+    ///
+    /// # Cancel safety
+    ///
+    /// As if the process ended: what is not settled comes again.
+    pub async fn drain(self, limit: Duration) {
+        let Self { running, task } = self;
+        drop(running);
+        // What is not settled in time comes again.
+        let _ = timeout(limit, task).await;
+    }
+}
+
+/// Why lanes are closed.
+enum Closed {
+    /// WAITING is empty.
+    Empty,
+    /// For good.
+    Ended,
+}
+
+struct Drain {
+    ports: Ports,
+    turns: ActorRef<Passed<Waited>>,
+    ended: oneshot::Receiver<()>,
+}
+
+impl Drain {
+    async fn run(mut self) {
+        while self.is_needed().await {
+            let sources: Vec<_> = (0..LANES).map(|lane| self.open(lane)).collect();
+            let closed = self.until_empty().await;
+            join_all(sources.into_iter().map(|source| source.drain(SETTLE_LIMIT))).await;
+            if matches!(closed, Closed::Ended) {
+                break;
+            }
+            tracing::debug!("lanes are closed: nothing waits in them");
+        }
+        for acker in self.ports.lanes.take_all() {
+            acker.nak(Duration::ZERO).await;
+        }
+    }
+
+    /// Waits until there is something to drain; false when it is not to be drained any more.
+    async fn is_needed(&mut self) -> bool {
+        let mut is_known = false;
+        loop {
+            // What a process left that ended before it stored a mark has no other sign.
+            if !is_known
+                && let Ok(progress) = work_progress(&self.ports.broker, WAITING_STREAM).await
+            {
+                if progress.left > 0 {
+                    return true;
+                }
+                is_known = true;
+            }
+            tokio::select! {
+                biased;
+                _ = &mut self.ended => return false,
+                () = self.ports.lanes.woken() => return true,
+                () = sleep(AGAIN_AFTER), if !is_known => {}
+            }
+        }
+    }
+
+    fn open(&self, lane: u16) -> Source {
+        Source::start(self.ports.clone(), lane_consumer(lane), self.turns.clone())
+    }
+
+    /// Acknowledges marks as they are passed, until nothing is left.
+    async fn until_empty(&mut self) -> Closed {
+        let lanes = self.ports.lanes.clone();
+        let (mut empty_since, mut reminded) = (Instant::now(), Instant::now());
+        let mut looks = interval(LANES_INTERVAL);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                _ = &mut self.ended => return Closed::Ended,
+                _ = looks.tick() => {}
+            }
+            // Before it is looked: what woke this is there by then.
+            if lanes.woken().now_or_never().is_some() {
+                empty_since = Instant::now();
+            }
+            match work_progress(&self.ports.broker, WAITING_STREAM).await {
+                Ok(progress) => {
+                    ack_all_of(lanes.take_passed(progress.done_up_to)).await;
+                    if progress.left > 0 || lanes.has_marks() {
+                        empty_since = Instant::now();
+                    }
+                }
+                // The marks stay, and so do the lanes.
+                Err(error) => {
+                    tracing::debug!(%error, "it is not known what waits in lanes");
+                    empty_since = Instant::now();
+                }
+            }
+            if reminded.elapsed() >= REMIND_INTERVAL {
+                reminded = Instant::now();
+                lanes.remind().await;
+            }
+            if empty_since.elapsed() >= LANES_OPEN_FOR {
+                return Closed::Empty;
+            }
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! Spills what tenants above their share publish to lanes, and marks it for the floor.
+//!
+//! The order counts: frames are stored in WAITING, then a mark in ADMITTED, and only then may the
+//! messages that they came of be acknowledged in EVENTS.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use fermata_core::identity::Tenant;
+use fermata_jetstream::PublishOutcome;
+use fermata_wire::stages::{Admission, AdmittedEvent, AdmittedFrame, StageFrame as _, WaitingMark};
+use fermata_wire::subjects;
+use futures_util::{StreamExt as _, stream};
+use tokio::time::{Instant, sleep_until};
+
+use super::shares::Shares;
+use crate::hop::{Hop, publish, publish_known};
+use crate::lanes::{LANE_FRAME_BYTES_TARGET, LANE_FRAME_EVENTS_MAX, lane_of};
+use crate::ports::Ports;
+
+/// Events of a batch that are passed on at once where there are several tenants: before each part
+/// it is looked again whether room is short.
+pub const EVENTS_AT_ONCE: usize = 2_048;
+
+/// Frames for lanes that are published at the same time.
+const FRAMES_AT_ONCE: usize = 64;
+
+/// Between two marks of one listener; batches that are spilled meanwhile share the next one. Each
+/// mark is kept by a matcher until what it stands for is done.
+pub const MARK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// How long a lane that took nothing is not tried again.
+pub const LANE_FULL_PAUSE: Duration = Duration::from_secs(1);
+
+/// Bytes of an event in a frame besides its own text, roughly.
+const EVENT_BYTES: usize = 256;
+
+/// Stores frames in lanes.
+#[derive(Debug)]
+pub(super) struct Spilling {
+    ports: Ports,
+    shares: Mutex<Shares>,
+    marks: Marks,
+    /// Lanes that took nothing, until they are tried again.
+    full: Mutex<BTreeMap<u16, Instant>>,
+}
+
+impl Spilling {
+    pub(super) fn new(ports: Ports) -> Self {
+        let (shares, marks, full) = (Mutex::default(), Marks::default(), Mutex::default());
+        Self { ports, shares, marks, full }
+    }
+
+    /// Passes events on, but spills those of tenants that are above their share while room is short;
+    /// true once everything that came of them is durable.
+    pub(super) async fn pass(
+        &self,
+        next: &Hop<AdmittedFrame>,
+        mut events: Vec<AdmittedEvent>,
+    ) -> bool {
+        if !self.shares().see(tenants(&events), Instant::now()) {
+            return pass(next, events).await;
+        }
+        // Room may become short over the first part of a large batch.
+        while !events.is_empty() {
+            let rest = events.split_off(events.len().min(EVENTS_AT_ONCE));
+            if !self.pass_part(next, events).await {
+                return false;
+            }
+            events = rest;
+        }
+        true
+    }
+
+    async fn pass_part(&self, next: &Hop<AdmittedFrame>, events: Vec<AdmittedEvent>) -> bool {
+        if !self.ports.room.is_short() {
+            self.shares().forget();
+            return pass(next, events).await;
+        }
+        let above = self.shares().above(tenants(&events), Instant::now());
+        let (spilled, direct): (Vec<_>, Vec<_>) =
+            events.into_iter().partition(|event| above.contains(&event.event.tenant));
+        let direct = pass(next, direct);
+        let spilled = async {
+            match self.spill(spilled).await {
+                Some(refused) => pass(next, refused).await,
+                None => false,
+            }
+        };
+        let (direct, spilled) = tokio::join!(direct, spilled);
+        direct && spilled
+    }
+
+    /// Stores events in their lanes; says which were not taken, once all others are marked. None
+    /// when they could not be marked.
+    async fn spill(&self, events: Vec<AdmittedEvent>) -> Option<Vec<AdmittedEvent>> {
+        let stored = stream::iter(frames(events))
+            .map(|(lane, frame)| self.store(lane, frame))
+            .buffer_unordered(FRAMES_AT_ONCE);
+        let (up_to, refused) = stored
+            .fold((None, Vec::new()), |(up_to, mut refused), stored| async move {
+                match stored {
+                    Ok(sequence) => (up_to.max(Some(sequence)), refused),
+                    Err(frame) => {
+                        refused.extend(frame.events);
+                        (up_to, refused)
+                    }
+                }
+            })
+            .await;
+        if let Some(up_to) = up_to {
+            self.ports.lanes.wake();
+            if !self.marks.store(&self.ports, up_to).await {
+                return None;
+            }
+        }
+        Some(refused)
+    }
+
+    /// Where a frame is stored, or the frame again.
+    async fn store(&self, lane: u16, frame: AdmittedFrame) -> Result<u64, AdmittedFrame> {
+        if self.full().get(&lane).is_some_and(|until| Instant::now() < *until) {
+            return Err(frame);
+        }
+        let Ok(bytes) = frame.encode() else { return Err(frame) };
+        let subject = subjects::waiting(lane);
+        match publish_known(&self.ports.publisher, &subject, bytes.into()).await {
+            PublishOutcome::Stored { sequence, .. } => Ok(sequence),
+            // What may be there all the same is passed on too, and recognised by its positions.
+            PublishOutcome::Refused { .. } | PublishOutcome::Unknown => {
+                self.full().insert(lane, Instant::now() + LANE_FULL_PAUSE);
+                Err(frame)
+            }
+        }
+    }
+
+    fn shares(&self) -> MutexGuard<'_, Shares> {
+        // Nobody panics while holding it.
+        self.shares.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn full(&self) -> MutexGuard<'_, BTreeMap<u16, Instant>> {
+        // Nobody panics while holding it.
+        self.full.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn tenants(events: &[AdmittedEvent]) -> impl Iterator<Item = &Tenant> + Clone {
+    events.iter().map(|event| &event.event.tenant)
+}
+
+async fn pass(next: &Hop<AdmittedFrame>, events: Vec<AdmittedEvent>) -> bool {
+    events.is_empty() || next.pass(AdmittedFrame { events }).await
+}
+
+/// Frames of bounded size, each for one lane, in order of arrival within a lane.
+fn frames(events: Vec<AdmittedEvent>) -> Vec<(u16, AdmittedFrame)> {
+    let mut open: BTreeMap<u16, (AdmittedFrame, usize)> = BTreeMap::new();
+    let mut frames = Vec::new();
+    for event in events {
+        let lane = lane_of(event.event.tenant.as_str());
+        let bytes = bytes_of(&event);
+        let (frame, filled) =
+            open.entry(lane).or_insert_with(|| (AdmittedFrame { events: Vec::new() }, 0));
+        let is_full = frame.events.len() >= LANE_FRAME_EVENTS_MAX
+            || *filled + bytes > LANE_FRAME_BYTES_TARGET;
+        if is_full && !frame.events.is_empty() {
+            frames.push((lane, AdmittedFrame { events: std::mem::take(&mut frame.events) }));
+            *filled = 0;
+        }
+        *filled += bytes;
+        frame.events.push(event);
+    }
+    frames.extend(open.into_iter().map(|(lane, (frame, _))| (lane, frame)));
+    frames
+}
+
+fn bytes_of(event: &AdmittedEvent) -> usize {
+    let raw = match &event.admission {
+        Admission::Admitted { raw } => raw.len(),
+        Admission::Rejected(rejection) => rejection.detail.len(),
+    };
+    let signal = event.correlation.as_ref();
+    let signal = signal.map_or(0, |signal| signal.key.len() + signal.data.json.as_str().len());
+    EVENT_BYTES + raw + signal
+}
+
+/// The marks of a listener: each speaks for all frames that were stored before it.
+#[derive(Debug, Default)]
+struct Marks {
+    asked: Mutex<Asked>,
+    /// Up to which request marks are stored, and when the last one was.
+    stored: tokio::sync::Mutex<(u64, Option<Instant>)>,
+}
+
+/// What is to be marked.
+#[derive(Debug, Default)]
+struct Asked {
+    requests: u64,
+    up_to: u64,
+}
+
+impl Marks {
+    /// Waits until a mark is stored that speaks for everything up to `up_to`; false when it is not
+    /// known to be.
+    async fn store(&self, ports: &Ports, up_to: u64) -> bool {
+        let request = {
+            let mut asked = self.asked();
+            asked.requests += 1;
+            asked.up_to = asked.up_to.max(up_to);
+            asked.requests
+        };
+        let mut stored = self.stored.lock().await;
+        if stored.0 >= request {
+            return true;
+        }
+        if let Some(last) = stored.1 {
+            sleep_until(last + MARK_INTERVAL).await;
+        }
+        let (requests, up_to) = {
+            let mut asked = self.asked();
+            (asked.requests, std::mem::take(&mut asked.up_to))
+        };
+        let Ok(bytes) = (WaitingMark { up_to }).encode() else { return false };
+        let is_stored = publish(&ports.publisher, subjects::ADMITTED, bytes.into()).await;
+        stored.1 = Some(Instant::now());
+        match is_stored {
+            true => stored.0 = requests,
+            // Others that were to share it are not marked yet.
+            false => {
+                let mut asked = self.asked();
+                asked.up_to = asked.up_to.max(up_to);
+            }
+        }
+        is_stored
+    }
+
+    fn asked(&self) -> MutexGuard<'_, Asked> {
+        // Nobody panics while holding it.
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use fermata_core::command::EventReference;
+    use fermata_core::identity::SourcePosition;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn event(tenant: u8, sequence: u64, bytes: usize) -> AdmittedEvent {
+        let text = || Arc::from("");
+        AdmittedEvent {
+            event: EventReference {
+                tenant: format!("t{tenant}").parse().expect("a tenant"),
+                id: text(),
+                source: text(),
+                kind: text(),
+                traceparent: None,
+                hops: 0,
+                breach: None,
+            },
+            key: [0; 16],
+            source: SourcePosition { sequence, index: 0 },
+            replay: None,
+            admission: Admission::Admitted { raw: Bytes::from(vec![b' '; bytes]) },
+            correlation: None,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_event_is_in_one_frame_of_its_lane_in_order_and_turns_are_bounded(
+            sizes in prop::collection::vec((0..40_u8, 0..40_000_usize), 0..600),
+        ) {
+            let numbered = sizes.iter().zip(0..);
+            let events = numbered.map(|((tenant, bytes), at)| event(*tenant, at, *bytes));
+            let events = events.collect::<Vec<_>>();
+
+            let frames = frames(events.clone());
+
+            let mut found: BTreeMap<u16, Vec<AdmittedEvent>> = BTreeMap::new();
+            for (lane, frame) in frames {
+                prop_assert!(!frame.events.is_empty());
+                prop_assert!(frame.events.len() <= LANE_FRAME_EVENTS_MAX);
+                let bytes = frame.events.iter().map(bytes_of).sum::<usize>();
+                prop_assert!(bytes <= LANE_FRAME_BYTES_TARGET || frame.events.len() == 1);
+                prop_assert!(frame.encode().is_ok());
+                found.entry(lane).or_default().extend(frame.events);
+            }
+            for (lane, found) in &found {
+                let of_lane = |event: &&AdmittedEvent| lane_of(event.event.tenant.as_str()) == *lane;
+                let expected = events.iter().filter(of_lane).cloned().collect::<Vec<_>>();
+                prop_assert_eq!(found, &expected);
+            }
+            prop_assert_eq!(found.values().map(Vec::len).sum::<usize>(), events.len());
+        }
+    }
+}
