@@ -16,8 +16,13 @@ use crate::load::Past;
 use crate::process::{EngineProcess, Surroundings, log_of};
 use crate::scene::Scene;
 
-/// What an engine logs that ends in its start: there was no broker to be found.
-const ENDED_IN_START: &str = "the engine starts: ";
+/// What an engine logs that ends in its start: there was no broker to be found, or none that
+/// answered.
+const ENDED_IN_START: [&str; 2] =
+    ["the engine starts: Connect(", "the engine starts: Topology(Api"];
+
+/// How often workers may be started in vain in one test: there is no broker for seconds at a time.
+const STARTS_IN_VAIN_MAX: u32 = 40;
 
 /// Pause between two tries to start a worker that found no broker.
 const START_PAUSE: Duration = Duration::from_millis(500);
@@ -187,6 +192,7 @@ impl Targets {
             while self.workers[worker].is_wanted && !self.is_running(worker) {
                 // Whatever starts programs starts it again, as the broker is there now.
                 self.started_in_vain += 1;
+                assert!(self.started_in_vain < STARTS_IN_VAIN_MAX, "no worker starts any more");
                 tokio::time::sleep(START_PAUSE).await;
                 self.start(worker);
             }
@@ -246,7 +252,8 @@ impl Targets {
         let worker = &self.workers[worker];
         let log = std::fs::read(log_of(self.scene.ground.folder(), worker.name));
         let log = log.expect("a log");
-        String::from_utf8_lossy(&log[worker.log_bytes..]).contains(ENDED_IN_START)
+        let log = String::from_utf8_lossy(&log[worker.log_bytes..]);
+        ENDED_IN_START.iter().any(|ended| log.contains(ended))
     }
 
     fn process(&mut self, worker: usize) -> &mut EngineProcess {

@@ -66,6 +66,7 @@ use crate::uncommitted_reports::UncommittedReports;
 pub use cases::{CASE_HANDLERS_MAX, PendingCase};
 pub use message::{Answer, CoordinatorMessage};
 pub use projection::CHECK_INTERVAL as PROJECTION_CHECK_INTERVAL;
+pub(crate) use readers::describe;
 pub use snapshots::KnownSnapshot;
 pub use state::CoordinatorState;
 pub use status::PartitionStatus;

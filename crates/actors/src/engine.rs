@@ -31,6 +31,7 @@ use crate::checkpoint_folder::CheckpointFolder;
 use crate::clock::Clock;
 use crate::command_room::CommandRoom;
 use crate::coordinator::PartitionStatus;
+use crate::coordinator::describe;
 use crate::definitions::{Plans, watch_definitions};
 use crate::figures::Gauges;
 use crate::lanes::Lanes;
@@ -280,7 +281,8 @@ impl Engine {
         let SetUp { agreement, store, leases } = loop {
             match set_up(&broker, &publisher, &config).await {
                 Err(error) if error.is_transient() && begun.elapsed() < SET_UP_LIMIT => {
-                    tracing::warn!(%error, "the broker is not ready; it is tried again");
+                    let error = describe(&error);
+                    tracing::warn!(error, "the engine cannot start yet; it is tried again");
                     tokio::time::sleep(SET_UP_PAUSE).await;
                 }
                 set_up => break set_up?,

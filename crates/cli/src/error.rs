@@ -106,9 +106,9 @@ pub enum CliError {
     Connect(#[from] ConnectError),
     /// The engine's own broker does not stay.
     #[error(
-        "the engine's own broker ended by itself {} times within {} min and is not started again; all that was stored \
-         is there when `fermata up` is started anew; `{log}` says why it ended",
-        BROKER_RESTARTS_MAX + 1,
+        "the engine's own broker ended, and was started again {} times within {} min in vain; all that was stored is \
+         there when `fermata up` is started anew; `{log}` says why it ended",
+        BROKER_RESTARTS_MAX,
         BROKER_RESTARTS_WINDOW.as_secs() / 60
     )]
     BrokerEnded {
@@ -147,8 +147,8 @@ pub enum CliError {
     Refused(String),
     /// A stream of the engine is gone.
     #[error(
-        "the broker does not have the engine's stream `{stream}`; `fermata doctor` says what is missing, and the engine \
-         makes it anew when it is started again, without what it held"
+        "the broker does not have the engine's stream `{stream}`; `fermata doctor` says what is missing{}",
+        after_missing(stream)
     )]
     NoStream {
         /// Which.
@@ -226,6 +226,15 @@ pub enum CliError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+}
+
+/// What to do about a stream that is gone.
+fn after_missing(stream: &str) -> &'static str {
+    // What cannot be made again: beside an empty journal or log, what was signed would contradict.
+    match ["JOURNAL_", "AUDIT_", "CHECKPOINTS"].iter().any(|kept| stream.starts_with(kept)) {
+        true => "; restore it from a copy before the engine is started again",
+        false => ", and the engine makes it anew when it is started again, without what it held",
+    }
 }
 
 impl CliError {

@@ -106,6 +106,10 @@ pub struct LocalEngine {
 
 impl Drop for LocalEngine {
     fn drop(&mut self) {
+        // A file that tells of an engine which is gone only misleads.
+        self.url_file.iter().for_each(|file| {
+            let _ = std::fs::remove_file(file);
+        });
         self.exporting.iter().for_each(JoinHandle::abort);
     }
 }
@@ -253,8 +257,12 @@ impl LocalEngine {
     ///
     /// As a kill: nothing accepted is lost.
     pub async fn shut_down(mut self, limit: Duration) -> Result<Drained, CliError> {
-        let drained = self.engine.drain(limit).await;
-        self.forget_url();
+        let Self { engine, broker, .. } = &mut self;
+        let drained = tokio::select! {
+            drained = engine.drain(limit) => drained,
+            // It is not started any more: what is held cannot be finished, and comes again.
+            _ = keep(broker) => engine.drain(limit).await,
+        };
         if let Some(broker) = self.broker.take() {
             broker.stop().await?;
         }
@@ -268,18 +276,10 @@ impl LocalEngine {
     ///
     /// As a kill: nothing accepted is lost.
     pub async fn abandon(mut self) {
-        self.forget_url();
         if let Some(broker) = self.broker.take() {
             // Why it is abandoned is told, and matters more.
             let _ = broker.stop().await;
         }
-    }
-
-    /// A file that tells of an engine which is gone only misleads.
-    fn forget_url(&self) {
-        self.url_file.iter().for_each(|file| {
-            let _ = std::fs::remove_file(file);
-        });
     }
 }
 

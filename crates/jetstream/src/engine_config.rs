@@ -124,3 +124,20 @@ async fn find(broker: &Broker) -> Result<Found, ReadError> {
     }
     Ok(Found::None { last })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_that_elects_its_leader_is_waited_for_and_a_full_one_is_not() {
+        let refused = |refusal, code| {
+            let description = String::new();
+            EngineConfigError::Refused { refusal, code, description }.is_transient()
+        };
+
+        assert!(refused(Refusal::NoResponders, 503));
+        assert!(!refused(Refusal::StreamFull, 10_077));
+        assert!(EngineConfigError::Unknown.is_transient());
+    }
+}

@@ -70,6 +70,7 @@ pub struct Noisy {
     heaped: u64,
     /// From the first event of a heap until its last run was audited.
     heaps_took: Vec<Duration>,
+    heaps_too_small: u64,
 }
 
 impl Noisy {
@@ -97,6 +98,7 @@ impl Noisy {
             turns: 0,
             heaped: 0,
             heaps_took: Vec::new(),
+            heaps_too_small: 0,
         })
     }
 
@@ -183,7 +185,10 @@ impl Noisy {
 
     /// Waits until everything that came of a heap is audited.
     pub async fn heap_is_done(&mut self, heap: Heap) -> miette::Result<()> {
+        let measured = Instant::now();
         let done = heap.audit.at_rest().await?;
+        // Nothing was added any more when the measurement was over.
+        self.heaps_too_small += u64::from(done.saturating_duration_since(measured).is_zero());
         self.heaps_took.push(done.saturating_duration_since(heap.begun));
         Ok(())
     }
@@ -198,9 +203,11 @@ impl Noisy {
         let heaps = u64::try_from(self.heaps_took.len()).unwrap_or(u64::MAX).max(1);
         let took = self.heaps_took.iter().map(|took| format!("{:.1}", took.as_secs_f64()));
         format!(
-            "beside it {} events at once, each a run, decided and audited after {} s",
+            "beside it {} events at once, each a run, decided and audited after {} s; {} of them were done before \
+             the quiet tenant was",
             self.heaped / heaps,
-            took.collect::<Vec<_>>().join(", ")
+            took.collect::<Vec<_>>().join(", "),
+            self.heaps_too_small,
         )
     }
 

@@ -233,7 +233,7 @@ fn give_up(
 }
 
 /// An error with all its causes, for a log line and for `status`.
-pub(super) fn describe(error: &dyn std::error::Error) -> String {
+pub(crate) fn describe(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -244,12 +244,15 @@ pub async fn run(
     let reader = StreamReader::new(session.broker());
     match command {
         DeadCommand::List(arguments) => {
-            let takes = |letter: &DeadLetter| arguments.takes(letter);
+            let known = list::SeenCodes::default();
+            let takes = |letter: &DeadLetter| {
+                known.see(&arguments, letter);
+                arguments.takes(letter)
+            };
             let dead = DeadLetters::read(&reader, arguments.limit, takes).await?;
-            if dead.found == 0 {
-                arguments.check_codes()?;
-            }
-            list::list(&dead, output)
+            let listed = list::list(&dead, output)?;
+            arguments.check_codes(&known)?;
+            Ok(listed)
         }
         DeadCommand::Show(arguments) => {
             let takes = |letter: &DeadLetter| letter.id == arguments.id;

@@ -139,6 +139,7 @@ async fn start(data_dir: &Path, plugins: &PluginServer) -> Result<LocalEngine, C
         plugins: Scenario::plugins().iter().map(named).collect(),
         config: None,
         http: None,
+        http_receipts: false,
         drain_seconds: ATTEMPTS_LIMIT_DEFAULT.as_secs(),
         audit_key: None,
         replay_secrets: None,

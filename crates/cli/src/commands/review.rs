@@ -131,14 +131,14 @@ fn list(
     let caveats = reviews.caveats();
     let all = reviews.into_newest_first();
     let matching = all.iter().filter(|review| arguments.takes(review)).collect::<Vec<_>>();
-    if matching.is_empty() {
-        check("reason of cases", arguments.reason.as_ref(), CASE_REASONS)?;
-    }
+    let is_there = |reason: &&String| all.iter().any(|review| *review.reason == *reason.as_str());
+    let unseen = arguments.reason.as_ref().filter(|reason| !is_there(reason));
+    let known = check("reason of cases", unseen, CASE_REASONS);
     let shown = matching.get(..arguments.limit).unwrap_or(&matching);
     if output.is_json() {
         shown.iter().try_for_each(|review| output.json_line(review))?;
         caveats.iter().for_each(|caveat| output.note(caveat));
-        return Ok(());
+        return known;
     }
     let row = |review: &&Review| {
         vec![
@@ -160,7 +160,7 @@ fn list(
         output.line(&format!("{shown} of {all} reviews; `--limit` shows more"))?;
     }
     caveats.iter().for_each(|caveat| output.note(caveat));
-    Ok(())
+    known
 }
 
 /// Whether somebody has decided about it, in a word or two.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use fermata_jetstream::server::ServerError;
 use fermata_jetstream::{ManagedServer, ServerOptions};
 use tokio::time::Instant;
 
@@ -24,6 +25,15 @@ pub(super) struct KeptBroker {
     server: ManagedServer,
     monitor_file: PathBuf,
     restarts: Restarts,
+    /// Why the newest try to start it again failed, if it did.
+    failed: Option<ServerError>,
+}
+
+impl Drop for KeptBroker {
+    fn drop(&mut self) {
+        // A file that tells of a broker which is gone only misleads.
+        let _ = std::fs::remove_file(&self.monitor_file);
+    }
 }
 
 impl KeptBroker {
@@ -33,7 +43,7 @@ impl KeptBroker {
         monitor_file: PathBuf,
     ) -> Result<Self, CliError> {
         let server = ManagedServer::start(options).await?;
-        let broker = Self { server, monitor_file, restarts: Restarts::default() };
+        let broker = Self { server, monitor_file, restarts: Restarts::default(), failed: None };
         broker.tell_monitor_url()?;
         Ok(broker)
     }
@@ -50,18 +60,17 @@ impl KeptBroker {
     ///
     /// The broker may be down; asked again, it is started.
     pub(super) async fn keep(&mut self) -> CliError {
-        let mut last = None;
         loop {
             self.server.ended().await;
             let Some(pause) = self.restarts.next(Instant::now()) else {
-                let log = self.log();
-                return CliError::BrokerEnded { log, last };
+                return CliError::BrokerEnded { log: self.log(), last: self.failed.take() };
             };
             let log = self.log();
             tracing::warn!(log, ?pause, "the engine's own broker ended; it is started again");
             tokio::time::sleep(pause).await;
             match self.server.restart().await {
                 Ok(()) => {
+                    self.failed = None;
                     if let Err(error) = self.tell_monitor_url() {
                         tracing::warn!(%error, "where the broker can be monitored is not told");
                     }
@@ -70,7 +79,7 @@ impl KeptBroker {
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the broker could not be started again");
-                    last = Some(error);
+                    self.failed = Some(error);
                 }
             }
         }
@@ -78,8 +87,6 @@ impl KeptBroker {
 
     /// Ends it.
     pub(super) async fn stop(mut self) -> Result<(), CliError> {
-        // A file that tells of a broker which is gone only misleads.
-        let _ = std::fs::remove_file(&self.monitor_file);
         Ok(self.server.stop().await?)
     }
 

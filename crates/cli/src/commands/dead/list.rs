@@ -1,5 +1,6 @@
 //! `fermata dead list`.
 
+use std::cell::Cell;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
@@ -78,10 +79,28 @@ impl ListArguments {
 }
 
 impl ListArguments {
-    /// Whether what nothing fits could fit at all.
-    pub(super) fn check_codes(&self) -> Result<(), CliError> {
-        check("stage of dead letters", self.stage.as_ref(), DEAD_STAGES)?;
-        check("reason of dead letters", self.reason.as_ref(), DEAD_REASONS)
+    /// Whether there is such a stage and such a reason: one that is known, or that a letter has.
+    pub(super) fn check_codes(&self, seen: &SeenCodes) -> Result<(), CliError> {
+        let stage = self.stage.as_ref().filter(|_| !seen.stage.get());
+        check("stage of dead letters", stage, DEAD_STAGES)?;
+        let reason = self.reason.as_ref().filter(|_| !seen.reason.get());
+        check("reason of dead letters", reason, DEAD_REASONS)
+    }
+}
+
+/// Whether some letter has the stage and the reason that are asked for, whatever else the list is
+/// narrowed to.
+#[derive(Debug, Default)]
+pub(super) struct SeenCodes {
+    stage: Cell<bool>,
+    reason: Cell<bool>,
+}
+
+impl SeenCodes {
+    pub(super) fn see(&self, asked: &ListArguments, letter: &DeadLetter) {
+        let has = |asked: &Option<String>, code: &String| asked.as_ref() == Some(code);
+        self.stage.set(self.stage.get() || has(&asked.stage, &letter.stage));
+        self.reason.set(self.reason.get() || has(&asked.reason, &letter.reason));
     }
 }
 
