@@ -41,8 +41,8 @@ pub const LANE_FRAMES_AT_ONCE: usize = 4;
 const PULL_BYTES: usize = 4 * 1024 * 1024;
 
 /// After how long without a request the broker forgets the consumer of a lane. What it had not
-/// acknowledged is still in WAITING.
-const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
+/// acknowledged is still in WAITING. Longer than a frame may be held without another request.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(300);
 
 /// The lane of a tenant, the same for ever and everywhere.
 #[must_use]
@@ -54,7 +54,7 @@ pub fn lane_of(tenant: &str) -> u16 {
 #[must_use]
 pub fn lane_consumer(lane: u16) -> SharedConsumerOptions {
     SharedConsumerOptions {
-        pull_messages: LANE_FRAMES_HELD_MAX as usize,
+        pull_messages: 1,
         pull_bytes: PULL_BYTES,
         filter_subject: Some(subjects::waiting(lane)),
         inactive_threshold: Some(FORGOTTEN_AFTER),
@@ -106,8 +106,9 @@ impl Lanes {
         std::mem::take(&mut *self.marks()).into_iter().map(|(_, acker)| acker).collect()
     }
 
-    fn has_marks(&self) -> bool {
-        !self.marks().is_empty()
+    /// How many marks are kept here.
+    pub(crate) fn marks_kept(&self) -> usize {
+        self.marks().len()
     }
 
     /// Takes the marks out to tell the broker that they are still held, and puts them back.

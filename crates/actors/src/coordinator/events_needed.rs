@@ -5,7 +5,7 @@
 //! until nobody can reject the event any more. Asked in this order, so that every
 //! answer can only make the bound lower:
 //!
-//! 1. the floor *F*: the commands of all events up to it are stored;
+//! 1. the floor *F*, told at some time before: the commands of all events up to it are stored;
 //! 2. then the ends of all COMMANDS: those commands are at or below them;
 //! 3. then every partition, through the status of its worker. One that has decided
 //!    up to its end needs nothing up to *F*; one that has not needs nothing up to
@@ -16,7 +16,7 @@
 //! everything; and a worker that lives and does not answer may own any. What an owner tells may not be committed yet; whoever decides it
 //! again decides it the same, but for plans and room that have come or gone since.
 //!
-//! One asking ends within half a minute. How often it has to be repeated has no bound: a worker
+//! One asking ends within seconds. How often it has to be repeated has no bound: a worker
 //! that is paused loses its lease and is asked no more, and one that keeps it and never answers
 //! is for people to end. So it is told why nothing is known.
 
@@ -29,18 +29,15 @@ use fermata_jetstream::topology::commands_stream;
 use fermata_wire::subjects;
 use serde::Deserialize;
 use thiserror::Error;
+use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use crate::floor::Floor;
 use crate::ports::Ports;
 use crate::status_service::StatusQuestion;
 
-/// How long the floor, and then the answers of workers, are waited for.
-const FLOOR_LIMIT: Duration = Duration::from_secs(30);
+/// How long the answers of workers are waited for.
 const ANSWERS_LIMIT: Duration = Duration::from_secs(2);
-
-/// How often is looked whether the floor is known.
-const FLOOR_INTERVAL: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Deserialize)]
 struct WorkerAnswer {
@@ -84,9 +81,12 @@ pub(super) enum NotKnown {
 /// # Cancel safety
 ///
 /// Can be dropped.
-pub(super) async fn first_needed(ports: &Ports) -> Result<u64, NotKnown> {
-    let interruptions = ports.broker.interruptions();
-    let floor = floor(ports).await.ok_or(NotKnown::Floor)?;
+pub(super) async fn first_needed(
+    ports: &Ports,
+    followed: &mut FollowedFloor,
+) -> Result<u64, NotKnown> {
+    let floor = followed.told(ports).ok_or(NotKnown::Floor)?;
+    let interruptions = followed.interruptions;
     let mut ends = BTreeMap::new();
     for partition in (0..ports.facts.partitions).map(PartitionId) {
         let end = end_of(&ports.broker, &commands_stream(partition)).await;
@@ -99,17 +99,36 @@ pub(super) async fn first_needed(ports: &Ports) -> Result<u64, NotKnown> {
     needed(floor, &ends, &ask(ports).await?)
 }
 
-async fn floor(ports: &Ports) -> Option<u64> {
-    let floor = Floor::default();
-    let known = async {
-        while floor.get() == 0 {
-            tokio::time::sleep(FLOOR_INTERVAL).await;
+/// The floor, followed all the time: what waits in lanes may hold it back for as long as a flood
+/// lasts, and one that was told before is only lower.
+#[derive(Debug)]
+pub(super) struct FollowedFloor {
+    floor: Floor,
+    following: JoinHandle<()>,
+    interruptions: u64,
+}
+
+impl FollowedFloor {
+    /// Follows it until dropped.
+    pub(super) fn start(ports: &Ports) -> Self {
+        let (floor, interruptions) = (Floor::default(), ports.broker.interruptions());
+        let following = tokio::spawn(floor.clone().follow(ports.clone()));
+        Self { floor, following, interruptions }
+    }
+
+    /// What was told since the connection was last interrupted: ends that are read over a later one
+    /// could be lower than it.
+    fn told(&mut self, ports: &Ports) -> Option<u64> {
+        if ports.broker.interruptions() != self.interruptions {
+            *self = Self::start(ports);
         }
-        floor.get()
-    };
-    tokio::select! {
-        () = floor.clone().follow(ports.clone()) => None,
-        known = tokio::time::timeout(FLOOR_LIMIT, known) => known.ok(),
+        Some(self.floor.get()).filter(|floor| *floor > 0)
+    }
+}
+
+impl Drop for FollowedFloor {
+    fn drop(&mut self) {
+        self.following.abort();
     }
 }
 

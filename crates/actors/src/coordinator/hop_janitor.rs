@@ -14,7 +14,7 @@ use fermata_jetstream::progress::shared_progress;
 use fermata_jetstream::purge::{StreamRoom, purge_before, room_of};
 use fermata_jetstream::topology::{ADMITTED_STREAM, EVENTS_STREAM, MATCHED_STREAM};
 
-use super::events_needed::first_needed;
+use super::events_needed::{FollowedFloor, first_needed};
 use super::readers::describe;
 use crate::builder::BUILDER_CONSUMER;
 use crate::lease_term::LeaseView;
@@ -54,6 +54,7 @@ impl EventsHeld {
 /// Purges what nobody needs of the shared streams, for as long as the lease says
 /// that nobody else does. Says in `held` why EVENTS is not.
 pub(super) async fn purge_shared_streams(ports: Ports, mut lease: LeaseView, held: EventsHeld) {
+    let mut floor = FollowedFloor::start(&ports);
     while lease.until_held().await {
         for (stream, consumer) in [
             (ADMITTED_STREAM, MATCHER_CONSUMER),
@@ -61,7 +62,7 @@ pub(super) async fn purge_shared_streams(ports: Ports, mut lease: LeaseView, hel
             (EVENTS_STREAM, LISTENER_CONSUMER),
         ] {
             let purged = match stream == EVENTS_STREAM {
-                true => purge_events(&ports, &held).await,
+                true => purge_events(&ports, &mut floor, &held).await,
                 false => purge_shared_stream(&ports.broker, stream, consumer, u64::MAX).await,
             };
             match purged {
@@ -78,12 +79,16 @@ pub(super) async fn purge_shared_streams(ports: Ports, mut lease: LeaseView, hel
 }
 
 /// Purges EVENTS where there are too many, but for those that are needed.
-async fn purge_events(ports: &Ports, held: &EventsHeld) -> Result<u64, ApiError> {
+async fn purge_events(
+    ports: &Ports,
+    floor: &mut FollowedFloor,
+    held: &EventsHeld,
+) -> Result<u64, ApiError> {
     if events_kept_from(room_of(&ports.broker, EVENTS_STREAM).await?, u64::MAX) == 0 {
         held.set(None);
         return Ok(0);
     }
-    match first_needed(ports).await {
+    match first_needed(ports, floor).await {
         Ok(needed) => {
             if held.set(None) {
                 tracing::info!("it is known again which events are needed");

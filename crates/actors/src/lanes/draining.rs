@@ -178,7 +178,7 @@ impl Drain {
             match work_progress(&self.ports.broker, WAITING_STREAM).await {
                 Ok(progress) => {
                     ack_all_of(lanes.take_passed(progress.done_up_to)).await;
-                    if progress.left > 0 || lanes.has_marks() {
+                    if progress.left > 0 || lanes.marks_kept() > 0 {
                         empty_since = Instant::now();
                     }
                 }

@@ -10,7 +10,8 @@ use tokio::time::Instant;
 pub const SHARE_WINDOW: Duration = Duration::from_secs(1);
 
 /// How long after its last event a tenant counts as there: where only one is, nobody is above.
-pub const TENANT_SEEN_FOR: Duration = Duration::from_secs(60);
+/// Whoever was there within the hour may come again any moment, behind what another one left.
+pub const TENANT_SEEN_FOR: Duration = Duration::from_secs(60 * 60);
 
 /// Of all events that are counted, one part in so many is shared out among tenants that go on
 /// directly. Small: a part that goes directly and is more than the engine gets done keeps the

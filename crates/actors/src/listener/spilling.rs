@@ -21,14 +21,23 @@ use crate::ports::Ports;
 
 /// Events of a batch that are passed on at once where there are several tenants: before each part
 /// it is looked again whether room is short.
-pub const EVENTS_AT_ONCE: usize = 2_048;
+pub const EVENTS_AT_ONCE: usize = 8_192;
 
 /// Frames for lanes that are published at the same time.
 const FRAMES_AT_ONCE: usize = 64;
 
 /// Between two marks of one listener; batches that are spilled meanwhile share the next one. Each
-/// mark is kept by a matcher until what it stands for is done.
+/// mark is kept by a matcher until what it stands for is done: it is longer by as much for each
+/// [`MARKS_PER_INTERVAL`] that this process keeps, so that a long flood does not use up what the
+/// broker delivers of ADMITTED without an acknowledgement.
 pub const MARK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// See [`MARK_INTERVAL`]: 20,000 marks of one listener are a backlog of an hour.
+pub const MARKS_PER_INTERVAL: u32 = 1_000;
+
+/// How long nothing is spilled after a mark was not stored: longer than until its batch comes
+/// again, which would be stored once more.
+pub const MARK_FAILED_PAUSE: Duration = Duration::from_secs(5);
 
 /// How long a lane that took nothing is not tried again.
 pub const LANE_FULL_PAUSE: Duration = Duration::from_secs(1);
@@ -44,38 +53,41 @@ pub(super) struct Spilling {
     marks: Marks,
     /// Lanes that took nothing, until they are tried again.
     full: Mutex<BTreeMap<u16, Instant>>,
+    /// Until when nothing is spilled.
+    paused_until: Mutex<Option<Instant>>,
 }
 
 impl Spilling {
     pub(super) fn new(ports: Ports) -> Self {
         let (shares, marks, full) = (Mutex::default(), Marks::default(), Mutex::default());
-        Self { ports, shares, marks, full }
+        Self { ports, shares, marks, full, paused_until: Mutex::default() }
     }
 
     /// Passes events on, but spills those of tenants that are above their share while room is short;
     /// true once everything that came of them is durable.
-    pub(super) async fn pass(
-        &self,
-        next: &Hop<AdmittedFrame>,
-        mut events: Vec<AdmittedEvent>,
-    ) -> bool {
+    pub(super) async fn pass(&self, next: &Hop<AdmittedFrame>, events: Vec<AdmittedEvent>) -> bool {
         if !self.shares().see(tenants(&events), Instant::now()) {
             return pass(next, events).await;
         }
         // Room may become short over the first part of a large batch.
-        while !events.is_empty() {
-            let rest = events.split_off(events.len().min(EVENTS_AT_ONCE));
-            if !self.pass_part(next, events).await {
+        let mut rest = events.into_iter();
+        loop {
+            let part: Vec<_> = rest.by_ref().take(EVENTS_AT_ONCE).collect();
+            if part.is_empty() {
+                return true;
+            }
+            if !self.pass_part(next, part).await {
                 return false;
             }
-            events = rest;
         }
-        true
     }
 
     async fn pass_part(&self, next: &Hop<AdmittedFrame>, events: Vec<AdmittedEvent>) -> bool {
         if !self.ports.room.is_short() {
             self.shares().forget();
+            return pass(next, events).await;
+        }
+        if self.paused().is_some_and(|until| Instant::now() < until) {
             return pass(next, events).await;
         }
         let above = self.shares().above(tenants(&events), Instant::now());
@@ -112,6 +124,7 @@ impl Spilling {
         if let Some(up_to) = up_to {
             self.ports.lanes.wake();
             if !self.marks.store(&self.ports, up_to).await {
+                *self.paused() = Some(Instant::now() + MARK_FAILED_PAUSE);
                 return None;
             }
         }
@@ -138,6 +151,11 @@ impl Spilling {
     fn shares(&self) -> MutexGuard<'_, Shares> {
         // Nobody panics while holding it.
         self.shares.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn paused(&self) -> MutexGuard<'_, Option<Instant>> {
+        // Nobody panics while holding it.
+        self.paused_until.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn full(&self) -> MutexGuard<'_, BTreeMap<u16, Instant>> {
@@ -216,22 +234,19 @@ impl Marks {
             return true;
         }
         if let Some(last) = stored.1 {
-            sleep_until(last + MARK_INTERVAL).await;
+            let kept = u32::try_from(ports.lanes.marks_kept()).unwrap_or(u32::MAX);
+            sleep_until(last + MARK_INTERVAL * (1 + kept / MARKS_PER_INTERVAL)).await;
         }
+        // Sequences only grow: a mark may stand for more than was asked for, and never for less.
         let (requests, up_to) = {
-            let mut asked = self.asked();
-            (asked.requests, std::mem::take(&mut asked.up_to))
+            let asked = self.asked();
+            (asked.requests, asked.up_to)
         };
         let Ok(bytes) = (WaitingMark { up_to }).encode() else { return false };
         let is_stored = publish(&ports.publisher, subjects::ADMITTED, bytes.into()).await;
         stored.1 = Some(Instant::now());
-        match is_stored {
-            true => stored.0 = requests,
-            // Others that were to share it are not marked yet.
-            false => {
-                let mut asked = self.asked();
-                asked.up_to = asked.up_to.max(up_to);
-            }
+        if is_stored {
+            stored.0 = requests;
         }
         is_stored
     }

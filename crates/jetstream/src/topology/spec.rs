@@ -315,6 +315,8 @@ pub(super) fn streams(topology: &Topology) -> Vec<StreamSpec> {
             retention: "workqueue".to_owned(),
             max_msgs_per_subject: FRAMES_PER_LANE_MAX,
             discard_new_per_subject: true,
+            // Whatever left it without an acknowledgement would be lost, and nobody would know.
+            deny_purge: true,
             ..base(
                 WAITING_STREAM,
                 WAITING_SUBJECTS,
@@ -400,7 +402,7 @@ mod tests {
     #[test]
     fn nothing_that_must_be_kept_can_be_purged() {
         for spec in Topology::default().streams() {
-            let must_keep = ["AUDIT_", "CHECKPOINTS", "CONFIG"]
+            let must_keep = ["AUDIT_", "CHECKPOINTS", "CONFIG", "WAITING"]
                 .iter()
                 .any(|prefix| spec.name.starts_with(prefix));
             assert_eq!(spec.deny_purge, must_keep, "`{}`", spec.name);
