@@ -14,6 +14,7 @@
 
 mod decided;
 mod fill;
+mod looking;
 mod window;
 
 use std::collections::HashMap;
@@ -22,8 +23,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use fermata_core::identity::PartitionId;
-use fermata_jetstream::purge::room_of;
-use fermata_jetstream::topology::commands_stream;
 use fermata_jetstream::{Broker, PublishOutcome, StreamReader};
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -31,6 +30,7 @@ use tokio::time::timeout;
 use self::decided::Asking;
 use self::fill::{Admission, Fill};
 pub use self::fill::{INTAKE_PERCENT_MAX, LOOK_INTERVAL, LOOK_INTERVAL_NEAR};
+use self::looking::Looking;
 pub use self::window::{
     AHEAD_MAX, ASK_INTERVAL, ASK_INTERVAL_MAX, STANDSTILL, UNSERVED_MAX, WINDOW_FIRST, WINDOW_MAX,
     WINDOW_MIN,
@@ -86,31 +86,42 @@ struct Known {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Entry {
     Open,
-    /// The broker is to be asked first.
-    Look {
-        ended: u64,
-    },
+    /// How full the stream is has not been asked yet.
+    Unknown,
     /// The stream is as full as events may make it.
     Full,
     /// The partition is to decide first what it was given.
     Undecided,
 }
 
+/// What the broker is to be asked beside, if anything.
+#[derive(Debug, Default)]
+struct Ask {
+    /// How full the stream is, after so many bytes had ended.
+    look: Option<u64>,
+    question: Option<Question>,
+}
+
 impl Known {
     /// Decides on a frame, which counts from then on if it is let through.
-    fn enter(&mut self, bytes: u64, commands: u64, now: Instant) -> (Entry, Option<Question>) {
+    fn enter(&mut self, bytes: u64, commands: u64, now: Instant) -> (Entry, Ask) {
+        let mut ask = Ask::default();
         let entry = match self.window.admits(commands, now) {
             false => Entry::Undecided,
-            true => match self.fill.admit(bytes, now) {
-                Admission::Publish => {
-                    self.window.begin(commands);
-                    Entry::Open
+            true => {
+                ask.look = self.fill.look(now);
+                match self.fill.admit(bytes) {
+                    Admission::Publish => {
+                        self.window.begin(commands);
+                        Entry::Open
+                    }
+                    Admission::Unknown => Entry::Unknown,
+                    Admission::Wait => Entry::Full,
                 }
-                Admission::Look { ended } => Entry::Look { ended },
-                Admission::Wait => Entry::Full,
-            },
+            }
         };
-        (entry, self.window.question(now))
+        ask.question = self.window.question(now);
+        (entry, ask)
     }
 }
 
@@ -148,19 +159,6 @@ impl Drop for Admitted {
             Some(PublishOutcome::Refused { .. }) => known.window.refused(self.commands),
             Some(PublishOutcome::Unknown) | None => known.window.lost_sight(self.commands),
         }
-    }
-}
-
-/// A look at how full a stream is, which nobody takes twice at a time.
-struct Looking<'a> {
-    room: &'a Room,
-    ended: u64,
-    answer: Option<(u64, u64)>,
-}
-
-impl Drop for Looking<'_> {
-    fn drop(&mut self) {
-        self.room.known().fill.looked(self.answer, self.ended, Instant::now());
     }
 }
 
@@ -221,20 +219,11 @@ impl CommandRoom {
         let begun = Instant::now();
         let mut told = false;
         loop {
-            let (entry, question) = room.known().enter(bytes, commands, Instant::now());
-            if let Some(question) = question {
-                let asking = Asking::new(room.clone(), question);
-                tokio::spawn(asking.ask(self.shared.reader.clone(), partition));
-            }
+            let (entry, ask) = room.known().enter(bytes, commands, Instant::now());
+            self.ask(partition, room, ask);
             match entry {
                 Entry::Open => return,
-                Entry::Look { ended } => {
-                    let mut looking = Looking { room, ended, answer: None };
-                    let stream = commands_stream(partition);
-                    let found = room_of(self.shared.reader.broker(), &stream).await;
-                    looking.answer = found.ok().map(|found| (found.bytes, found.max_bytes));
-                    continue;
-                }
+                Entry::Unknown => {}
                 Entry::Full => {
                     if begun.elapsed() >= LOOK_INTERVAL && !std::mem::replace(&mut told, true) {
                         let percent = INTAKE_PERCENT_MAX;
@@ -244,6 +233,18 @@ impl CommandRoom {
                 Entry::Undecided => self.is_short_now(),
             }
             let _ = timeout(WAIT_PAUSE, room.news.notified()).await;
+        }
+    }
+
+    /// Nobody waits for an answer: frames go by what is known meanwhile.
+    fn ask(&self, partition: PartitionId, room: &Arc<Room>, Ask { look, question }: Ask) {
+        if let Some(ended) = look {
+            let looking = Looking::new(room.clone(), ended);
+            tokio::spawn(looking.look(self.shared.reader.clone(), partition));
+        }
+        if let Some(question) = question {
+            let asking = Asking::new(room.clone(), question);
+            tokio::spawn(asking.ask(self.shared.reader.clone(), partition));
         }
     }
 

@@ -313,8 +313,6 @@ impl Window {
 }
 
 #[cfg(test)]
-#[path = "window_laws.rs"]
 mod laws;
 #[cfg(test)]
-#[path = "window_tests.rs"]
 mod tests;
