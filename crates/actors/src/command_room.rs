@@ -14,38 +14,41 @@
 
 mod decided;
 mod fill;
+mod looking;
 mod window;
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use fermata_core::identity::PartitionId;
-use fermata_jetstream::purge::room_of;
-use fermata_jetstream::topology::commands_stream;
 use fermata_jetstream::{Broker, PublishOutcome, StreamReader};
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 
 use self::decided::Asking;
 use self::fill::{Admission, Fill};
 pub use self::fill::{INTAKE_PERCENT_MAX, LOOK_INTERVAL, LOOK_INTERVAL_NEAR};
+use self::looking::Looking;
 pub use self::window::{
-    AHEAD_MAX, ASK_INTERVAL, ASK_INTERVAL_MAX, STANDSTILL, UNSERVED_MAX, WINDOW_FIRST, WINDOW_MAX,
-    WINDOW_MIN,
+    AHEAD_MAX, ASK_INTERVAL, ASK_INTERVAL_MAX, STANDSTILL, UNSERVED_MAX, UNSERVED_PAUSE,
+    WINDOW_FIRST, WINDOW_MAX, WINDOW_MIN,
 };
 use self::window::{Question, Window};
+use crate::source::HOLD_MAX;
 
 /// How long a frame that waits for room waits between two looks at what is known, unless news
 /// come.
 const WAIT_PAUSE: Duration = Duration::from_millis(20);
 
-/// How long a frame waits for room before its source comes again: not longer, so that another
-/// worker may try.
+/// How long a frame waits for room while nothing passes before it, until its source comes again:
+/// not longer, so that another worker may try. After [`HOLD_MAX`] the source comes again anyway,
+/// so nothing waits beyond that.
 pub const ROOM_WAIT: Duration = Duration::from_secs(60);
 
-/// How long intake counts as short of room after a frame has waited for a window.
+/// How long intake counts as short of room after a frame has waited for it.
 pub const SHORT_FOR: Duration = Duration::from_secs(1);
 
 /// Bytes that the broker adds to a message, roughly.
@@ -74,6 +77,8 @@ struct Room {
     turn: tokio::sync::Mutex<()>,
     /// Something has changed.
     news: Notify,
+    /// When the last frame was let through.
+    passed: Mutex<Option<tokio::time::Instant>>,
 }
 
 #[derive(Debug, Default)]
@@ -86,37 +91,73 @@ struct Known {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Entry {
     Open,
-    /// The broker is to be asked first.
-    Look {
-        ended: u64,
-    },
+    /// How full the stream is has not been asked yet.
+    Unknown,
     /// The stream is as full as events may make it.
     Full,
     /// The partition is to decide first what it was given.
     Undecided,
 }
 
+/// What the broker is to be asked beside, if anything.
+#[derive(Debug, Default)]
+struct Ask {
+    /// How full the stream is, after so many bytes had ended.
+    look: Option<u64>,
+    question: Option<Question>,
+}
+
 impl Known {
     /// Decides on a frame, which counts from then on if it is let through.
-    fn enter(&mut self, bytes: u64, commands: u64, now: Instant) -> (Entry, Option<Question>) {
+    fn enter(&mut self, bytes: u64, commands: u64, now: Instant) -> (Entry, Ask) {
+        let mut ask = Ask::default();
         let entry = match self.window.admits(commands, now) {
             false => Entry::Undecided,
-            true => match self.fill.admit(bytes, now) {
-                Admission::Publish => {
-                    self.window.begin(commands);
-                    Entry::Open
+            true => {
+                ask.look = self.fill.look(now);
+                match self.fill.admit(bytes) {
+                    Admission::Publish => {
+                        self.window.begin(commands, now);
+                        Entry::Open
+                    }
+                    Admission::Unknown => Entry::Unknown,
+                    Admission::Wait => Entry::Full,
                 }
-                Admission::Look { ended } => Entry::Look { ended },
-                Admission::Wait => Entry::Full,
-            },
+            }
         };
-        (entry, self.window.question(now))
+        ask.question = self.window.question(now);
+        (entry, ask)
     }
 }
 
 impl Room {
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn passed(&self) -> MutexGuard<'_, Option<tokio::time::Instant>> {
+        self.passed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a frame's turn and its entry; false when nothing has passed for [`ROOM_WAIT`]
+    /// before, or [`HOLD_MAX`] is over.
+    async fn pass(&self, enters: impl Future<Output = ()>) -> bool {
+        let enters = async {
+            let _turn = self.turn.lock().await;
+            enters.await;
+            *self.passed() = Some(tokio::time::Instant::now());
+        };
+        let mut enters = pin!(enters);
+        let begun = tokio::time::Instant::now();
+        let mut until = begun + ROOM_WAIT;
+        while timeout_at(until, &mut enters).await.is_err() {
+            let last = self.passed().map_or(begun, |passed| passed.max(begun));
+            until = (last + ROOM_WAIT).min(begun + HOLD_MAX);
+            if until <= tokio::time::Instant::now() {
+                return false;
+            }
+        }
+        true
     }
 }
 
@@ -148,19 +189,8 @@ impl Drop for Admitted {
             Some(PublishOutcome::Refused { .. }) => known.window.refused(self.commands),
             Some(PublishOutcome::Unknown) | None => known.window.lost_sight(self.commands),
         }
-    }
-}
-
-/// A look at how full a stream is, which nobody takes twice at a time.
-struct Looking<'a> {
-    room: &'a Room,
-    ended: u64,
-    answer: Option<(u64, u64)>,
-}
-
-impl Drop for Looking<'_> {
-    fn drop(&mut self) {
-        self.room.known().fill.looked(self.answer, self.ended, Instant::now());
+        drop(known);
+        self.room.news.notify_one();
     }
 }
 
@@ -177,8 +207,8 @@ impl CommandRoom {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Whether events wait for partitions to decide what was published before them, or did
-    /// within [`SHORT_FOR`].
+    /// Whether events wait for room, or did within [`SHORT_FOR`]: for partitions to decide what
+    /// was published before them, or because a stream is filled to [`INTAKE_PERCENT_MAX`].
     #[must_use]
     pub fn is_short(&self) -> bool {
         self.now_ms() < self.shared.short_until_ms.load(Ordering::Relaxed)
@@ -195,7 +225,7 @@ impl CommandRoom {
     }
 
     /// Waits until a frame of so many bytes and commands may be published for `partition`,
-    /// behind those that wait already; none when it may not within [`ROOM_WAIT`].
+    /// behind those that wait already; none when nothing passes for [`ROOM_WAIT`].
     ///
     /// # Cancel safety
     ///
@@ -208,11 +238,9 @@ impl CommandRoom {
     ) -> Option<Admitted> {
         let room = self.rooms().entry(partition).or_default().clone();
         let bytes = MESSAGE_BYTES.saturating_add(bytes as u64);
-        let admitted = async {
-            let _turn = room.turn.lock().await;
-            self.enter(partition, &room, bytes, commands).await;
-        };
-        timeout(ROOM_WAIT, admitted).await.ok()?;
+        if !room.pass(self.enter(partition, &room, bytes, commands)).await {
+            return None;
+        }
         Some(Admitted { room, bytes, commands, outcome: None })
     }
 
@@ -221,21 +249,13 @@ impl CommandRoom {
         let begun = Instant::now();
         let mut told = false;
         loop {
-            let (entry, question) = room.known().enter(bytes, commands, Instant::now());
-            if let Some(question) = question {
-                let asking = Asking::new(room.clone(), question);
-                tokio::spawn(asking.ask(self.shared.reader.clone(), partition));
-            }
+            let (entry, ask) = room.known().enter(bytes, commands, Instant::now());
+            self.ask(partition, room, ask);
             match entry {
                 Entry::Open => return,
-                Entry::Look { ended } => {
-                    let mut looking = Looking { room, ended, answer: None };
-                    let stream = commands_stream(partition);
-                    let found = room_of(self.shared.reader.broker(), &stream).await;
-                    looking.answer = found.ok().map(|found| (found.bytes, found.max_bytes));
-                    continue;
-                }
+                Entry::Unknown => {}
                 Entry::Full => {
+                    self.is_short_now();
                     if begun.elapsed() >= LOOK_INTERVAL && !std::mem::replace(&mut told, true) {
                         let percent = INTAKE_PERCENT_MAX;
                         tracing::warn!(%partition, percent, "COMMANDS is filled as far as events may; intake waits for room");
@@ -244,6 +264,18 @@ impl CommandRoom {
                 Entry::Undecided => self.is_short_now(),
             }
             let _ = timeout(WAIT_PAUSE, room.news.notified()).await;
+        }
+    }
+
+    /// Nobody waits for an answer: frames go by what is known meanwhile.
+    fn ask(&self, partition: PartitionId, room: &Arc<Room>, Ask { look, question }: Ask) {
+        if let Some(ended) = look {
+            let looking = Looking::new(room.clone(), ended);
+            tokio::spawn(looking.look(self.shared.reader.clone(), partition));
+        }
+        if let Some(question) = question {
+            let asking = Asking::new(room.clone(), question);
+            tokio::spawn(asking.ask(self.shared.reader.clone(), partition));
         }
     }
 
@@ -260,3 +292,6 @@ impl CommandRoom {
         self.shared.short_until_ms.fetch_max(until_ms, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests;

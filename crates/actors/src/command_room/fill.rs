@@ -57,16 +57,19 @@ impl Fill {
         now.saturating_duration_since(look.at) >= interval
     }
 
-    /// Decides on a frame of so many bytes, which count from then on if it is let through.
+    /// The bytes that have ended when the broker is to be asked now, if it is.
     ///
-    /// One at a time asks the broker; meanwhile the others go by what is known.
-    pub(super) fn admit(&mut self, bytes: u64, now: Instant) -> Admission {
-        let old = self.look.as_ref().is_none_or(|look| self.is_old(look, now));
-        if old && !std::mem::replace(&mut self.is_looking, true) {
-            return Admission::Look { ended: self.ended };
-        }
+    /// One at a time asks; meanwhile all frames go by what is known.
+    pub(super) fn look(&mut self, now: Instant) -> Option<u64> {
+        let is_old = self.look.as_ref().is_none_or(|look| self.is_old(look, now));
+        let asks = is_old && !std::mem::replace(&mut self.is_looking, true);
+        asks.then_some(self.ended)
+    }
+
+    /// Decides on a frame of so many bytes, which count from then on if it is let through.
+    pub(super) fn admit(&mut self, bytes: u64) -> Admission {
         let Some(look) = &self.look else {
-            return Admission::Wait;
+            return Admission::Unknown;
         };
         // A stream smaller than a frame takes one when it is empty.
         let filled = look.bytes.saturating_add(self.unseen());
@@ -101,10 +104,8 @@ impl Fill {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Admission {
     Publish,
-    /// The broker is to be asked first, after so many bytes had ended.
-    Look {
-        ended: u64,
-    },
+    /// Once the broker has been asked for the first time.
+    Unknown,
     /// Later.
     Wait,
 }
@@ -128,7 +129,7 @@ mod tests {
 
     #[test]
     fn a_stream_without_a_limit_is_never_filled() {
-        assert_eq!(looked_at(u64::MAX, 0).admit(7, Instant::now()), Admission::Publish);
+        assert_eq!(looked_at(u64::MAX, 0).admit(7), Admission::Publish);
     }
 
     #[test]
@@ -137,19 +138,33 @@ mod tests {
         assert!(!is_old_after(&fill, LOOK_INTERVAL_NEAR));
         assert!(is_old_after(&fill, LOOK_INTERVAL));
 
-        assert_eq!(fill.admit(45, Instant::now()), Admission::Publish);
+        assert_eq!(fill.admit(45), Admission::Publish);
 
         assert!(is_old_after(&fill, LOOK_INTERVAL_NEAR), "what is published counts");
     }
 
     #[test]
-    fn only_one_asks_and_the_others_go_by_what_is_known() {
+    fn only_one_asks_and_all_go_by_what_is_known() {
         let mut fill = looked_at(10, 100);
         let later = Instant::now() + LOOK_INTERVAL;
 
-        assert_eq!(fill.admit(1, later), Admission::Look { ended: 0 });
-        assert_eq!(fill.admit(1, later), Admission::Publish);
-        assert_eq!(fill.admit(70, later), Admission::Wait);
+        assert_eq!(fill.look(later), Some(0));
+        assert_eq!(fill.look(later), None);
+        assert_eq!(fill.admit(1), Admission::Publish);
+        assert_eq!(fill.admit(70), Admission::Wait);
+    }
+
+    #[test]
+    fn nothing_passes_before_the_first_look_which_only_one_takes() {
+        let mut fill = Fill::default();
+        let now = Instant::now();
+
+        assert_eq!(fill.look(now), Some(0));
+        assert_eq!(fill.look(now), None);
+        assert_eq!(fill.admit(1), Admission::Unknown);
+        fill.looked(None, 0, now);
+
+        assert_eq!(fill.admit(1), Admission::Publish, "who cannot be asked holds nothing up");
     }
 
     #[derive(Debug, Clone, Copy)]
@@ -183,8 +198,7 @@ mod tests {
             for step in steps {
                 match step {
                     Step::Admit(bytes) => {
-                        fill.is_looking = true;
-                        if fill.admit(bytes, now) == Admission::Publish {
+                        if fill.admit(bytes) == Admission::Publish {
                             on_the_way.push(bytes);
                         }
                     }

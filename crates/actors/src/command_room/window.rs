@@ -49,8 +49,12 @@ pub const ASK_INTERVAL_MAX: Duration = Duration::from_secs(1);
 pub const STANDSTILL: Duration = Duration::from_secs(1);
 
 /// How long none of this builder's frames may be decided, though the partition goes on with
-/// what others have published, before those that wait pass.
+/// what others have published, before one of those that wait passes.
 pub const UNSERVED_MAX: Duration = Duration::from_secs(5);
+
+/// How often one passes from then on: the partition goes on, so what it has before it is not to
+/// grow without a bound.
+pub const UNSERVED_PAUSE: Duration = Duration::from_secs(1);
 
 /// Frames whose places are known one by one; further ones count with the last of them.
 const FRAMES_KNOWN_MAX: usize = 65_536;
@@ -62,6 +66,18 @@ struct Blocked {
     moved: Instant,
     /// Since it decided anything of ours.
     served: Instant,
+    /// When the last frame passed all the same.
+    passed: Option<Instant>,
+}
+
+impl Blocked {
+    /// Frames have waited for so long that one passes.
+    fn passes(&self, now: Instant) -> bool {
+        let since = |at: Instant| now.saturating_duration_since(at);
+        let unserved = since(self.served) >= UNSERVED_MAX;
+        since(self.moved) >= STANDSTILL
+            || (unserved && self.passed.is_none_or(|passed| since(passed) >= UNSERVED_PAUSE))
+    }
 }
 
 /// What was decided while frames waited.
@@ -170,31 +186,25 @@ impl Window {
             self.blocked = None;
             return true;
         }
-        if self.stands_still(now) {
+        if self.blocked.is_some_and(|blocked| blocked.passes(now)) {
             return true;
         }
-        self.blocked.get_or_insert(Blocked { moved: now, served: now });
+        self.blocked.get_or_insert(Blocked { moved: now, served: now, passed: None });
         let begun = Measure { since: now, waited_at: now, commands: 0 };
         let measure = self.measure.filter(|measure| !measure.is_over(now)).unwrap_or(begun);
         self.measure = Some(Measure { waited_at: now, ..measure });
         false
     }
 
-    /// Frames have waited for so long that they need not wait any more.
-    fn stands_still(&self, now: Instant) -> bool {
-        self.blocked.is_some_and(|Blocked { moved, served }| {
-            now.saturating_duration_since(moved) >= STANDSTILL
-                || now.saturating_duration_since(served) >= UNSERVED_MAX
-        })
-    }
-
     /// A frame of so many commands is being published.
-    pub(super) fn begin(&mut self, commands: u64) {
+    pub(super) fn begin(&mut self, commands: u64, now: Instant) {
         self.frame = commands;
         self.on_the_way = self.on_the_way.saturating_add(commands);
         // One that passes during a standstill: what fits ends the wait before.
-        if self.blocked.is_some() {
-            self.ceiling_twice = self.outstanding().saturating_mul(2);
+        let outstanding = self.outstanding();
+        if let Some(blocked) = &mut self.blocked {
+            blocked.passed = Some(now);
+            self.ceiling_twice = outstanding.saturating_mul(2);
         }
     }
 
@@ -204,9 +214,10 @@ impl Window {
         self.place(sequence, commands, now);
     }
 
-    /// It is not stored, and will not be.
+    /// It is not stored, and will not be: nor does it hold the ceiling up.
     pub(super) fn refused(&mut self, commands: u64) {
         self.on_the_way = self.on_the_way.saturating_sub(commands);
+        self.ceiling_twice = self.ceiling_twice.min(self.outstanding().saturating_mul(2));
     }
 
     /// Nobody knows whether it is stored.
@@ -313,8 +324,6 @@ impl Window {
 }
 
 #[cfg(test)]
-#[path = "window_laws.rs"]
 mod laws;
 #[cfg(test)]
-#[path = "window_tests.rs"]
 mod tests;

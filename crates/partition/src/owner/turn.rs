@@ -11,8 +11,7 @@ pub const TURN_RECORDS: usize = 128;
 /// tenants, behind `attempts_open_max` others.
 pub const REPORTS_WAITING_MAX: usize = 1_024;
 
-/// Records of other kinds of work after which a message of commands has its turn, however many
-/// outcomes wait. Default 8,192: eight full frames, some 200 ms. A run of a hundred thousand
+/// Records of other kinds of work after which commands have a turn, however many outcomes wait. Default 8,192: eight full frames, some 200 ms. A run of a hundred thousand
 /// nodes at once does not keep others' events and cancels out.
 pub const RECORDS_WITHOUT_COMMANDS_MAX: usize = 8_192;
 
@@ -53,7 +52,7 @@ impl Source {
 pub(super) struct Turn {
     pub(super) source: Source,
     records: usize,
-    /// Records since a message of commands was decided.
+    /// Records of other kinds of work since commands had a turn.
     without_commands: usize,
 }
 
@@ -61,12 +60,12 @@ impl Turn {
     /// Something was decided into `records` records.
     pub(super) fn spend(&mut self, records: usize) {
         let records = records.max(1);
-        self.without_commands = match self.source {
-            Source::Commands => 0,
+        match self.source {
+            Source::Commands => {}
             Source::Reports | Source::Timers | Source::HeldBack | Source::Lost => {
-                self.without_commands.saturating_add(records)
+                self.without_commands = self.without_commands.saturating_add(records);
             }
-        };
+        }
         self.records += records;
         if self.records >= TURN_RECORDS {
             self.pass();
@@ -75,6 +74,10 @@ impl Turn {
 
     /// Nothing is left to decide, or the turn is over.
     pub(super) fn pass(&mut self) {
+        // A whole turn, however small the messages; one in which nothing was decided is none.
+        if self.source == Source::Commands && self.records > 0 {
+            self.without_commands = 0;
+        }
         *self = Self { source: self.source.next(), records: 0, ..*self };
     }
 

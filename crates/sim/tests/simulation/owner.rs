@@ -21,7 +21,8 @@ use fermata_partition::clock::AHEAD_MS_MAX;
 use fermata_partition::message::{AppendOutcome, Message, Now};
 use fermata_partition::owner::{
     Cause, HaltReason, Input, Output, Owner, OwnerConfig, PLAN_AGAIN_MS, PLAN_ASKED_MAX,
-    RECORDS_WITHOUT_COMMANDS_MAX, REPORTS_WAITING_MAX, SaltSource, StandDown, Undecidable,
+    RECORDS_WITHOUT_COMMANDS_MAX, REPORTS_WAITING_MAX, SaltSource, StandDown, TURN_RECORDS,
+    Undecidable,
 };
 use fermata_partition::snapshot::{FrozenFold, SnapshotPolicy};
 use fermata_wire::commands::CommandFrame;
@@ -370,6 +371,30 @@ fn commands_have_their_turn_however_many_outcomes_wait() {
 
     assert!(told < outcomes - REPORTS_WAITING_MAX, "{told} of {outcomes} were told before");
     assert!(told + REPORTS_WAITING_MAX >= RECORDS_WITHOUT_COMMANDS_MAX, "{told} were told before");
+}
+
+#[test]
+fn commands_have_a_whole_turn_however_small_their_messages_are() {
+    let mut bench = Bench::owning(Limits::default());
+    let outcomes = RECORDS_WITHOUT_COMMANDS_MAX + 5 * REPORTS_WAITING_MAX;
+    bench.with_outcomes(outcomes as u32);
+    for sequence in 1_000..1_050 {
+        bench.command(vec![start(sequence, 0)]);
+    }
+
+    let (mut told, mut records) = (0, 0);
+    // A turn may begin with what is left of one frame and end with the next.
+    let mut frames_left = None;
+    while bench.in_flight.is_some() && frames_left != Some(0) {
+        let kinds = bench.store();
+        told += kinds.iter().filter(|kind| **kind == Kind::NodeRetrying).count();
+        records += kinds.iter().filter(|kind| **kind != Kind::NodeRetrying).count();
+        let begins = kinds.contains(&Kind::RunStarted);
+        frames_left = frames_left.map(|left: u32| left - 1).or(begins.then_some(1));
+    }
+
+    assert!(told < outcomes - REPORTS_WAITING_MAX, "{told} of {outcomes} were told before");
+    assert!(records >= TURN_RECORDS, "{records} records of commands");
 }
 
 #[test]

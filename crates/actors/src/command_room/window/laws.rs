@@ -84,7 +84,7 @@ impl Flood {
         while self.waiting > 0 {
             let admits = self.window.admits(self.commands, self.now);
             if admits {
-                self.window.begin(self.commands);
+                self.window.begin(self.commands, self.now);
                 self.publishing.push_back(self.now);
                 self.waiting -= 1;
             }
@@ -294,9 +294,9 @@ proptest! {
             match step {
                 Step::Enter(commands) => {
                     let allowed = window.limit().max(commands);
-                    let stands = window.stands_still(now);
+                    let stands = window.blocked.is_some_and(|blocked| blocked.passes(now));
                     if window.admits(commands, now) {
-                        window.begin(commands);
+                        window.begin(commands, now);
                         under_way.push(commands);
                         prop_assert!(stands || window.outstanding() <= allowed);
                     }

@@ -4,10 +4,10 @@ use super::*;
 fn what_has_half_a_window_free_asks_nothing() {
     let mut window = Window::default();
     let now = Instant::now();
-    window.begin(WINDOW_FIRST / 2);
+    window.begin(WINDOW_FIRST / 2, now);
     assert_eq!(window.question(now), None);
 
-    window.begin(1);
+    window.begin(1, now);
 
     assert_eq!(window.question(now), Some(Question { unknown: 0 }));
     assert_eq!(window.question(now + ASK_INTERVAL), None, "one question at a time");
@@ -17,7 +17,7 @@ fn what_has_half_a_window_free_asks_nothing() {
 fn who_decides_need_not_be_asked_while_it_tells_of_itself() {
     let mut window = Window::default();
     let mut now = Instant::now();
-    window.begin(WINDOW_FIRST);
+    window.begin(WINDOW_FIRST, now);
     for sequence in 1..100 {
         window.decided_up_to(sequence, now);
         now += ASK_INTERVAL / 2;
@@ -33,7 +33,7 @@ fn who_decides_need_not_be_asked_while_it_tells_of_itself() {
 fn who_decides_is_asked_all_the_same_about_what_was_published_without_an_answer() {
     let mut window = Window::default();
     let mut now = Instant::now();
-    window.begin(WINDOW_FIRST);
+    window.begin(WINDOW_FIRST, now);
     window.lost_sight(WINDOW_FIRST);
     let _answered_too_early = window.question(now).map(|question| {
         window.answered(&question, Answer::default(), now);
@@ -49,28 +49,32 @@ fn who_decides_is_asked_all_the_same_about_what_was_published_without_an_answer(
 }
 
 #[test]
-fn a_partition_that_decides_what_others_published_is_not_waited_for_for_long() {
+fn while_a_partition_decides_what_others_published_one_frame_passes_per_second() {
     let mut window = Window::default();
     let begun = Instant::now();
     for place in 0..WINDOW_FIRST / WINDOW_MIN {
-        window.begin(WINDOW_MIN);
+        window.begin(WINDOW_MIN, begun);
         window.stored(1_000_000 + place, WINDOW_MIN, begun);
     }
 
-    let waited_ms = (0..60_000).step_by(10).find(|ms| {
-        let now = begun + Duration::from_millis(*ms);
-        window.decided_up_to(*ms, now);
-        window.admits(1, now)
-    });
+    let mut passed_ms = Vec::new();
+    for ms in (0..10_000).step_by(10) {
+        let now = begun + Duration::from_millis(ms);
+        window.decided_up_to(ms, now);
+        if window.admits(1, now) {
+            window.begin(1, now);
+            passed_ms.push(ms);
+        }
+    }
 
-    assert_eq!(waited_ms, Some(UNSERVED_MAX.as_millis() as u64));
+    assert_eq!(passed_ms, [5_000, 6_000, 7_000, 8_000, 9_000]);
 }
 
 /// A window that is full, before which a frame waits.
 fn full(now: Instant) -> Window {
     let mut window = Window::default();
     for sequence in 1..=WINDOW_FIRST {
-        window.begin(1);
+        window.begin(1, now);
         window.stored(sequence, 1, now);
     }
     assert!(!window.admits(1, now));
@@ -113,15 +117,32 @@ fn a_frame_that_is_looked_at_twice_does_not_end_a_standstill() {
         // It has to wait for something else first.
         assert!(window.admits(1, now));
         assert!(window.admits(1, now));
-        window.begin(1);
+        window.begin(1, now);
     }
+}
+
+#[test]
+fn frames_that_are_refused_during_a_standstill_leave_the_window_as_it_was() {
+    let begun = Instant::now();
+    let mut window = full(begun);
+    let now = begun + STANDSTILL;
+
+    for _ in 0..1_000 {
+        assert!(window.admits(1, now));
+        window.begin(1, now);
+    }
+    for _ in 0..1_000 {
+        window.refused(1);
+    }
+
+    assert_eq!(window.limit(), WINDOW_FIRST);
 }
 
 #[test]
 fn where_answers_tell_nothing_new_they_are_asked_for_less_often() {
     let mut window = Window::default();
     let (begun, mut asked) = (Instant::now(), 0);
-    window.begin(WINDOW_FIRST);
+    window.begin(WINDOW_FIRST, begun);
     for ms in 0..60_000 {
         let now = begun + Duration::from_millis(ms);
         if let Some(question) = window.question(now) {
@@ -136,7 +157,7 @@ fn where_answers_tell_nothing_new_they_are_asked_for_less_often() {
 fn frames_whose_fate_nobody_knows_count_until_all_that_is_stored_is_decided() {
     let mut window = Window::default();
     let now = Instant::now();
-    window.begin(WINDOW_FIRST);
+    window.begin(WINDOW_FIRST, now);
     window.lost_sight(WINDOW_FIRST);
     assert!(!window.admits(1, now));
 
@@ -155,7 +176,7 @@ fn what_is_known_of_very_many_frames_is_bounded() {
     let now = Instant::now();
     let frames = FRAMES_KNOWN_MAX as u64 + 1_000;
     for sequence in 1..=frames {
-        window.begin(1);
+        window.begin(1, now);
         window.stored(sequence, 1, now);
     }
     assert!(window.stored.len() <= FRAMES_KNOWN_MAX);
