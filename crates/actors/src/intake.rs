@@ -82,7 +82,7 @@ impl Intake {
             intake.stages.insert(0, matcher.get_cell());
             let options = SharedConsumerOptions::new(ADMITTED_STREAM, MATCHER_CONSUMER);
             intake.sources.push(Source::start(ports.clone(), options, matcher.clone()));
-            let turns = LaneTurns::new(Hop::Memory(matcher.clone()));
+            let turns = LaneTurns::new(ports.lanes.clone(), Hop::Memory(matcher.clone()));
             let turns = spawn_stage(turns, supervisor()).await?;
             intake.stages.insert(0, turns.get_cell());
             intake.draining = Some(Draining::start(ports.clone(), turns));

@@ -7,16 +7,20 @@
 
 mod draining;
 
+use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use fermata_core::identity::PartitionId;
+use fermata_core::identity::{PartitionId, Tenant};
 use fermata_jetstream::topology::WAITING_STREAM;
 use fermata_jetstream::{Acker, SharedConsumerOptions};
 use fermata_wire::stages::{AdmittedFrame, WaitingMark};
 use fermata_wire::subjects;
 use tokio::sync::Notify;
+
+use crate::listener::shares::TENANTS_COUNTED_MAX;
 
 pub(crate) use self::draining::{Draining, LaneTurns};
 
@@ -75,12 +79,45 @@ struct Shared {
     /// At most as many as the broker delivers without an acknowledgement.
     marks: Mutex<Vec<(WaitingMark, Acker)>>,
     woken: Notify,
+    /// Whether something waits, as far as this process knows.
+    holds_any: AtomicBool,
+    /// Events that came out of lanes, by tenant, since it was last asked.
+    drained: Mutex<HashMap<Tenant, u64>>,
 }
 
 impl Lanes {
     /// Tells that WAITING holds something.
     pub(crate) fn wake(&self) {
+        self.0.holds_any.store(true, Ordering::Relaxed);
         self.0.woken.notify_one();
+    }
+
+    /// Whether something waits, as far as this process knows: then whoever is above its share
+    /// waits behind it, also when there is room for a moment.
+    pub(crate) fn holds_any(&self) -> bool {
+        self.0.holds_any.load(Ordering::Relaxed)
+    }
+
+    /// WAITING was seen empty. What is stored meanwhile is seen by the next look.
+    fn is_empty(&self) {
+        self.0.holds_any.store(false, Ordering::Relaxed);
+    }
+
+    /// Events of these tenants are passed on.
+    fn passes_on<'a>(&self, tenants: impl Iterator<Item = &'a Tenant>) {
+        let mut drained = self.0.drained.lock().unwrap_or_else(PoisonError::into_inner);
+        for tenant in tenants {
+            if let Some(events) = drained.get_mut(tenant) {
+                *events += 1;
+            } else if drained.len() < TENANTS_COUNTED_MAX {
+                drained.insert(tenant.clone(), 1);
+            }
+        }
+    }
+
+    /// How many events of which tenants were passed on since this was last asked.
+    pub(crate) fn take_drained(&self) -> HashMap<Tenant, u64> {
+        std::mem::take(&mut *self.0.drained.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Keeps a mark until everything up to it is acknowledged.

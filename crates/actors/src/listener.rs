@@ -10,7 +10,7 @@ mod original;
 mod outcomes;
 mod payloads;
 mod replaying;
-mod shares;
+pub(crate) mod shares;
 mod spilling;
 
 use std::collections::BTreeSet;

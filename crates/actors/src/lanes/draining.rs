@@ -14,7 +14,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
-use super::{LANE_FRAMES_AT_ONCE, LANE_FRAMES_HELD_MAX, LANES, Waited, lane_consumer};
+use super::{LANE_FRAMES_AT_ONCE, LANE_FRAMES_HELD_MAX, LANES, Lanes, Waited, lane_consumer};
 use crate::hop::{AGAIN_AFTER, Hop};
 use crate::ports::Ports;
 use crate::source::{Input, Source, read_frame};
@@ -51,14 +51,15 @@ impl Input for Waited {
 #[derive(Debug)]
 pub struct LaneTurns {
     turns: Arc<Semaphore>,
+    lanes: Lanes,
     next: Hop<AdmittedFrame>,
 }
 
 impl LaneTurns {
     /// Passes on to `next`.
     #[must_use]
-    pub fn new(next: Hop<AdmittedFrame>) -> Self {
-        Self { turns: Arc::new(Semaphore::new(LANE_FRAMES_AT_ONCE)), next }
+    pub fn new(lanes: Lanes, next: Hop<AdmittedFrame>) -> Self {
+        Self { turns: Arc::new(Semaphore::new(LANE_FRAMES_AT_ONCE)), lanes, next }
     }
 }
 
@@ -67,8 +68,10 @@ impl Stage for LaneTurns {
 
     fn take(&mut self, Waited(frame): Waited) -> BoxFuture<'static, Durable> {
         let (turns, next) = (self.turns.clone(), self.next.clone());
+        let lanes = self.lanes.clone();
         Box::pin(async move {
             let Ok(_turn) = turns.acquire().await else { return Durable::No };
+            lanes.passes_on(frame.events.iter().map(|event| &event.event.tenant));
             next.pass(frame).await.into()
         })
     }
@@ -180,6 +183,9 @@ impl Drain {
                     ack_all_of(lanes.take_passed(progress.done_up_to)).await;
                     if progress.left > 0 || lanes.marks_kept() > 0 {
                         empty_since = Instant::now();
+                    }
+                    if progress.left == 0 {
+                        lanes.is_empty();
                     }
                 }
                 // The marks stay, and so do the lanes.

@@ -84,7 +84,23 @@ impl Shares {
         self.window_began = None;
     }
 
+    /// Counts what came out of lanes, too: who publishes little is not above its share because
+    /// nobody else publishes while a flood drains.
+    pub(super) fn drained(&mut self, events: HashMap<Tenant, u64>, now: Instant) {
+        self.roll(now);
+        for (tenant, events) in events {
+            self.add(&tenant, events);
+        }
+    }
+
     fn count<'a>(&mut self, tenants: impl Iterator<Item = &'a Tenant>, now: Instant) {
+        self.roll(now);
+        for tenant in tenants {
+            self.add(tenant, 1);
+        }
+    }
+
+    fn roll(&mut self, now: Instant) {
         let began = *self.window_began.get_or_insert(now);
         let windows = now.duration_since(began).as_secs_f64() / SHARE_WINDOW.as_secs_f64();
         if windows >= 1.0 {
@@ -94,12 +110,13 @@ impl Shares {
                 counted.before > 0
             });
         }
-        for tenant in tenants {
-            if let Some(counted) = self.counted.get_mut(tenant) {
-                counted.now = counted.now.saturating_add(1);
-            } else if self.counted.len() < TENANTS_COUNTED_MAX {
-                self.counted.insert(tenant.clone(), Counted { before: 0, now: 1 });
-            }
+    }
+
+    fn add(&mut self, tenant: &Tenant, events: u64) {
+        if let Some(counted) = self.counted.get_mut(tenant) {
+            counted.now = counted.now.saturating_add(events);
+        } else if self.counted.len() < TENANTS_COUNTED_MAX {
+            self.counted.insert(tenant.clone(), Counted { before: 0, now: events });
         }
     }
 }
@@ -180,6 +197,19 @@ mod tests {
         let late = soon + TENANT_SEEN_FOR;
 
         assert_eq!(above(&mut shares, &alone, true, late), []);
+    }
+
+    #[test]
+    fn who_publishes_alone_while_a_flood_of_another_one_drains_is_not_above() {
+        let (mut shares, now) = (Shares::default(), Instant::now());
+        above(&mut shares, &flood(), true, now);
+        let few = batch(&[1; 200]);
+        assert_eq!(above(&mut shares, &few, true, now + SHARE_WINDOW * 4), [tenant(1)]);
+
+        let later = now + SHARE_WINDOW * 8;
+        shares.drained(HashMap::from([(tenant(0), 10_000)]), later);
+
+        assert_eq!(above(&mut shares, &few, true, later), []);
     }
 
     #[test]

@@ -83,14 +83,18 @@ impl Spilling {
     }
 
     async fn pass_part(&self, next: &Hop<AdmittedFrame>, events: Vec<AdmittedEvent>) -> bool {
-        if !self.ports.room.is_short() {
+        if !self.ports.room.is_short() && !self.ports.lanes.holds_any() {
             self.shares().forget();
             return pass(next, events).await;
         }
         if self.paused().is_some_and(|until| Instant::now() < until) {
             return pass(next, events).await;
         }
-        let above = self.shares().above(tenants(&events), Instant::now());
+        let above = {
+            let (mut shares, now) = (self.shares(), Instant::now());
+            shares.drained(self.ports.lanes.take_drained(), now);
+            shares.above(tenants(&events), now)
+        };
         let (spilled, direct): (Vec<_>, Vec<_>) =
             events.into_iter().partition(|event| above.contains(&event.event.tenant));
         let direct = pass(next, direct);
