@@ -40,7 +40,7 @@ async fn no_frame_waits_for_longer_than_its_source_is_held() {
 }
 
 #[tokio::test]
-async fn a_frame_that_is_refused_wakes_the_one_that_waits_for_its_room() {
+async fn a_publish_that_ends_wakes_the_frame_that_waits() {
     let room = Arc::new(Room::default());
     room.known().window.begin(1, Instant::now());
     let admitted = Admitted { room: room.clone(), bytes: 1, commands: 1, outcome: None };
