@@ -11,8 +11,9 @@ pub const TURN_RECORDS: usize = 128;
 /// tenants, behind `attempts_open_max` others.
 pub const REPORTS_WAITING_MAX: usize = 1_024;
 
-/// Records of other kinds of work after which commands have a turn, however many outcomes wait. Default 8,192: eight full frames, some 200 ms. A run of a hundred thousand
-/// nodes at once does not keep others' events and cancels out.
+/// Records of other kinds of work after which commands have a turn, however many outcomes wait.
+/// Default 8,192: eight full frames, some 200 ms. A run of a hundred thousand nodes at once does
+/// not keep others' events and cancels out.
 pub const RECORDS_WITHOUT_COMMANDS_MAX: usize = 8_192;
 
 /// What there is to decide, in the order of turns.
