@@ -55,6 +55,21 @@ impl Floor {
         self.0.load(Ordering::Relaxed)
     }
 
+    /// The floor as soon as one is known; nothing if none is within `limit`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped.
+    pub(crate) async fn known_within(&self, limit: Duration) -> Option<u64> {
+        let known = async {
+            while self.get() == 0 {
+                tokio::time::sleep(FLOOR_INTERVAL).await;
+            }
+            self.get()
+        };
+        tokio::time::timeout(limit, known).await.ok()
+    }
+
     /// Keeps it up to date, until dropped.
     ///
     /// # Cancel safety
@@ -210,5 +225,32 @@ impl Hold {
             Self::Admitted => MATCHER_CONSUMER,
             Self::Matched => BUILDER_CONSUMER,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(30);
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_floor_is_waited_for() {
+        let floor = Floor::default();
+        let follower = floor.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(LIMIT / 2).await;
+            follower.0.store(7, Ordering::Relaxed);
+        });
+
+        assert_eq!(floor.known_within(LIMIT).await, Some(7));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_floor_that_nobody_tells_is_not_waited_for_longer_than_its_limit() {
+        let begun = tokio::time::Instant::now();
+
+        assert_eq!(Floor::default().known_within(LIMIT).await, None);
+        assert_eq!(begun.elapsed(), LIMIT);
     }
 }

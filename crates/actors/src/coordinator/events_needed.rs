@@ -13,10 +13,11 @@
 //!    filed are needed whatever else.
 //!
 //! A partition that does not answer, since it is halted or nobody owns it, may need
-//! everything; and a worker that lives and does not answer may own any. What an owner tells may not be committed yet; whoever decides it
-//! again decides it the same, but for plans and room that have come or gone since.
+//! everything; and a worker that lives and does not answer may own any. What an owner
+//! tells may not be committed yet; whoever decides it again decides it the same, but
+//! for plans and room that have come or gone since.
 //!
-//! One asking ends within seconds. How often it has to be repeated has no bound: a worker
+//! One asking ends within seconds, the first after half a minute at the latest. How often it has to be repeated has no bound: a worker
 //! that is paused loses its lease and is asked no more, and one that keeps it and never answers
 //! is for people to end. So it is told why nothing is known.
 
@@ -38,6 +39,10 @@ use crate::status_service::StatusQuestion;
 
 /// How long the answers of workers are waited for.
 const ANSWERS_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long the first floor is waited for, by an owner that has just come: a look along the
+/// streams takes a second or two, and longer where builders have much to do.
+const FIRST_FLOOR_LIMIT: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Deserialize)]
 struct WorkerAnswer {
@@ -85,7 +90,7 @@ pub(super) async fn first_needed(
     ports: &Ports,
     followed: &mut FollowedFloor,
 ) -> Result<u64, NotKnown> {
-    let floor = followed.told(ports).ok_or(NotKnown::Floor)?;
+    let floor = followed.told(ports).await.ok_or(NotKnown::Floor)?;
     let interruptions = followed.interruptions;
     let mut ends = BTreeMap::new();
     for partition in (0..ports.facts.partitions).map(PartitionId) {
@@ -117,12 +122,12 @@ impl FollowedFloor {
     }
 
     /// What was told since the connection was last interrupted: ends that are read over a later one
-    /// could be lower than it.
-    fn told(&mut self, ports: &Ports) -> Option<u64> {
+    /// could be lower than it. The first one is waited for.
+    async fn told(&mut self, ports: &Ports) -> Option<u64> {
         if ports.broker.interruptions() != self.interruptions {
             *self = Self::start(ports);
         }
-        Some(self.floor.get()).filter(|floor| *floor > 0)
+        self.floor.known_within(FIRST_FLOOR_LIMIT).await
     }
 }
 
