@@ -86,9 +86,11 @@ lint: ## check format, clippy and documentation, warnings denied
 	if command -v cargo-deny >/dev/null; then cargo deny --locked check bans licenses sources; fi
 
 .PHONY: dependencies
-dependencies: ## check which crate depends on which
+dependencies: ## check which crate depends on which, and that every mutant still applies
 	$(PYTHON) scripts/check_dependencies.py --self-test
 	$(PYTHON) scripts/check_dependencies.py
+	@if $(PYTHON) -c "import tomllib" 2>/dev/null; then $(PYTHON) scripts/mutants --check; \
+	else echo "mutants: NOT CHECKED, needs Python 3.11"; fi
 
 .PHONY: schemas
 schemas: build ## write the published schemas anew

@@ -90,7 +90,9 @@ def nextest(binary):
 def cargo_test(binary, *what):
     command = ["cargo", "test", "--release", "--locked", "--no-fail-fast", *what]
     if binary:
-        command += ["--workspace", "--test", binary.split("::")[-1]]
+        # Several clusters, each with its own faults, would take each other's time: nextest knows by
+        # `.config/nextest.toml` which run alone.
+        command += ["--workspace", "--test", binary.split("::")[-1], "--", "--test-threads=1"]
     elif not what:
         command += ["--workspace", "--all-targets"]
     code, lines = run(command)

@@ -45,7 +45,8 @@ async fn a_server_that_is_cut_off_decides_nothing_and_is_not_believed() {
     let mut scene = Scene::set_on("server cut off", ground).await;
     let load = Load::start(scene.publisher.clone(), MIXED);
 
-    let (mut rounds, mut engines) = (0, Vec::<EngineProcess>::new());
+    let (mut rounds, mut old_answers) = (0, 0);
+    let mut engines = Vec::<EngineProcess>::new();
     while rounds < ROUNDS && scene.has_time_for_one_more(rounds) {
         // The first time it leads a journal, then perhaps it does not.
         let leader = scene.leader_of_journal(0).await;
@@ -70,9 +71,12 @@ async fn a_server_that_is_cut_off_decides_nothing_and_is_not_believed() {
             cut + 1
         );
         assert_eq!(seen.believed, 0, "what a server said that was cut off was believed");
+        old_answers += seen.old_answers;
         rounds += 1;
         scene.wait(500..1_500).await;
     }
+    // Or nothing was there that could have been believed.
+    assert!(old_answers > 0, "no server that was cut off told anything old");
     let published = load.stop().await;
 
     scene.heal_and_check(&published, rounds).await;

@@ -22,6 +22,11 @@ const SNAPSHOTS: u64 = 10;
 /// Messages of commands after each, and before the first of them.
 const STEPS: u64 = 200;
 
+/// The longest that an owner may decide nothing else: what is promised, with so many open runs at
+/// least.
+const PAUSE_MAX: Duration = Duration::from_millis(50);
+const RUNS_PROMISED: u64 = 100_000;
+
 /// Events of a message: what comes together in a few milliseconds.
 const EVENTS: u64 = 20;
 
@@ -79,6 +84,11 @@ pub fn run(n: u64) -> miette::Result<Vec<Figures>> {
 
     let open = owner.owner().partition().runs().count();
     ensure!(u64::try_from(open).is_ok_and(|open| open >= n), "only {open} of {n} runs are open");
+    let longest = with.iter().max().copied().unwrap_or_default();
+    ensure!(
+        n < RUNS_PROMISED || longest < PAUSE_MAX,
+        "an input took {longest:?} while snapshots were taken, the bound is {PAUSE_MAX:?}"
+    );
     let told = |case, times: Vec<Duration>, elapsed| {
         let longest = Times::of(times.clone()).percentile_ms(100).unwrap_or_default();
         let steps = u64::try_from(times.len()).unwrap_or(u64::MAX);

@@ -95,6 +95,26 @@ workflow:
     assert_eq!(plan.nodes[1].successors, [2]);
 }
 
+/// YAML 1.2, clause 10.3.2: only `true` and `false` are truth values.
+#[test]
+fn no_and_off_are_texts_and_no_truth() {
+    let workflow = |name: &str, idempotent: &str| {
+        format!(
+            "workflow:\n  name: {name}\n  version: '1'\n  tasks:\n    \
+             - {{ id: x, http: {{ plugin: store, path: /x, idempotent: {idempotent} }} }}\n"
+        )
+    };
+    for text in ["no", "off", "NO", "Off", "n", "yes", "on"] {
+        let named = read_workflow(&workflow(&text.to_lowercase(), "true"), None, &Limits::WRITTEN);
+        assert_eq!(named.expect(text).name.as_str(), text.to_lowercase());
+
+        let problems = workflow_problems(&workflow("a", text)).join("\n");
+        assert!(problems.contains("expected true or false, found a text"), "{text}: {problems}");
+        let is_hinted = problems.contains("write `true` or `false`");
+        assert_eq!(is_hinted, text != "n", "{text}: {problems}");
+    }
+}
+
 #[test]
 fn every_problem_is_told_with_its_place() {
     let source = r#"workflow:

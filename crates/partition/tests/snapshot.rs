@@ -352,11 +352,19 @@ proptest! {
     }
 }
 
-/// The owner waits for the copy alone. The bound is loose, for a machine that is
-/// busy with other tests; the figures are printed.
+/// Processor time of this thread so far: what other processes take does not count.
+fn processor_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap()
+}
+
+/// The owner waits for the copy, and then pays for what it shares with it: all that the longest
+/// of these takes. What is beneath is copied once for each snapshot, when it is changed first.
 #[test]
 fn taking_a_copy_of_100_000_open_runs_is_no_pause() {
     const RUNS: u64 = 100_000;
+    // What comes together in a few milliseconds.
+    const COMMANDS_AT_ONCE: u64 = 128;
     let mut fold = fold();
     let mut out = Decision::default();
     for sequence in 1..=RUNS {
@@ -367,20 +375,25 @@ fn taking_a_copy_of_100_000_open_runs_is_no_pause() {
     // Positions above the floor are those of a second or two.
     fold.partition_mut().advance(StreamPosition::default(), RUNS - 20_000);
 
-    let least = (0..5)
-        .map(|_| {
-            let begun = Instant::now();
-            let frozen = fold.freeze();
-            let took = begun.elapsed();
-            drop(frozen);
-            took
-        })
-        .min()
-        .unwrap();
+    let (mut longest, mut sequence) = (Duration::ZERO, RUNS);
+    for _ in 0..5 {
+        let begun = processor_time();
+        let frozen = fold.freeze();
+        let copied = processor_time() - begun;
+        for _ in 0..COMMANDS_AT_ONCE {
+            sequence += 1;
+            fold.partition_mut().decide(&start(sequence), &mut out);
+            out = Decision::default();
+        }
+        let took = processor_time() - begun;
+        println!("copied in {copied:?}, with the commands behind it {took:?}");
+        drop(frozen);
+        longest = longest.max(took);
+    }
     let frozen = fold.freeze();
     let begun = Instant::now();
     let bytes = frozen.encode(&mark(0), &[]).unwrap().bytes;
-    println!("copied in {least:?}, written in {:?}, {} bytes", begun.elapsed(), bytes.len());
+    println!("written in {:?}, {} bytes", begun.elapsed(), bytes.len());
 
-    assert!(least < Duration::from_millis(50), "{least:?}");
+    assert!(longest < Duration::from_millis(50), "{longest:?}");
 }

@@ -1,6 +1,8 @@
 //! Documents that were made to hurt: the program refuses them with a message
 //! (or takes them, where they are only long), in little time and memory.
 
+use std::path::Path;
+
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::process::Command;
@@ -8,10 +10,11 @@ use tokio::process::Command;
 /// The most that the program may have resident, KiB.
 const MEMORY_KIB: u64 = 256 * 1_024;
 
-/// Seconds of processor time that the program may take. One is what is promised, and enough for
-/// each document on a machine that does nothing else; threads that share a core slow each other
-/// down.
-const SECONDS: f64 = 2.0;
+/// Seconds of processor time that the program may take, in the best of [`TRIES`]: threads that
+/// share a core with others' slow each other down.
+const SECONDS: f64 = 1.0;
+
+const TRIES: usize = 4;
 
 /// Runs its arguments and tells, on its last line, what they took: address space that is only
 /// reserved is no memory, so no limit of the shell would do.
@@ -54,6 +57,21 @@ fn documents() -> Vec<(&'static str, String)> {
     ]
 }
 
+/// What the program says of a document, and what it took.
+async fn judged(command: [&str; 2], document: &Path) -> (String, Value) {
+    let ended = Command::new("python3")
+        .args(["-c", MEASURED, env!("CARGO_BIN_EXE_fermata")])
+        .args(command)
+        .arg(document)
+        .env("NO_COLOR", "1")
+        .output()
+        .await
+        .unwrap();
+    let told = String::from_utf8_lossy(&ended.stdout);
+    let (told, taken) = told.trim_end().rsplit_once('\n').expect("what it took");
+    (told.to_owned(), serde_json::from_str(taken).expect(told))
+}
+
 #[tokio::test]
 async fn hostile_documents_are_judged_in_little_time_and_memory() {
     let folder = TempDir::new().unwrap();
@@ -61,17 +79,13 @@ async fn hostile_documents_are_judged_in_little_time_and_memory() {
         let path = folder.path().join("document.yaml");
         std::fs::write(&path, &text).unwrap();
         for command in [["workflow", "check"], ["strategy", "test"]] {
-            let ended = Command::new("python3")
-                .args(["-c", MEASURED, env!("CARGO_BIN_EXE_fermata")])
-                .args(command)
-                .arg(&path)
-                .env("NO_COLOR", "1")
-                .output()
-                .await
-                .unwrap();
-            let told = String::from_utf8_lossy(&ended.stdout);
-            let (told, taken) = told.trim_end().rsplit_once('\n').expect("what it took");
-            let taken: Value = serde_json::from_str(taken).expect(told);
+            let (mut told, mut taken) = judged(command, &path).await;
+            for _ in 1..TRIES {
+                if taken["seconds"].as_f64().is_some_and(|seconds| seconds < SECONDS) {
+                    break;
+                }
+                (told, taken) = judged(command, &path).await;
+            }
 
             let what = format!("`{name}` to `{}`: {told:.2000}", command.join(" "));
             let sound = name == "10 MB of text" && command[0] == "workflow";

@@ -11,9 +11,10 @@ fn processor_time() -> Duration {
     Duration::try_from(time).expect("no negative time")
 }
 
-/// A second is what is promised of a machine that does nothing else; the rest is for threads
-/// that share a core.
-const JUDGED_WITHIN: Duration = Duration::from_secs(2);
+/// In the best of [`TRIES`]: threads that share a core with others' slow each other down.
+const JUDGED_WITHIN: Duration = Duration::from_secs(1);
+
+const TRIES: usize = 4;
 
 #[test]
 fn hostile_documents_are_refused_in_no_time() {
@@ -137,12 +138,22 @@ fn the_largest_documents_are_judged_in_a_second() {
         ("empty lists", lists("[],", 24_000)),
         ("too many numbers", lists("1,", 90_000)),
     ] {
-        let started = processor_time();
-        let refused = read_workflow(&source, None, &Limits::GENERATED);
-        let took = processor_time() - started;
+        let judged = || {
+            let started = processor_time();
+            let refused = read_workflow(&source, None, &Limits::GENERATED);
+            let took = processor_time() - started;
+            println!("{name}, {} bytes: {took:?}", source.len());
+            assert!(refused.is_err(), "{name}");
+            took
+        };
+        let mut took = judged();
+        for _ in 1..TRIES {
+            if took < JUDGED_WITHIN {
+                break;
+            }
+            took = judged();
+        }
 
-        println!("{name}, {} bytes: {took:?}", source.len());
-        assert!(refused.is_err(), "{name}");
         assert!(took < JUDGED_WITHIN, "{name}: {took:?}");
     }
 }
