@@ -7,6 +7,7 @@ use fermata_jetstream::Durability;
 use fermata_tests::bit_flips::flip_a_bit;
 use fermata_tests::cluster::lead;
 use fermata_tests::journal::JournalWatch;
+use fermata_tests::snapshots::Snapshots;
 
 use crate::ground::{Ground, SERVERS};
 use crate::load::{Load, MIXED};
@@ -27,6 +28,8 @@ const ROUNDS: u32 = 3;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bit_that_flips_on_the_only_server_halts_the_partition_and_no_other() {
     let mut scene = Scene::set_on("bit flipped", Ground::alone(Durability::Process).await).await;
+    // What is damaged must not be purged before it is read.
+    scene.snapshots = Snapshots::Seldom;
     // What a partition goes by; the last partition stays whole.
     let halted = run_and_flip(&mut scene, &["JOURNAL_0"], true).await;
     assert_eq!(halted, [0]);
@@ -94,6 +97,7 @@ async fn run_and_flip(scene: &mut Scene, streams: &[&str], in_order: bool) -> Ve
 async fn a_bit_that_flips_on_one_of_three_servers_loses_nothing() {
     let ground = Ground::cluster(Durability::Process).await;
     let mut scene = Scene::set_on("bit flipped on one of three", ground).await;
+    scene.snapshots = Snapshots::Seldom;
     let engine = scene.engine("w-a");
     let load = Load::start(scene.publisher.clone(), MIXED);
     scene.wait(1_500..2_500).await;

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use fermata_tests::footprint::{Footprint, stream_bytes, unacknowledged};
+use fermata_tests::snapshots::Snapshots;
 
 use crate::load::{Load, WIDE};
 use crate::scene::Scene;
@@ -35,6 +36,8 @@ const LOOK: Duration = Duration::from_millis(200);
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_that_is_more_than_an_engine_gets_done_takes_no_more_than_it_may() {
     let mut scene = Scene::set("flood").await;
+    // As users run it: what it takes is measured.
+    scene.snapshots = Snapshots::Seldom;
     let engine = scene.engine("w-a");
     scene.wait(1_000..1_500).await;
     let load = Load::start_at(scene.publisher.clone(), WIDE, PAUSE);

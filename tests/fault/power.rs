@@ -6,6 +6,7 @@ use fermata_jetstream::Durability;
 use fermata_jetstream::server::{Placement, cluster_ready, loopback_places};
 use fermata_tests::disks::LoopDisk;
 use fermata_tests::rights::{loop_mounts, not_run};
+use fermata_tests::snapshots::Snapshots;
 
 use crate::ground::{Ground, SERVERS};
 use crate::load::{Load, MIXED};
@@ -107,6 +108,8 @@ async fn a_power_cut_without_syncing_loses_what_was_acknowledged_and_the_engine_
     let disks = [LoopDisk::new()];
     let ground = Ground::alone_at(Durability::Process, on(&disks[0], Placement::default())).await;
     let mut scene = Scene::set_on("power cut without syncing", ground).await;
+    // What is lost is looked for in journals.
+    scene.snapshots = Snapshots::Seldom;
     let engine = scene.engine("w-a");
 
     let lost = lost_without_syncing(&mut scene, &disks).await;
@@ -133,6 +136,7 @@ async fn a_power_cut_of_all_of_three_servers_without_syncing_loses_what_was_ackn
     let places = places.zip(&disks).map(|(place, disk)| on(disk, place)).collect();
     let ground = Ground::cluster_at(Durability::Process, places).await;
     let mut scene = Scene::set_on("power cut of three servers without syncing", ground).await;
+    scene.snapshots = Snapshots::Seldom;
     let engine = scene.engine("w-a");
 
     let lost = lost_without_syncing(&mut scene, &disks).await;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use fermata_tests::snapshots::Snapshots;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
@@ -34,7 +35,7 @@ impl EngineProcess {
         worker: &str,
         folder: &Path,
         sink_url: &str,
-        partitions: u16,
+        (partitions, snapshots): (u16, Snapshots),
         surroundings: &Surroundings,
     ) -> Self {
         let log = File::options().create(true).append(true).open(log_of(folder, worker));
@@ -44,7 +45,7 @@ impl EngineProcess {
             .args(&words[1..])
             .args([url, worker])
             .arg(folder)
-            .args([sink_url, &partitions.to_string(), QUEUE])
+            .args([sink_url, &partitions.to_string(), QUEUE, &snapshots.to_string()])
             .envs(surroundings.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::piped())
             .stdout(Stdio::null())

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use fermata_core::identity::{PartitionId, SourcePosition};
 use fermata_core::record::{Body, Kind};
 use fermata_jetstream::definitions_store::DefinitionsStore;
+use fermata_jetstream::topology::journal_stream;
 use fermata_jetstream::{
     Broker, ConnectOptions, Durability, Publisher, PublisherOptions, StreamReader,
 };
@@ -18,6 +19,7 @@ use fermata_tests::invariants::{
     invariant_each_run_ends_once, invariant_epochs_rise, invariant_no_key_starts_twice, source_of,
 };
 use fermata_tests::journal::{Entry, JournalWatch, count, tally};
+use fermata_tests::snapshots::Snapshots;
 use fermata_tests::{Sink, TestEngine, audit, definitions};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
@@ -40,6 +42,9 @@ const SECONDS_DEFAULT: u64 = 180;
 /// Tests among which that time is shared, two running at once; those with several servers run alone.
 const TESTS_IN_A_ROW: u64 = 16;
 
+/// A journal with so much more than two segments is purged, where snapshots come often.
+const JOURNAL_BYTES_PURGED: usize = 50_000;
+
 /// Lines of a log that are shown when a test fails.
 const LOG_LINES_MAX: usize = 60;
 
@@ -53,6 +58,8 @@ pub struct Scene {
     pub sink: Sink,
     pub publisher: Publisher,
     pub reader: StreamReader,
+    /// How often engines that are started from now on take snapshots.
+    pub snapshots: Snapshots,
     store: DefinitionsStore,
 }
 
@@ -101,6 +108,7 @@ impl Scene {
             dice: StdRng::seed_from_u64(seed),
             publisher: publisher.expect("a publisher"),
             reader: StreamReader::new(&broker),
+            snapshots: Snapshots::Often,
             store: DefinitionsStore::open(&broker).await.expect("definitions"),
             ground,
             broker,
@@ -121,7 +129,8 @@ impl Scene {
     /// The same in surroundings that are not the usual ones.
     pub fn engine_in(&self, url: &str, worker: &str, surroundings: &Surroundings) -> EngineProcess {
         let (folder, sink) = (self.ground.folder(), self.sink.url());
-        EngineProcess::start(url, worker, folder, sink, PARTITIONS, surroundings)
+        let engine = (PARTITIONS, self.snapshots);
+        EngineProcess::start(url, worker, folder, sink, engine, surroundings)
     }
 
     /// Whether there is time for another round; the first few are always made.
@@ -171,6 +180,8 @@ impl Scene {
     ) -> Healed {
         let (healing, mut watches) = (Instant::now(), self.watches());
         let last = self.quiet(&mut watches).await;
+        let purged = self.purged(&watches).await;
+        let watches = self.read_anew(watches).await;
         let records = watches.iter().flat_map(|watch| watch.records.clone()).collect::<Vec<_>>();
         let (healed, checking) = (healing.elapsed(), Instant::now());
         self.check_events(published, last, &records).await;
@@ -200,7 +211,7 @@ impl Scene {
         println!(
             "fault: {}: seed {}: {rounds} rounds, {last} events ({} published again), {runs} runs \
              ({succeeded} succeeded), {} effects in {attempts} attempts, {} late outcomes, {} \
-             takeovers, longest pause {:.1} s for publishers and {:.1} s in a journal, \
+             takeovers, {purged} messages of journals purged, longest pause {:.1} s for publishers and {:.1} s in a journal, \
              healed in {:.1} s, checked in {:.1} s, {:.1} s in all",
             self.name,
             self.seed,
@@ -215,6 +226,47 @@ impl Scene {
             self.begun.elapsed().as_secs_f64(),
         );
         Healed { records, journal_pause }
+    }
+
+    /// How many messages are purged from journals. Where snapshots come often and there is enough
+    /// to archive, some must be: they come in an idle engine too.
+    async fn purged(&self, watches: &[JournalWatch]) -> u64 {
+        let is_enough = |watch: &JournalWatch| {
+            watch.messages.iter().map(|message| message.payload.len()).sum::<usize>()
+                > JOURNAL_BYTES_PURGED
+        };
+        let expected = self.snapshots == Snapshots::Often && watches.iter().any(is_enough);
+        let begun = Instant::now();
+        loop {
+            let mut purged = 0;
+            for partition in (0..PARTITIONS).map(PartitionId).chain([PartitionId::CONTROL]) {
+                let state = self.reader.stream_state(&journal_stream(partition)).await;
+                purged += state.map_or(0, |state| state.first_sequence.saturating_sub(1));
+            }
+            if purged > 0 || !expected {
+                return purged;
+            }
+            assert!(begun.elapsed() < HEAL_LIMIT, "no journal is purged");
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        }
+    }
+
+    /// Reads every journal from its beginning, which archives hold, and compares it with what was
+    /// read of the stream before it was purged.
+    async fn read_anew(&self, before: Vec<JournalWatch>) -> Vec<JournalWatch> {
+        let mut anew = self.watches();
+        for (anew, before) in anew.iter_mut().zip(before) {
+            anew.read(&self.reader).await.expect("a journal");
+            let of = |watch: &JournalWatch| {
+                let messages = watch.messages.iter();
+                messages
+                    .map(|message| (message.sequence, message.payload.clone()))
+                    .collect::<Vec<_>>()
+            };
+            let (anew, before) = (of(anew), of(&before));
+            assert!(anew.starts_with(&before), "archived otherwise than it was");
+        }
+        anew
     }
 
     /// Every server of a cluster holds the same.

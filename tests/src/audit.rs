@@ -2,6 +2,7 @@
 //! test can check it, or tamper with it first.
 
 use bytes::Bytes;
+use fermata_actors::journal_archive::JournalReplay;
 use fermata_audit::{
     AuditEntry, Checkpoint, Hash, JournalLeaf, PartitionVerifier, Report, Verifier, Want,
 };
@@ -82,7 +83,7 @@ impl Evidence {
             }));
         }
         let mut records = Vec::new();
-        for message in ours(reader, &format!("JOURNAL_{partition}")).await {
+        for message in journal(reader, partition).await {
             let frame = JournalFrame::decode(&message.payload).expect("a journal frame");
             records.extend((frame.first_record_index..).zip(&frame.records).map(
                 |(index, record)| StoredRecord {
@@ -165,6 +166,19 @@ fn leaf(record: &StoredRecord) -> JournalLeaf<'_> {
         salt: &record.salt,
         payload: &record.payload,
         journal_sequence: record.sequence,
+    }
+}
+
+/// What writers of ours wrote to a journal, what is archived of it too.
+async fn journal(reader: &StreamReader, partition: PartitionId) -> Vec<StoredMessage> {
+    let mut replay = JournalReplay::open(reader, partition, 1).await.expect("a journal");
+    let mut found = Vec::new();
+    loop {
+        let batch = replay.next_batch(1_000).await.expect("a batch");
+        if batch.is_empty() {
+            return found;
+        }
+        found.extend(batch.into_iter().filter(|message| message.writer.is_some()));
     }
 }
 

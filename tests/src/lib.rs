@@ -18,6 +18,7 @@ pub mod matching;
 pub mod networks;
 pub mod rights;
 pub mod sink;
+pub mod snapshots;
 pub mod wire;
 
 pub use broker::TestBroker;
