@@ -6,15 +6,15 @@
 
 use async_nats::jetstream::{
     kv::{Entry, Operation, Store, Watch},
-    object_store::{GetErrorKind, InfoErrorKind, ObjectStore},
+    object_store::{InfoErrorKind, ObjectStore},
 };
 use bytes::Bytes;
 use futures_util::StreamExt;
 use thiserror::Error;
-use tokio::io::AsyncReadExt;
 
 use crate::{
     connection::Broker,
+    stored_object::{self, Chunks},
     topology::{DEFINITIONS_BUCKET, PLANS_BUCKET},
 };
 
@@ -117,6 +117,7 @@ pub enum DefinitionChange {
 /// Access to definitions and blobs.
 #[derive(Clone)]
 pub struct DefinitionsStore {
+    broker: Broker,
     definitions: Store,
     blobs: ObjectStore,
 }
@@ -145,7 +146,7 @@ impl DefinitionsStore {
             .get_object_store(PLANS_BUCKET)
             .await
             .map_err(StoreError::broker("open the object store", PLANS_BUCKET))?;
-        Ok(Self { definitions, blobs })
+        Ok(Self { broker: broker.clone(), definitions, blobs })
     }
 
     /// Writes a definition and returns its revision.
@@ -232,21 +233,18 @@ impl DefinitionsStore {
     /// # Cancel safety
     /// Can be dropped.
     pub async fn get_blob(&self, digest_hex: &str) -> Result<Option<Bytes>, StoreError> {
-        let mut object = match self.blobs.get(digest_hex).await {
-            Ok(object) => object,
-            Err(error) if error.kind() == GetErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(StoreError::blob("open the blob", digest_hex)(error)),
-        };
-        let size = object.info().size;
-        if size > BLOB_BYTES_MAX {
-            return Err(StoreError::TooLarge { digest_hex: digest_hex.to_owned(), bytes: size });
+        let object = stored_object::find(&self.broker, PLANS_BUCKET, digest_hex).await?;
+        let Some(object) = object else { return Ok(None) };
+        match stored_object::read(&self.broker, PLANS_BUCKET, digest_hex, &object).await? {
+            Chunks::Whole(bytes) => Ok(Some(bytes)),
+            Chunks::Missing { found } => {
+                let detail = format!("it has {found} of {} chunks", object.chunks);
+                Err(StoreError::Damaged {
+                    digest_hex: digest_hex.to_owned(),
+                    source: detail.into(),
+                })
+            }
         }
-        let mut bytes = Vec::with_capacity(size);
-        object
-            .read_to_end(&mut bytes)
-            .await
-            .map_err(StoreError::blob("read the blob", digest_hex))?;
-        Ok(Some(bytes.into()))
     }
 }
 

@@ -40,6 +40,7 @@ mod reply_tokens;
 pub mod server;
 mod server_process;
 pub mod shared_consumer;
+mod stored_object;
 pub mod topology;
 mod unreadable;
 pub mod usage;

@@ -1,27 +1,23 @@
 //! Objects of one owner in a bucket that others share: snapshots, archived journals.
 //!
 //! The layout is that of the object store (ADR 20 of NATS), so any client reads what is here. It is written by
-//! hand for three things that a client does not do: chunks are named by whom they belong to, so that what an
+//! hand for things that a client does not do: chunks are named by whom they belong to, so that what an
 //! upload left that never ended can be found and removed; a removed object leaves no marker behind, of which
-//! there would be one for ever for each; and an object whose chunks are not all there is told to be damaged
-//! instead of waited for.
+//! there would be one for ever for each. How it is read, see `stored_object`.
 
 use std::{
     collections::BTreeMap,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use async_nats::{
-    HeaderMap,
-    jetstream::object_store::{GetErrorKind, InfoErrorKind, ObjectStore},
-};
+use async_nats::HeaderMap;
 use base64::{Engine as _, prelude::BASE64_URL_SAFE};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
-    time::{Instant, timeout},
+    time::timeout,
 };
 
 use crate::{
@@ -29,6 +25,7 @@ use crate::{
     connection::Broker,
     definitions_store::{BLOB_BYTES_MAX, StoreError},
     reader::StreamReader,
+    stored_object::{self, Chunks, StoredObject},
 };
 
 /// Size of a chunk in bytes: half of the largest message, so that no answer waits long behind one.
@@ -41,18 +38,10 @@ const TRANSFER_LIMIT: Duration = Duration::from_secs(600);
 /// How old the newest chunk of an upload is when it counts as abandoned.
 pub const ORPHAN_AGE: Duration = Duration::from_secs(3_600);
 
-/// How long nothing may come of an object whose chunks are all there.
-const STALL_LIMIT: Duration = Duration::from_secs(120);
-
-/// After how long without a byte it is looked whether the object that is read is still there. What its owner
-/// removes while it is read never comes, and nobody says so.
-const STALL_LOOK: Duration = Duration::from_secs(1);
-
 /// The objects of one owner in a bucket. Names are told without the owner's.
 #[derive(Clone)]
 pub struct ObjectFolder {
     broker: Broker,
-    store: ObjectStore,
     bucket: String,
     folder: String,
 }
@@ -128,10 +117,11 @@ impl ObjectFolder {
     /// # Cancel safety
     /// Can be dropped.
     pub async fn open(broker: &Broker, bucket: &str, owner: &str) -> Result<Self, StoreError> {
+        // That it is there is told now, not by the first object.
         let store = broker.context().get_object_store(bucket).await;
-        let store = store.map_err(StoreError::broker("open the object store", bucket))?;
+        let _ = store.map_err(StoreError::broker("open the object store", bucket))?;
         let (bucket, folder) = (bucket.to_owned(), owner.to_owned());
-        Ok(Self { broker: broker.clone(), store, bucket, folder })
+        Ok(Self { broker: broker.clone(), bucket, folder })
     }
 
     /// Stores an object in place of the one that had the name. It is there when this returns, all of it.
@@ -234,61 +224,32 @@ impl ObjectFolder {
     }
 
     async fn read(&self, name: String) -> Result<Read, StoreError> {
-        let mut object = match self.store.get(&name).await {
-            Ok(object) => object,
-            Err(error) if error.kind() == GetErrorKind::NotFound => return Ok(Read::Missing),
-            Err(error) => return Err(StoreError::blob("open the object", &name)(error)),
-        };
-        let damaged = |detail: String| StoreError::Damaged {
-            digest_hex: name.clone(),
-            source: detail.into(),
-        };
-        let (size, expected) = (object.info().size, object.info().chunks as u64);
-        if size > BLOB_BYTES_MAX {
-            return Err(StoreError::TooLarge { digest_hex: name, bytes: size });
-        }
-        let nuid = object.info().nuid.clone();
-        let found = self.subjects(&self.chunks(&nuid)).await;
-        let found = found.map_err(StoreError::broker("look at", &name))?.values().sum::<u64>();
-        if found != expected {
-            if !self.is_named(&name, &nuid).await? {
-                return Ok(Read::Removed);
+        let Some(object) = self.find(&name).await? else { return Ok(Read::Missing) };
+        let read = timeout(
+            TRANSFER_LIMIT,
+            stored_object::read(&self.broker, &self.bucket, &name, &object),
+        );
+        let read = read.await;
+        match read.map_err(StoreError::broker("read in time the object", &name))?? {
+            Chunks::Whole(bytes) => Ok(Read::Whole(bytes)),
+            // What its owner removes while it is read goes chunk by chunk, behind its name.
+            Chunks::Missing { .. } if !self.is_named(&name, &object.nuid).await? => {
+                Ok(Read::Removed)
             }
-            return Err(damaged(format!("it has {found} of {expected} chunks")));
-        }
-        let whole = async {
-            // A byte more than it has, so that looking for its end makes no room anew.
-            let (mut bytes, mut moved) = (Vec::with_capacity(size + 1), Instant::now());
-            loop {
-                match timeout(STALL_LOOK, object.read_buf(&mut bytes)).await {
-                    Ok(Ok(0)) if bytes.len() == size => return Ok(Read::Whole(bytes.into())),
-                    Ok(Ok(read)) if read > 0 && bytes.len() <= size => moved = Instant::now(),
-                    Ok(Ok(_)) => {
-                        return Err(damaged(format!("it has {} of {size} bytes", bytes.len())));
-                    }
-                    Ok(Err(error)) => {
-                        return Err(StoreError::blob("read the object", &name)(error));
-                    }
-                    Err(_) if !self.is_named(&name, &nuid).await? => return Ok(Read::Removed),
-                    Err(late) if moved.elapsed() >= STALL_LIMIT => {
-                        return Err(StoreError::broker("read in time the object", &name)(late));
-                    }
-                    Err(_) => {}
-                }
+            Chunks::Missing { found } => {
+                let detail = format!("it has {found} of {} chunks", object.chunks);
+                Err(StoreError::Damaged { digest_hex: name, source: detail.into() })
             }
-        };
-        timeout(TRANSFER_LIMIT, whole)
-            .await
-            .unwrap_or_else(|late| Err(StoreError::broker("read in time the object", &name)(late)))
+        }
+    }
+
+    async fn find(&self, full_name: &str) -> Result<Option<StoredObject>, StoreError> {
+        stored_object::find(&self.broker, &self.bucket, full_name).await
     }
 
     /// Whether the name still stands for these chunks.
     async fn is_named(&self, full_name: &str, nuid: &str) -> Result<bool, StoreError> {
-        match self.store.info(full_name).await {
-            Ok(info) => Ok(info.nuid == nuid),
-            Err(error) if error.kind() == InfoErrorKind::NotFound => Ok(false),
-            Err(error) => Err(StoreError::broker("look for the object", full_name)(error)),
-        }
+        Ok(self.find(full_name).await?.is_some_and(|object| object.nuid == nuid))
     }
 
     /// Whether an object is there with all of its chunks; whether they are the right ones says [`Self::get`].
@@ -300,14 +261,10 @@ impl ObjectFolder {
     /// Can be dropped.
     pub async fn is_whole(&self, name: &str) -> Result<bool, StoreError> {
         let name = self.full(name);
-        let info = match self.store.info(&name).await {
-            Ok(info) => info,
-            Err(error) if error.kind() == InfoErrorKind::NotFound => return Ok(false),
-            Err(error) => return Err(StoreError::broker("look for the object", &name)(error)),
-        };
-        let found = self.subjects(&self.chunks(&info.nuid)).await;
+        let Some(object) = self.find(&name).await? else { return Ok(false) };
+        let found = self.subjects(&self.chunks(&object.nuid)).await;
         let found = found.map_err(StoreError::broker("look at", &name))?;
-        Ok(found.values().sum::<u64>() == info.chunks as u64)
+        Ok(found.values().sum::<u64>() == object.chunks)
     }
 
     /// When an object was stored, milliseconds since 1970 as the broker counts; nothing when there is none.
@@ -357,11 +314,7 @@ impl ObjectFolder {
     /// It may be gone, and [`Self::sweep`] removes what is left of it.
     pub async fn remove(&self, name: &str) -> Result<(), StoreError> {
         let name = self.full(name);
-        let nuid = match self.store.info(&name).await {
-            Ok(info) => info.nuid,
-            Err(error) if error.kind() == InfoErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(StoreError::broker("look for the object", &name)(error)),
-        };
+        let Some(StoredObject { nuid, .. }) = self.find(&name).await? else { return Ok(()) };
         let removed = StoreError::broker("remove the object", &name);
         let purge = async {
             // The name first: an object without chunks looks like a damaged one.
@@ -388,9 +341,9 @@ impl ObjectFolder {
         orphans.retain(|subject| subject.starts_with(&prefix));
         for name in self.list().await? {
             let name = self.full(&name);
-            let info = self.store.info(&name).await;
-            let info = info.map_err(StoreError::broker("look for the object", &name))?;
-            let named = self.chunks(&info.nuid);
+            // Removed meanwhile by whoever sweeps too.
+            let Some(object) = self.find(&name).await? else { continue };
+            let named = self.chunks(&object.nuid);
             orphans.retain(|subject| *subject != named);
         }
         let mut swept = 0;
@@ -418,11 +371,11 @@ impl ObjectFolder {
     }
 
     fn meta(&self, full_name: &str) -> String {
-        format!("$O.{}.M.{}", self.bucket, BASE64_URL_SAFE.encode(full_name))
+        stored_object::description_of(&self.bucket, full_name)
     }
 
     fn chunks(&self, nuid: &str) -> String {
-        format!("$O.{}.C.{nuid}", self.bucket)
+        stored_object::chunks_of(&self.bucket, nuid)
     }
 
     async fn publish(

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod consuming;
 #[cfg(test)]
+mod objects;
+#[cfg(test)]
 mod publishing;
 #[cfg(test)]
 mod reading;
