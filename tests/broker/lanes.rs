@@ -1,6 +1,11 @@
 //! Lanes: what waits in them is decided once, whoever comes and goes, and no floor rises over it;
 //! whoever is not above their share is not kept waiting by whoever is.
 
+mod failing;
+mod killed;
+mod starting;
+
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use fermata_actors::Engine;
@@ -10,10 +15,12 @@ use fermata_actors::lanes::{LANES, lane_consumer};
 use fermata_actors::matcher::MATCHER_CONSUMER;
 use fermata_core::identity::SourcePosition;
 use fermata_core::record::{Header, Kind};
+use fermata_jetstream::core_messages::Subscription;
 use fermata_jetstream::progress::{end_of, shared_progress, work_progress};
 use fermata_jetstream::topology::{ADMITTED_STREAM, WAITING_STREAM};
 use fermata_jetstream::{
     Broker, ConnectOptions, Delivery, Durability, PublishOutcome, Publisher, SharedConsumer,
+    SharedConsumerOptions,
 };
 use fermata_tests::invariants::{
     invariant_each_event_has_one_outcome, invariant_each_run_ends_once,
@@ -22,7 +29,7 @@ use fermata_tests::journal::{Entry, count, records_until};
 use fermata_tests::{TestBroker, TestEngine, definitions};
 use fermata_wire::stages::{AdmittedFrame, StageFrame as _, WaitingMark};
 use fermata_wire::subjects;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::floor::{acknowledged, floor, hold_admitted, publish, publish_until_floor};
 
@@ -46,6 +53,67 @@ async fn store(publisher: &Publisher, subject: &str, bytes: Vec<u8>) -> u64 {
 
 async fn connect(broker: &TestBroker) -> Broker {
     Broker::connect(&broker.url(), ConnectOptions::default()).await.expect("a connection")
+}
+
+/// Asks the broker's API.
+async fn api(broker: &TestBroker, request: &str, body: &Value) -> Value {
+    let client = async_nats::connect(broker.url()).await.expect("a connection");
+    let answer = client.request(format!("$JS.API.{request}"), body.to_string().into()).await;
+    serde_json::from_slice(&answer.expect("an answer").payload).expect("JSON")
+}
+
+/// Changes a setting of a stream; says what it was.
+async fn edit(broker: &TestBroker, stream: &str, setting: &str, value: Value) -> Value {
+    let info = api(broker, &format!("STREAM.INFO.{stream}"), &json!({})).await;
+    let mut config = info["config"].clone();
+    let before = std::mem::replace(&mut config[setting], value);
+    let answer = api(broker, &format!("STREAM.UPDATE.{stream}"), &config).await;
+    assert!(answer["error"].is_null(), "{answer}");
+    before
+}
+
+/// Nobody's subject.
+const NOWHERE: &str = "fermata.nowhere";
+
+/// What is published to a stream's subject is neither stored nor answered.
+struct Swallowed {
+    stream: String,
+    subjects: Value,
+    seen: Subscription,
+}
+
+impl Swallowed {
+    async fn new(broker: &TestBroker, engine: &Engine, stream: &str) -> Self {
+        let nowhere = json!([format!("{NOWHERE}.{stream}")]);
+        let subjects = edit(broker, stream, "subjects", nowhere).await;
+        let subject = subjects[0].as_str().expect("a subject");
+        let seen = engine.ports().core.subscribe(subject).await.expect("a subscription");
+        engine.ports().broker.flush().await;
+        Self { stream: stream.to_owned(), subjects, seen }
+    }
+
+    async fn next(&mut self) -> Vec<u8> {
+        let next = tokio::time::timeout(LIMIT, self.seen.next()).await;
+        next.expect("published in time").expect("a message").payload.to_vec()
+    }
+
+    async fn end(self, broker: &TestBroker) {
+        edit(broker, &self.stream, "subjects", self.subjects).await;
+    }
+}
+
+/// How often each event is in a lane.
+async fn in_lanes(engine: &Engine) -> BTreeMap<SourcePosition, u32> {
+    let mut found = BTreeMap::new();
+    let end = end_of(&engine.ports().broker, WAITING_STREAM).await.expect("a stream");
+    for sequence in 1..=end {
+        let stored = engine.ports().reader.read_one(WAITING_STREAM, sequence).await;
+        let Some(stored) = stored.expect("a stream") else { continue };
+        for event in AdmittedFrame::decode(&stored.payload).expect("a frame").events {
+            *found.entry(event.source).or_default() += 1;
+        }
+    }
+    found
 }
 
 /// So many accepted events, each a frame in some lane, marked and acknowledged: what is left of a

@@ -1,7 +1,7 @@
 //! Figures of how things stand: what the partitions of this process and the
 //! broker say, gathered when somebody asks, and shown as gauges.
 //!
-//! Gathering asks the broker seven questions and one per queue that has tasks, so nobody does it without need:
+//! Gathering asks the broker eight questions and one per queue that has tasks, so nobody does it without need:
 //! whoever exports or is scraped calls [`Engine::observe`]. What could not be
 //! learnt is not shown; an old value would look like a new one.
 
@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 
 use fermata_core::identity::PartitionId;
 use fermata_jetstream::Topology;
-use fermata_jetstream::progress::{SharedProgress, shared_progress};
+use fermata_jetstream::progress::{SharedProgress, shared_progress, work_progress};
 use fermata_jetstream::topology::{
-    ADMITTED_STREAM, CONTROL_PARTITION, EVENTS_STREAM, MATCHED_STREAM, commands_stream,
+    ADMITTED_STREAM, CONTROL_PARTITION, EVENTS_STREAM, MATCHED_STREAM, WAITING_STREAM,
+    commands_stream,
 };
 use fermata_jetstream::usage::{StreamUsage, stream_usages};
 use fermata_jetstream::work_queue::{QueueStanding, queue_standings};
@@ -48,6 +49,10 @@ pub const STAGES: [(&str, &str, &str); 3] = [
     ("builder", MATCHED_STREAM, BUILDER_CONSUMER),
 ];
 
+/// Under this name the frames that wait in lanes are shown beside the stages: they are matched by
+/// turns, and how many a worker holds nobody needs to know.
+pub const LANES_STAGE: &str = "lanes";
+
 /// How things stood when it was looked.
 #[derive(Debug, Clone, Default)]
 pub struct Figures {
@@ -56,6 +61,8 @@ pub struct Figures {
     /// How far the workers of each intake stage have come; one that nobody ever
     /// ran is missing.
     pub stages: Vec<(&'static str, SharedProgress)>,
+    /// How many frames of events wait in lanes or are held there.
+    pub lanes: Option<u64>,
     /// The engine's streams.
     pub streams: Vec<StreamUsage>,
     /// Named queues that have tasks; 100 at most.
@@ -263,10 +270,13 @@ fn of_broker(reading: &Reading<'_>) -> Vec<ObservableGauge<u64>> {
         reading.gauge(
             "fermata.stage.lag_messages",
             "",
-            "Messages that no worker of the intake stage has been given",
+            "Messages that no worker of the intake stage has been given; of lanes, those that are left",
             |figures, tell| {
                 for (stage, progress) in &figures.stages {
                     tell(progress.waiting, &[label("stage", stage)]);
+                }
+                if let Some(left) = figures.lanes {
+                    tell(left, &[label("stage", LANES_STAGE)]);
                 }
             },
         ),
@@ -369,9 +379,14 @@ impl Engine {
         if !figures.is_connected {
             return figures;
         }
-        let (stages, streams, queues, ownerless) =
-            tokio::join!(stages(ports), streams(ports), queues(ports), count_ownerless(ports));
-        Figures { stages, streams, queues, ownerless, ..figures }
+        let (stages, lanes, streams, queues, ownerless) = tokio::join!(
+            stages(ports),
+            lanes(ports),
+            streams(ports),
+            queues(ports),
+            count_ownerless(ports)
+        );
+        Figures { stages, lanes, streams, queues, ownerless, ..figures }
     }
 }
 
@@ -387,6 +402,10 @@ async fn stages(ports: &Ports) -> Vec<(&'static str, SharedProgress)> {
         Some((stage, answered(progress).await?))
     });
     futures_util::future::join_all(asked).await.into_iter().flatten().collect()
+}
+
+async fn lanes(ports: &Ports) -> Option<u64> {
+    answered(work_progress(&ports.broker, WAITING_STREAM)).await.map(|progress| progress.left)
 }
 
 /// Those that the engine made: what else is on the broker is not ours to show.

@@ -6,7 +6,7 @@
 //! is there.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fermata_jetstream::SharedConsumerOptions;
 use fermata_jetstream::topology::{ADMITTED_STREAM, MATCHED_STREAM};
@@ -105,12 +105,13 @@ impl Intake {
         self.stages.iter().map(ActorCell::get_id)
     }
 
-    /// Takes nothing more, waits until what was taken is settled, and ends.
+    /// Takes nothing more, waits until what was taken is settled, and ends; all within the limit.
     ///
     /// # Cancel safety
     ///
     /// As if the process ended: what is not settled comes again.
     pub async fn drain(mut self, limit: Duration) {
+        let until = Instant::now() + limit;
         let sources = std::mem::take(&mut self.sources).into_iter();
         let sources = join_all(sources.map(|source| source.drain(limit)));
         let draining = self.draining.take();
@@ -121,7 +122,10 @@ impl Intake {
         };
         tokio::join!(sources, lanes);
         for stage in std::mem::take(&mut self.stages) {
-            let _ = stage.drain_and_wait(Some(limit)).await;
+            let left = until.saturating_duration_since(Instant::now());
+            if stage.drain_and_wait(Some(left)).await.is_err() {
+                stage.stop(None);
+            }
         }
     }
 }

@@ -9,18 +9,19 @@ mod draining;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fermata_core::identity::{PartitionId, Tenant};
+pub use fermata_jetstream::topology::LANE_FRAME_BYTES_TARGET;
 use fermata_jetstream::topology::WAITING_STREAM;
 use fermata_jetstream::{Acker, SharedConsumerOptions};
 use fermata_wire::stages::{AdmittedFrame, WaitingMark};
 use fermata_wire::subjects;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
-use crate::listener::shares::TENANTS_COUNTED_MAX;
+use crate::listener::shares::Counts;
 
 pub(crate) use self::draining::{Draining, LaneTurns};
 
@@ -30,9 +31,6 @@ pub const LANES: u16 = 16;
 
 /// Events of a frame in a lane at most: how long a turn of a lane is.
 pub const LANE_FRAME_EVENTS_MAX: usize = 256;
-
-/// Bytes of events in a frame of a lane, roughly: with large events a turn has fewer.
-pub const LANE_FRAME_BYTES_TARGET: usize = 128 * 1024;
 
 /// Frames of one lane that a process holds: one that is decided, and one that is there when it is.
 pub const LANE_FRAMES_HELD_MAX: u32 = 2;
@@ -79,45 +77,66 @@ struct Shared {
     /// At most as many as the broker delivers without an acknowledgement.
     marks: Mutex<Vec<(WaitingMark, Acker)>>,
     woken: Notify,
-    /// Whether something waits, as far as this process knows.
-    holds_any: AtomicBool,
-    /// Events that came out of lanes, by tenant, since it was last asked.
-    drained: Mutex<HashMap<Tenant, u64>>,
+    known: Mutex<Known>,
+    /// Events that came out of lanes lately, by tenant, since it was last asked.
+    drained: Mutex<Counts>,
 }
+
+/// What this process knows of WAITING.
+#[derive(Debug, Default)]
+struct Known {
+    /// Whether something waits.
+    holds_any: bool,
+    /// How often it was told that something does: an answer to an older question knows nothing of
+    /// what was stored since.
+    wakes: u64,
+}
+
+/// When it was asked whether WAITING holds anything.
+#[derive(Debug, Clone, Copy)]
+struct Asked(u64);
 
 impl Lanes {
     /// Tells that WAITING holds something.
     pub(crate) fn wake(&self) {
-        self.0.holds_any.store(true, Ordering::Relaxed);
+        {
+            let mut known = self.known();
+            known.wakes += 1;
+            known.holds_any = true;
+        }
         self.0.woken.notify_one();
     }
 
     /// Whether something waits, as far as this process knows: then whoever is above its share
     /// waits behind it, also when there is room for a moment.
     pub(crate) fn holds_any(&self) -> bool {
-        self.0.holds_any.load(Ordering::Relaxed)
+        self.known().holds_any
     }
 
-    /// WAITING was seen empty. What is stored meanwhile is seen by the next look.
-    fn is_empty(&self) {
-        self.0.holds_any.store(false, Ordering::Relaxed);
+    /// The question how much WAITING holds is put now.
+    fn asked(&self) -> Asked {
+        Asked(self.known().wakes)
     }
 
-    /// Events of these tenants are passed on.
-    fn passes_on<'a>(&self, tenants: impl Iterator<Item = &'a Tenant>) {
-        let mut drained = self.0.drained.lock().unwrap_or_else(PoisonError::into_inner);
-        for tenant in tenants {
-            if let Some(events) = drained.get_mut(tenant) {
-                *events += 1;
-            } else if drained.len() < TENANTS_COUNTED_MAX {
-                drained.insert(tenant.clone(), 1);
-            }
+    /// So many frames are left, says the answer. What was stored after the question was put is
+    /// still there.
+    fn learn(&self, Asked(wakes): Asked, left: u64) {
+        let mut known = self.known();
+        if left > 0 {
+            known.holds_any = true;
+        } else if known.wakes == wakes {
+            known.holds_any = false;
         }
     }
 
-    /// How many events of which tenants were passed on since this was last asked.
-    pub(crate) fn take_drained(&self) -> HashMap<Tenant, u64> {
-        std::mem::take(&mut *self.0.drained.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Events of these tenants are passed on.
+    fn passes_on<'a>(&self, tenants: impl Iterator<Item = &'a Tenant>, now: Instant) {
+        self.drained().count(tenants, now);
+    }
+
+    /// How many events of which tenants were passed on lately, since this was last asked.
+    pub(crate) fn take_drained(&self, now: Instant) -> HashMap<Tenant, u64> {
+        self.drained().take(now)
     }
 
     /// Keeps a mark until everything up to it is acknowledged.
@@ -161,6 +180,16 @@ impl Lanes {
         // Nobody panics while holding it.
         self.0.marks.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        // Nobody panics while holding it.
+        self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn drained(&self) -> MutexGuard<'_, Counts> {
+        // Nobody panics while holding it.
+        self.0.drained.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl fmt::Debug for Lanes {
@@ -178,6 +207,7 @@ pub(crate) fn is_passed(mark: WaitingMark, done: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::listener::shares::SHARE_WINDOW;
 
     #[test]
     fn the_lane_of_a_tenant_is_the_same_for_ever() {
@@ -186,5 +216,43 @@ mod tests {
 
         assert_eq!(lanes, [3, 11, 6, 10]);
         assert!(lanes.iter().all(|lane| *lane < LANES));
+    }
+
+    #[test]
+    fn what_is_stored_while_it_is_asked_is_not_forgotten_with_an_old_answer() {
+        let lanes = Lanes::default();
+        let before = lanes.asked();
+        lanes.wake();
+
+        lanes.learn(before, 0);
+        assert!(lanes.holds_any(), "the answer is older than what was stored");
+        lanes.learn(lanes.asked(), 0);
+        assert!(!lanes.holds_any());
+    }
+
+    #[test]
+    fn what_a_look_finds_is_known_although_nobody_here_stored_it() {
+        let lanes = Lanes::default();
+
+        lanes.learn(lanes.asked(), 1);
+        assert!(lanes.holds_any());
+        lanes.learn(lanes.asked(), 0);
+        assert!(!lanes.holds_any());
+    }
+
+    #[test]
+    fn what_came_out_of_lanes_long_ago_does_not_count() {
+        let (lanes, now) = (Lanes::default(), Instant::now());
+        let tenant: Tenant = "others".parse().expect("a tenant");
+
+        lanes.passes_on([&tenant; 3].into_iter(), now);
+        let soon = lanes.take_drained(now + SHARE_WINDOW / 2);
+        lanes.passes_on([&tenant; 5].into_iter(), now + SHARE_WINDOW);
+        lanes.passes_on([&tenant; 7].into_iter(), now + SHARE_WINDOW * 60);
+        let late = lanes.take_drained(now + SHARE_WINDOW * 60);
+
+        assert_eq!(soon, HashMap::from([(tenant.clone(), 3)]));
+        assert_eq!(late, HashMap::from([(tenant, 7)]));
+        assert_eq!(lanes.take_drained(now + SHARE_WINDOW * 60), HashMap::new());
     }
 }

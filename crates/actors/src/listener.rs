@@ -137,16 +137,16 @@ impl Stage for Listener {
         Box::pin(async move {
             let held_back = settle(&ports, &mut out).await;
             let (events, dead) = out.into_parts();
-            let durable = file(&ports, dead).await
-                && match spilling {
-                    Some(spilling) => spilling.pass(&next, events).await,
-                    None => events.is_empty() || next.pass(AdmittedFrame { events }).await,
-                };
-            if !durable {
+            if !file(&ports, dead).await {
                 return Durable::No;
             }
+            let again = match spilling {
+                Some(spilling) => spilling.pass(&next, events).await,
+                None => spilling::pass(&next, events).await,
+            };
+            let again: BTreeSet<u64> = held_back.into_iter().chain(again).collect();
             let places = sequences.iter().enumerate();
-            let places = places.filter(|(_, sequence)| held_back.contains(sequence));
+            let places = places.filter(|(_, sequence)| again.contains(sequence));
             Durable::But(places.map(|(place, _)| place).collect())
         })
     }

@@ -19,7 +19,8 @@ pub struct Passed<I> {
 }
 
 /// Places of an input's messages, from 0 and in order, of which nothing was
-/// passed on: they come again, and the others need not wait for them.
+/// passed on, or not all is known to be durable: they come again, and the
+/// others need not wait for them.
 pub type HeldBack = Vec<usize>;
 
 /// How much of what came of an input is durable.
@@ -27,7 +28,7 @@ pub type HeldBack = Vec<usize>;
 pub enum Durable {
     /// Not all of it: the input comes again.
     No,
-    /// All of it, but for messages that were held back.
+    /// All of it, but for messages that come again.
     But(HeldBack),
 }
 

@@ -20,7 +20,7 @@ mod names;
 mod spec;
 
 pub use names::*;
-pub use spec::{Limits, StreamSpec};
+pub use spec::{LANE_FRAME_BYTES_TARGET, Limits, StreamSpec};
 
 /// The partition that holds what is not of one run: definitions, their approvals, schedules.
 pub const CONTROL_PARTITION: &str = "control";
@@ -268,6 +268,7 @@ async fn create(broker: &Broker, spec: &StreamSpec) -> Result<Option<Value>, Api
 }
 
 /// Compares the fields that the topology sets. The broker leaves out what is false, zero or empty.
+/// What follows from the size of a stream is compared with what follows from the size that it has.
 fn drift(spec: &StreamSpec, config: &Value) -> Vec<Drift> {
     if config.is_null() {
         return vec![Drift {
@@ -277,7 +278,9 @@ fn drift(spec: &StreamSpec, config: &Value) -> Vec<Drift> {
             found: Value::Null,
         }];
     }
-    let Ok(Value::Object(expected)) = serde_json::to_value(spec) else { return Vec::new() };
+    let found_bytes = config.get("max_bytes").and_then(Value::as_i64).unwrap_or(spec.max_bytes);
+    let sized = spec.clone().sized_for(found_bytes);
+    let Ok(Value::Object(expected)) = serde_json::to_value(sized) else { return Vec::new() };
     expected
         .into_iter()
         .filter_map(|(field, expected)| {
@@ -328,6 +331,24 @@ mod tests {
             (findings[0].field.as_str(), &findings[0].found),
             ("max_bytes", &Value::from(17))
         );
+    }
+
+    #[test]
+    fn the_bound_of_lanes_is_compared_with_that_of_the_size_that_the_stream_has() {
+        let waiting = |topology: Topology| {
+            let is_waiting = |spec: &StreamSpec| spec.name == WAITING_STREAM;
+            topology.streams().into_iter().find(is_waiting).expect("WAITING is a stream")
+        };
+        let whole = waiting(Topology::default());
+        let fitted = waiting(Topology::default().fitted_to(1 << 30));
+        let mut config = serde_json::to_value(&fitted).expect("a specification is JSON");
+
+        let fields = |config: &Value| {
+            drift(&whole, config).into_iter().map(|drift| drift.field).collect::<Vec<_>>()
+        };
+        assert_eq!(fields(&config), ["max_bytes"]);
+        config["max_msgs_per_subject"] = 10_000.into();
+        assert_eq!(fields(&config), ["max_bytes", "max_msgs_per_subject"]);
     }
 
     #[test]

@@ -3,16 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fermata_jetstream::progress::work_progress;
+use fermata_jetstream::progress::{WorkProgress, work_progress};
+use fermata_jetstream::reader::ReadError;
 use fermata_jetstream::shared_consumer::ack_all_of;
 use fermata_jetstream::topology::WAITING_STREAM;
 use fermata_jetstream::{Acker, Delivery, SharedConsumerOptions};
 use fermata_wire::stages::AdmittedFrame;
 use futures_util::future::{BoxFuture, FutureExt as _, join_all};
 use ractor::ActorRef;
+use tokio::sync::oneshot::error::RecvError;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
 
 use super::{LANE_FRAMES_AT_ONCE, LANE_FRAMES_HELD_MAX, LANES, Lanes, Waited, lane_consumer};
 use crate::hop::{AGAIN_AFTER, Hop};
@@ -25,6 +27,11 @@ pub const LANES_INTERVAL: Duration = Duration::from_millis(200);
 
 /// How long lanes stay open after WAITING was seen empty.
 pub const LANES_OPEN_FOR: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether WAITING holds anything, while lanes are closed: what a process
+/// left that ended between storing frames and a mark has no other sign. As long as the broker waits
+/// for an acknowledgement, after which what else that process held comes again.
+pub const LANES_LOOK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// How often the broker hears that marks are held: a third of its wait for an acknowledgement.
 const REMIND_INTERVAL: Duration = Duration::from_secs(10);
@@ -71,7 +78,8 @@ impl Stage for LaneTurns {
         let lanes = self.lanes.clone();
         Box::pin(async move {
             let Ok(_turn) = turns.acquire().await else { return Durable::No };
-            lanes.passes_on(frame.events.iter().map(|event| &event.event.tenant));
+            let tenants = frame.events.iter().map(|event| &event.event.tenant);
+            lanes.passes_on(tenants, Instant::now());
             next.pass(frame).await.into()
         })
     }
@@ -80,8 +88,8 @@ impl Stage for LaneTurns {
 /// Drains the lanes until it is drained itself, or dropped.
 #[derive(Debug)]
 pub struct Draining {
-    /// The task ends when this is dropped.
-    running: oneshot::Sender<()>,
+    /// Told until when it may take to end. The task ends at once when this is dropped.
+    running: oneshot::Sender<Instant>,
     task: JoinHandle<()>,
 }
 
@@ -99,10 +107,13 @@ impl Draining {
     ///
     /// As if the process ended: what is not settled comes again.
     pub async fn drain(self, limit: Duration) {
-        let Self { running, task } = self;
-        drop(running);
+        let Self { running, mut task } = self;
+        let until = Instant::now() + limit;
+        let _ = running.send(until);
         // What is not settled in time comes again.
-        let _ = timeout(limit, task).await;
+        if timeout_at(until, &mut task).await.is_err() {
+            task.abort();
+        }
     }
 }
 
@@ -110,14 +121,14 @@ impl Draining {
 enum Closed {
     /// WAITING is empty.
     Empty,
-    /// For good.
-    Ended,
+    /// For good; what was taken may be settled until then.
+    Ended(Instant),
 }
 
 struct Drain {
     ports: Ports,
     turns: ActorRef<Passed<Waited>>,
-    ended: oneshot::Receiver<()>,
+    ended: oneshot::Receiver<Instant>,
 }
 
 impl Drain {
@@ -125,12 +136,24 @@ impl Drain {
         while self.is_needed().await {
             let sources: Vec<_> = (0..LANES).map(|lane| self.open(lane)).collect();
             let closed = self.until_empty().await;
-            join_all(sources.into_iter().map(|source| source.drain(SETTLE_LIMIT))).await;
-            if matches!(closed, Closed::Ended) {
+            let settle_limit = match closed {
+                Closed::Empty => SETTLE_LIMIT,
+                Closed::Ended(until) => {
+                    // Whoever drains from now on can acknowledge them meanwhile.
+                    self.give_marks_back().await;
+                    until.saturating_duration_since(Instant::now())
+                }
+            };
+            join_all(sources.into_iter().map(|source| source.drain(settle_limit))).await;
+            if matches!(closed, Closed::Ended(_)) {
                 break;
             }
             tracing::debug!("lanes are closed: nothing waits in them");
         }
+        self.give_marks_back().await;
+    }
+
+    async fn give_marks_back(&self) {
         for acker in self.ports.lanes.take_all() {
             acker.nak(Duration::ZERO).await;
         }
@@ -138,22 +161,22 @@ impl Drain {
 
     /// Waits until there is something to drain; false when it is not to be drained any more.
     async fn is_needed(&mut self) -> bool {
-        let mut is_known = false;
         loop {
-            // What a process left that ended before it stored a mark has no other sign.
-            if !is_known
-                && let Ok(progress) = work_progress(&self.ports.broker, WAITING_STREAM).await
-            {
-                if progress.left > 0 {
-                    return true;
-                }
-                is_known = true;
-            }
+            let look = async { look(&self.ports).await.ok() };
+            let pause = tokio::select! {
+                biased;
+                _ = &mut self.ended => return false,
+                progress = look => match progress {
+                    Some(progress) if progress.left > 0 => return true,
+                    Some(_) => LANES_LOOK_INTERVAL,
+                    None => AGAIN_AFTER,
+                },
+            };
             tokio::select! {
                 biased;
                 _ = &mut self.ended => return false,
                 () = self.ports.lanes.woken() => return true,
-                () = sleep(AGAIN_AFTER), if !is_known => {}
+                () = sleep(pause) => {}
             }
         }
     }
@@ -171,21 +194,23 @@ impl Drain {
         loop {
             tokio::select! {
                 biased;
-                _ = &mut self.ended => return Closed::Ended,
+                ended = &mut self.ended => return closed_by(ended),
                 _ = looks.tick() => {}
             }
             // Before it is looked: what woke this is there by then.
             if lanes.woken().now_or_never().is_some() {
                 empty_since = Instant::now();
             }
-            match work_progress(&self.ports.broker, WAITING_STREAM).await {
+            let progress = tokio::select! {
+                biased;
+                ended = &mut self.ended => return closed_by(ended),
+                progress = look(&self.ports) => progress,
+            };
+            match progress {
                 Ok(progress) => {
                     ack_all_of(lanes.take_passed(progress.done_up_to)).await;
                     if progress.left > 0 || lanes.marks_kept() > 0 {
                         empty_since = Instant::now();
-                    }
-                    if progress.left == 0 {
-                        lanes.is_empty();
                     }
                 }
                 // The marks stay, and so do the lanes.
@@ -203,4 +228,17 @@ impl Drain {
             }
         }
     }
+}
+
+/// Whoever is dropped does not wait for anything.
+fn closed_by(ended: Result<Instant, RecvError>) -> Closed {
+    Closed::Ended(ended.unwrap_or_else(|_| Instant::now()))
+}
+
+/// How far WAITING is done; so this process knows whether it holds anything.
+async fn look(ports: &Ports) -> Result<WorkProgress, ReadError> {
+    let asked = ports.lanes.asked();
+    let progress = work_progress(&ports.broker, WAITING_STREAM).await?;
+    ports.lanes.learn(asked, progress.left);
+    Ok(progress)
 }

@@ -37,14 +37,66 @@ impl Counted {
     }
 }
 
+/// Events by tenant, of the last one to two windows.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    counted: HashMap<Tenant, Counted>,
+    window_began: Option<Instant>,
+}
+
+impl Counts {
+    pub(crate) fn count<'a>(&mut self, tenants: impl Iterator<Item = &'a Tenant>, now: Instant) {
+        self.roll(now);
+        for tenant in tenants {
+            self.add(tenant, 1);
+        }
+    }
+
+    /// How many of each are counted; none are afterwards.
+    pub(crate) fn take(&mut self, now: Instant) -> HashMap<Tenant, u64> {
+        self.roll(now);
+        let Self { counted, .. } = std::mem::take(self);
+        counted.into_iter().map(|(tenant, counted)| (tenant, counted.sum())).collect()
+    }
+
+    /// What is older than two windows is not counted any more.
+    fn roll(&mut self, now: Instant) {
+        let began = *self.window_began.get_or_insert(now);
+        let windows = now.duration_since(began).as_secs_f64() / SHARE_WINDOW.as_secs_f64();
+        if windows >= 1.0 {
+            self.window_began = Some(now);
+            self.counted.retain(|_, counted| {
+                *counted = Counted { before: if windows < 2.0 { counted.now } else { 0 }, now: 0 };
+                counted.before > 0
+            });
+        }
+    }
+
+    fn add(&mut self, tenant: &Tenant, events: u64) {
+        if let Some(counted) = self.counted.get_mut(tenant) {
+            counted.now = counted.now.saturating_add(events);
+        } else if self.counted.len() < TENANTS_COUNTED_MAX {
+            self.counted.insert(tenant.clone(), Counted { before: 0, now: events });
+        }
+    }
+
+    fn sum_of(&self, tenant: &Tenant) -> u64 {
+        self.counted.get(tenant).map_or(0, |counted| counted.sum())
+    }
+
+    /// The share of each.
+    fn share(&self) -> u64 {
+        share(self.counted.values().map(|counted| counted.sum()).collect())
+    }
+}
+
 /// Which tenants were seen, and while room is short how many events of each.
 #[derive(Debug, Default)]
 pub(super) struct Shares {
     newest: Option<Tenant>,
     /// When one was last seen that is not the newest.
     other_seen: Option<Instant>,
-    counted: HashMap<Tenant, Counted>,
-    window_began: Option<Instant>,
+    counts: Counts,
 }
 
 impl Shares {
@@ -70,53 +122,22 @@ impl Shares {
         tenants: impl Iterator<Item = &'a Tenant> + Clone,
         now: Instant,
     ) -> BTreeSet<Tenant> {
-        self.count(tenants.clone(), now);
-        let share = share(self.counted.values().map(|counted| counted.sum()).collect());
-        let is_above = |tenant: &&Tenant| {
-            self.counted.get(*tenant).is_some_and(|counted| counted.sum() > share)
-        };
-        tenants.filter(is_above).cloned().collect()
+        self.counts.count(tenants.clone(), now);
+        let share = self.counts.share();
+        tenants.filter(|tenant| self.counts.sum_of(tenant) > share).cloned().collect()
     }
 
     /// There is room: what was counted is of no use any more.
     pub(super) fn forget(&mut self) {
-        self.counted.clear();
-        self.window_began = None;
+        self.counts = Counts::default();
     }
 
     /// Counts what came out of lanes, too: who publishes little is not above its share because
     /// nobody else publishes while a flood drains.
     pub(super) fn drained(&mut self, events: HashMap<Tenant, u64>, now: Instant) {
-        self.roll(now);
+        self.counts.roll(now);
         for (tenant, events) in events {
-            self.add(&tenant, events);
-        }
-    }
-
-    fn count<'a>(&mut self, tenants: impl Iterator<Item = &'a Tenant>, now: Instant) {
-        self.roll(now);
-        for tenant in tenants {
-            self.add(tenant, 1);
-        }
-    }
-
-    fn roll(&mut self, now: Instant) {
-        let began = *self.window_began.get_or_insert(now);
-        let windows = now.duration_since(began).as_secs_f64() / SHARE_WINDOW.as_secs_f64();
-        if windows >= 1.0 {
-            self.window_began = Some(now);
-            self.counted.retain(|_, counted| {
-                *counted = Counted { before: if windows < 2.0 { counted.now } else { 0 }, now: 0 };
-                counted.before > 0
-            });
-        }
-    }
-
-    fn add(&mut self, tenant: &Tenant, events: u64) {
-        if let Some(counted) = self.counted.get_mut(tenant) {
-            counted.now = counted.now.saturating_add(events);
-        } else if self.counted.len() < TENANTS_COUNTED_MAX {
-            self.counted.insert(tenant.clone(), Counted { before: 0, now: events });
+            self.counts.add(&tenant, events);
         }
     }
 }

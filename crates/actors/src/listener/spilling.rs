@@ -45,6 +45,10 @@ pub const LANE_FULL_PAUSE: Duration = Duration::from_secs(1);
 /// Bytes of an event in a frame besides its own text, roughly.
 const EVENT_BYTES: usize = 256;
 
+/// Sequences of messages of which not everything that came of them is known to be durable: they
+/// come again.
+pub(super) type Again = Vec<u64>;
+
 /// Stores frames in lanes.
 #[derive(Debug)]
 pub(super) struct Spilling {
@@ -63,10 +67,16 @@ impl Spilling {
         Self { ports, shares, marks, full, paused_until: Mutex::default() }
     }
 
-    /// Passes events on, but spills those of tenants that are above their share while room is short;
-    /// true once everything that came of them is durable.
-    pub(super) async fn pass(&self, next: &Hop<AdmittedFrame>, events: Vec<AdmittedEvent>) -> bool {
-        if !self.shares().see(tenants(&events), Instant::now()) {
+    /// Passes events on, but spills those of tenants that are above their share while room is short
+    /// or lanes hold anything.
+    pub(super) async fn pass(
+        &self,
+        next: &Hop<AdmittedFrame>,
+        events: Vec<AdmittedEvent>,
+    ) -> Again {
+        let has_others = self.shares().see(tenants(&events), Instant::now());
+        // Whoever was there before may have spilled: behind what waits nobody is alone.
+        if !has_others && !self.ports.lanes.holds_any() {
             return pass(next, events).await;
         }
         // Room may become short over the first part of a large batch.
@@ -74,15 +84,19 @@ impl Spilling {
         loop {
             let part: Vec<_> = rest.by_ref().take(EVENTS_AT_ONCE).collect();
             if part.is_empty() {
-                return true;
+                return Again::new();
             }
-            if !self.pass_part(next, part).await {
-                return false;
+            let mut again = self.pass_part(next, part).await;
+            if !again.is_empty() {
+                again.extend(sequences(rest.as_slice()));
+                return again;
             }
         }
     }
 
-    async fn pass_part(&self, next: &Hop<AdmittedFrame>, events: Vec<AdmittedEvent>) -> bool {
+    /// What is in a lane and marked does not come again because something else of its batch does:
+    /// it would be stored there once more, each time.
+    async fn pass_part(&self, next: &Hop<AdmittedFrame>, events: Vec<AdmittedEvent>) -> Again {
         if !self.ports.room.is_short() && !self.ports.lanes.holds_any() {
             self.shares().forget();
             return pass(next, events).await;
@@ -92,20 +106,22 @@ impl Spilling {
         }
         let above = {
             let (mut shares, now) = (self.shares(), Instant::now());
-            shares.drained(self.ports.lanes.take_drained(), now);
+            shares.drained(self.ports.lanes.take_drained(now), now);
             shares.above(tenants(&events), now)
         };
         let (spilled, direct): (Vec<_>, Vec<_>) =
             events.into_iter().partition(|event| above.contains(&event.event.tenant));
         let direct = pass(next, direct);
         let spilled = async {
+            let all = sequences(&spilled);
             match self.spill(spilled).await {
                 Some(refused) => pass(next, refused).await,
-                None => false,
+                None => all,
             }
         };
-        let (direct, spilled) = tokio::join!(direct, spilled);
-        direct && spilled
+        let (mut again, spilled) = tokio::join!(direct, spilled);
+        again.extend(spilled);
+        again
     }
 
     /// Stores events in their lanes; says which were not taken, once all others are marked. None
@@ -172,8 +188,20 @@ fn tenants(events: &[AdmittedEvent]) -> impl Iterator<Item = &Tenant> + Clone {
     events.iter().map(|event| &event.event.tenant)
 }
 
-async fn pass(next: &Hop<AdmittedFrame>, events: Vec<AdmittedEvent>) -> bool {
-    events.is_empty() || next.pass(AdmittedFrame { events }).await
+/// The messages that the events are of, in their order.
+fn sequences(events: &[AdmittedEvent]) -> Again {
+    let mut sequences: Again = events.iter().map(|event| event.source.sequence).collect();
+    sequences.dedup();
+    sequences
+}
+
+/// Passes events on, all or none of them.
+pub(super) async fn pass(next: &Hop<AdmittedFrame>, events: Vec<AdmittedEvent>) -> Again {
+    let all = sequences(&events);
+    match events.is_empty() || next.pass(AdmittedFrame { events }).await {
+        true => Again::new(),
+        false => all,
+    }
 }
 
 /// Frames of bounded size, each for one lane, in order of arrival within a lane.

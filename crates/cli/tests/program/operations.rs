@@ -219,7 +219,7 @@ async fn what_is_scraped_under_load_is_what_the_journals_hold() {
     assert_eq!((runs("start"), runs("quiet")), (Some(STARTED as f64), None));
     assert_eq!(scraped.plain("fermata_partitions_without_owner"), 0.0);
     assert_eq!(scraped.plain("fermata_broker_interruptions_total"), 0.0);
-    for stage in ["listener", "matcher", "builder"] {
+    for stage in ["listener", "matcher", "builder", "lanes"] {
         assert_eq!(scraped.value("fermata_stage_lag_messages", json!({ "stage": stage })), 0.0);
     }
     for stream in ["EVENTS".to_owned(), journal_stream("0"), commands_stream("1")] {

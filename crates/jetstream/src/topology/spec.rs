@@ -35,9 +35,19 @@ const DEFINITION_HISTORY: i64 = 8;
 /// others. What is beyond waits with whoever ordered it.
 const TASKS_PER_QUEUE_MAX: i64 = 20_000;
 
-/// How many frames of one lane may wait: so that a tenant above its share leaves room for the
-/// others. What is beyond waits in EVENTS.
-const FRAMES_PER_LANE_MAX: i64 = 10_000;
+/// Bytes of events in a frame of a lane, roughly: with large events a turn of a lane has fewer.
+/// What the frame adds to them, and a frame of one event that is larger, is as much again at most.
+pub const LANE_FRAME_BYTES_TARGET: usize = 128 * 1024;
+
+/// So many lanes of full frames WAITING holds at least, and so one and a half where each frame is
+/// twice as large: no lane takes all of it, and a tenant above its share leaves room for the others.
+const FULL_LANES_MIN: i64 = 3;
+
+/// How many frames of one lane may wait in a stream of so many bytes. What is beyond waits in EVENTS.
+fn frames_per_lane_max(waiting_bytes: i64) -> i64 {
+    let frame_bytes = i64::try_from(LANE_FRAME_BYTES_TARGET).unwrap_or(MIB);
+    (waiting_bytes / FULL_LANES_MIN / frame_bytes).max(1)
+}
 
 /// How large each stream may grow, in bytes. The broker reserves the sum, about 28 GiB with 8 partitions.
 ///
@@ -163,6 +173,17 @@ pub struct StreamSpec {
     /// Whether a subject that has as many messages as it may takes no further one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub discard_new_per_subject: bool,
+}
+
+impl StreamSpec {
+    /// The same, with what follows from the size as at this one, in bytes, which the operator has
+    /// chosen, or the stream was fitted to.
+    pub(super) fn sized_for(mut self, max_bytes: i64) -> Self {
+        if self.name == WAITING_STREAM && max_bytes > 0 {
+            self.max_msgs_per_subject = frames_per_lane_max(max_bytes);
+        }
+        self
+    }
 }
 
 fn is_zero(number: &u64) -> bool {
@@ -313,7 +334,7 @@ pub(super) fn streams(topology: &Topology) -> Vec<StreamSpec> {
         // What is acknowledged is gone, so the first sequence tells up to where everything is.
         StreamSpec {
             retention: "workqueue".to_owned(),
-            max_msgs_per_subject: FRAMES_PER_LANE_MAX,
+            max_msgs_per_subject: frames_per_lane_max(limits.waiting_bytes),
             discard_new_per_subject: true,
             // Whatever left it without an acknowledgement would be lost, and nobody would know.
             deny_purge: true,
@@ -390,6 +411,23 @@ mod tests {
                 "`{feed}` is stored"
             );
         }
+    }
+
+    #[test]
+    fn no_lane_takes_all_of_the_stream_however_small_and_whatever_its_frames() {
+        let target = i64::try_from(LANE_FRAME_BYTES_TARGET).expect("few bytes");
+        let whole = Topology::default();
+        for room in [i64::MAX, 8 << 30, 4 << 30, 1 << 30, 256 << 20, 1] {
+            let fitted = whole.clone().fitted_to(room).streams();
+            let waiting = fitted.iter().find(|spec| spec.name == WAITING_STREAM);
+            let waiting = waiting.expect("WAITING is a stream");
+            let frames = waiting.max_msgs_per_subject;
+
+            assert!(frames >= 1 && waiting.max_bytes >= MIB);
+            assert!(frames * target * FULL_LANES_MIN <= waiting.max_bytes, "{frames} full frames");
+            assert!(frames * target * 2 < waiting.max_bytes, "{frames} of twice the size");
+        }
+        assert_eq!(frames_per_lane_max(whole.limits.waiting_bytes), 1_365);
     }
 
     #[test]

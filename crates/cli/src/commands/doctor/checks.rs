@@ -185,6 +185,15 @@ fn judge_drift(found: &[Drift], count: usize) -> Check {
     // Sizes and ages are the operator's: a worker starts on them, and says nothing.
     let check = if drifts.iter().all(|drift| drift.field.starts_with("max_")) {
         let hint = "compare with nats/topology.json, and edit the streams unless this is meant";
+        // The broker drops what is beyond the bound at once.
+        let drops = drifts.iter().find(|drift| drift.field == "max_msgs_per_subject");
+        let hint = match drops {
+            Some(drift) => format!(
+                "{hint}; lower `max_msgs_per_subject` of {} only while it is empty: it loses messages",
+                drift.stream
+            ),
+            None => hint.to_owned(),
+        };
         Check::warn("streams", found, hint)
     } else if let Some(drift) = drifts.iter().find(|drift| !drift.can_be_edited()) {
         let Drift { stream, field, .. } = drift;
@@ -341,6 +350,10 @@ mod tests {
         assert_eq!((drifted.health, drifted.code), (Health::Fail, Some("stream_drift")));
         assert_eq!(drifted.details[0]["field"], "discard");
         assert_eq!(judge_drift(&[drift("EVENTS", "max_age")], 30).health, Health::Warn);
+        let lowered = judge_drift(&[drift("WAITING", "max_msgs_per_subject")], 30);
+        let hint = lowered.hint.expect("a hint");
+        assert_eq!(lowered.health, Health::Warn);
+        assert!(hint.contains("of WAITING only while it is empty"), "{hint}");
         let missing = judge_drift(&[drift("EVENTS", "max_bytes"), drift("DEAD", "name")], 30);
         assert_eq!((missing.health, missing.found.as_str()), (Health::Fail, "missing: DEAD"));
     }

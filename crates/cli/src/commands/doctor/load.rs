@@ -1,8 +1,10 @@
 //! Whether anything runs full or falls behind.
 
-use fermata_actors::figures::STAGES;
+use fermata_actors::figures::{LANES_STAGE, STAGES};
+use fermata_actors::lanes::LANE_FRAME_EVENTS_MAX;
 use fermata_jetstream::monitoring::Store;
-use fermata_jetstream::progress::{SharedProgress, shared_progress};
+use fermata_jetstream::progress::{SharedProgress, shared_progress, work_progress};
+use fermata_jetstream::topology::WAITING_STREAM;
 use fermata_jetstream::usage::{StreamUsage, stream_usages};
 use serde_json::json;
 
@@ -19,6 +21,9 @@ const FULL_PERCENT: u64 = 98;
 
 /// Messages behind which a stage lags: seconds of a worker's work.
 const LAG_MESSAGES_MAX: u64 = 100_000;
+
+/// Frames in lanes behind which they lag: as many events, where frames are full.
+const LAG_LANE_FRAMES_MAX: u64 = LAG_MESSAGES_MAX / LANE_FRAME_EVENTS_MAX as u64;
 
 fn percent(part: u64, whole: u64) -> u64 {
     u64::try_from(u128::from(part) * 100 / u128::from(whole.max(1))).unwrap_or(u64::MAX)
@@ -85,17 +90,25 @@ pub(super) async fn lag(session: &BrokerSession) -> Check {
             found.push((stage, progress));
         }
     }
-    judge_lag(&found)
+    // An engine of a version that made no lanes has none.
+    let lanes = work_progress(session.broker(), WAITING_STREAM).await.ok();
+    judge_lag(&found, lanes.map(|progress| progress.left))
 }
 
-fn judge_lag(stages: &[(&'static str, SharedProgress)]) -> Check {
+fn judge_lag(stages: &[(&'static str, SharedProgress)], lanes: Option<u64>) -> Check {
     let text = |(stage, progress): &(&str, SharedProgress)| {
         format!("{stage} {} behind, {} held", progress.waiting, progress.unacknowledged)
     };
-    let found = stages.iter().map(text).collect::<Vec<_>>().join("; ");
+    let in_lanes = lanes.map(|frames| format!("{frames} frames in {LANES_STAGE}"));
+    let found = stages.iter().map(text).chain(in_lanes).collect::<Vec<_>>().join("; ");
     if stages.iter().any(|(_, progress)| progress.waiting > LAG_MESSAGES_MAX) {
         let hint =
             "start more workers with the role of the stage that lags, or look into their logs";
+        return Check::warn("lag", found, hint).code("consumer_lag");
+    }
+    if lanes.is_some_and(|frames| frames > LAG_LANE_FRAMES_MAX) {
+        let hint = "tenants publish more than the engine gets done, and their events wait in WAITING: start more \
+                    workers, or let them publish less";
         return Check::warn("lag", found, hint).code("consumer_lag");
     }
     Check::ok("lag", found)
@@ -141,9 +154,18 @@ mod tests {
             waiting,
         };
 
-        assert_eq!(judge_lag(&[("listener", progress(LAG_MESSAGES_MAX))]).health, Health::Ok);
-        let lags = judge_lag(&[("listener", progress(LAG_MESSAGES_MAX + 1))]);
+        assert_eq!(judge_lag(&[("listener", progress(LAG_MESSAGES_MAX))], None).health, Health::Ok);
+        let lags = judge_lag(&[("listener", progress(LAG_MESSAGES_MAX + 1))], None);
         assert_eq!(lags.code, Some("consumer_lag"));
         assert_eq!(lags.found, "listener 100001 behind, 3 held");
+    }
+
+    #[test]
+    fn lanes_that_hold_much_are_warned_of() {
+        let fine = judge_lag(&[], Some(LAG_LANE_FRAMES_MAX));
+        assert_eq!((fine.health, fine.found.as_str()), (Health::Ok, "390 frames in lanes"));
+        let lags = judge_lag(&[], Some(LAG_LANE_FRAMES_MAX + 1));
+        assert_eq!((lags.health, lags.code), (Health::Warn, Some("consumer_lag")));
+        assert_eq!(lags.found, "391 frames in lanes");
     }
 }
