@@ -25,10 +25,11 @@ use std::time::{Duration, Instant};
 
 use fermata_core::identity::PartitionId;
 use fermata_jetstream::{Broker, PublishOutcome, StreamReader};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::{timeout, timeout_at};
 
 use self::decided::Asking;
+pub use self::decided::QUESTIONS_AT_ONCE_MAX;
 use self::fill::{Admission, Fill};
 pub use self::fill::{INTAKE_PERCENT_MAX, LOOK_INTERVAL, LOOK_INTERVAL_NEAR};
 use self::looking::Looking;
@@ -64,6 +65,8 @@ pub struct CommandRoom {
 struct Shared {
     reader: StreamReader,
     rooms: Mutex<HashMap<PartitionId, Arc<Room>>>,
+    /// Questions that may be asked beside those under way.
+    questions: Arc<Semaphore>,
     began: Instant,
     /// Until when intake is short of room, milliseconds since it began.
     short_until_ms: AtomicU64,
@@ -201,6 +204,7 @@ impl CommandRoom {
         let shared = Shared {
             reader: StreamReader::new(broker),
             rooms: Mutex::default(),
+            questions: Arc::new(Semaphore::new(QUESTIONS_AT_ONCE_MAX)),
             began: Instant::now(),
             short_until_ms: AtomicU64::new(0),
         };
@@ -214,8 +218,8 @@ impl CommandRoom {
         self.now_ms() < self.shared.short_until_ms.load(Ordering::Relaxed)
     }
 
-    /// The owner of `partition`, which runs in this process, has decided its commands up to
-    /// `sequence`: then nobody need be asked.
+    /// The owner of `partition`, which runs in this process, has committed a frame, and decided its
+    /// commands up to `sequence`: then nobody need be asked.
     pub fn decided_up_to(&self, partition: PartitionId, sequence: u64) {
         let room = self.rooms().get(&partition).cloned();
         // Nothing was published for it here.
@@ -275,7 +279,10 @@ impl CommandRoom {
         }
         if let Some(question) = question {
             let asking = Asking::new(room.clone(), question);
-            tokio::spawn(asking.ask(self.shared.reader.clone(), partition));
+            // Without a turn it ends here, and has no answer.
+            if let Ok(turn) = self.shared.questions.clone().try_acquire_owned() {
+                tokio::spawn(asking.ask(self.shared.reader.clone(), partition, turn));
+            }
         }
     }
 

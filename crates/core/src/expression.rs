@@ -43,6 +43,7 @@ pub struct Expression(Arc<Compiled>);
 struct Compiled {
     source: Box<str>,
     tree: tree::Node,
+    price: u64,
     references: References,
 }
 
@@ -77,15 +78,22 @@ impl Expression {
         screening::screen(source)?;
         let parsed = lowering::parse(source)?;
         let tree = lowering::lower(source, &parsed)?;
-        estimate::price(&tree)?;
+        let price = estimate::price(&tree)?;
         let references = References::of(&tree);
-        Ok(Self(Arc::new(Compiled { source: source.into(), tree, references })))
+        Ok(Self(Arc::new(Compiled { source: source.into(), tree, price, references })))
     }
 
     /// The text that was compiled.
     #[must_use]
     pub fn source(&self) -> &str {
         &self.0.source
+    }
+
+    /// Steps that an evaluation is estimated to take, with lists and texts of modest size; at most
+    /// [`STEPS_MAX`].
+    #[must_use]
+    pub fn price(&self) -> u64 {
+        self.0.price
     }
 
     /// What the expression needs from outside.

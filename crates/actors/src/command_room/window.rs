@@ -39,17 +39,22 @@ const MEASURED_FOR: Duration = Duration::from_millis(250);
 const WAITING_GAP: Duration = Duration::from_millis(100);
 
 /// How often it is asked how far the partition has come, at most: the answer is a message of
-/// its journal, up to 1 MiB.
+/// its journal, up to 1 MiB. Where it is asked half as often, the partition runs dry between
+/// answers, or has more before it than [`AHEAD_MAX`].
 pub const ASK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The same where answers tell nothing new.
+/// How often a partition is asked whose answers tell nothing new.
 pub const ASK_INTERVAL_MAX: Duration = Duration::from_secs(1);
 
-/// How long nothing may be known to be decided before the frames that wait pass all the same.
+/// The same while frames wait and it may yet be found to go on: several times within
+/// [`STANDSTILL`].
+const ASK_INTERVAL_WAITING: Duration = Duration::from_millis(250);
+
+/// How long nothing may be known to be committed before the frames that wait pass all the same.
 pub const STANDSTILL: Duration = Duration::from_secs(1);
 
 /// How long none of this builder's frames may be decided, though the partition goes on with
-/// what others have published, before one of those that wait passes.
+/// what others have published, or with outcomes, before one of those that wait passes.
 pub const UNSERVED_MAX: Duration = Duration::from_secs(5);
 
 /// How often one passes from then on: the partition goes on, so what it has before it is not to
@@ -62,7 +67,7 @@ const FRAMES_KNOWN_MAX: usize = 65_536;
 /// Frames wait since the partition was last known to go on.
 #[derive(Debug, Clone, Copy)]
 struct Blocked {
-    /// Since it decided anything.
+    /// Since it was last known to commit anything, commands or other work.
     moved: Instant,
     /// Since it decided anything of ours.
     served: Instant,
@@ -71,11 +76,15 @@ struct Blocked {
 }
 
 impl Blocked {
+    fn stands_still(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.moved) >= STANDSTILL
+    }
+
     /// Frames have waited for so long that one passes.
     fn passes(&self, now: Instant) -> bool {
         let since = |at: Instant| now.saturating_duration_since(at);
         let unserved = since(self.served) >= UNSERVED_MAX;
-        since(self.moved) >= STANDSTILL
+        self.stands_still(now)
             || (unserved && self.passed.is_none_or(|passed| since(passed) >= UNSERVED_PAUSE))
     }
 }
@@ -116,8 +125,16 @@ impl Question {
 pub(super) struct Answer {
     /// Sequence of the last message of COMMANDS.
     pub(super) end: Option<u64>,
-    /// Sequence of the last message of COMMANDS that is decided.
-    pub(super) decided: Option<u64>,
+    pub(super) newest: Option<Newest>,
+}
+
+/// The newest message of a partition's journal.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Newest {
+    /// Its sequence.
+    pub(super) sequence: u64,
+    /// Sequence of the last message of COMMANDS that it says is decided.
+    pub(super) decided: u64,
 }
 
 /// What one builder has published for one partition that is not decided.
@@ -125,7 +142,7 @@ pub(super) struct Answer {
 pub(super) struct Window {
     /// How many commands may be undecided.
     size: u64,
-    /// Commands of the last frame.
+    /// Commands of the largest frame since the window last followed.
     frame: u64,
     /// Twice as many as may be until what passed during a standstill is decided.
     ceiling_twice: u64,
@@ -138,6 +155,8 @@ pub(super) struct Window {
     unknown: u64,
     /// Sequence up to which the partition is known to have decided.
     decided: u64,
+    /// Sequence of the newest message of its journal that was read.
+    journal: Option<u64>,
     blocked: Option<Blocked>,
     measure: Option<Measure>,
     is_asking: bool,
@@ -157,6 +176,7 @@ impl Default for Window {
             stored_commands: 0,
             unknown: 0,
             decided: 0,
+            journal: None,
             blocked: None,
             measure: None,
             is_asking: false,
@@ -189,6 +209,7 @@ impl Window {
         if self.blocked.is_some_and(|blocked| blocked.passes(now)) {
             return true;
         }
+        self.frame = self.frame.max(commands);
         self.blocked.get_or_insert(Blocked { moved: now, served: now, passed: None });
         let begun = Measure { since: now, waited_at: now, commands: 0 };
         let measure = self.measure.filter(|measure| !measure.is_over(now)).unwrap_or(begun);
@@ -198,7 +219,7 @@ impl Window {
 
     /// A frame of so many commands is being published.
     pub(super) fn begin(&mut self, commands: u64, now: Instant) {
-        self.frame = commands;
+        self.frame = self.frame.max(commands);
         self.on_the_way = self.on_the_way.saturating_add(commands);
         // One that passes during a standstill: what fits ends the wait before.
         let outstanding = self.outstanding();
@@ -240,17 +261,29 @@ impl Window {
         *self.stored.entry(at).or_default() += of_all;
     }
 
-    /// The partition has decided all messages of COMMANDS up to `sequence`.
+    /// The partition's owner, which is near, has committed a frame, and decided all messages of
+    /// COMMANDS up to `sequence`: maybe none of late, while it decides outcomes first.
     pub(super) fn decided_up_to(&mut self, sequence: u64, now: Instant) {
+        self.goes_on(now);
+        self.advance(sequence, now);
+    }
+
+    /// The partition has committed something.
+    fn goes_on(&mut self, now: Instant) {
+        self.heard_at = Some(now);
+        if let Some(blocked) = &mut self.blocked {
+            blocked.moved = now;
+        }
+    }
+
+    /// All messages of COMMANDS up to `sequence` are decided.
+    fn advance(&mut self, sequence: u64, now: Instant) {
         if sequence <= self.decided {
             return;
         }
         self.decided = sequence;
-        self.heard_at = Some(now);
         self.ask_interval = ASK_INTERVAL;
-        if let Some(blocked) = &mut self.blocked {
-            blocked.moved = now;
-        }
+        self.goes_on(now);
         let mut commands: u64 = 0;
         while let Some(first) = self.stored.first_entry().filter(|first| *first.key() <= sequence) {
             commands = commands.saturating_add(first.remove());
@@ -276,7 +309,11 @@ impl Window {
     fn follow(&mut self, now: Instant) {
         let Some(measure) = self.measure.filter(|measure| !measure.is_over(now)) else { return };
         let measured_for = now.saturating_duration_since(measure.since);
-        let size = if self.stored_commands == 0 {
+        let size = if self.stored_commands == 0 && measure.commands == 0 {
+            // It had nothing of ours, and decides what others have published: that is no measure.
+            self.measure = None;
+            return;
+        } else if self.stored_commands == 0 {
             // All that it was given is decided, and more waits here.
             self.size.saturating_mul(2)
         } else if measured_for >= MEASURED_FOR {
@@ -289,24 +326,36 @@ impl Window {
         };
         let least = self.frame.saturating_mul(FRAMES_MIN).max(WINDOW_MIN);
         self.size = size.max(least).min(WINDOW_MAX);
+        self.frame = 0;
         self.measure = None;
     }
 
-    /// What is to be asked now, if anything: while less than half of the window is undecided,
-    /// or who decides tells of itself, nothing is.
+    /// What is to be asked now, if anything: while no frame waits and less than half of the
+    /// window is undecided, or who decides tells of itself, nothing is.
     pub(super) fn question(&mut self, now: Instant) -> Option<Question> {
-        if self.is_asking || self.outstanding() <= self.size / 2 {
+        let has_room = self.blocked.is_none() && self.outstanding() <= self.size / 2;
+        if self.is_asking || has_room {
             return None;
         }
         // Who decides does not know what was published without an answer.
         let heard_at = self.heard_at.filter(|_| self.unknown == 0);
         let last = self.asked_at.max(heard_at);
-        if last.is_some_and(|last| now.saturating_duration_since(last) < self.ask_interval) {
+        if last.is_some_and(|last| now.saturating_duration_since(last) < self.ask_pause(now)) {
             return None;
         }
         self.is_asking = true;
         self.asked_at = Some(now);
         Some(Question { unknown: self.unknown })
+    }
+
+    /// How long after an answer the next one may be asked for.
+    fn ask_pause(&self, now: Instant) -> Duration {
+        match self.blocked {
+            Some(blocked) if !blocked.stands_still(now) => {
+                self.ask_interval.min(ASK_INTERVAL_WAITING)
+            }
+            Some(_) | None => self.ask_interval,
+        }
     }
 
     /// Takes what came of a question.
@@ -317,9 +366,13 @@ impl Window {
             self.unknown = self.unknown.saturating_sub(question.unknown);
             self.place(end, question.unknown, now);
         }
-        if let Some(decided) = answer.decided {
-            self.decided_up_to(decided, now);
+        let Some(newest) = answer.newest else { return };
+        self.advance(newest.decided, now);
+        // The first one that is read says nothing of when it was written.
+        if self.journal.is_some_and(|known| newest.sequence > known) {
+            self.goes_on(now);
         }
+        self.journal = self.journal.max(Some(newest.sequence));
     }
 }
 

@@ -13,8 +13,8 @@ use super::ExpressionError;
 use super::limits::{ITEMS_ASSUMED, STEP_BYTES, STEPS_MAX, TEXT_BYTES_ASSUMED};
 use super::tree::{Fold, FoldKind, Literal, Node, Operator};
 
-/// Refuses `tree` when its price exceeds [`STEPS_MAX`].
-pub(super) fn price(tree: &Node) -> Result<(), ExpressionError> {
+/// The price of `tree`, which is refused when it exceeds [`STEPS_MAX`].
+pub(super) fn price(tree: &Node) -> Result<u64, ExpressionError> {
     let mut estimate = Estimate { steps: 0, variables: Vec::new() };
     let value = estimate.node(tree);
     // Putting the value out visits all of it.
@@ -26,7 +26,7 @@ pub(super) fn price(tree: &Node) -> Result<(), ExpressionError> {
             estimate.steps
         )));
     }
-    Ok(())
+    Ok(estimate.steps)
 }
 
 /// What is known about a value before there is one.

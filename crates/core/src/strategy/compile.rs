@@ -17,6 +17,9 @@ use super::type_pattern::parse_pattern;
 use crate::expression::Expression;
 use crate::identity::Tenant;
 
+/// Strategies that are named of those which cost too much together.
+const COSTLY_NAMED_MAX: usize = 5;
+
 /// A compiled strategy.
 #[derive(Clone)]
 pub struct Strategy {
@@ -96,8 +99,22 @@ impl StrategySet {
     /// # Errors
     ///
     /// Every problem of every definition, in the order of the bundle; with
-    /// more than [`STRATEGIES_MAX`] definitions that one problem alone.
+    /// more than [`STRATEGIES_MAX`] definitions that one problem alone, and where nothing else is
+    /// wrong what costs too much.
     pub fn compile(definitions: Vec<StrategyDefinition>) -> Result<Self, Vec<StrategyProblem>> {
+        let set = Self::compile_accepted(definitions)?;
+        set.too_costly().map_or(Ok(set), |problem| Err(vec![problem]))
+    }
+
+    /// Compiles a bundle that was accepted before, whatever it costs: how that is estimated may
+    /// have changed, and what is active stays so.
+    ///
+    /// # Errors
+    ///
+    /// As [`StrategySet::compile`].
+    pub fn compile_accepted(
+        definitions: Vec<StrategyDefinition>,
+    ) -> Result<Self, Vec<StrategyProblem>> {
         let count = definitions.len();
         if count > STRATEGIES_MAX {
             let kind = StrategyProblemKind::TooMany { count, limit: STRATEGIES_MAX };
@@ -117,10 +134,42 @@ impl StrategySet {
         }
         strategies.sort_by(|a, b| rank_order(a).cmp(&rank_order(b)));
         let index = build_index(&mut strategies);
-        check_score(&strategies, &index)?;
         let beside = (0..).zip(&strategies).filter(|(_, strategy)| strategy.definition.fan_out);
         let last_beside = beside.map(|(rank, _)| rank).last();
         Ok(Self { strategies, index, last_beside })
+    }
+
+    /// What is wrong when one event can make strategies be tried that score more than
+    /// [`SCORE_MAX`].
+    #[must_use]
+    pub fn too_costly(&self) -> Option<StrategyProblem> {
+        let load = self.index.heaviest().filter(|load| load.score > SCORE_MAX)?;
+        let mut tried: Vec<_> = load
+            .bucket
+            .tried
+            .iter()
+            .filter_map(|rank| self.strategies.get(usize::try_from(*rank).ok()?))
+            .filter(|strategy| strategy.pattern.is_some() || strategy.when.is_some())
+            .collect();
+        let last = *tried.iter().max_by_key(|strategy| strategy.place)?;
+        // The dearest first.
+        tried.sort_by_key(|strategy| {
+            (Reverse(strategy.when.as_ref().map(Expression::price)), strategy.place)
+        });
+        let names = tried.iter().take(COSTLY_NAMED_MAX);
+        let names = names.map(|strategy| excerpt(&strategy.definition.name)).collect();
+        Some(StrategyProblem {
+            index: last.place,
+            strategy: excerpt(&last.definition.name),
+            field: if last.pattern.is_some() { "match" } else { "when" }.to_owned(),
+            kind: StrategyProblemKind::TooCostly {
+                on: excerpt(&last.definition.on),
+                names,
+                count: tried.len(),
+                score: load.score,
+                limit: SCORE_MAX,
+            },
+        })
     }
 
     /// Every strategy in the order in which they are considered: highest
@@ -147,7 +196,7 @@ fn build_index(strategies: &mut [Strategy]) -> Index {
             .iter_mut()
             .map(|(rank, strategy)| Member {
                 rank: *rank,
-                has_condition: strategy.when.is_some(),
+                condition_steps: strategy.when.as_ref().map(Expression::price),
                 pattern: strategy.pattern.as_mut(),
             })
             .collect();
@@ -161,29 +210,6 @@ fn build_index(strategies: &mut [Strategy]) -> Index {
         }
     }
     index
-}
-
-/// Whether what has to be tried for one event stays below [`SCORE_MAX`].
-fn check_score(strategies: &[Strategy], index: &Index) -> Result<(), Vec<StrategyProblem>> {
-    let Some(load) = index.heaviest().filter(|load| load.score > SCORE_MAX) else { return Ok(()) };
-    let tried: Vec<_> = load
-        .bucket
-        .tried()
-        .filter_map(|rank| strategies.get(usize::try_from(rank).ok()?))
-        .filter(|strategy| strategy.pattern.is_some() || strategy.when.is_some())
-        .collect();
-    let Some(last) = tried.iter().max_by_key(|strategy| strategy.place) else { return Ok(()) };
-    Err(vec![StrategyProblem {
-        index: last.place,
-        strategy: excerpt(&last.definition.name),
-        field: if last.pattern.is_some() { "match" } else { "when" }.to_owned(),
-        kind: StrategyProblemKind::TooCostly {
-            on: excerpt(&last.definition.on),
-            count: tried.len(),
-            score: load.score,
-            limit: SCORE_MAX,
-        },
-    }])
 }
 
 /// Names that one event could meet twice: a run's id is made from the name.

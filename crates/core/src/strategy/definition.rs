@@ -16,8 +16,8 @@ pub const PATTERN_TOKENS_MAX: usize = 16;
 pub const VARIABLES_MAX: usize = 64;
 /// Largest weight: with [`STRATEGIES_MAX`] the sum stays far below 2⁶⁴.
 pub const WEIGHT_MAX: u32 = 1_000_000;
-/// Highest score of strategies that no index finds, among those that one event
-/// can meet: about 64 conditions in CEL, some 40 µs. A unit is one comparison.
+/// Highest score of strategies that one event can make be tried: about 64 conditions in CEL, some
+/// 40 µs, or one of as many steps as there may be. A unit is one comparison.
 pub const SCORE_MAX: u64 = 4_096;
 /// The tenant scope that stands for every tenant.
 pub const TENANT_ANY: &str = "*";

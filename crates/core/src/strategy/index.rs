@@ -9,7 +9,10 @@ mod access;
 mod bucket;
 mod field;
 mod intervals;
+mod pile;
 mod prefixes;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 
@@ -62,8 +65,8 @@ impl Index {
 
     /// The highest score that one event can meet, and where most of it comes from.
     ///
-    /// A bucket's score is the estimated cost of those of its strategies that have
-    /// to be tried for every event of their type. For types that are named this is
+    /// A bucket's score is the estimated cost of those of its strategies that one
+    /// event can make be tried. For types that are named this is
     /// exact, for others a bound: two wildcards are taken to meet.
     pub fn heaviest(&self) -> Option<Load<'_>> {
         let any = self.load_of(TENANT_ANY, &self.any_tenant).or(self.bound(&self.any_tenant));

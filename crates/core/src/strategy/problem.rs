@@ -54,13 +54,16 @@ pub enum StrategyProblemKind {
         /// What to do about it.
         hint: Option<String>,
     },
-    /// Too many strategies that have to be tried for each event of a type.
+    /// Too many strategies that one event can make be tried, or too dear ones.
     #[error(
-        "{count} strategies for `{on}` have to be tried for every event; with others that one event can meet they score {score}, the limit is {limit}"
+        "{count} strategies for `{on}` may have to be tried for one event: {}; with others that one event can meet they score {score}, the limit is {limit}",
+        named(.names, *.count)
     )]
     TooCostly {
         /// The type pattern with the largest share.
         on: String,
+        /// Some of the strategies, the dearest first.
+        names: Vec<String>,
         /// How many strategies of it there are.
         count: usize,
         /// The score of all that one event can meet.
@@ -132,7 +135,15 @@ impl StrategyProblemKind {
     }
 }
 
-const TOO_COSTLY_HINT: &str = "give them a `match` with a value, a `prefix`, a `suffix` or a `numeric` range, or a type of their own";
+const TOO_COSTLY_HINT: &str = "give them a `match` with a value, a `prefix`, a `suffix` or a `numeric` range that few of them share, or a type of their own";
+
+fn named(names: &[String], count: usize) -> String {
+    let listed = names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    match count.saturating_sub(names.len()) {
+        0 => listed,
+        more => format!("{listed} and {more} more"),
+    }
+}
 
 fn in_brackets(hint: Option<&str>) -> String {
     hint.map(|hint| format!(" ({hint})")).unwrap_or_default()

@@ -2,6 +2,7 @@ use std::collections::VecDeque;
 
 use proptest::prelude::*;
 
+use super::tests::answer;
 use super::*;
 
 const MS: Duration = Duration::from_millis(1);
@@ -18,9 +19,15 @@ struct Flood {
     is_near: bool,
     /// Whether questions are answered.
     answers: bool,
-    /// Commands of a frame.
-    commands: u64,
-    publishing: VecDeque<Instant>,
+    /// Whether the partition decides outcomes alone; it commits all the while.
+    outcomes_first: bool,
+    /// Messages of the partition's journal.
+    journal: u64,
+    /// Commands of frames, in turn.
+    frames: Vec<u64>,
+    /// How many were let through.
+    begun: usize,
+    publishing: VecDeque<(Instant, u64)>,
     asking: Option<(Question, Instant)>,
     /// Commands of each frame in COMMANDS that the partition has not decided.
     commands_left: VecDeque<f64>,
@@ -33,7 +40,7 @@ struct Flood {
 }
 
 impl Flood {
-    fn new(commands: u64, pace: f64, way: Duration, is_near: bool) -> Self {
+    fn new(frames: &[u64], pace: f64, way: Duration, is_near: bool) -> Self {
         Self {
             window: Window::default(),
             now: Instant::now(),
@@ -41,7 +48,10 @@ impl Flood {
             pace,
             is_near,
             answers: true,
-            commands,
+            outcomes_first: false,
+            journal: 0,
+            frames: frames.to_vec(),
+            begun: 0,
             publishing: VecDeque::new(),
             asking: None,
             commands_left: VecDeque::new(),
@@ -59,33 +69,44 @@ impl Flood {
         self.waiting += frames;
         self.publish();
         self.now += MS;
-        while self.publishing.front().is_some_and(|begun| *begun + self.way <= self.now) {
-            self.publishing.pop_front();
+        let way = self.way;
+        while let Some((_, commands)) =
+            self.publishing.pop_front_if(|(begun, _)| *begun + way <= self.now)
+        {
             self.stored += 1;
-            self.commands_left.push_back(self.commands as f64);
-            self.window.stored(self.stored, self.commands, self.now);
+            self.commands_left.push_back(commands as f64);
+            self.window.stored(self.stored, commands, self.now);
         }
-        self.decide();
+        if self.outcomes_first {
+            self.commit();
+        } else {
+            self.decide();
+        }
         if self.asking.as_ref().is_some_and(|(_, asked)| *asked + self.way <= self.now)
             && let Some((question, _)) = self.asking.take()
         {
-            let decided = self.answers.then_some(self.decided);
-            let answer = Answer { end: self.answers.then_some(self.stored), decided };
+            let (sequence, decided) = (self.journal, self.decided);
+            let newest = self.answers.then_some(Newest { sequence, decided });
+            let answer = Answer { end: self.answers.then_some(self.stored), newest };
             self.window.answered(&question, answer, self.now);
         }
     }
 
     /// So many commands more per millisecond are to be published.
     fn step_with(&mut self, ms: u64, per_ms: u64) {
-        self.step(ms * per_ms / self.commands - (ms - 1) * per_ms / self.commands);
+        let (frames, commands) = (self.frames.len() as u64, self.frames.iter().sum::<u64>());
+        let until = |ms: u64| ms * per_ms * frames / commands;
+        self.step(until(ms) - until(ms - 1));
     }
 
     fn publish(&mut self) {
         while self.waiting > 0 {
-            let admits = self.window.admits(self.commands, self.now);
+            let commands = self.frames[self.begun % self.frames.len()];
+            let admits = self.window.admits(commands, self.now);
             if admits {
-                self.window.begin(self.commands, self.now);
-                self.publishing.push_back(self.now);
+                self.window.begin(commands, self.now);
+                self.publishing.push_back((self.now, commands));
+                self.begun += 1;
                 self.waiting -= 1;
             }
             if let Some(question) = self.window.question(self.now) {
@@ -109,13 +130,18 @@ impl Flood {
             }
             self.commands_left.pop_front();
             self.decided += 1;
-            if self.is_near {
-                self.window.decided_up_to(self.decided, self.now);
-            }
+            self.commit();
         }
         if self.budget > 0.0 {
             self.idle += 1;
             self.budget = 0.0;
+        }
+    }
+
+    fn commit(&mut self) {
+        self.journal += 1;
+        if self.is_near {
+            self.window.decided_up_to(self.decided, self.now);
         }
     }
 
@@ -126,14 +152,19 @@ impl Flood {
 }
 
 /// How many of 1,000 ms a flooded partition may have nothing to decide: elsewhere it may wait
-/// for a question when its frames are large.
+/// for a question when its frames are large, or of different sizes.
 fn idle_most(is_near: bool) -> u64 {
-    if is_near { 20 } else { 100 }
+    if is_near { 20 } else { 150 }
 }
 
 /// What a slow partition has before it: one frame that it decides, some that are on their way.
-fn few_frames(commands: u64) -> u64 {
-    6 * WINDOW_MIN.max(commands)
+fn few_frames(frames: &[u64]) -> u64 {
+    6 * frames.iter().copied().max().unwrap_or_default().max(WINDOW_MIN)
+}
+
+/// Frames of some sizes, in turn.
+fn frames() -> impl Strategy<Value = Vec<u64>> {
+    prop::collection::vec(1..400_u64, 1..4)
 }
 
 fn way() -> impl Strategy<Value = Duration> {
@@ -147,13 +178,13 @@ proptest! {
     /// the owner is near; beyond that the window has to grow first.
     #[test]
     fn an_engine_that_keeps_up_never_waits(
-        commands in 1..400_u64,
+        frames in frames(),
         per_ms in 1..50_u64,
         way in way(),
         is_near: bool,
     ) {
         let per_ms = if is_near { per_ms } else { per_ms.min(20) };
-        let mut flood = Flood::new(commands, 100.0, way, is_near);
+        let mut flood = Flood::new(&frames, 100.0, way, is_near);
         for ms in 1..2_000 {
             flood.step_with(ms, per_ms);
         }
@@ -164,13 +195,13 @@ proptest! {
     /// and what stands before it is decided within [`AHEAD_MAX`] and a little, or is few frames.
     #[test]
     fn a_flood_keeps_the_partition_busy_and_waits_where_it_can_be_passed(
-        commands in 1..400_u64,
+        frames in frames(),
         per_second in 1_000..150_000_u32,
         way in way(),
         is_near: bool,
     ) {
         let pace = f64::from(per_second) / 1_000.0;
-        let mut flood = Flood::new(commands, pace, way, is_near);
+        let mut flood = Flood::new(&frames, pace, way, is_near);
         for _ in 0..8_000 {
             flood.step(1_000);
         }
@@ -181,19 +212,19 @@ proptest! {
         }
         let idle = flood.idle - idle;
         prop_assert!(idle <= idle_most(is_near), "{idle} of 1,000 ms without anything to decide");
-        let least = few_frames(commands) as f64 / pace;
+        let least = few_frames(&frames) as f64 / pace;
         let bound = (AHEAD_MAX.as_millis() as f64 * 1.2).max(least);
         prop_assert!(most <= bound, "{most} ms stand before it, at most {bound}");
     }
 
     /// A window that a slow time has made small does not slow down what can go faster again.
     #[test]
-    fn a_window_that_limits_grows(commands in 1..400_u64, way in way(), is_near: bool) {
-        let mut flood = Flood::new(commands, 1.0, way, is_near);
+    fn a_window_that_limits_grows(frames in frames(), way in way(), is_near: bool) {
+        let mut flood = Flood::new(&frames, 1.0, way, is_near);
         for _ in 0..5_000 {
             flood.step(1_000);
         }
-        prop_assert!(flood.window.size <= few_frames(commands));
+        prop_assert!(flood.window.size <= few_frames(&frames));
 
         flood.pace = 100.0;
         for _ in 0..2_000 {
@@ -211,12 +242,12 @@ proptest! {
     /// the partition goes on, what has piled up goes away while further frames pass.
     #[test]
     fn a_partition_that_stands_still_holds_its_frames_up_for_a_second(
-        commands in 1..400_u64,
+        frames in frames(),
         way in way(),
         is_near: bool,
         answers: bool,
     ) {
-        let mut flood = Flood::new(commands, 0.0, way, is_near);
+        let mut flood = Flood::new(&frames, 0.0, way, is_near);
         flood.answers = answers;
         let mut longest = 0;
         let mut waited = 0;
@@ -240,6 +271,68 @@ proptest! {
         prop_assert!(longest <= 500, "{longest} ms while it catches up");
         prop_assert!(flood.ahead_ms() <= AHEAD_MAX.as_millis() as f64);
         prop_assert_eq!(flood.window.limit(), flood.window.size);
+    }
+
+    /// While more outcomes wait than are decided beside commands, the partition commits, and its
+    /// position stays: nothing passes but one frame per second once that has lasted.
+    #[test]
+    fn a_partition_that_decides_outcomes_first_does_not_stand_still(
+        frames in frames(),
+        per_second in 1_000..40_000_u32,
+        way in way(),
+        is_near: bool,
+        seconds in 1..10_usize,
+    ) {
+        let pace = f64::from(per_second) / 1_000.0;
+        let mut flood = Flood::new(&frames, pace, way, is_near);
+        for _ in 0..3_000 {
+            flood.step(1_000);
+        }
+
+        // What is known to be decided by now may come in yet, elsewhere after a question.
+        flood.outcomes_first = true;
+        flood.answers = !is_near;
+        for _ in 0..300 {
+            flood.step(1_000);
+        }
+        let begun = flood.begun;
+        for _ in 300..seconds * 1_000 {
+            flood.step(1_000);
+        }
+
+        let unserved = seconds.saturating_sub(UNSERVED_MAX.as_secs() as usize);
+        prop_assert!(flood.begun - begun <= unserved + 1, "{} passed", flood.begun - begun);
+
+        flood.outcomes_first = false;
+        for _ in 0..5_000 {
+            flood.step(1_000);
+        }
+        let least = few_frames(&frames) as f64 / pace;
+        let bound = (AHEAD_MAX.as_millis() as f64 * 1.2).max(least);
+        prop_assert!(flood.ahead_ms() <= bound, "{} ms, at most {bound}", flood.ahead_ms());
+    }
+
+    /// Others' commands are decided while this builder's own publishes hang: that says nothing of
+    /// what the partition does with its own.
+    #[test]
+    fn what_others_published_does_not_widen_the_window(
+        frames in frames(),
+        ticks in prop::collection::vec(1..200_u64, 1..100),
+    ) {
+        let mut window = Window::default();
+        let mut now = Instant::now();
+        let mut next = frames.iter().cycle();
+        for (tick, pause) in ticks.into_iter().enumerate() {
+            now += Duration::from_millis(pause);
+            if let Some(commands) = next.next() && window.admits(*commands, now) {
+                window.begin(*commands, now);
+                while window.admits(*commands, now) && window.outstanding() < 2 * WINDOW_MAX {
+                    window.begin(*commands, now);
+                }
+            }
+            window.decided_up_to(tick as u64, now);
+            prop_assert!(window.size <= WINDOW_FIRST, "{}", window.size);
+        }
     }
 }
 
@@ -318,9 +411,8 @@ proptest! {
                 }
                 Step::Ask => {
                     if let Some(question) = window.question(now) {
-                        let decided = Some(truth.decided as u64);
                         let end = question.wants_end().then_some(truth.stored.len() as u64);
-                        asked = Some((question, Answer { end, decided }));
+                        asked = Some((question, answer(end, truth.decided as u64)));
                     }
                 }
                 Step::Answer { lost } => {
@@ -340,12 +432,12 @@ proptest! {
             truth.stored.push(commands);
             window.stored(truth.stored.len() as u64, commands, now);
         }
-        if let Some((question, answer)) = asked {
-            window.answered(&question, answer, now);
+        if let Some((question, late)) = asked {
+            window.answered(&question, late, now);
         }
         let end = truth.stored.len() as u64;
         let question = Question { unknown: window.unknown };
-        window.answered(&question, Answer { end: Some(end), decided: Some(end) }, now);
+        window.answered(&question, answer(Some(end), end), now);
         prop_assert_eq!(window.outstanding(), 0);
     }
 }

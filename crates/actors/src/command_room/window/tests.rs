@@ -1,5 +1,10 @@
 use super::*;
 
+/// What the broker says of COMMANDS, and of a journal of as many messages as are decided.
+pub(super) fn answer(end: Option<u64>, decided: u64) -> Answer {
+    Answer { end, newest: Some(Newest { sequence: decided, decided }) }
+}
+
 #[test]
 fn what_has_half_a_window_free_asks_nothing() {
     let mut window = Window::default();
@@ -163,7 +168,7 @@ fn frames_whose_fate_nobody_knows_count_until_all_that_is_stored_is_decided() {
 
     let question = window.question(now).expect("a question");
     assert!(question.wants_end());
-    window.answered(&question, Answer { end: Some(7), decided: Some(6) }, now);
+    window.answered(&question, answer(Some(7), 6), now);
     assert!(!window.admits(1, now));
     window.decided_up_to(7, now);
 
@@ -185,4 +190,38 @@ fn what_is_known_of_very_many_frames_is_bounded() {
     window.decided_up_to(frames, now);
 
     assert_eq!(window.outstanding(), 0);
+}
+
+#[test]
+fn a_frame_that_waits_asks_however_little_is_undecided() {
+    let begun = Instant::now();
+    let mut window = Window { size: WINDOW_MIN, ..Window::default() };
+    window.begin(100, begun);
+    window.stored(1, 100, begun);
+    assert!(!window.admits(200, begun));
+
+    let question = window.question(begun).expect("a question");
+    window.answered(&question, answer(None, 1), begun);
+
+    assert!(window.admits(200, begun));
+}
+
+#[test]
+fn a_partition_elsewhere_that_commits_is_asked_often_enough_not_to_seem_to_stand_still() {
+    let begun = Instant::now();
+    let mut window = full(begun);
+    // Answers told nothing new for long.
+    window.ask_interval = ASK_INTERVAL_MAX;
+    window.asked_at = Some(begun);
+    let mut journal = 0;
+    for ms in 0..UNSERVED_MAX.as_millis() as u64 {
+        let now = begun + Duration::from_millis(ms);
+        if let Some(question) = window.question(now) {
+            journal += 1;
+            let newest = Newest { sequence: journal, decided: 0 };
+            window.answered(&question, Answer { end: None, newest: Some(newest) }, now);
+        }
+        assert!(!window.admits(1, now), "one passed after {ms} ms");
+    }
+    assert!(journal <= 21, "asked {journal} times in {UNSERVED_MAX:?}");
 }

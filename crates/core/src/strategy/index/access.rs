@@ -141,3 +141,56 @@ fn by_each<'p>(groups: &'p [Group], tally: &Tally<'p>) -> Option<Priced<'p>> {
     }
     Some(all)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::event::selection::PathTree;
+    use crate::strategy::event_pattern::EventPattern;
+
+    /// Whether each of the patterns, which are of one type, is found by an equality alone.
+    fn by_equality(patterns: &[Value]) -> Vec<bool> {
+        let mut tree = PathTree::default();
+        let mut patterns: Vec<_> =
+            patterns.iter().map(|pattern| EventPattern::read(pattern).unwrap()).collect();
+        patterns.iter_mut().for_each(|pattern| pattern.bind(&mut tree));
+        let mut tally = Tally::default();
+        patterns.iter().for_each(|pattern| tally.count(&pattern.all));
+        let found = patterns.iter().map(|pattern| access_of(&pattern.all, &tally).unwrap());
+        found.map(|found| matches!(found.as_slice(), [(_, Access::Equals(_))])).collect()
+    }
+
+    #[test]
+    fn an_equality_goes_before_a_range_that_finds_as_few() {
+        let above = json!([{ "numeric": [">", 1] }]);
+        let before = json!({ "data": { "a": ["x"], "b": above } });
+        let behind = json!({ "data": { "a": above, "b": ["x"] } });
+
+        assert_eq!(by_equality(&[before]), [true]);
+        assert_eq!(by_equality(&[behind]), [true]);
+    }
+
+    #[test]
+    fn an_equality_goes_before_ranges_that_others_have_too() {
+        let one = |number: u32| {
+            let range = json!([{ "numeric": [">=", number, "<", number + 1] }]);
+            json!({ "data": { "a": range, "b": [number / 3] } })
+        };
+        let patterns: Vec<_> = (0..9).map(one).collect();
+
+        assert_eq!(by_equality(&patterns), [true; 9]);
+    }
+
+    #[test]
+    fn a_range_goes_before_an_equality_that_all_share() {
+        let patterns = [
+            json!({ "data": { "a": [{ "numeric": [">", 1] }], "b": ["x"] } }),
+            json!({ "data": { "b": ["x"] } }),
+            json!({ "data": { "b": ["x"] } }),
+        ];
+
+        assert_eq!(by_equality(&patterns), [false, true, true]);
+    }
+}

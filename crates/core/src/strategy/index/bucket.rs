@@ -2,13 +2,10 @@
 
 use super::access::{Tally, access_of};
 use super::field::FieldIndex;
+use super::pile::{FOUND_PER_UNIT, Pile, weight_of};
 use crate::event::Event;
 use crate::event::selection::{PathId, PathTree, Selected};
 use crate::strategy::event_pattern::{EventPattern, Group, Predicate, Wanted};
-
-/// Estimated cost of a condition in CEL, in the unit of
-/// [`EventPattern::cost`]: the event is made a map, once, and walked through.
-const CONDITION_COST: u64 = 64;
 
 #[derive(Debug, Default)]
 pub(in crate::strategy) struct Bucket {
@@ -16,8 +13,12 @@ pub(in crate::strategy) struct Bucket {
     pub all: Vec<u32>,
     /// Ranks of those that may match whatever the event says, ascending.
     unguarded: Vec<u32>,
-    /// Of the unguarded: the estimated cost of trying all of them.
+    /// The estimated cost of trying all that one event can find, in the unit of
+    /// [`EventPattern::cost`]: the unguarded, and at each path those that are found by the value
+    /// that finds most. Of a list one value counts.
     pub score: u64,
+    /// Ranks of those that make up the score, ascending.
+    pub tried: Vec<u32>,
     /// The paths at which somebody looks.
     paths: PathTree,
     /// By path, where there is one.
@@ -28,7 +29,8 @@ pub(in crate::strategy) struct Bucket {
 pub(in crate::strategy) struct Member<'m> {
     pub rank: u32,
     pub pattern: Option<&'m mut EventPattern>,
-    pub has_condition: bool,
+    /// Price of its condition, if it has one.
+    pub condition_steps: Option<u64>,
 }
 
 /// What the index says about a strategy that it finds.
@@ -56,6 +58,7 @@ impl Bucket {
         let mut fields = Vec::new();
         fields.resize_with(bucket.paths.len(), || None);
         let mut certainties = Vec::with_capacity(members.len());
+        let mut weights = Vec::with_capacity(members.len());
         for member in members.iter() {
             bucket.all.push(member.rank);
             let pattern = member.pattern.as_deref();
@@ -68,10 +71,9 @@ impl Bucket {
                 (Some(_), _) => Certainty::MayMatch,
             };
             certainties.push(certain);
+            weights.push(weight_of(pattern, member.condition_steps, certain));
             let Some(accesses) = accesses else {
                 bucket.unguarded.push(member.rank);
-                let condition = if member.has_condition { CONDITION_COST } else { 0 };
-                bucket.score += condition + pattern.map_or(0, EventPattern::cost);
                 continue;
             };
             for (path, access) in accesses {
@@ -83,12 +85,24 @@ impl Bucket {
         }
         fields.iter_mut().flatten().for_each(|field| field.freeze());
         bucket.fields = fields;
+        bucket.weigh(&weights);
         (bucket, certainties)
     }
 
-    /// Ranks of those that have to be tried for every event.
-    pub fn tried(&self) -> impl Iterator<Item = u32> {
-        self.unguarded.iter().copied()
+    /// Sets the score, by what each strategy weighs, in the order of their ranks.
+    fn weigh(&mut self, weights: &[u64]) {
+        let weight = |rank: u32| {
+            let place = self.all.binary_search(&rank).ok();
+            place.and_then(|place| weights.get(place)).copied().unwrap_or_default()
+        };
+        let fields = self.fields.iter().flatten().map(|field| field.heaviest(&weight));
+        let Pile { weight, mut ranks } = fields.fold(Pile::of(&self.unguarded, &weight), Pile::and);
+        ranks.sort_unstable();
+        ranks.dedup();
+        // A strategy that is found at several paths is tried once.
+        let all = weights.iter().fold(0, |all: u64, weight| all.saturating_add(*weight));
+        self.score = weight.min(all) / FOUND_PER_UNIT;
+        self.tried = ranks;
     }
 
     /// Reads what the patterns look at.

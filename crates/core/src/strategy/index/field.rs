@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::access::Access;
 use super::intervals::Intervals;
+use super::pile::Pile;
 use super::prefixes::Prefixes;
 use crate::event::selection::Selected;
 use crate::strategy::event_pattern::{Literal, fold};
@@ -50,6 +51,19 @@ impl FieldIndex {
         self.prefixes.freeze();
         self.suffixes.freeze();
         self.ranges.freeze();
+    }
+
+    /// What one value can find at most: of texts from above, since the ones that are most often
+    /// waited for need not be in one text.
+    pub fn heaviest(&self, weight: &impl Fn(u32) -> u64) -> Pile {
+        let text = Pile::heaviest(self.texts.values(), weight)
+            .and(Pile::heaviest(self.folded.values(), weight))
+            .and(self.prefixes.heaviest(weight))
+            .and(self.suffixes.heaviest(weight));
+        let number =
+            Pile::heaviest(self.numbers.values(), weight).and(self.ranges.heaviest(weight));
+        let word = Pile::heaviest([&self.null, &self.truth, &self.falsehood].into_iter(), weight);
+        text.or(number).or(word)
     }
 
     /// Adds the ranks of what finds by `value`, which is neither list nor object.

@@ -2,6 +2,7 @@
 
 use std::ops::Bound;
 
+use super::pile::{Pile, sum};
 use crate::event::number::Number;
 use crate::strategy::event_pattern::{Range, begins_by, compare_lower, compare_upper, ends_after};
 
@@ -32,9 +33,41 @@ impl Intervals {
         spread(&mut self.entries);
     }
 
+    /// What one number can be in at most: somewhere where a range begins.
+    pub fn heaviest(&self, weight: &impl Fn(u32) -> u64) -> Pile {
+        let mut ends: Vec<&Entry> = self.entries.iter().collect();
+        ends.sort_by(|one, two| compare_upper(&one.range.upper, &two.range.upper));
+        let mut ends = ends.into_iter().peekable();
+        let (mut open, mut most, mut at) = (0_u64, 0, None);
+        for Entry { range, rank, .. } in &self.entries {
+            while let Some(end) = ends.next_if(|end| !reaches(&end.range.upper, &range.lower)) {
+                open = open.saturating_sub(weight(end.rank));
+            }
+            open = open.saturating_add(weight(*rank));
+            if open > most {
+                (most, at) = (open, Some(&range.lower));
+            }
+        }
+        let Some(at) = at else { return Pile::default() };
+        let found = self.entries.iter().filter(|entry| {
+            compare_lower(&entry.range.lower, at).is_le() && reaches(&entry.range.upper, at)
+        });
+        let ranks: Vec<u32> = found.map(|entry| entry.rank).collect();
+        Pile { weight: sum(&ranks, weight), ranks }
+    }
+
     /// Adds the ranks of all ranges that `number` is in.
     pub fn collect(&self, number: &Number<'_>, found: &mut Vec<u32>) {
         collect(&self.entries, number, found);
+    }
+}
+
+/// Whether a range with this upper bound has numbers where one with this lower bound begins.
+fn reaches(upper: &Bound<Number<'static>>, lower: &Bound<Number<'static>>) -> bool {
+    match (upper, lower) {
+        (_, Bound::Unbounded) | (Bound::Unbounded, _) => true,
+        (upper, Bound::Included(begin)) => ends_after(upper, begin),
+        (Bound::Included(end) | Bound::Excluded(end), Bound::Excluded(begin)) => end > begin,
     }
 }
 

@@ -1,5 +1,9 @@
 //! Which of many texts a text begins with.
 
+use std::cmp::Reverse;
+
+use super::pile::{Pile, sum};
+
 /// A trie laid out in order: each text knows the longest other one that it
 /// begins with. All that a text begins with are then one chain, whose end is
 /// found by halving.
@@ -52,6 +56,22 @@ impl Prefixes {
         for (_, entry) in self.chain(after.checked_sub(1), text) {
             found.extend(&entry.ranks);
         }
+    }
+
+    /// What one text can begin with at most.
+    pub fn heaviest(&self, weight: &impl Fn(u32) -> u64) -> Pile {
+        let mut chains: Vec<u64> = Vec::with_capacity(self.entries.len());
+        for entry in &self.entries {
+            let shorter = entry.shorter.and_then(|place| chains.get(place)).copied();
+            chains.push(sum(&entry.ranks, weight).saturating_add(shorter.unwrap_or_default()));
+        }
+        let places = 0..self.entries.len();
+        let heaviest = places.max_by_key(|place| (chains.get(*place).copied(), Reverse(*place)));
+        let entry = heaviest.and_then(|place| self.entries.get(place));
+        let Some(entry) = entry else { return Pile::default() };
+        let chain = self.chain(heaviest, &entry.text);
+        let ranks: Vec<u32> = chain.flat_map(|(_, entry)| entry.ranks.iter().copied()).collect();
+        Pile { weight: sum(&ranks, weight), ranks }
     }
 
     /// From `place` along shorter and shorter entries, those that `text` begins with.
