@@ -2,16 +2,20 @@
 
 use std::time::{Duration, Instant};
 
+use fermata_actors::readiness::Obstacle;
 use fermata_jetstream::Durability;
+use fermata_jetstream::core_messages::CoreMessages;
 use fermata_jetstream::monitoring::health;
 use fermata_jetstream::server::Placement;
 use fermata_tests::disks::SmallDisk;
 use fermata_tests::rights::{memory_mounts, not_run};
+use fermata_tests::{TestEngine, sink};
+use serde_json::{Value, json};
 
 use crate::ground::Ground;
 use crate::load::{Load, MIXED};
 use crate::process::log_of;
-use crate::scene::Scene;
+use crate::scene::{PARTITIONS, Scene};
 
 /// What the disk holds, and what is left of it when it is filled.
 const DISK_BYTES: u64 = 256 << 20;
@@ -38,6 +42,9 @@ async fn a_full_disk_stops_effects_is_told_and_loses_nothing_accepted() {
     let ground = Ground::alone_at(Durability::Process, place).await;
     let mut scene = Scene::set_on("disk full", ground).await;
     let engine = scene.engine("w-a");
+    let watched = TestEngine { partitions: PARTITIONS, ..TestEngine::at(scene.ground.url()) };
+    let watched = watched.named("w-b").with_executors(sink::executors_for(scene.sink.url()));
+    let watched = watched.start(scene.ground.folder()).await;
     let load = Load::start(scene.publisher.clone(), MIXED);
     scene.wait(1_000..1_500).await;
 
@@ -51,6 +58,29 @@ async fn a_full_disk_stops_effects_is_told_and_loses_nothing_accepted() {
         assert!(begun.elapsed() < TELL_LIMIT, "nobody is told; the server says {health:?}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+    // One worker is this process, and says of itself what `/ready` does; what is stored is read.
+    let still = |obstacles: &[Obstacle]| {
+        obstacles.iter().any(|obstacle| obstacle.code() == "partition_stands_still")
+    };
+    let codes = |obstacles: &[Obstacle]| obstacles.iter().map(Obstacle::code).collect::<Vec<_>>();
+    let mut obstacles = watched.obstacles().await;
+    while !still(&obstacles) {
+        assert!(begun.elapsed() < TELL_LIMIT, "the reason is not told: {obstacles:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        obstacles = watched.obstacles().await;
+    }
+    println!("fault: disk full: not ready: {:?}: {}", codes(&obstacles), obstacles[0]);
+    let first = scene.reader.read_one("EVENTS", 1).await.expect("a read");
+    assert!(first.is_some(), "what is stored cannot be read");
+    let journal = scene.reader.stream_state("JOURNAL_0").await.expect("a stream");
+    let last = scene.reader.read_one("JOURNAL_0", journal.last_sequence).await;
+    assert!(last.expect("a read").is_some(), "the end of a journal cannot be read");
+    let question = json!({ "query": { "limit": 5 } }).to_string();
+    let asked = CoreMessages::new(&scene.broker);
+    let listed = asked.request("fermata.query.runs", question.into(), TELL_LIMIT).await;
+    let listed = listed.expect("an answer of the read model").payload;
+    let listed = serde_json::from_slice::<Value>(&listed).expect("JSON");
+    assert_eq!(listed["runs"].as_array().map(Vec::len), Some(5), "{listed}");
     println!(
         "fault: disk full: told after {:.1} s; the server says {:?}",
         begun.elapsed().as_secs_f64(),
@@ -71,5 +101,6 @@ async fn a_full_disk_stops_effects_is_told_and_loses_nothing_accepted() {
 
     scene.heal_and_check(&published, 1).await;
     assert!(attempts(&scene) > before, "no effect started again");
+    watched.shut_down().await;
     engine.kill().await;
 }
