@@ -23,6 +23,7 @@ mod queues;
 mod runner;
 mod snapshots;
 mod spine;
+mod standstill;
 mod wait;
 mod webhooks;
 mod workers;

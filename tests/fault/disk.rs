@@ -2,16 +2,20 @@
 
 use std::time::{Duration, Instant};
 
+use fermata_actors::readiness::Obstacle;
 use fermata_jetstream::Durability;
+use fermata_jetstream::core_messages::CoreMessages;
 use fermata_jetstream::monitoring::health;
 use fermata_jetstream::server::Placement;
 use fermata_tests::disks::SmallDisk;
 use fermata_tests::rights::{memory_mounts, not_run};
+use fermata_tests::{TestEngine, sink};
+use serde_json::{Value, json};
 
 use crate::ground::Ground;
 use crate::load::{Load, MIXED};
 use crate::process::log_of;
-use crate::scene::Scene;
+use crate::scene::{PARTITIONS, Scene};
 
 /// What the disk holds, and what is left of it when it is filled.
 const DISK_BYTES: u64 = 256 << 20;
@@ -23,8 +27,8 @@ const TELL_LIMIT: Duration = Duration::from_secs(60);
 /// How long nothing may happen while it is full.
 const STILL_FOR: Duration = Duration::from_secs(2);
 
-/// How the engine's log tells it.
-const TOLD: &str = "the journal takes nothing";
+/// How the engine's log tells it: what it has no partition for it cannot say of a journal.
+const TOLD: [&str; 2] = ["the journal takes nothing", "the broker takes no lease of this worker"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_stops_effects_is_told_and_loses_nothing_accepted() {
@@ -38,6 +42,9 @@ async fn a_full_disk_stops_effects_is_told_and_loses_nothing_accepted() {
     let ground = Ground::alone_at(Durability::Process, place).await;
     let mut scene = Scene::set_on("disk full", ground).await;
     let engine = scene.engine("w-a");
+    let watched = TestEngine { partitions: PARTITIONS, ..TestEngine::at(scene.ground.url()) };
+    let watched = watched.named("w-b").with_executors(sink::executors_for(scene.sink.url()));
+    let watched = watched.start(scene.ground.folder()).await;
     let load = Load::start(scene.publisher.clone(), MIXED);
     scene.wait(1_000..1_500).await;
 
@@ -45,12 +52,37 @@ async fn a_full_disk_stops_effects_is_told_and_loses_nothing_accepted() {
     let begun = Instant::now();
     let log = log_of(scene.ground.folder(), "w-a");
     let monitor = scene.ground.servers[0].monitor_url().expect("a monitor").to_owned();
-    let told = || std::fs::read_to_string(&log).is_ok_and(|text| text.contains(TOLD));
+    let told = || {
+        std::fs::read_to_string(&log).is_ok_and(|text| TOLD.iter().any(|told| text.contains(told)))
+    };
     while !told() || health(&monitor).await.is_ok_and(|health| health.is_ok()) {
         let health = health(&monitor).await;
         assert!(begun.elapsed() < TELL_LIMIT, "nobody is told; the server says {health:?}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+    // One worker is this process, and says of itself what `/ready` does; what is stored is read.
+    let still = |obstacles: &[Obstacle]| {
+        obstacles.iter().any(|obstacle| obstacle.code() == "partition_stands_still")
+    };
+    let codes = |obstacles: &[Obstacle]| obstacles.iter().map(Obstacle::code).collect::<Vec<_>>();
+    let mut obstacles = watched.obstacles().await;
+    while !still(&obstacles) {
+        assert!(begun.elapsed() < TELL_LIMIT, "the reason is not told: {obstacles:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        obstacles = watched.obstacles().await;
+    }
+    println!("fault: disk full: not ready: {:?}: {}", codes(&obstacles), obstacles[0]);
+    let first = scene.reader.read_one("EVENTS", 1).await.expect("a read");
+    assert!(first.is_some(), "what is stored cannot be read");
+    let journal = scene.reader.stream_state("JOURNAL_0").await.expect("a stream");
+    let last = scene.reader.read_one("JOURNAL_0", journal.last_sequence).await;
+    assert!(last.expect("a read").is_some(), "the end of a journal cannot be read");
+    let question = json!({ "query": { "limit": 5 } }).to_string();
+    let asked = CoreMessages::new(&scene.broker);
+    let listed = asked.request("fermata.query.runs", question.into(), TELL_LIMIT).await;
+    let listed = listed.expect("an answer of the read model").payload;
+    let listed = serde_json::from_slice::<Value>(&listed).expect("JSON");
+    assert_eq!(listed["ok"]["runs"].as_array().map(Vec::len), Some(5), "{listed}");
     println!(
         "fault: disk full: told after {:.1} s; the server says {:?}",
         begun.elapsed().as_secs_f64(),
@@ -71,5 +103,6 @@ async fn a_full_disk_stops_effects_is_told_and_loses_nothing_accepted() {
 
     scene.heal_and_check(&published, 1).await;
     assert!(attempts(&scene) > before, "no effect started again");
+    watched.shut_down().await;
     engine.kill().await;
 }

@@ -24,6 +24,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::checkpoint_log::{CheckpointLog, newest_of_stream};
 use crate::coordinator::CoordinatorMessage;
 use crate::ports::{Ports, append_outcome};
+use crate::standstill::{Place, Trouble};
 use reading::{read_journal, read_stored};
 
 /// How often an auditor looks at the time.
@@ -99,6 +100,8 @@ pub struct AuditorState {
     /// The owner's number, see [`AuditorMessage::Begin`].
     owner_generation: u64,
     wakes: bool,
+    /// When the append that is under way was asked for, monotonic clock, milliseconds.
+    asked_ms: u64,
 }
 
 impl Auditor {
@@ -145,6 +148,7 @@ impl Actor for Auditor {
             AuditorMessage::Live => self.feed(&myself, Input::Live, state).await,
             AuditorMessage::Mark(size) => self.feed(&myself, Input::Mark(size), state).await,
             AuditorMessage::Answer(generation, input) if generation == state.generation => {
+                self.watch(&input, state);
                 self.feed(&myself, input, state).await;
             }
             AuditorMessage::Answer(..) => {}
@@ -170,6 +174,19 @@ impl Actor for Auditor {
 }
 
 impl Auditor {
+    /// Whether the log takes what is appended; a conflict says that it does.
+    fn watch(&self, input: &Input, state: &AuditorState) {
+        let Input::Appended(outcome) = input else { return };
+        let (place, now_ms) =
+            (Place::AuditLog(self.partition), self.ports.clock.now().monotonic_ms);
+        match Trouble::of(outcome) {
+            Some(trouble) => {
+                self.ports.standstills.tried_again(place, trouble, state.asked_ms, now_ms);
+            }
+            None => self.ports.standstills.ended(place),
+        }
+    }
+
     async fn begin(
         &self,
         writer: String,
@@ -247,12 +264,15 @@ impl Auditor {
     async fn perform(
         &self,
         myself: &ActorRef<AuditorMessage>,
-        state: &AuditorState,
+        state: &mut AuditorState,
         output: Output,
     ) {
         let (generation, owner_generation) = (state.generation, state.owner_generation);
         match output {
-            Output::Append(send) => self.append(myself, generation, send, Duration::ZERO),
+            Output::Append(send) => {
+                state.asked_ms = self.ports.clock.now().monotonic_ms;
+                self.append(myself, generation, send, Duration::ZERO);
+            }
             Output::AppendLater(send) => self.append(myself, generation, send, AGAIN_AFTER),
             Output::ReadAudit { sequence, later } => {
                 let (ports, stream, myself) =

@@ -15,6 +15,7 @@
 //! | `outputs`, `effects` | what the owner wants done, here and in the world |
 //! | `queues` | attempts on their way to named queues |
 //! | `readers` | tasks that read the journal and the commands |
+//! | `held_back` | what waits for the auditor |
 //! | `events_needed` | events whose bytes may still have to be filed |
 //! | `janitor`, `hop_janitor` | purge what snapshots stand for, and what was taken from the shared streams |
 //! | `key_hours` | keys of hours that are over, which snapshots only name |
@@ -31,6 +32,7 @@ mod dead_events;
 mod effects;
 mod errands;
 mod events_needed;
+mod held_back;
 pub mod hop_janitor;
 mod janitor;
 mod key_hours;
@@ -43,7 +45,6 @@ mod queues;
 mod readers;
 mod settling;
 mod snapshots;
-mod standstill;
 mod state;
 mod status;
 
@@ -61,6 +62,7 @@ use crate::lease_term::LeaseTerm;
 use crate::metrics::Metrics;
 use crate::node_runner::NodeRunnerMessage;
 use crate::ports::Ports;
+use crate::standstill::{OfPartition, Trouble};
 use crate::uncommitted_reports::UncommittedReports;
 
 pub use cases::{CASE_HANDLERS_MAX, PendingCase};
@@ -70,6 +72,8 @@ pub(crate) use readers::describe;
 pub use snapshots::KnownSnapshot;
 pub use state::CoordinatorState;
 pub use status::PartitionStatus;
+#[cfg(test)]
+pub(crate) use status::status_of;
 
 /// Journal frames that the auditor may lag behind; above it the partition
 /// waits: effects stop, reads go on.
@@ -131,7 +135,8 @@ impl Actor for Coordinator {
         myself.cast(CoordinatorMessage::Take)?;
         let lease = LeaseTerm::new(self.ports.clock, lease_until_ms);
         let me = myself.get_id();
-        Ok(CoordinatorState::new(self.partition, me, &self.runner, auditor, lease))
+        let standstills = OfPartition::new(self.ports.standstills.clone(), self.partition);
+        Ok(CoordinatorState::new(me, &self.runner, auditor, lease, standstills))
     }
 
     async fn handle(
@@ -188,6 +193,11 @@ impl Actor for Coordinator {
             CoordinatorMessage::Marked(generation, mark) => {
                 if generation == state.generation {
                     self.store_snapshot(&myself, mark, state);
+                }
+            }
+            CoordinatorMessage::AuditorTakes(generation, permit) => {
+                if generation == state.generation {
+                    self.go_on_held_back(&myself, permit, state).await?;
                 }
             }
             CoordinatorMessage::Tick => {
@@ -312,7 +322,10 @@ impl Coordinator {
         let input = match answer {
             Answer::AuditBegun(begun) => return self.begin(myself, begun, state).await,
             Answer::JournalEnd(last_sequence) => Input::JournalEnd { last_sequence },
-            Answer::Appended(outcome) => Input::Appended(outcome),
+            Answer::Appended(outcome) => {
+                state.append_trouble = Trouble::of(&outcome).unwrap_or(state.append_trouble);
+                Input::Appended(outcome)
+            }
             Answer::Read(answer) => Input::Read(answer),
             Answer::Plan(digest, plan) => {
                 if let Err(problem) = &plan {
@@ -348,6 +361,10 @@ impl Coordinator {
 
     /// Lets readers read on, wakes up when something is due, ends a drain.
     fn go_on(&self, myself: &ActorRef<CoordinatorMessage>, state: &mut CoordinatorState) {
+        if !state.held_back.is_empty() {
+            // Nothing more is taken, and nothing has come to its end.
+            return;
+        }
         state.tell_settled();
         if !state.draining.is_empty() {
             let quiet =

@@ -1,5 +1,7 @@
 //! Engine: one process's part of Fermata, from a broker's address to running actors.
 
+mod set_up;
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -11,9 +13,8 @@ use fermata_audit::Signer;
 use fermata_core::plan::{QUEUE_BYTES_MAX, is_queue_name};
 use fermata_executors::{Executors, ExecutorsConfig};
 use fermata_jetstream::core_messages::CoreMessages;
-use fermata_jetstream::definitions_store::DefinitionsStore;
-use fermata_jetstream::engine_config::{EngineConfigError, agree_on_engine_config};
-use fermata_jetstream::leases::{Leases, WORKER_NAME_BYTES_MAX, is_worker_name};
+use fermata_jetstream::engine_config::EngineConfigError;
+use fermata_jetstream::leases::{WORKER_NAME_BYTES_MAX, is_worker_name};
 use fermata_jetstream::topology::{Drift, TopologyError};
 use fermata_jetstream::{
     Broker, ConnectOptions, Publisher, PublisherOptions, StreamReader, Topology,
@@ -26,6 +27,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use self::set_up::{SetUp, set_up};
 use crate::callbacks;
 use crate::checkpoint_folder::CheckpointFolder;
 use crate::clock::Clock;
@@ -37,6 +39,7 @@ use crate::figures::Gauges;
 use crate::lanes::Lanes;
 use crate::metrics::Metrics;
 use crate::ports::{EngineFacts, Ports};
+use crate::standstill::Standstills;
 use crate::started_with::StartedWith;
 use crate::supervisor::{DRAIN_LIMIT, Drained, Supervisor, SupervisorMessage};
 use crate::task_worker::ServedQueues;
@@ -278,7 +281,7 @@ impl Engine {
             .await
             .map_err(EngineError::open("the publisher"))?;
         let begun = Instant::now();
-        let SetUp { agreement, store, leases } = loop {
+        let SetUp { agreement, store, leases, journal_bytes } = loop {
             match set_up(&broker, &publisher, &config).await {
                 Err(error) if error.is_transient() && begun.elapsed() < SET_UP_LIMIT => {
                     let error = describe(&error);
@@ -293,7 +296,6 @@ impl Engine {
         let executors =
             Executors::beside(&config.executors, std::slice::from_ref(&config.nats_url))?;
         let executors = Arc::new(executors);
-        let journal_bytes = u64::try_from(config.topology.limits.journal_bytes).unwrap_or(0);
         let facts = EngineFacts {
             engine: agreement.engine,
             partitions: agreement.partitions,
@@ -318,6 +320,7 @@ impl Engine {
             clock: Clock::start(),
             facts: Arc::new(facts),
             webhooks: Webhooks::new(executors.clone(), &config.executors.webhooks),
+            standstills: Standstills::default(),
             lanes: Lanes::default(),
         };
         let folder = config.read_model_dir;
@@ -431,55 +434,4 @@ impl Engine {
         let _ = tokio::time::timeout(DRAIN_LIMIT, stored).await;
         drained
     }
-}
-
-/// What all agree on, and what an engine finds at the broker.
-struct SetUp {
-    agreement: EngineAgreement,
-    store: DefinitionsStore,
-    leases: Leases,
-}
-
-async fn set_up(
-    broker: &Broker,
-    publisher: &Publisher,
-    config: &EngineConfig,
-) -> Result<SetUp, EngineError> {
-    let topology = config.topology.apply_config(broker).await?;
-    let agreement = agree(broker, publisher, config).await?;
-    let topology = Topology { partitions: agreement.partitions, ..topology };
-    let applied = topology.apply(broker).await?;
-    // Only what is there from before can drift; sizes are the operator's.
-    let drifts = applied.drift.into_iter().filter(|drift| !drift.field.starts_with("max_"));
-    let drifts = drifts.collect::<Vec<_>>();
-    if !drifts.is_empty() {
-        return Err(EngineError::Drift(drifts));
-    }
-    let store = DefinitionsStore::open(broker);
-    let store = store.await.map_err(EngineError::open("the store of definitions"))?;
-    let leases = Leases::open(broker).await.map_err(EngineError::open("the leases"))?;
-    Ok(SetUp { agreement, store, leases })
-}
-
-/// The engine that is there, or the one that this process creates.
-async fn agree(
-    broker: &Broker,
-    publisher: &Publisher,
-    config: &EngineConfig,
-) -> Result<EngineAgreement, EngineError> {
-    let proposal = EngineAgreement {
-        version: 1,
-        engine: config.engine.clone(),
-        partitions: config.topology.partitions,
-        audit_vkey: config.signer.vkey(),
-    };
-    let bytes = serde_json::to_vec(&proposal).map_err(EngineError::Agreement)?;
-    let stored = agree_on_engine_config(broker, publisher, &config.worker, bytes.into()).await?;
-    let agreed: EngineAgreement =
-        serde_json::from_slice(&stored.payload).map_err(EngineError::Agreement)?;
-    if agreed.audit_vkey != proposal.audit_vkey {
-        let (own, agreed) = (proposal.audit_vkey, agreed.audit_vkey);
-        return Err(EngineError::OtherKey { own, agreed });
-    }
-    Ok(agreed)
 }

@@ -28,6 +28,7 @@ use crate::listener::LISTENER_CONSUMER;
 use crate::matcher::MATCHER_CONSUMER;
 use crate::ports::Ports;
 use crate::readiness::ownerless;
+use crate::standstill::Standstill;
 
 /// How old figures may be and still do for whoever asks.
 pub const OBSERVED_FOR: Duration = Duration::from_secs(1);
@@ -58,6 +59,8 @@ pub const LANES_STAGE: &str = "lanes";
 pub struct Figures {
     /// The partitions that this process has the leases of.
     pub partitions: Vec<PartitionStatus>,
+    /// What takes nothing that this process wants stored.
+    pub standstills: Vec<Standstill>,
     /// How far the workers of each intake stage have come; one that nobody ever
     /// ran is missing.
     pub stages: Vec<(&'static str, SharedProgress)>,
@@ -76,6 +79,11 @@ pub struct Figures {
 }
 
 impl Figures {
+    fn stands_still(&self, partition: &PartitionStatus) -> bool {
+        let mut named = self.standstills.iter().map(|standstill| standstill.partition.as_ref());
+        named.any(|named| named.is_none_or(|named| *named == partition.partition))
+    }
+
     /// Commands that are stored for `partition`, which this process owns, and not
     /// taken into its journal.
     fn backlog(&self, partition: &PartitionStatus) -> Option<u64> {
@@ -249,6 +257,11 @@ fn of_partitions(reading: &Reading<'_>) -> Vec<ObservableGauge<u64>> {
             },
         ),
         reading.of_partitions(
+            "fermata.partition.standstill",
+            "1 while its journal or its audit log takes nothing, or the leases of this worker do not",
+            |figures, partition| Some(u64::from(figures.stands_still(partition))),
+        ),
+        reading.of_partitions(
             "fermata.events.held",
             "1 while EVENTS holds too much and is not purged, since nobody knows what is needed",
             |_, partition| {
@@ -333,6 +346,15 @@ fn of_broker(reading: &Reading<'_>) -> Vec<ObservableGauge<u64>> {
             }
         }),
         reading.gauge(
+            "fermata.leases.standstill",
+            "",
+            "1 while the broker takes no lease of this worker",
+            |figures, tell| {
+                let leases = figures.standstills.iter().any(|one| one.partition.is_none());
+                tell(u64::from(leases), &[]);
+            },
+        ),
+        reading.gauge(
             "fermata.broker.connected",
             "",
             "1 while both connections to the broker are up",
@@ -372,6 +394,7 @@ impl Engine {
         let ports = self.ports();
         let figures = Figures {
             partitions: self.status().await,
+            standstills: self.standstills(),
             is_connected: ports.broker.is_connected(),
             interruptions: ports.broker.interruptions(),
             ..Figures::default()
@@ -434,5 +457,30 @@ async fn answered<T, E: std::fmt::Display>(
             None
         }
         Err(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fermata_jetstream::StreamState;
+
+    use super::*;
+    use crate::coordinator::status_of;
+
+    #[test]
+    fn the_backlog_is_what_is_stored_and_not_decided_by_an_owner() {
+        let usage = |name: &str, last_sequence| StreamUsage {
+            name: name.to_owned(),
+            state: StreamState { last_sequence, ..StreamState::default() },
+            bytes_max: None,
+        };
+        let streams = vec![usage("COMMANDS_3", 40), usage("COMMANDS_30", 99)];
+        let figures = Figures { streams, ..Figures::default() };
+        let at = |position, state| PartitionStatus { position, ..status_of("3", state) };
+
+        assert_eq!(figures.backlog(&at(33, "owning")), Some(7));
+        assert_eq!(figures.backlog(&at(40, "owning")), Some(0));
+        assert_eq!(figures.backlog(&at(33, "taking")), None);
+        assert_eq!(figures.backlog(&status_of("4", "owning")), None, "its stream is not known");
     }
 }

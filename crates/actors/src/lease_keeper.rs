@@ -19,6 +19,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use crate::log_pace::LogPace;
 use crate::ports::Ports;
+use crate::standstill::{Place, Trouble};
 use crate::supervisor::SupervisorMessage;
 
 /// How often leases are renewed: twice may fail before one runs out.
@@ -287,15 +288,39 @@ impl LeaseKeeper {
     /// Takes or extends one lease; nothing when another worker holds it.
     async fn keep(&self, key: &str, held: Option<Keeping>) -> Result<Option<Keeping>, LeaseError> {
         let now_ms = self.ports.clock.now().monotonic_ms;
-        let renew_ms = u64::try_from(RENEW_INTERVAL.as_millis()).unwrap_or(u64::MAX);
+        let is_fresh = held.as_ref().is_some_and(|held| held.is_fresh(now_ms));
+        let kept = self.keep_since(key, held, now_ms).await;
+        match &kept {
+            Err(_) => {
+                let (place, trouble) = (Place::Leases, Trouble::NoAnswer);
+                let answered_ms = self.ports.clock.now().monotonic_ms;
+                self.ports.standstills.tried_again(place, trouble, now_ms, answered_ms);
+            }
+            // One that another holds was not stored, and a fresh one was not asked for.
+            Ok(Some(_)) if !is_fresh => self.ports.standstills.ended(Place::Leases),
+            Ok(_) => {}
+        }
+        kept
+    }
+
+    async fn keep_since(
+        &self,
+        key: &str,
+        held: Option<Keeping>,
+        now_ms: u64,
+    ) -> Result<Option<Keeping>, LeaseError> {
         if let Some(held) = held {
-            if now_ms < held.renewed_at_ms + renew_ms {
+            if held.is_fresh(now_ms) {
                 return Ok(Some(held));
             }
             if let Renewed::Renewed(lease) = self.ports.leases.renew(&held.lease).await? {
                 return Ok(Some(Keeping { lease, renewed_at_ms: now_ms }));
             }
         }
+        self.acquire_key(key, now_ms).await
+    }
+
+    async fn acquire_key(&self, key: &str, now_ms: u64) -> Result<Option<Keeping>, LeaseError> {
         let holder = self.ports.facts.worker.as_bytes().to_vec();
         match self.ports.leases.acquire(key, holder.clone().into()).await? {
             Acquired::Granted(lease) => Ok(Some(Keeping { lease, renewed_at_ms: now_ms })),
@@ -326,6 +351,12 @@ fn noted(error: LeaseError, errors: &mut Vec<LeaseError>) -> Option<Keeping> {
 }
 
 impl Keeping {
+    /// Whether it need not be renewed yet.
+    fn is_fresh(&self, now_ms: u64) -> bool {
+        let renew_ms = u64::try_from(RENEW_INTERVAL.as_millis()).unwrap_or(u64::MAX);
+        now_ms < self.renewed_at_ms + renew_ms
+    }
+
     /// Counted from before the request was sent: the broker's count starts later.
     fn until_ms(&self) -> u64 {
         self.renewed_at_ms + u64::try_from(LEASE_TTL.as_millis()).unwrap_or(u64::MAX)

@@ -54,6 +54,7 @@ pub mod receipts;
 pub mod replay_requests;
 pub mod source;
 pub mod stage;
+pub mod standstill;
 pub mod started_with;
 pub mod status_service;
 pub mod strategy_figures;

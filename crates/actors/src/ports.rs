@@ -20,6 +20,7 @@ use crate::clock::Clock;
 use crate::command_room::CommandRoom;
 use crate::definitions::{Plans, Snapshot};
 use crate::lanes::Lanes;
+use crate::standstill::Standstills;
 use crate::webhooks::Webhooks;
 
 /// Connections and facts that every actor of the process shares.
@@ -49,6 +50,8 @@ pub struct Ports {
     pub webhooks: Webhooks,
     /// How much more of what came of events COMMANDS may hold.
     pub room: CommandRoom,
+    /// What takes nothing.
+    pub standstills: Standstills,
     /// Marks of events that wait in lanes.
     pub lanes: Lanes,
 }

@@ -16,6 +16,7 @@ use crate::coordinator::PartitionStatus;
 use crate::definitions::ACTIVE_KEY;
 use crate::engine::Engine;
 use crate::ports::Ports;
+use crate::standstill::Standstill;
 
 /// How often it is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
@@ -91,6 +92,8 @@ pub enum Obstacle {
         /// Why.
         reason: String,
     },
+    /// The journal or the audit log of a partition, or the lease of this worker, is not stored.
+    StandsStill(Standstill),
     /// As [`Engine::awaited`] says.
     Awaited(Awaited),
 }
@@ -103,6 +106,7 @@ impl Obstacle {
             Self::Draining => "draining",
             Self::Disconnected => "broker_disconnected",
             Self::Halted { .. } => "partition_halted",
+            Self::StandsStill(_) => "partition_stands_still",
             Self::Awaited(Awaited::Owners(_)) => "partitions_without_owner",
             Self::Awaited(Awaited::Takeover { .. }) => "partition_taking",
             Self::Awaited(Awaited::Definitions(_)) => "definitions_behind",
@@ -119,6 +123,7 @@ impl fmt::Display for Obstacle {
             Self::Halted { partition, reason } => {
                 write!(formatter, "partition {partition} is halted here: {reason}")
             }
+            Self::StandsStill(standstill) => standstill.fmt(formatter),
             Self::Awaited(awaited) => awaited.fmt(formatter),
         }
     }
@@ -210,7 +215,7 @@ impl Engine {
 
     /// Everything that stands between this process and being ready, as far as it
     /// can be told at once; nothing when it is. Beyond what [`Engine::awaited`]
-    /// looks for, each connection must live and no partition be halted here.
+    /// looks for, each connection must live and no partition be halted or stand still here.
     ///
     /// # Cancel safety
     ///
@@ -226,13 +231,25 @@ impl Engine {
             obstacles.push(Obstacle::Disconnected);
             return obstacles;
         }
+        let standstills = self.standstills();
+        let keeps_no_lease = standstills.iter().any(|standstill| standstill.partition.is_none());
+        obstacles.extend(standstills.into_iter().map(Obstacle::StandsStill));
         match self.awaited().await {
             // It is named already.
             None => {}
             Some(awaited) if awaited.is_halted() => {}
+            // That they are lost follows, and nothing helps but what helps the leases.
+            Some(Awaited::Owners(_)) if keeps_no_lease => {}
             Some(awaited) => obstacles.push(Obstacle::Awaited(awaited)),
         }
         obstacles
+    }
+
+    /// What takes nothing that this process wants stored.
+    #[must_use]
+    pub fn standstills(&self) -> Vec<Standstill> {
+        let ports = self.ports();
+        ports.standstills.lasting(ports.clock.now().monotonic_ms)
     }
 
     /// What stands between this process and being ready; a partition that is halted here only
@@ -326,6 +343,7 @@ pub(crate) async fn missing_definitions(ports: &Ports) -> Option<Awaited> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::coordinator::status_of as status;
 
     fn held(workers: &[&str], leases: &[(&str, &'static str)]) -> Held {
         let lease = |(partition, holder): &(&str, &'static str)| {
@@ -337,29 +355,6 @@ mod tests {
             leases: leases.iter().map(lease).collect(),
             foreign: Vec::new(),
             leaving: Vec::new(),
-        }
-    }
-
-    fn status(partition: &str, state: &'static str) -> PartitionStatus {
-        PartitionStatus {
-            partition: partition.to_owned(),
-            state,
-            reason: None,
-            epoch: 1,
-            runs: 0,
-            attempts: 0,
-            position: 0,
-            records: 0,
-            queued: 0,
-            queued_waiting: 0,
-            queues_full: Vec::new(),
-            signed_records: 0,
-            floor: 0,
-            first_unfiled: None,
-            keys: 0,
-            command_ids: 0,
-            keys_max: 1,
-            events_held: None,
         }
     }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::coordinator::PartitionStatus;
 use crate::engine::Engine;
+use crate::standstill::Standstill;
 use crate::started_with::StartedWith;
 
 /// Where answers may go: nobody gets a worker to write anywhere else.
@@ -29,6 +30,8 @@ pub struct WorkerStatus {
     pub version: &'static str,
     /// The partitions that it has the leases of.
     pub partitions: Vec<PartitionStatus>,
+    /// What takes nothing that it wants stored, and for how long.
+    pub standstills: Vec<Standstill>,
     /// What it was started with.
     #[serde(flatten)]
     pub started_with: Arc<StartedWith>,
@@ -63,6 +66,7 @@ impl Engine {
                 worker: self.ports().facts.worker.to_string(),
                 version: env!("CARGO_PKG_VERSION"),
                 partitions: self.status().await,
+                standstills: self.standstills(),
                 started_with: self.started_with().clone(),
             };
             let Ok(answer) = serde_json::to_vec(&status) else { continue };

@@ -23,6 +23,7 @@ use fermata_jetstream::{StoredMessage, StreamReader};
 use fermata_store::{Cursor, RunPage, RunQuery};
 use fermata_wire::WireError;
 use fermata_wire::journal::{JournalFrame, SealedRecord};
+use indicatif::ProgressBar;
 
 pub use case_events::{CaseEvents, EventsOfCase};
 pub use cases::{Review, ReviewList, Sample, partition_of};
@@ -54,6 +55,8 @@ pub fn records_of(message: &StoredMessage) -> Result<Vec<(Header, Record)>, Wire
 pub struct JournalReader {
     stream: String,
     replay: JournalReplay,
+    /// Counts the records that were read.
+    progress: ProgressBar,
 }
 
 impl JournalReader {
@@ -67,9 +70,26 @@ impl JournalReader {
     ///
     /// Can be dropped.
     pub async fn open(reader: &StreamReader, partition: PartitionId) -> Result<Self, CliError> {
+        Self::counting(reader, partition, &ProgressBar::hidden()).await
+    }
+
+    /// As [`Self::open`], and counts the records on `progress`.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped.
+    pub async fn counting(
+        reader: &StreamReader,
+        partition: PartitionId,
+        progress: &ProgressBar,
+    ) -> Result<Self, CliError> {
         let stream = journal_stream(partition);
         let replay = JournalReplay::open(reader, partition, 1).await?;
-        Ok(Self { stream, replay })
+        Ok(Self { stream, replay, progress: progress.clone() })
     }
 
     /// The next records; nothing at the end.
@@ -90,6 +110,7 @@ impl JournalReader {
         for message in &messages {
             records.extend(read_message(&self.stream, message)?);
         }
+        self.progress.inc(u64::try_from(records.len()).unwrap_or(0));
         Ok(Some(records))
     }
 
@@ -207,10 +228,14 @@ pub struct ReadRun {
 /// # Cancel safety
 ///
 /// Can be dropped.
-pub async fn read_run(reader: &StreamReader, run: RunId) -> Result<ReadRun, CliError> {
+pub async fn read_run(
+    reader: &StreamReader,
+    run: RunId,
+    progress: &ProgressBar,
+) -> Result<ReadRun, CliError> {
     let mut history: Option<RunHistory> = None;
     let mut near = NearIds::of(run);
-    let mut journal = JournalReader::open(reader, run.partition()).await?;
+    let mut journal = JournalReader::counting(reader, run.partition(), progress).await?;
     while let Some(records) = journal.next().await? {
         for (header, record) in &records {
             if header.run == Some(run) {

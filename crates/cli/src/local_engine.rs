@@ -30,6 +30,7 @@ use fermata_audit::Signer;
 use fermata_executors::{ExecutorsConfig, PluginTarget};
 use fermata_jetstream::connection::without_credentials;
 use fermata_jetstream::leases::is_worker_name;
+use fermata_jetstream::topology::Enlarged;
 use fermata_jetstream::{Durability, ServerOptions, Topology};
 use fermata_partition::snapshot::SnapshotPolicy;
 use fermata_wire::replay::ReplayKeys;
@@ -55,10 +56,6 @@ pub const AUDIT_KEY_FILE: &str = "audit.key";
 
 /// Name under which checkpoints are signed.
 const KEY_NAME: &str = "fermata-audit";
-
-/// How much of the broker's file store an engine's streams may reserve: what a
-/// small disk has, so that a first try does not fail on a laptop.
-const STREAM_ROOM_BYTES: i64 = 8 * 1024 * 1024 * 1024;
 
 /// How often figures are gathered that are exported: as often as a scraper comes
 /// that is in a hurry.
@@ -165,6 +162,9 @@ impl LocalEngine {
                 return Err(not_started(error));
             }
         };
+        if start.engine.stream_room.is_some() {
+            enlarge_streams(&engine, start.engine.stream_room_bytes()).await?;
+        }
         if let Some(endpoints) = &endpoints {
             endpoints.started(&engine);
         }
@@ -291,6 +291,17 @@ async fn export(engine: Engine) {
     }
 }
 
+/// Gives the streams of an engine that was there as much as was asked for; a new one has it.
+async fn enlarge_streams(engine: &Engine, room_bytes: i64) -> Result<(), CliError> {
+    let ports = engine.ports();
+    let topology = Topology { partitions: ports.facts.partitions, ..Topology::default() };
+    let enlarged = topology.fitted_to(room_bytes).enlarge(&ports.broker, false).await?;
+    for Enlarged { stream, from_bytes, to_bytes } in enlarged {
+        tracing::warn!(stream, from_bytes, to_bytes, "a stream was enlarged (`--stream-room`)");
+    }
+    Ok(())
+}
+
 fn not_started(error: EngineError) -> CliError {
     if matches!(error, EngineError::OtherKey { .. }) {
         return CliError::Usage(format!(
@@ -327,7 +338,7 @@ fn engine_config(start: &Start<'_>) -> Result<EngineConfig, CliError> {
         nats_url: String::new(),
         worker: worker_name(start)?,
         roles: start.roles.clone(),
-        topology: topology.fitted_to(STREAM_ROOM_BYTES),
+        topology: topology.fitted_to(start.engine.stream_room_bytes()),
         executors: executors(start.engine)?,
         signer: signer(&key_file)?,
         engine: format!("fermata-{}", short_random()),

@@ -6,6 +6,7 @@
 
 use std::io::{self, IsTerminal as _, Write};
 use std::num::NonZero;
+use std::time::Duration;
 
 use comfy_table::{ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -15,6 +16,12 @@ use time::format_description::well_known::Iso8601;
 use time::format_description::well_known::iso8601::{Config, EncodedConfig, TimePrecision};
 
 use crate::error::CliError;
+
+/// What is counted where whole journals are read.
+pub const RECORDS_READ: &str = "records read";
+
+/// How often a count is drawn anew.
+const TICK: Duration = Duration::from_millis(120);
 
 /// How something is meant, which a terminal shows by colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,7 +181,10 @@ impl Output {
         let style =
             ProgressStyle::with_template("{spinner} {human_pos} {msg}, {per_sec}, {elapsed}")
                 .unwrap_or_else(|_| ProgressStyle::default_spinner());
-        ProgressBar::no_length().with_style(style).with_message(what)
+        let counter = ProgressBar::no_length().with_style(style).with_message(what);
+        // Also while nothing comes that could be counted.
+        counter.enable_steady_tick(TICK);
+        counter
     }
 
     /// Tells on standard error what went wrong, with all that lies behind it.

@@ -17,9 +17,11 @@ use crate::{
 };
 
 mod names;
+mod room;
 mod spec;
 
 pub use names::*;
+pub use room::{Enlarged, STREAM_ROOM_BYTES_DEFAULT, STREAM_ROOM_BYTES_MAX, STREAM_ROOM_BYTES_MIN};
 pub use spec::{LANE_FRAME_BYTES_TARGET, Limits, StreamSpec};
 
 /// The partition that holds what is not of one run: definitions, their approvals, schedules.
@@ -101,7 +103,7 @@ pub struct Applied {
 pub enum TopologyError {
     /// The server has not the room that the stream reserves.
     #[error(
-        "the server has no room for stream `{stream}`, which reserves {max_bytes} bytes; free some disk, raise `max_file_store`, or choose smaller limits"
+        "the server has no room for stream `{stream}`, which reserves {max_bytes} bytes; free some disk, raise `max_file_store`, or give the streams less room (`--stream-room`)"
     )]
     NoRoom {
         /// The stream.
@@ -160,18 +162,6 @@ impl Topology {
     /// What all streams together reserve on a server, in bytes. A server that has less refuses some of them.
     pub fn reserved_bytes(&self) -> i64 {
         self.streams().iter().map(|spec| spec.max_bytes).sum()
-    }
-
-    /// The same topology with limits scaled down to about `room_bytes`; unchanged when it fits.
-    ///
-    /// Decide this once, when the engine is created, and keep the result: other limits later are drift.
-    pub fn fitted_to(self, room_bytes: i64) -> Self {
-        let reserved = self.reserved_bytes();
-        if reserved <= room_bytes {
-            self
-        } else {
-            Self { limits: self.limits.scaled(room_bytes, reserved), ..self }
-        }
     }
 
     /// Names of all partitions, the control partition first: it must be up before the others.

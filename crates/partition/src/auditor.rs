@@ -49,8 +49,8 @@ pub const APPEND_INTERVAL_MS_MIN: u64 = 10;
 pub const LOAD_BYTES_MIN: usize = 16 * 1024;
 
 /// Least time between two checkpoints, milliseconds: a signature and two
-/// synced writes each.
-pub const CHECKPOINT_INTERVAL_MS_MIN: u64 = 100;
+/// synced writes each, and the stream of checkpoints is kept for ever.
+pub const CHECKPOINT_INTERVAL_MS_MIN: u64 = 1_000;
 
 /// Longest time that a stored entry goes without a checkpoint, milliseconds.
 pub const CHECKPOINT_INTERVAL_MS_MAX: u64 = 1_000;

@@ -12,7 +12,7 @@ use fermata_partition::auditor::AuditMark;
 use fermata_partition::message::AppendOutcome;
 use fermata_partition::snapshot::Snapshot;
 use ractor::{ActorId, RpcReplyPort};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{KnownSnapshot, PartitionStatus, PendingCase};
 use crate::uncommitted_reports::UncommittedReports;
@@ -47,6 +47,8 @@ pub enum CoordinatorMessage {
     /// The entries before a snapshot's end are stored and signed. The number is
     /// that of the attempt to own that the auditor worked for.
     Marked(u64, Box<AuditMark>),
+    /// The auditor takes another frame; the number is that of the attempt to own.
+    AuditorTakes(u64, OwnedSemaphorePermit),
     /// Time has passed, or something is due.
     Tick,
     /// Give the partition back: answers when nothing is in flight any more.

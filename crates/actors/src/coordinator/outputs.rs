@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use fermata_core::effect::{Attempt, Effect};
 use fermata_core::identity::{PartitionId, StreamPosition};
 use fermata_partition::append::Send;
 use fermata_partition::owner::{HaltReason, Output, StandDown};
 use ractor::{ActorProcessingErr, ActorRef};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::hop_janitor::purge_shared_streams;
 use super::readers::{commands_end, consume, describe, replay, stored_at};
@@ -14,6 +16,7 @@ use super::state::Task;
 use super::{AGAIN_AFTER, Answer, Coordinator, CoordinatorMessage, CoordinatorState};
 use crate::auditor::{AuditorMessage, append, read_answer};
 use crate::node_runner::NodeRunnerMessage;
+use crate::standstill::Place;
 
 /// How often a journal that looks cut, or a plan that looks gone, is read again
 /// before the partition halts.
@@ -26,8 +29,29 @@ impl Coordinator {
         mut outputs: Vec<Output>,
         state: &mut CoordinatorState,
     ) -> Result<(), ActorProcessingErr> {
+        if state.held_back.is_empty() {
+            return self.perform_in_order(myself, outputs, None, state).await;
+        }
+        let end = state.held_back.add(outputs.drain(..));
+        state.outputs = outputs;
+        match end {
+            Some(end) => self.perform(myself, end, state).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Does all of it, or holds back what must wait for the auditor: the first committed frame
+    /// that gets no permit, and everything behind it.
+    pub(super) async fn perform_in_order(
+        &self,
+        myself: &ActorRef<CoordinatorMessage>,
+        mut outputs: Vec<Output>,
+        mut permit: Option<OwnedSemaphorePermit>,
+        state: &mut CoordinatorState,
+    ) -> Result<(), ActorProcessingErr> {
         let mut attempts = Vec::new();
-        for output in outputs.drain(..) {
+        let mut rest = outputs.drain(..);
+        while let Some(output) = rest.next() {
             // The kinds that come by the thousand go no further: the future of
             // `perform` is large, and so is an actor message for one attempt.
             let output = if let Output::Effect(Effect::Start(attempt)) = output {
@@ -43,10 +67,43 @@ impl Coordinator {
                 output
             };
             self.start(myself, &mut attempts)?;
-            self.perform(myself, output, state).await?;
+            let Output::Committed { sequence, frame } = output else {
+                self.perform(myself, output, state).await?;
+                continue;
+            };
+            let permits = state.audit_permits.clone();
+            let Some(permit) = permit.take().or_else(|| permits.try_acquire_owned().ok()) else {
+                let waits = std::iter::once(Output::Committed { sequence, frame });
+                match state.held_back.add(waits.chain(rest)) {
+                    Some(end) => self.perform(myself, end, state).await?,
+                    None => self.wait_for_auditor(myself, state),
+                }
+                return Ok(());
+            };
+            self.committed(sequence, frame, permit, state)?;
         }
+        drop(rest);
         self.start(myself, &mut attempts)?;
         state.outputs = outputs;
+        Ok(())
+    }
+
+    /// Hands a frame to the auditor; its permit is how an audit log that lags holds the partition back.
+    fn committed(
+        &self,
+        sequence: u64,
+        frame: Option<Bytes>,
+        permit: OwnedSemaphorePermit,
+        state: &mut CoordinatorState,
+    ) -> Result<(), ActorProcessingErr> {
+        self.ports.standstills.ended(Place::Journal(self.partition));
+        state.settling.committed(sequence);
+        if let Some(owner) = &state.owner {
+            // What is decided and will be committed next counts, too.
+            let decided = owner.partition().position().sequence;
+            self.ports.room.decided_up_to(self.partition, decided);
+        }
+        state.auditor.cast(AuditorMessage::Journal { sequence, frame, permit })?;
         Ok(())
     }
 
@@ -71,7 +128,9 @@ impl Coordinator {
         match output {
             Output::Append(send) => self.append(myself, send, Duration::ZERO, state),
             Output::AppendLater(send) => {
-                self.watch_standstill(state);
+                let now_ms = self.ports.clock.now().monotonic_ms;
+                let (journal, trouble) = (Place::Journal(self.partition), state.append_trouble);
+                self.ports.standstills.tried_again(journal, trouble, now_ms, now_ms);
                 self.append(myself, send, AGAIN_AFTER, state);
             }
             Output::ReadJournal { sequence, later } => {
@@ -124,21 +183,11 @@ impl Coordinator {
                 self.consume(myself, state, position, epoch);
             }
             Output::Effect(effect) => self.effect(myself, effect, state).await?,
-            Output::Committed { sequence, frame } => {
-                self.end_standstill(state);
-                state.settling.committed(sequence);
-                if let Some(owner) = &state.owner {
-                    // What is decided and will be committed next counts, too.
-                    let decided = owner.partition().position().sequence;
-                    self.ports.room.decided_up_to(self.partition, decided);
-                }
-                // Waiting here is how an audit log that lags holds the partition back.
-                let permit = state.audit_permits.clone().acquire_owned().await?;
-                state.auditor.cast(AuditorMessage::Journal { sequence, frame, permit })?;
-            }
+            // It needs a permit, and has got it before.
+            Output::Committed { .. } => {}
             Output::Snapshot(frozen) => Self::take_snapshot(frozen, state)?,
             Output::StandDown(reason) => {
-                self.end_standstill(state);
+                self.ports.standstills.ended(Place::Journal(self.partition));
                 self.stand_down(myself, reason, state)?;
             }
             Output::Halt(reason) => self.doubt(myself, &reason, state)?,

@@ -12,16 +12,17 @@ use uuid::Uuid;
 
 use super::cases::Cases;
 use super::errands::Errands;
+use super::held_back::HeldBack;
 use super::hop_janitor::EventsHeld;
 use super::projection::Projection;
 use super::queues::Queues;
 use super::settling::Settling;
 use super::snapshots::Snapshots;
-use super::standstill::Standstill;
 use crate::auditor::AuditorMessage;
 use crate::lease_term::LeaseTerm;
 use crate::log_pace::LogPace;
 use crate::node_runner::NodeRunnerMessage;
+use crate::standstill::{OfPartition, Trouble};
 use crate::uncommitted_reports::UncommittedReports;
 
 /// Failures of nodes, and of runs, that a partition tells in the log in 10 s; the others
@@ -83,7 +84,11 @@ pub struct CoordinatorState {
     pub(super) outputs: Vec<Output>,
     pub(super) projection: Option<Projection>,
     pub(super) cases: Cases,
-    pub(super) standstill: Standstill,
+    /// What waits for the auditor.
+    pub(super) held_back: HeldBack,
+    /// How the newest append that was not stored failed.
+    pub(super) append_trouble: Trouble,
+    _standstills: OfPartition,
     attachment: Attachment,
     pub(super) settling: Settling,
     pub(super) errands: Errands,
@@ -117,12 +122,13 @@ impl Attachment {
 
 impl CoordinatorState {
     pub(super) fn new(
-        partition: PartitionId,
         coordinator: ActorId,
         runner: &ActorRef<NodeRunnerMessage>,
         auditor: ActorRef<AuditorMessage>,
         lease: LeaseTerm,
+        standstills: OfPartition,
     ) -> Self {
+        let partition = standstills.partition();
         Self {
             owner: None,
             beginning: None,
@@ -149,7 +155,9 @@ impl CoordinatorState {
             alarmed: false,
             outputs: Vec::new(),
             projection: None,
-            standstill: Standstill::default(),
+            held_back: HeldBack::default(),
+            append_trouble: Trouble::NoAnswer,
+            _standstills: standstills,
             cases: Cases::default(),
             attachment: Attachment { partition, coordinator, runner: runner.clone() },
             settling: Settling::default(),
@@ -167,6 +175,7 @@ impl CoordinatorState {
             self.carried.extend(owner.take_uncommitted_reports());
         }
         self.beginning = None;
+        self.held_back = HeldBack::default();
         self.generation += 1;
         self.journal_reader = None;
         self.commands_reader = None;

@@ -60,7 +60,7 @@ impl Coordinator {
                 (None, true, true) => "owning",
                 (None, true, false) => "taking",
             },
-            reason: state.halted.clone().or_else(|| state.standstill.reason()),
+            reason: state.halted.clone().or_else(|| self.standstill()),
             epoch: partition.map_or(0, fermata_core::partition::Partition::epoch),
             runs: partition.map_or(0, Partition::open_runs),
             attempts: partition.map_or(0, fermata_core::partition::Partition::running),
@@ -79,16 +79,12 @@ impl Coordinator {
         }
     }
 
-    pub(super) fn watch_standstill(&self, state: &mut CoordinatorState) {
-        if state.standstill.tried_again(self.ports.clock.now().monotonic_ms) {
-            tracing::error!(partition = %self.partition, "the journal takes nothing, and no effect starts; a broker whose disk is full looks like this: make room and restart it, or look into its log");
-        }
-    }
-
-    pub(super) fn end_standstill(&self, state: &mut CoordinatorState) {
-        if state.standstill.ended() {
-            tracing::warn!(partition = %self.partition, "the journal takes appends again, or the partition changes its owner");
-        }
+    fn standstill(&self) -> Option<String> {
+        let now_ms = self.ports.clock.now().monotonic_ms;
+        let name = self.partition.to_string();
+        let lasting = self.ports.standstills.lasting(now_ms);
+        let own = lasting.iter().find(|one| one.partition.as_ref() == Some(&name));
+        own.map(ToString::to_string)
     }
 
     pub(super) fn watch_clock(&self, state: &mut CoordinatorState) {
@@ -98,5 +94,30 @@ impl Coordinator {
             tracing::error!(partition = %self.partition, skew_ms = skew, "this machine's clock and the broker's differ; set them by NTP");
         }
         state.alarmed = alarming;
+    }
+}
+
+/// How a partition stands of which nothing else is said.
+#[cfg(test)]
+pub(crate) fn status_of(partition: &str, state: &'static str) -> PartitionStatus {
+    PartitionStatus {
+        partition: partition.to_owned(),
+        state,
+        reason: None,
+        epoch: 1,
+        runs: 0,
+        attempts: 0,
+        position: 0,
+        records: 0,
+        queued: 0,
+        queued_waiting: 0,
+        queues_full: Vec::new(),
+        signed_records: 0,
+        floor: 0,
+        first_unfiled: None,
+        keys: 0,
+        command_ids: 0,
+        keys_max: 1,
+        events_held: None,
     }
 }

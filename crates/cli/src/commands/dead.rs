@@ -13,6 +13,7 @@ use fermata_jetstream::StreamReader;
 use fermata_jetstream::reader::Holes;
 use fermata_jetstream::topology::DEAD_STREAM;
 use fermata_wire::dead::DeadLetter;
+use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
 use self::list::ListArguments;
@@ -126,6 +127,7 @@ impl DeadLetters {
         reader: &StreamReader,
         keep: usize,
         takes: impl Fn(&DeadLetter) -> bool,
+        progress: &ProgressBar,
     ) -> Result<Self, CliError> {
         let mut gathered = Gathered::new(keep, takes);
         let mut replay = reader.replay(DEAD_STREAM, 1, Holes::Allowed).await?;
@@ -134,6 +136,7 @@ impl DeadLetters {
             if messages.is_empty() {
                 return Ok(gathered.finish());
             }
+            progress.inc(u64::try_from(messages.len()).unwrap_or(0));
             for message in messages {
                 gathered.add(message.sequence, &message.payload);
             }
@@ -242,6 +245,7 @@ pub async fn run(
     let session = BrokerSession::open(global).await?;
     session.engine_config().await?;
     let reader = StreamReader::new(session.broker());
+    let progress = output.counter("messages read");
     match command {
         DeadCommand::List(arguments) => {
             let known = list::SeenCodes::default();
@@ -249,14 +253,18 @@ pub async fn run(
                 known.see(&arguments, letter);
                 arguments.takes(letter)
             };
-            let dead = DeadLetters::read(&reader, arguments.limit, takes).await?;
+            let dead = DeadLetters::read(&reader, arguments.limit, takes, &progress).await;
+            progress.finish_and_clear();
+            let dead = dead?;
             let listed = list::list(&dead, output)?;
             arguments.check_codes(&known)?;
             Ok(listed)
         }
         DeadCommand::Show(arguments) => {
             let takes = |letter: &DeadLetter| letter.id == arguments.id;
-            let dead = DeadLetters::read(&reader, NAMED_MAX, takes).await?;
+            let dead = DeadLetters::read(&reader, NAMED_MAX, takes, &progress).await;
+            progress.finish_and_clear();
+            let dead = dead?;
             let mut found = dead.of_id(&arguments.id).peekable();
             if found.peek().is_none() {
                 return Err(not_there(&arguments.id));
@@ -268,7 +276,9 @@ pub async fn run(
         }
         DeadCommand::Replay(arguments) => {
             let takes = |letter: &DeadLetter| arguments.ids.contains(&letter.id);
-            let dead = DeadLetters::read(&reader, NAMED_MAX, takes).await?;
+            let dead = DeadLetters::read(&reader, NAMED_MAX, takes, &progress).await;
+            progress.finish_and_clear();
+            let dead = dead?;
             replay::replay(&arguments, &session, &dead, output).await
         }
     }

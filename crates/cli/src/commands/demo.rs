@@ -144,6 +144,7 @@ async fn start(data_dir: &Path, plugins: &PluginServer) -> Result<LocalEngine, C
         audit_key: None,
         replay_secrets: None,
         archive_retention_days: None,
+        stream_room: None,
         queues: Vec::new(),
         queue_permits: PERMITS_DEFAULT as u64,
         keys_max: KEYS_MAX_DEFAULT as u64,
@@ -179,12 +180,12 @@ async fn show(
     let mut figures = tally.figures(&scenario.expected);
     figures.extend(plugin_figures(plugins, &scenario));
     // Counted, not kept.
-    let dead = DeadLetters::read(reader, 0, |_| true).await?;
+    let dead = DeadLetters::read(reader, 0, |_| true, &ProgressBar::hidden()).await?;
     let letters = u32::try_from(dead.found).unwrap_or(u32::MAX);
     figures.push(Figure::new("dead letters that can be listed", scenario.expected.dead(), letters));
     print_figures(&figures, &scenario, took, output)?;
     if let (Some(run), false) = (tally.sample, output.is_json())
-        && let Some(history) = read_run(reader, run).await?.history
+        && let Some(history) = read_run(reader, run, &ProgressBar::hidden()).await?.history
     {
         let title = output.tone(Tone::Strong, "One run that needed another attempt");
         output.line(&format!("\n{title}"))?;

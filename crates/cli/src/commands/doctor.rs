@@ -6,6 +6,7 @@ mod load;
 mod permissions;
 mod queues;
 mod repair;
+mod room;
 mod truncation;
 mod workers;
 
@@ -20,7 +21,7 @@ use serde_json::Value;
 
 use crate::arguments::GlobalArguments;
 use crate::broker_session::BrokerSession;
-use crate::commands::up::DurabilityArgument;
+use crate::commands::up::{DurabilityArgument, stream_room};
 use crate::error::{CliError, ExitCode};
 use crate::output::{Output, Tone, counted};
 
@@ -32,6 +33,7 @@ Ends with 1 if a check fails.
 Examples:
   fermata doctor
   fermata doctor --nats-url nats://broker:4222 --monitor-url http://broker:8222 --json
+  fermata doctor --repair room --stream-room 40GiB
   fermata doctor --repair orphaned-nodes --reason 'the machine is gone'
   fermata doctor --repair halted-partition --partition 3 --accept-truncation --reason 'power cut'")]
 pub struct DoctorArguments {
@@ -59,6 +61,9 @@ pub struct DoctorArguments {
     /// The halted partition to repair: a number, or `control`
     #[arg(long, value_name = "P", requires = "repair")]
     pub partition: Option<PartitionId>,
+    /// How much of the broker's file store the streams take together; default: as much as doubles those that fill
+    #[arg(long, value_parser = stream_room, requires = "repair", value_name = "SIZE")]
+    pub stream_room: Option<u64>,
     /// Let the partition go on without the records that its journal lost; nobody gets them back
     #[arg(long, requires = "partition")]
     pub accept_truncation: bool,
@@ -186,7 +191,7 @@ async fn examine(arguments: &DoctorArguments, global: &GlobalArguments) -> Vec<C
             );
             list.push(Check::ok("engine", engine));
             list.push(checks::streams(&session, &config).await);
-            list.push(load::room(&session, &checks::stream_names(&config)).await);
+            list.push(load::room(&session, &config).await);
             list.push(load::lag(&session).await);
             list.push(queues::served(&session).await);
             list.extend(queues::servable(&session).await);

@@ -12,7 +12,7 @@ use crate::broker_session::BrokerSession;
 use crate::commands::known_codes::{CASE_REASONS, check};
 use crate::error::{CliError, ExitCode};
 use crate::journal_view::{Review, ReviewList, Sample};
-use crate::output::{Output, Tone, counted, excerpt, time_text};
+use crate::output::{Output, RECORDS_READ, Tone, counted, excerpt, time_text};
 
 pub use resolve::ResolveArguments;
 
@@ -104,13 +104,17 @@ pub async fn run(
     let reader = StreamReader::new(session.broker());
     match command {
         ReviewCommand::List(arguments) => {
-            let reviews = ReviewList::read(&reader, partitions).await?;
-            list(&arguments, reviews, output)?;
+            let progress = output.counter(RECORDS_READ);
+            let reviews = ReviewList::read(&reader, partitions, &progress).await;
+            progress.finish_and_clear();
+            list(&arguments, reviews?, output)?;
         }
         ReviewCommand::Show(arguments) => {
             let case = arguments.case;
-            let found = ReviewList::read_one(&reader, partitions, case).await?;
-            show(&found.ok_or_else(|| not_there(case))?, output)?;
+            let progress = output.counter(RECORDS_READ);
+            let found = ReviewList::read_one(&reader, partitions, case, &progress).await;
+            progress.finish_and_clear();
+            show(&found?.ok_or_else(|| not_there(case))?, output)?;
         }
         ReviewCommand::Resolve(arguments) => {
             return resolve::resolve(arguments, &session, &partitions, output).await;

@@ -17,7 +17,7 @@ use crate::arguments::GlobalArguments;
 use crate::broker_session::{ANSWER_LIMIT, BrokerSession, asking_user, random_id};
 use crate::error::{CliError, ExitCode};
 use crate::journal_view::{ReadRun, RunHistory, RunStatus, did_you_mean, read_message, read_run};
-use crate::output::Output;
+use crate::output::{Output, RECORDS_READ};
 
 pub use list::ListArguments;
 pub use moment::moment;
@@ -97,7 +97,7 @@ pub async fn run(
         RunsCommand::List(arguments) => list::run(&arguments, &session, output).await,
         RunsCommand::Show(arguments) => show(arguments.id, &session, output).await,
         RunsCommand::Explain(arguments) => {
-            let (history, _) = find(arguments.id, &session).await?;
+            let (history, _) = find(arguments.id, &session, output).await?;
             explain::run(&history, &session, output).await
         }
         RunsCommand::Watch(arguments) => watch(arguments.id, &session, output).await,
@@ -110,10 +110,14 @@ pub async fn run(
 pub(crate) async fn find(
     run: RunId,
     session: &BrokerSession,
+    output: &Output,
 ) -> Result<(RunHistory, u64), CliError> {
     let partition = partition_of(run, session.engine_config().await?.partitions)?;
     let reader = StreamReader::new(session.broker());
-    let ReadRun { history, near, next_sequence } = read_run(&reader, run).await?;
+    let progress = output.counter(RECORDS_READ);
+    let read = read_run(&reader, run, &progress).await;
+    progress.finish_and_clear();
+    let ReadRun { history, near, next_sequence } = read?;
     let not_found = || {
         let hint =
             did_you_mean(&near).unwrap_or_else(|| "`fermata runs list` lists the runs".to_owned());
@@ -141,7 +145,7 @@ async fn show(
     session: &BrokerSession,
     output: &mut Output,
 ) -> Result<ExitCode, CliError> {
-    let (history, _) = find(run, session).await?;
+    let (history, _) = find(run, session, output).await?;
     print_history(&history, output)?;
     Ok(ExitCode::Success)
 }
@@ -151,7 +155,7 @@ async fn watch(
     session: &BrokerSession,
     output: &mut Output,
 ) -> Result<ExitCode, CliError> {
-    let (mut history, from) = find(run, session).await?;
+    let (mut history, from) = find(run, session, output).await?;
     if !output.is_json() {
         run_view::print_head(&history, output)?;
     }
@@ -180,7 +184,7 @@ async fn cancel(
     output: &mut Output,
 ) -> Result<ExitCode, CliError> {
     let run = arguments.id;
-    find(run, session).await?;
+    find(run, session, output).await?;
     let by = arguments.by.unwrap_or_else(asking_user);
     let reason = arguments.reason;
     let command = |reply_to| {

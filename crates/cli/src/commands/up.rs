@@ -15,7 +15,9 @@ use fermata_core::partition::{KEYS_MAX_DEFAULT, KEYS_MAX_MOST};
 use fermata_core::plan::{QUEUE_BYTES_MAX, is_queue_name};
 use fermata_jetstream::Durability;
 use fermata_jetstream::connection::without_credentials;
-use fermata_jetstream::topology::PARTITIONS_DEFAULT;
+use fermata_jetstream::topology::{
+    PARTITIONS_DEFAULT, STREAM_ROOM_BYTES_DEFAULT, STREAM_ROOM_BYTES_MAX, STREAM_ROOM_BYTES_MIN,
+};
 use serde_json::json;
 
 use crate::arguments::GlobalArguments;
@@ -32,6 +34,7 @@ Examples:
   fermata up --data-dir /var/lib/fermata --plugin job-store=http://127.0.0.1:9000
   fermata up --http --durability power
   fermata up --queues gpu,mail
+  fermata up --stream-room 40GiB
   fermata up --nats-url nats://broker:4222 --config fermata.json")]
 pub struct UpArguments {
     /// Port of the engine's own broker on loopback; a free one when absent
@@ -54,6 +57,10 @@ pub struct EngineArguments {
     /// How many servers of a cluster hold each stream of a new engine; one that was started before keeps its number
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=5), value_name = "N")]
     pub replicas: u16,
+    /// How much of the broker's file store the streams of a new engine take, 8GiB if nothing is said; given for an
+    /// engine that is there, streams with less are enlarged, and none shrinks
+    #[arg(long, env = "FERMATA_STREAM_ROOM", value_parser = stream_room, value_name = "SIZE")]
+    pub stream_room: Option<u64>,
     /// A plugin and where it listens; can be repeated
     #[arg(long = "plugin", value_name = "NAME=URL")]
     pub plugins: Vec<PluginArgument>,
@@ -100,6 +107,30 @@ fn queue_name(text: &str) -> Result<String, String> {
     ))
 }
 
+/// A size that the streams of an engine may be given, as in `40GiB`.
+///
+/// # Errors
+///
+/// When it is none, or not within bounds; for people.
+pub fn stream_room(text: &str) -> Result<u64, String> {
+    let digits = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let shift = match unit {
+        "" => Some(0),
+        "MiB" => Some(20),
+        "GiB" => Some(30),
+        "TiB" => Some(40),
+        _ => None,
+    };
+    let number = number.parse::<u64>().ok().zip(shift);
+    let bytes = number.and_then(|(number, shift)| number.checked_mul(1 << shift));
+    let bytes = bytes.ok_or("expected a size in bytes, MiB, GiB or TiB, as in `40GiB`")?;
+    if (STREAM_ROOM_BYTES_MIN..=STREAM_ROOM_BYTES_MAX).contains(&bytes) {
+        return Ok(bytes);
+    }
+    Err("the streams of an engine take 2GiB to 1024TiB".to_owned())
+}
+
 /// Longest that a retention of archives may be, a century: whoever means more means for ever.
 const ARCHIVE_DAYS_MAX: u64 = 36_525;
 
@@ -114,6 +145,12 @@ impl EngineArguments {
     #[must_use]
     pub fn archive_retention_ms(&self) -> Option<u64> {
         self.archive_retention_days.map(|days| days.saturating_mul(DAY_MS))
+    }
+
+    /// How much of the broker's file store the streams of a new engine take.
+    #[must_use]
+    pub fn stream_room_bytes(&self) -> i64 {
+        bytes(self.stream_room.unwrap_or(STREAM_ROOM_BYTES_DEFAULT))
     }
 
     /// Most keys that a partition keeps.
@@ -138,6 +175,12 @@ impl EngineArguments {
             ..ServedQueues::default()
         }
     }
+}
+
+/// A size as the broker's API has it.
+#[must_use]
+pub fn bytes(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 /// What an acknowledged message survives.
@@ -239,7 +282,10 @@ fn tell(running: &LocalEngine, halted: &[Obstacle], output: &mut Output) -> Resu
             Obstacle::Halted { partition, reason } => {
                 Some(json!({ "partition": partition, "reason": reason }))
             }
-            Obstacle::Draining | Obstacle::Disconnected | Obstacle::Awaited(_) => None,
+            Obstacle::Draining
+            | Obstacle::Disconnected
+            | Obstacle::StandsStill(_)
+            | Obstacle::Awaited(_) => None,
         });
         let halted = halted.collect::<Vec<_>>();
         return output.json_line(&json!({
@@ -261,6 +307,17 @@ fn tell(running: &LocalEngine, halted: &[Obstacle], output: &mut Output) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_room_is_a_size_within_bounds() {
+        for (text, bytes) in [("40GiB", 40 << 30), ("2048MiB", 2 << 30), ("1TiB", 1 << 40)] {
+            assert_eq!(stream_room(text), Ok(bytes), "{text}");
+        }
+        assert_eq!(stream_room("8589934592"), Ok(8 << 30));
+        for refused in ["", "GiB", "1GiB", "2048TiB", "40GB", "4.5GiB", "-8GiB", "99999999TiB"] {
+            assert!(stream_room(refused).is_err(), "{refused}");
+        }
+    }
 
     #[test]
     fn a_plugin_is_a_name_and_an_address() {

@@ -14,6 +14,7 @@ use fermata_core::identity::{PartitionId, RunId, Tenant};
 use fermata_core::record::{Body, CaseResolved, Header, Record};
 use fermata_core::review::Resolution;
 use fermata_jetstream::StreamReader;
+use indicatif::ProgressBar;
 use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
@@ -313,8 +314,9 @@ impl ReviewList {
     pub async fn read(
         reader: &StreamReader,
         partitions: impl IntoIterator<Item = PartitionId>,
+        progress: &ProgressBar,
     ) -> Result<Self, CliError> {
-        Self::default().read_all(reader, partitions).await
+        Self::default().read_all(reader, partitions, progress).await
     }
 
     /// Reads the journals of `partitions` for the review that holds `case`, however
@@ -331,6 +333,7 @@ impl ReviewList {
         reader: &StreamReader,
         partitions: impl IntoIterator<Item = PartitionId>,
         case: Uuid,
+        progress: &ProgressBar,
     ) -> Result<Option<Review>, CliError> {
         let home = partition_of(case);
         let partitions = partitions.into_iter().collect::<Vec<_>>();
@@ -338,18 +341,21 @@ impl ReviewList {
             return Ok(None);
         }
         let looking = Self { wanted: Some(case), ..Self::default() };
-        let Some(only) = looking.read_all(reader, [home]).await?.only else { return Ok(None) };
+        let Some(only) = looking.read_all(reader, [home], progress).await?.only else {
+            return Ok(None);
+        };
         let list = Self { only: Some(only), ..Self::default() };
-        Ok(list.read_all(reader, partitions).await?.find(case).cloned())
+        Ok(list.read_all(reader, partitions, progress).await?.find(case).cloned())
     }
 
     async fn read_all(
         mut self,
         reader: &StreamReader,
         partitions: impl IntoIterator<Item = PartitionId>,
+        progress: &ProgressBar,
     ) -> Result<Self, CliError> {
         for partition in partitions {
-            let mut journal = JournalReader::open(reader, partition).await?;
+            let mut journal = JournalReader::counting(reader, partition, progress).await?;
             let mut is_first = true;
             while let Some(records) = journal.next().await? {
                 if let Some((header, _)) = records.first() {

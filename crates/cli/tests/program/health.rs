@@ -7,6 +7,8 @@ use fermata_jetstream::engine_config::agree_on_engine_config;
 use fermata_jetstream::leases::{Leases, partition_key, worker_key};
 use fermata_jetstream::{Broker, ConnectOptions, Publisher, PublisherOptions};
 use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::process::{Answer, Running};
 use crate::support::{Ended, SOON, Stage, run, signer, topology};
@@ -77,12 +79,12 @@ async fn an_engine_without_workers_fails_with_a_hint() {
     assert_eq!(health(&examined, "workers"), "fail");
     assert_eq!(health(&examined, "partitions"), "fail");
     // Nobody was there to be asked: that is not in order, and told by the first two.
-    for name in ["answers", "names", "settings", "halted"] {
+    for name in ["answers", "names", "settings", "halted", "standstill"] {
         assert_eq!(health(&examined, name), "skipped", "{name}: {}", examined.stdout);
     }
     let shown = stage.run(&["doctor"]).await.stdout;
     let told = "skipped  not checked: no worker lives that could be asked";
-    assert_eq!(shown.matches(told).count(), 4, "{shown}");
+    assert_eq!(shown.matches(told).count(), 5, "{shown}");
 }
 
 #[tokio::test]
@@ -274,4 +276,69 @@ async fn what_the_broker_does_not_allow_is_named_though_the_client_sees_a_time_o
     for stream in ["EVENTS", "COMMANDS_control", "JOURNAL_control", "DEAD", "KV_fermata-leases"] {
         assert_eq!(reader.stream_state(stream).await.expect("a stream").last_sequence, 0);
     }
+}
+
+/// The broker of `stage` by another address, where `change` is made to what it says.
+async fn that_says(
+    stage: &Stage,
+    change: impl Fn(&str) -> String + Send + Copy + 'static,
+) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("nats://{}", listener.local_addr().unwrap());
+    let server = stage.server.url().strip_prefix("nats://").unwrap().to_owned();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let (mut from_client, mut to_client) = client.into_split();
+            let server = TcpStream::connect(&server).await.unwrap();
+            let (mut from_server, mut to_server) = server.into_split();
+            tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
+            tokio::spawn(async move {
+                let mut bytes = vec![0; 1 << 20];
+                while let Ok(length @ 1..) = from_server.read(&mut bytes).await {
+                    let said = change(std::str::from_utf8(&bytes[..length]).expect("text"));
+                    if to_client.write_all(said.as_bytes()).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    url
+}
+
+/// `text` with another year in what the broker says of its time; the length stays.
+fn a_year_ahead(text: &str) -> String {
+    let mut parts = text.split("\"ts\":\"");
+    let mut said = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let year = part.get(..4).and_then(|year| year.parse::<u32>().ok());
+        let rest = year.and_then(|_| part.get(4..)).unwrap_or(part);
+        let year = year.map(|year| (year + 1).to_string()).unwrap_or_default();
+        said = format!("{said}\"ts\":\"{year}{rest}");
+    }
+    said
+}
+
+#[tokio::test]
+async fn a_broker_that_is_too_old_and_one_with_another_time_are_told() {
+    let stage = Stage::new().await;
+    let old = that_says(&stage, |text| {
+        let said = text.split_once("\"version\":\"").filter(|_| text.starts_with("INFO "));
+        let Some((before, (_, rest))) =
+            said.and_then(|(before, rest)| Some((before, rest.split_once('"')?)))
+        else {
+            return text.to_owned();
+        };
+        format!("{before}\"version\":\"2.11.9\"{rest}")
+    });
+    let (old, ahead) = (old.await, that_says(&stage, a_year_ahead).await);
+
+    let examined = run(&["doctor", "--json", "--nats-url", &old]).await;
+    assert_eq!(check(&examined, "server_too_old")["found"], "version 2.11.9");
+    assert_eq!((examined.code, health(&examined, "clock")), (1, "ok".into()));
+
+    let examined = run(&["doctor", "--json", "--nats-url", &ahead]).await;
+    assert_eq!(check(&examined, "clock_skew")["health"], "fail", "{}", examined.stdout);
+    assert_eq!((examined.code, health(&examined, "broker")), (1, "ok".into()));
+    assert_eq!(health(&stage.run(&["doctor", "--json"]).await, "clock"), "ok");
 }

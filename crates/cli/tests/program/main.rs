@@ -41,6 +41,8 @@ mod own_broker;
 #[cfg(test)]
 mod process;
 #[cfg(test)]
+mod progress;
+#[cfg(test)]
 mod questions;
 #[cfg(test)]
 mod read_model;
@@ -60,6 +62,8 @@ mod runs;
 mod schemas;
 #[cfg(test)]
 mod secrets;
+#[cfg(test)]
+mod standstill;
 #[cfg(test)]
 mod strategies;
 #[cfg(test)]

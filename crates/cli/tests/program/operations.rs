@@ -39,10 +39,10 @@ const REPEATED: usize = 30;
 
 /// The samples of one scrape by name and labels, as Prometheus' own parser reads them.
 #[derive(Debug)]
-struct Scrape(Vec<Value>);
+pub struct Scrape(Vec<Value>);
 
 impl Scrape {
-    fn of(text: &str) -> Self {
+    pub fn of(text: &str) -> Self {
         let tools = std::env::var_os("FERMATA_TOOLS_DIR").map_or_else(
             || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/tools")),
             PathBuf::from,
@@ -66,11 +66,11 @@ impl Scrape {
         self.0.iter().find(is_it).map(|sample| sample["value"].as_f64().expect("a number"))
     }
 
-    fn value(&self, name: &str, labels: Value) -> f64 {
+    pub fn value(&self, name: &str, labels: Value) -> f64 {
         self.find(name, &labels).unwrap_or_else(|| panic!("no {name}{labels} in {:#?}", self.0))
     }
 
-    fn plain(&self, name: &str) -> f64 {
+    pub fn plain(&self, name: &str) -> f64 {
         self.value(name, json!({}))
     }
 }
@@ -245,6 +245,27 @@ async fn what_is_scraped_under_load_is_what_the_journals_hold() {
     ];
     let allowed = about_the_process.into_iter().chain(bounded).collect();
     assert!(labels.is_subset(&allowed), "{labels:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_that_are_not_taken_in_are_the_lag_of_the_listener() {
+    let engine = RunningEngine::start(&["--http", "127.0.0.1:0", "--partitions", "1"], &[]).await;
+    let lag = |number: u32| format!("fermata_stage_lag_messages{{stage=\"listener\"}} {number}\n");
+    // The listener has made its consumer, so that there is something to lag behind.
+    engine.up.until("/metrics", |answer| answer.body.contains(&lag(0))).await;
+    engine.set(&["flags", "set", "orchestration=off"]).await;
+
+    let events = (0..7).map(|id| event(id, "counted.unknown")).collect::<Vec<_>>();
+    engine.publish(&json!(events).to_string()).await;
+
+    engine.up.until("/metrics", |answer| answer.body.contains(&lag(7))).await;
+    let examined = engine.run(&["doctor", "--json"]).await.json();
+    let told = examined.iter().find(|check| check["name"] == "lag").expect("a check");
+    let found = told["found"].as_str().expect("text");
+    assert!(found.starts_with("listener 7 behind, 0 held"), "{found}");
+    engine.set(&["flags", "set", "orchestration=on"]).await;
+    engine.up.until("/metrics", |answer| answer.body.contains(&lag(0))).await;
+    engine.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

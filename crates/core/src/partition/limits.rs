@@ -2,10 +2,10 @@
 
 /// Default of [`Limits::keys_max`]. A key is kept for 25 hours at the most, so all
 /// partitions together take `keys_max * partitions / 90,000 s` events that start
-/// work per second, day and night: with 8 partitions 178. Whoever expects more
+/// work per second, day and night: with 8 partitions 222. Whoever expects more
 /// needs more partitions, or more keys in each. A key takes about 100 bytes of
-/// memory, an id of a command 90: 200 MB and 180 MB where they are full.
-pub const KEYS_MAX_DEFAULT: usize = 2_000_000;
+/// memory, an id of a command 90: 250 MB and 225 MB where they are full.
+pub const KEYS_MAX_DEFAULT: usize = 2_500_000;
 
 /// The most that [`Limits::keys_max`] may be set to: if all keys and as many ids
 /// come in one hour, their file has 176 MB, and an object may have 256 MiB.

@@ -14,7 +14,8 @@ use super::{
 };
 use crate::pull::nanoseconds;
 
-const MIB: i64 = 1024 * 1024;
+/// The least that a stream may hold.
+pub(super) const MIB: i64 = 1024 * 1024;
 
 /// How long dead letters are kept: long enough for a month's holiday of whoever looks after them.
 const DEAD_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
@@ -49,7 +50,8 @@ fn frames_per_lane_max(waiting_bytes: i64) -> i64 {
     (waiting_bytes / FULL_LANES_MIN / frame_bytes).max(1)
 }
 
-/// How large each stream may grow, in bytes. The broker reserves the sum, about 28 GiB with 8 partitions.
+/// How large each stream may grow, in bytes. The broker reserves the sum, about 28 GiB with 8 partitions;
+/// [`Topology::fitted_to`] says what an engine with another room has.
 ///
 /// A full stream refuses new messages, DEAD alone drops its oldest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,9 +64,9 @@ pub struct Limits {
     pub commands_bytes: i64,
     /// JOURNAL of one partition: what lies between two snapshots and the archive.
     pub journal_bytes: i64,
-    /// AUDIT of one partition: about 100 bytes per record.
+    /// AUDIT of one partition: about 196 bytes per record, some 1.8 KB for a run of three tasks. Never purged.
     pub audit_bytes: i64,
-    /// CHECKPOINTS of all partitions.
+    /// CHECKPOINTS of all partitions: about 350 bytes each, one a second of each partition at the most. Never purged.
     pub checkpoints_bytes: i64,
     /// DEAD.
     pub dead_bytes: i64,
@@ -74,7 +76,8 @@ pub struct Limits {
     pub plans_bytes: i64,
     /// The object store of snapshots: up to three of each partition for a moment.
     pub snapshots_bytes: i64,
-    /// The object store of archived journals. When it is full journals are not purged, and fill.
+    /// The object store of archived journals: some 1.8 KB for a run of three tasks. When it is full journals are not
+    /// purged, and fill.
     pub archive_bytes: i64,
     /// TASKS: some 100,000 attempts with 4 KiB of input each. When it is full, those who order
     /// attempts for named queues wait.

@@ -6,7 +6,7 @@ use super::{Auditor, CHECKPOINT_INTERVAL_MS_MAX, CHECKPOINT_INTERVAL_MS_MIN, Out
 use crate::message::Now;
 
 impl Auditor {
-    /// Signs what is stored: at once when idle, at the longest interval under load.
+    /// Signs what is stored: at once when idle and not signed a moment ago, at the longest interval otherwise.
     pub(super) fn sign_if_due(&mut self, now: Now, outputs: &mut Vec<Output>) {
         let Some(since) = self.stored_since_ms else { return };
         if self.tree.size() <= self.signed_size {

@@ -70,7 +70,7 @@ pub(super) async fn run(
     let log = SignedLog::new(&config, partition.unwrap_or(PartitionId::CONTROL), verifier);
     let reader = StreamReader::new(session.broker());
     let Some(signed) = log.newest_checkpoint(&reader, asked.size_min()).await? else {
-        return Err(not_found(&log, &asked, 0, session).await);
+        return Err(not_found(&log, &asked, 0, session, output).await);
     };
     let size = signed.checkpoint.size();
     if asked.size_min() > size {
@@ -102,7 +102,7 @@ pub(super) async fn run(
         return finding(&log, &differs, output);
     }
     if proven.is_empty() {
-        return Err(not_found(&log, &asked, size, session).await);
+        return Err(not_found(&log, &asked, size, session, output).await);
     }
 
     let mut openings = match arguments.open {
@@ -158,9 +158,15 @@ pub(super) async fn run(
 }
 
 /// Says why nothing is proven: a run that the journal does not know either was typed wrong, as a rule.
-async fn not_found(log: &SignedLog, asked: &Asked, size: u64, session: &BrokerSession) -> CliError {
+async fn not_found(
+    log: &SignedLog,
+    asked: &Asked,
+    size: u64,
+    session: &BrokerSession,
+    output: &Output,
+) -> CliError {
     match asked {
-        Asked::Run(run) => match find(*run, session).await {
+        Asked::Run(run) => match find(*run, session, output).await {
             Ok(_) => not_signed(log, asked, size),
             Err(unknown) => unknown,
         },

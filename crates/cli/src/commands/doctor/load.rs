@@ -9,7 +9,9 @@ use fermata_jetstream::usage::{StreamUsage, stream_usages};
 use serde_json::json;
 
 use super::Check;
-use crate::broker_session::BrokerSession;
+use super::checks::stream_names;
+use super::room::room_for;
+use crate::broker_session::{BrokerSession, EngineConfig};
 use crate::error::CliError;
 use crate::output::size_text;
 
@@ -42,29 +44,41 @@ pub(super) fn judge_store(store: &Store) -> Check {
     }
 }
 
-pub(super) async fn room(session: &BrokerSession, ours: &[String]) -> Check {
-    match stream_usages(session.broker()).await {
-        Ok(mut usages) => {
-            usages.retain(|usage| ours.contains(&usage.name));
-            judge_room(&usages)
-        }
-        Err(error) => Check::failed(
-            "room",
-            &CliError::Failed {
-                action: "asking how full the streams are".to_owned(),
-                source: Box::new(error),
-            },
-        ),
+pub(super) async fn room(session: &BrokerSession, config: &EngineConfig) -> Check {
+    match usages(session, config).await {
+        Ok(usages) => judge_room(&usages, config.partitions),
+        Err(error) => Check::failed("room", &error),
     }
 }
 
-fn judge_room(usages: &[StreamUsage]) -> Check {
-    let used = |usage: &StreamUsage| {
-        usage.bytes_max.map_or(0, |bytes_max| percent(usage.state.bytes, bytes_max))
-    };
+/// How full the engine's own streams are.
+pub(super) async fn usages(
+    session: &BrokerSession,
+    config: &EngineConfig,
+) -> Result<Vec<StreamUsage>, CliError> {
+    let ours = stream_names(config);
+    let mut usages = stream_usages(session.broker()).await.map_err(|error| CliError::Failed {
+        action: "asking how full the streams are".to_owned(),
+        source: Box::new(error),
+    })?;
+    usages.retain(|usage| ours.contains(&usage.name));
+    Ok(usages)
+}
+
+fn used(usage: &StreamUsage) -> u64 {
+    usage.bytes_max.map_or(0, |bytes_max| percent(usage.state.bytes, bytes_max))
+}
+
+/// The streams that fill, the fullest first.
+pub(super) fn filling(usages: &[StreamUsage]) -> Vec<&StreamUsage> {
     let mut filling =
         usages.iter().filter(|usage| used(usage) >= FILLING_PERCENT).collect::<Vec<_>>();
     filling.sort_by_key(|usage| std::cmp::Reverse(used(usage)));
+    filling
+}
+
+fn judge_room(usages: &[StreamUsage], partitions: u16) -> Check {
+    let filling = filling(usages);
     let Some(fullest) = filling.first() else {
         let most = usages.iter().map(used).max().unwrap_or(0);
         return Check::ok("room", format!("the fullest stream is filled to {most} %"));
@@ -74,7 +88,15 @@ fn judge_room(usages: &[StreamUsage]) -> Check {
     let details = filling.iter().map(|usage| {
         json!({ "stream": usage.name, "bytes": usage.state.bytes, "bytes_max": usage.bytes_max })
     });
-    let hint = "raise `max_bytes` of the stream; docs/limits.md says what happens when it is full";
+    let hint = match room_for(usages, partitions) {
+        Some(gib) => format!(
+            "enlarge the streams in place with `fermata doctor --repair room --stream-room {gib}GiB`, which takes so much of \
+             the broker's disk at the most; docs/limits.md says what happens when a stream is full"
+        ),
+        None => "raise `max_bytes` of the stream in the broker (`nats stream edit`); docs/limits.md says what happens \
+                 when it is full"
+            .to_owned(),
+    };
     let check = match used(fullest) {
         FULL_PERCENT.. => Check::fail("room", found, hint).code("stream_full"),
         _ => Check::warn("room", found, hint).code("stream_filling"),
@@ -129,11 +151,27 @@ mod tests {
     #[test]
     fn a_stream_that_fills_is_warned_of_and_a_full_one_fails() {
         let fine = [usage("A", 79, Some(100)), usage("B", 1 << 60, None)];
+        let judge_room = |usages: &[StreamUsage]| judge_room(usages, 8);
         assert_eq!(judge_room(&fine).health, Health::Ok);
         let filling = judge_room(&[usage("A", 80, Some(100)), usage("B", 97, Some(100))]);
         assert_eq!(filling.code, Some("stream_filling"));
         assert_eq!(filling.found, "B is filled to 97 %, A is filled to 80 %");
         assert_eq!(judge_room(&[usage("A", 98, Some(100))]).code, Some("stream_full"));
+    }
+
+    #[test]
+    fn the_command_that_enlarges_what_fills_is_named_with_its_size() {
+        let mebi = |mebi: u64| mebi << 20;
+        let usages = [
+            usage("EVENTS", mebi(1), Some(mebi(7_900))),
+            usage("AUDIT_3", mebi(180), Some(mebi(200))),
+        ];
+
+        let hint = judge_room(&usages, 8).hint.expect("a hint");
+
+        assert!(hint.contains("`fermata doctor --repair room --stream-room 16GiB`"), "{hint}");
+        let of_others = judge_room(&[usage("A", 90, Some(100))], 8).hint.expect("a hint");
+        assert!(of_others.contains("nats stream edit"), "{of_others}");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use fermata_core::identity::PartitionId;
 use fermata_jetstream::StreamReader;
 use serde_json::{Value, json};
 
-use super::{DoctorArguments, checks, truncation};
+use super::{DoctorArguments, checks, room, truncation};
 use crate::arguments::GlobalArguments;
 use crate::broker_session::{ANSWER_LIMIT, BrokerSession, asking_user};
 use crate::error::{CliError, ExitCode};
@@ -22,6 +22,8 @@ pub enum Repair {
     OrphanedNodes,
     /// A partition whose journal lost records goes on without them, where that is accepted
     HaltedPartition,
+    /// Streams that fill are enlarged, or all to what `--stream-room` says; nothing shrinks
+    Room,
     /// Everything that loses nothing: orphaned nodes
     All,
 }
@@ -33,6 +35,17 @@ pub(super) async fn repair(
     global: &GlobalArguments,
     output: &mut Output,
 ) -> Result<ExitCode, CliError> {
+    if arguments.stream_room.is_some() && what != Repair::Room {
+        return Err(CliError::Usage("`--stream-room` goes with `room`".to_owned()));
+    }
+    if what == Repair::Room {
+        if arguments.partition.is_some() {
+            let text = "`--partition` goes with `halted-partition`";
+            return Err(CliError::Usage(text.to_owned()));
+        }
+        let session = BrokerSession::open(global).await?;
+        return room::enlarge(&session, arguments.stream_room, arguments.dry_run, output).await;
+    }
     let Some(reason) = &arguments.reason else {
         let text = "say why with `--reason`; it is recorded";
         return Err(CliError::Usage(text.to_owned()));
@@ -59,10 +72,10 @@ pub(super) async fn repair(
         Repair::HaltedPartition => {
             Err(CliError::Usage("name the partition with `--partition`".to_owned()))
         }
-        Repair::OrphanedNodes | Repair::All if arguments.partition.is_some() => {
+        Repair::OrphanedNodes | Repair::Room | Repair::All if arguments.partition.is_some() => {
             Err(CliError::Usage("`--partition` goes with `halted-partition`".to_owned()))
         }
-        Repair::OrphanedNodes | Repair::All => {
+        Repair::OrphanedNodes | Repair::Room | Repair::All => {
             let session = BrokerSession::open(global).await?;
             give_orphans_up(&session, arguments.dry_run, &by, reason, output).await
         }

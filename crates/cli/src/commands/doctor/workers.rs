@@ -8,7 +8,7 @@ use fermata_jetstream::Bytes;
 use fermata_jetstream::core_messages::CoreMessages;
 use fermata_jetstream::leases::{Leases, partition_key};
 use fermata_wire::subjects;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -53,6 +53,19 @@ pub(super) struct WorkerStatus {
     pub(super) queues: Vec<String>,
     #[serde(default)]
     pub(super) settings: BTreeMap<String, Value>,
+    #[serde(default)]
+    pub(super) standstills: Vec<Standstill>,
+}
+
+/// What takes nothing that a worker wants stored.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+pub(super) struct Standstill {
+    /// The partition that stands still for it; absent where all of the worker do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    partition: Option<String>,
+    stream: String,
+    reason: String,
+    seconds: u64,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -156,7 +169,8 @@ pub(super) fn judge(live: &[String], statuses: &[WorkerStatus]) -> Vec<Check> {
             [] => (Check::skipped("answers", NOBODY), NOBODY),
             _ => (judge_silence(live, statuses), NO_ANSWER),
         };
-        let others = ["names", "settings", "halted"].map(|name| Check::skipped(name, found));
+        let others =
+            ["names", "settings", "halted", "standstill"].map(|name| Check::skipped(name, found));
         return std::iter::once(first).chain(others).collect();
     }
     let mut checks = vec![
@@ -164,6 +178,7 @@ pub(super) fn judge(live: &[String], statuses: &[WorkerStatus]) -> Vec<Check> {
         alike::judge_names(statuses),
         alike::judge_settings(statuses),
         judge_halted(statuses),
+        judge_standstills(statuses),
     ];
     checks.extend(judge_audit(statuses));
     checks.extend(judge_keys(statuses));
@@ -204,6 +219,34 @@ fn judge_halted(statuses: &[WorkerStatus]) -> Check {
     });
     let hint = "keep everything as it is; *A halted partition* in docs/failure-semantics.md says what to do for each reason";
     Check::fail("halted", found, hint).code("partition_halted").details(details)
+}
+
+fn judge_standstills(statuses: &[WorkerStatus]) -> Check {
+    let told = statuses.iter().flat_map(|status| {
+        status.standstills.iter().map(|standstill| (status.worker.as_str(), standstill))
+    });
+    let told = told.collect::<Vec<_>>();
+    if told.is_empty() {
+        return Check::ok("standstill", "every journal and audit log takes what is stored");
+    }
+    let found = told.iter().map(|(worker, standstill)| {
+        let Standstill { partition, stream, reason, seconds } = standstill;
+        let partition = match partition {
+            Some(partition) => format!("partition {partition} at {worker}"),
+            None => format!("every partition at {worker}"),
+        };
+        format!("{partition}: `{stream}` has taken nothing for {seconds} s; {reason}")
+    });
+    let found = found.collect::<Vec<_>>().join("; ");
+    let details = told.iter().map(|(worker, standstill)| {
+        let mut detail = serde_json::to_value(standstill).unwrap_or_default();
+        if let Value::Object(detail) = &mut detail {
+            detail.insert("worker".to_owned(), Value::from(*worker));
+        }
+        detail
+    });
+    let hint = "nothing is lost, and no effect starts. A stream that is full: `fermata doctor --repair room` enlarges it. A disk that is full: make room and restart the server";
+    Check::fail("standstill", found, hint).code("partition_stands_still").details(details)
 }
 
 fn judge_audit(statuses: &[WorkerStatus]) -> Option<Check> {
@@ -300,10 +343,28 @@ mod tests {
         let nobody = judge(&[], &[]);
         let silent = judge(&["a".to_owned()], &[]);
 
-        assert_eq!(health(&nobody), [Health::Skipped; 4]);
+        assert_eq!(health(&nobody), [Health::Skipped; 5]);
         assert!(nobody.iter().all(|check| check.found == NOBODY), "{nobody:?}");
         assert_eq!(silent[0].code, Some("worker_silent"));
-        assert_eq!(health(&silent[1..]), [Health::Skipped; 3]);
+        assert_eq!(health(&silent[1..]), [Health::Skipped; 4]);
+    }
+
+    #[test]
+    fn a_partition_that_stands_still_is_told_with_its_stream_and_since_when() {
+        let mut full = status("b", "owning", 0);
+        let (partition, stream) = (Some("3".to_owned()), "AUDIT_3".to_owned());
+        let reason = "it is full".to_owned();
+        full.standstills = vec![Standstill { partition, stream, reason, seconds: 12 }];
+
+        let check = judge_standstills(&[status("a", "owning", 0), full]);
+
+        assert_eq!((check.health, check.code), (Health::Fail, Some("partition_stands_still")));
+        assert_eq!(
+            check.found,
+            "partition 3 at b: `AUDIT_3` has taken nothing for 12 s; it is full"
+        );
+        assert_eq!(check.details[0]["worker"], "b");
+        assert_eq!(judge_standstills(&[status("a", "owning", 0)]).health, Health::Ok);
     }
 
     #[test]

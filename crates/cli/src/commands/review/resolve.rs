@@ -19,7 +19,7 @@ use uuid::Uuid;
 use crate::broker_session::{ANSWER_LIMIT, BrokerSession, asking_user, random_id, stored_sequence};
 use crate::error::{CliError, ExitCode};
 use crate::journal_view::{CaseEvents, EventsOfCase, Review, ReviewList, partition_of};
-use crate::output::{Output, Tone, counted, time_text};
+use crate::output::{Output, RECORDS_READ, Tone, counted, time_text};
 
 /// Bytes of commands that are sent to a partition in one message: what it
 /// records for one message must fit one of its journal.
@@ -74,8 +74,11 @@ pub(super) async fn resolve(
     output: &mut Output,
 ) -> Result<ExitCode, CliError> {
     let reader = StreamReader::new(session.broker());
-    let found = ReviewList::read_one(&reader, partitions.iter().copied(), arguments.case).await?;
-    let mut review = found.ok_or_else(|| super::not_there(arguments.case))?;
+    let progress = output.counter(RECORDS_READ);
+    let partitions_read = partitions.iter().copied();
+    let found = ReviewList::read_one(&reader, partitions_read, arguments.case, &progress).await;
+    progress.finish_and_clear();
+    let mut review = found?.ok_or_else(|| super::not_there(arguments.case))?;
     if let Some(beyond) = review.members.keys().nth(CASES_RESOLVED_MAX).copied() {
         review.members.split_off(&beyond);
     }

@@ -1,0 +1,97 @@
+//! What an engine finds at the broker, or makes there: its streams, and what all of its workers agree on.
+
+use fermata_jetstream::definitions_store::DefinitionsStore;
+use fermata_jetstream::engine_config::agree_on_engine_config;
+use fermata_jetstream::leases::Leases;
+use fermata_jetstream::topology::{Drift, journal_stream};
+use fermata_jetstream::{Broker, Publisher, Topology};
+
+use super::{EngineAgreement, EngineConfig, EngineError};
+
+/// What all agree on, and what an engine finds at the broker.
+pub(super) struct SetUp {
+    pub(super) agreement: EngineAgreement,
+    pub(super) store: DefinitionsStore,
+    pub(super) leases: Leases,
+    /// What the smallest journal that is there may hold.
+    pub(super) journal_bytes: u64,
+}
+
+pub(super) async fn set_up(
+    broker: &Broker,
+    publisher: &Publisher,
+    config: &EngineConfig,
+) -> Result<SetUp, EngineError> {
+    let topology = config.topology.apply_config(broker).await?;
+    let agreement = agree(broker, publisher, config).await?;
+    let topology = Topology { partitions: agreement.partitions, ..topology };
+    let applied = topology.apply(broker).await?;
+    let journal_bytes = journal_bytes(&topology, &applied.drift);
+    // Only what is there from before can drift; sizes are the operator's.
+    let drifts = applied.drift.into_iter().filter(|drift| !drift.field.starts_with("max_"));
+    let drifts = drifts.collect::<Vec<_>>();
+    if !drifts.is_empty() {
+        return Err(EngineError::Drift(drifts));
+    }
+    let store = DefinitionsStore::open(broker);
+    let store = store.await.map_err(EngineError::open("the store of definitions"))?;
+    let leases = Leases::open(broker).await.map_err(EngineError::open("the leases"))?;
+    Ok(SetUp { agreement, store, leases, journal_bytes })
+}
+
+/// How much the smallest journal may hold: whoever created the engine decided, or who enlarged it.
+fn journal_bytes(topology: &Topology, drifts: &[Drift]) -> u64 {
+    let journals = topology.partition_names().into_iter().map(|name| {
+        let stream = journal_stream(&name);
+        let found = drifts.iter().find(|one| one.stream == stream && one.field == "max_bytes");
+        found.and_then(|one| one.found.as_u64())
+    });
+    let planned = u64::try_from(topology.limits.journal_bytes).unwrap_or(0);
+    journals.map(|found| found.unwrap_or(planned)).min().unwrap_or(planned)
+}
+
+/// The engine that is there, or the one that this process creates.
+async fn agree(
+    broker: &Broker,
+    publisher: &Publisher,
+    config: &EngineConfig,
+) -> Result<EngineAgreement, EngineError> {
+    let proposal = EngineAgreement {
+        version: 1,
+        engine: config.engine.clone(),
+        partitions: config.topology.partitions,
+        audit_vkey: config.signer.vkey(),
+    };
+    let bytes = serde_json::to_vec(&proposal).map_err(EngineError::Agreement)?;
+    let stored = agree_on_engine_config(broker, publisher, &config.worker, bytes.into()).await?;
+    let agreed: EngineAgreement =
+        serde_json::from_slice(&stored.payload).map_err(EngineError::Agreement)?;
+    if agreed.audit_vkey != proposal.audit_vkey {
+        let (own, agreed) = (proposal.audit_vkey, agreed.audit_vkey);
+        return Err(EngineError::OtherKey { own, agreed });
+    }
+    Ok(agreed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_smallest_journal_that_is_there_counts_whatever_this_process_would_make() {
+        let topology = Topology { partitions: 2, ..Topology::default() };
+        let drift = |stream: &str, found: u64| Drift {
+            stream: stream.to_owned(),
+            field: "max_bytes".to_owned(),
+            expected: topology.limits.journal_bytes.into(),
+            found: found.into(),
+        };
+        let all =
+            ["JOURNAL_control", "JOURNAL_0", "JOURNAL_1"].map(|stream| drift(stream, 4 << 30));
+
+        assert_eq!(journal_bytes(&topology, &[]), 1 << 30);
+        assert_eq!(journal_bytes(&topology, &[drift("JOURNAL_1", 7), drift("AUDIT_1", 3)]), 7);
+        assert_eq!(journal_bytes(&topology, &all[..2]), 1 << 30);
+        assert_eq!(journal_bytes(&topology, &all), 4 << 30);
+    }
+}

@@ -1,0 +1,40 @@
+//! A terminal shows that a whole journal is being read, and nothing else does.
+
+use std::process::Stdio;
+
+use crate::runs::{run_of, started};
+use crate::support::{SOON, Stage, program};
+
+/// Gives a program a terminal, and prints what it shows there.
+const TERMINAL: &str = "
+import os, pty, sys
+sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))
+";
+
+#[tokio::test]
+async fn reading_a_journal_is_shown_on_a_terminal_and_only_there() {
+    let stage = Stage::new().await;
+    stage.journal(0, 0, &[started(run_of("one"))]).await;
+    let (run, url) = (run_of("one").to_string(), stage.server.url());
+
+    for (command, counted) in [
+        (["runs", "show", run.as_str()].as_slice(), "records read"),
+        (&["runs", "explain", run.as_str()], "records read"),
+        (&["review", "list"], "records read"),
+        (&["dead", "list"], "messages read"),
+    ] {
+        let typed = program(&[]);
+        let mut terminal = tokio::process::Command::new("python3");
+        terminal.args(["-c", TERMINAL]).arg(typed.as_std().get_program());
+        terminal.args(command).args(["--nats-url", &url]);
+        terminal.env_remove("FERMATA_NATS_URL").env("TERM", "xterm").stdin(Stdio::null());
+        let shown = tokio::time::timeout(SOON, terminal.output()).await.expect("in time");
+        let shown = shown.expect("a python3 with a pseudo terminal");
+        let text = String::from_utf8_lossy(&shown.stdout);
+        assert!(shown.status.success(), "{text}{}", String::from_utf8_lossy(&shown.stderr));
+        assert!(text.contains(counted), "{command:?} shows no sign of life: {text:?}");
+
+        let piped = stage.run(command).await;
+        assert_eq!((piped.code, piped.stderr.as_str()), (0, ""), "{command:?}");
+    }
+}

@@ -1,0 +1,221 @@
+//! How the room that an engine may take is shared among its streams, and how they get more of it later.
+//!
+//! | share | streams | why |
+//! |---|---|---|
+//! | kept | AUDIT, CHECKPOINTS, the archive of journals | nothing is ever taken out of them: what they hold is how long the engine goes on |
+//! | passing | all others | snapshots, acknowledgements and ages empty them |
+//!
+//! Of a small room half is for what is kept, of a large one two thirds.
+
+use serde_json::Value;
+
+use super::{Limits, Topology, TopologyError, failed, found_config, spec::MIB};
+use crate::{api::ask, connection::Broker};
+
+const GIB: i64 = 1024 * 1024 * 1024;
+
+/// How much of the broker's file store the streams of a new engine reserve when nothing else is said:
+/// what a small disk has, so that a first try does not fail on a laptop.
+pub const STREAM_ROOM_BYTES_DEFAULT: u64 = 8 << 30;
+
+/// The least that they may be given: below it journals are too small for the snapshots that empty them.
+pub const STREAM_ROOM_BYTES_MIN: u64 = 2 << 30;
+
+/// The most, a pebibyte: beyond what a broker's disk has.
+pub const STREAM_ROOM_BYTES_MAX: u64 = 1 << 50;
+
+/// Passing streams of a small room have up to so much of it.
+const PASSING_BYTES_SMALL: i64 = 4 * GIB;
+
+/// Of what is kept, percent for the audit logs of all partitions and for checkpoints; the rest is the archive's.
+/// A run of three tasks takes about as much in an audit log as in the archive, and a fifth to two fifths of it in checkpoints
+/// where runs come one by one.
+const AUDIT_PERCENT: i64 = 46;
+const CHECKPOINTS_PERCENT: i64 = 10;
+
+/// A stream that was given more room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Enlarged {
+    /// Its name.
+    pub stream: String,
+    /// How many bytes it held when it was full.
+    pub from_bytes: i64,
+    /// How many it holds now.
+    pub to_bytes: i64,
+}
+
+impl Topology {
+    /// The same topology with limits that fill about `room_bytes`: larger and smaller ones than the
+    /// default's, and a mebibyte at least for each stream.
+    ///
+    /// The sizes hold for what is created; streams that are there keep theirs until [`Topology::enlarge`].
+    #[must_use]
+    pub fn fitted_to(self, room_bytes: i64) -> Self {
+        let partitions = i64::from(self.partitions) + 1;
+        let kept_of = |limits: &Limits| {
+            limits.audit_bytes * partitions + limits.checkpoints_bytes + limits.archive_bytes
+        };
+        let passing_whole = self.reserved_bytes() - kept_of(&self.limits);
+        let passing = (room_bytes / 2).min(PASSING_BYTES_SMALL.max(room_bytes / 3));
+        let kept = room_bytes - passing;
+        let limits = self.limits.scaled(passing, passing_whole);
+        let audit_bytes = (kept / 100 * AUDIT_PERCENT / partitions).max(MIB);
+        let checkpoints_bytes = kept / 100 * CHECKPOINTS_PERCENT;
+        let archive_bytes = kept - audit_bytes * partitions - checkpoints_bytes;
+        let [checkpoints_bytes, archive_bytes] =
+            [checkpoints_bytes, archive_bytes].map(|bytes| bytes.max(MIB));
+        let limits = Limits { audit_bytes, checkpoints_bytes, archive_bytes, ..limits };
+        Self { limits, ..self }
+    }
+
+    /// The least room, doubled from what the streams have now, in which each of `full` may hold twice
+    /// what it does: pairs of a name and of its bytes now. Nothing where no room does.
+    #[must_use]
+    pub fn room_for(&self, reserved_bytes: i64, full: &[(String, i64)]) -> Option<i64> {
+        let most = i64::try_from(STREAM_ROOM_BYTES_MAX).unwrap_or(i64::MAX);
+        let least = i64::try_from(STREAM_ROOM_BYTES_MIN).unwrap_or(i64::MAX);
+        // What is not scaled makes a room of 8 GiB a little more.
+        let rounded = (reserved_bytes.max(least) + GIB / 2) / GIB * GIB;
+        let rooms = std::iter::successors(rounded.checked_mul(2), |room| room.checked_mul(2));
+        rooms.take_while(|room| *room <= most).find(|room| {
+            let specs = self.clone().fitted_to(*room).streams();
+            full.iter().all(|(stream, bytes)| {
+                let spec = specs.iter().find(|spec| spec.name == *stream);
+                spec.is_some_and(|spec| spec.max_bytes / 2 >= *bytes)
+            })
+        })
+    }
+
+    /// Gives every stream that is there as much room as this topology says, where it has less; nothing
+    /// shrinks, and nothing else is changed. Says what it changed, or with `dry_run` would.
+    ///
+    /// # Errors
+    /// When the broker has not the room, refuses or does not answer.
+    ///
+    /// # Cancel safety
+    /// Some streams may have been enlarged; enlarge again.
+    pub async fn enlarge(
+        &self,
+        broker: &Broker,
+        dry_run: bool,
+    ) -> Result<Vec<Enlarged>, TopologyError> {
+        let mut enlarged = Vec::new();
+        for spec in self.streams() {
+            let failed = failed(&spec);
+            let Some(mut config) = found_config(broker, &spec.name).await.map_err(&failed)? else {
+                continue;
+            };
+            let found = config.get("max_bytes").and_then(Value::as_i64).unwrap_or(-1);
+            // One without a limit of its own has room.
+            if found <= 0 || found >= spec.max_bytes {
+                continue;
+            }
+            if let (Value::Object(config), false) = (&mut config, dry_run) {
+                config.insert("max_bytes".to_owned(), spec.max_bytes.into());
+                let request = format!("STREAM.UPDATE.{}", spec.name);
+                ask::<Value>(broker.publishing(), &request, config).await.map_err(&failed)?;
+            }
+            let (stream, to_bytes) = (spec.name, spec.max_bytes);
+            enlarged.push(Enlarged { stream, from_bytes: found, to_bytes });
+        }
+        Ok(enlarged)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fitted(room_bytes: i64) -> Topology {
+        Topology::default().fitted_to(room_bytes)
+    }
+
+    #[test]
+    fn a_room_is_filled_and_half_of_a_small_one_is_for_what_is_never_taken_out() {
+        for (gib, kept_percent) in [(2, 50), (8, 50), (12, 66), (40, 66), (400, 66)] {
+            let room = gib * GIB;
+            let topology = fitted(room);
+
+            let reserved = topology.reserved_bytes();
+            assert!(reserved <= room + room / 50 && reserved > room - room / 50, "{gib} GiB");
+            let Limits { audit_bytes, archive_bytes, checkpoints_bytes, .. } = topology.limits;
+            let kept = audit_bytes * 9 + archive_bytes + checkpoints_bytes;
+            let percent = kept * 100 / room;
+            assert!(percent.abs_diff(kept_percent) <= 1, "{gib} GiB: {percent} %");
+        }
+    }
+
+    #[test]
+    fn more_room_makes_no_stream_smaller() {
+        let rooms = [2, 4, 8, 11, 12, 13, 16, 40, 100].map(|gib| fitted(gib * GIB).streams());
+
+        for pair in rooms.windows(2) {
+            for (smaller, larger) in pair[0].iter().zip(&pair[1]) {
+                assert!(smaller.max_bytes <= larger.max_bytes, "{}", smaller.name);
+            }
+        }
+    }
+
+    #[test]
+    fn the_room_that_is_asked_for_doubles_what_is_full() {
+        let topology = Topology::default();
+        let now = fitted(8 * GIB);
+        let full = |stream: &str, bytes| [(stream.to_owned(), bytes)];
+
+        let audit =
+            topology.room_for(now.reserved_bytes(), &full("AUDIT_3", now.limits.audit_bytes));
+        assert_eq!(audit, Some(16 * GIB));
+        let journal =
+            topology.room_for(now.reserved_bytes(), &full("JOURNAL_3", now.limits.journal_bytes));
+        assert_eq!(journal, Some(32 * GIB));
+        assert_eq!(topology.room_for(8 * GIB, &full("CONFIG", 1 << 20)), None);
+    }
+
+    /// As docs/limits.md has it.
+    fn size(bytes: i64) -> String {
+        if bytes < GIB {
+            return format!("{} MiB", (bytes + MIB / 2) / MIB);
+        }
+        let tenths = (bytes * 10 + GIB / 2) / GIB;
+        format!("{}.{} GiB", tenths / 10, tenths % 10)
+    }
+
+    #[test]
+    fn the_page_of_limits_has_the_sizes_that_are_made() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/limits.md");
+        let page = std::fs::read_to_string(path).expect("the page of limits");
+        let topologies =
+            [fitted(8 * GIB), fitted(40 * GIB), fitted(120 * GIB), Topology::default()];
+        let row = |name: &str, bytes: &dyn Fn(&Topology) -> i64| {
+            let sizes = topologies.iter().map(|topology| size(bytes(topology)));
+            format!("| {name} | {} |", sizes.collect::<Vec<_>>().join(" | "))
+        };
+
+        for (name, stream) in [
+            ("EVENTS", "EVENTS"),
+            ("ADMITTED, MATCHED, each", "MATCHED"),
+            ("WAITING", "WAITING"),
+            ("`COMMANDS_<p>`, each", "COMMANDS_0"),
+            ("`JOURNAL_<p>`, each", "JOURNAL_0"),
+            ("`AUDIT_<p>`, each", "AUDIT_0"),
+            ("CHECKPOINTS", "CHECKPOINTS"),
+            ("DEAD", "DEAD"),
+            ("TASKS", "TASKS"),
+            ("`KV_fermata-definitions`", "KV_fermata-definitions"),
+            ("`KV_fermata-leases`", "KV_fermata-leases"),
+            ("`OBJ_fermata-plans`", "OBJ_fermata-plans"),
+            ("`OBJ_fermata-snapshots`", "OBJ_fermata-snapshots"),
+            ("`OBJ_fermata-archive`", "OBJ_fermata-archive"),
+            ("`OBJ_fermata-payloads`", "OBJ_fermata-payloads"),
+        ] {
+            let row = row(name, &|topology| {
+                let specs = topology.streams();
+                let spec = specs.iter().find(|spec| spec.name == stream);
+                spec.unwrap_or_else(|| panic!("no stream `{stream}`")).max_bytes
+            });
+            assert!(page.contains(&row), "{row}");
+        }
+        let together = row("together", &Topology::reserved_bytes);
+        assert!(page.contains(&together), "{together}");
+    }
+}
