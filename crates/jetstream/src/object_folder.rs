@@ -223,8 +223,23 @@ impl ObjectFolder {
     /// # Cancel safety
     /// Can be dropped.
     pub async fn get(&self, name: &str) -> Result<Option<Bytes>, StoreError> {
+        self.get_within(name, BLOB_BYTES_MAX).await
+    }
+
+    /// Reads an object that has no more than so many bytes; nothing when there is none.
+    ///
+    /// # Errors
+    /// As [`Self::get`]; [`StoreError::TooLarge`] when it has more, of which none was read then.
+    ///
+    /// # Cancel safety
+    /// Can be dropped.
+    pub async fn get_within(
+        &self,
+        name: &str,
+        bytes_max: usize,
+    ) -> Result<Option<Bytes>, StoreError> {
         loop {
-            match self.read(self.full(name)).await? {
+            match self.read(self.full(name), bytes_max).await? {
                 Read::Whole(bytes) => return Ok(Some(bytes)),
                 Read::Missing => return Ok(None),
                 // Another one may have its name by now.
@@ -233,7 +248,7 @@ impl ObjectFolder {
         }
     }
 
-    async fn read(&self, name: String) -> Result<Read, StoreError> {
+    async fn read(&self, name: String, bytes_max: usize) -> Result<Read, StoreError> {
         let mut object = match self.store.get(&name).await {
             Ok(object) => object,
             Err(error) if error.kind() == GetErrorKind::NotFound => return Ok(Read::Missing),
@@ -244,7 +259,7 @@ impl ObjectFolder {
             source: detail.into(),
         };
         let (size, expected) = (object.info().size, object.info().chunks as u64);
-        if size > BLOB_BYTES_MAX {
+        if size > bytes_max {
             return Err(StoreError::TooLarge { digest_hex: name, bytes: size });
         }
         let nuid = object.info().nuid.clone();
