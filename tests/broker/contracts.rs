@@ -59,6 +59,7 @@ async fn define(
         flags: Flags::default(),
         contracts,
         contract_modes,
+        ..DefineCommand::default()
     });
     definitions::publish_command(engine, PartitionId::CONTROL, command).await;
     let answer = tokio::time::timeout(LIMIT, answers.next()).await.expect("in time");
