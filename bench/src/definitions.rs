@@ -95,6 +95,7 @@ pub async fn apply(
         flags: fermata_core::flags::Flags::default(),
         contracts: Vec::new(),
         contract_modes: std::collections::BTreeMap::new(),
+        retire: fermata_core::command::Retirement::default(),
     });
     let frame = CommandFrame { floor: 0, commands: vec![command] }.encode().into_diagnostic()?;
     let subject = subjects::commands(PartitionId::CONTROL);

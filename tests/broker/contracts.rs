@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use fermata_actors::Engine;
 use fermata_core::command::{Command, ContractEntry, ContractMode, DefineCommand};
+use fermata_core::digest::Digest;
+use fermata_core::event::PayloadReference;
 use fermata_core::flags::Flags;
 use fermata_core::identity::PartitionId;
 use fermata_core::json::Json;
 use fermata_core::record::{Body, Kind};
+use fermata_jetstream::payloads::put_payload;
 use fermata_jetstream::{Durability, PublishOutcome};
 use fermata_tests::journal::{count, records_until};
 use fermata_tests::{TestBroker, TestEngine, audit, definitions, events};
@@ -56,6 +59,7 @@ async fn define(
         flags: Flags::default(),
         contracts,
         contract_modes,
+        ..DefineCommand::default()
     });
     definitions::publish_command(engine, PartitionId::CONTROL, command).await;
     let answer = tokio::time::timeout(LIMIT, answers.next()).await.expect("in time");
@@ -183,5 +187,100 @@ async fn what_is_costly_to_check_is_filed_or_waits_and_others_go_on() {
     assert_eq!((letters[0].0.as_str(), letters[0].1.as_str()), ("contract_too_costly", "1"));
     assert!(letters[0].2.contains("not checked"), "{letters:?}");
     assert_eq!((letters[1].0.as_str(), letters[1].1.as_str()), ("contract_violation", "10"));
+    engine.shut_down().await;
+}
+
+/// Members of an event whose data is in the store of payloads.
+async fn stored(engine: &Engine, data: &Value) -> Value {
+    let bytes = data.to_string().into_bytes();
+    let digest = Digest::of(&bytes);
+    let (broker, name) = (&engine.ports().broker, digest.to_string());
+    let put = put_payload(broker, events::TENANT, digest.0, &name, &bytes[..], |_| ()).await;
+    put.expect("stored");
+    let reference = PayloadReference { digest };
+    let (uri, digest) = (reference.uri(events::TENANT), reference.datadigest());
+    json!({"dataref": uri, "datadigest": digest, "datacontenttype": "application/json"})
+}
+
+fn with(id: &str, members: &Value) -> Value {
+    let mut event = json!({"specversion": "1.0", "id": id, "source": "/t", "type": "demo.start"});
+    let all = event.as_object_mut().expect("an object");
+    all.extend(members.as_object().expect("an object").clone());
+    event
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn data_that_is_elsewhere_passes_no_contract_unread() {
+    let broker = TestBroker::start(Durability::Process).await;
+    let engine = TestEngine::at(broker.url()).start(broker.folder()).await;
+    engine.ready().await;
+    definitions::apply_yaml(&engine, &[WORKFLOW], STRATEGIES).await;
+    let schema = json!({"type": "object", "properties": {"n": {"type": "integer"}}});
+    let enforce = Some(ContractMode::Enforce);
+    assert!(define(&engine, vec![contract("v1", &schema)], enforce).await.is_empty());
+    let padding = "x".repeat(300_000);
+    let good = stored(&engine, &json!({"n": 1, "padding": padding})).await;
+    let bad = stored(&engine, &json!({"n": "one", "padding": padding})).await;
+    let large = stored(&engine, &json!({"n": 1, "padding": padding.repeat(8)})).await;
+    let mut picture = good.clone();
+    picture["datacontenttype"] = "image/png".into();
+    let foreign = json!({"dataref": "https://acme.example/data"});
+
+    let publisher = &engine.ports().publisher;
+    for (id, members) in [
+        ("good", &good),
+        ("bad", &bad),
+        ("large", &large),
+        ("picture", &picture),
+        ("foreign", &foreign),
+    ] {
+        let event = with(id, members).to_string().into();
+        events::publish_raw(publisher, "demo.start", event).await;
+    }
+    // More of one message than is read.
+    let many: Vec<_> = (1..=9).map(|at| with(&format!("of-many-{at}"), &good)).collect();
+    events::publish_raw(publisher, "batch", Value::from(many).to_string().into()).await;
+
+    let reader = &engine.ports().reader;
+    records_until(reader, 2, LIMIT, |records| {
+        count(records, Kind::RunSucceeded) == 9 && count(records, Kind::EventRejected) == 5
+    })
+    .await;
+    let letters = audit::messages(reader, "DEAD").await;
+    let letters = letters.iter().map(|letter| DeadLetter::decode(&letter.payload).expect("one"));
+    let letters: BTreeMap<_, _> = letters
+        .map(|letter| {
+            let original: Value = serde_json::from_slice(&letter.original).expect("an event");
+            (original["id"].as_str().expect("an id").to_owned(), (letter.reason, letter.detail))
+        })
+        .collect();
+    let reasons: Vec<_> =
+        letters.iter().map(|(id, (reason, _))| (id.as_str(), reason.as_str())).collect();
+    assert_eq!(
+        reasons,
+        [
+            ("bad", "contract_violation"),
+            ("foreign", "contract_unchecked"),
+            ("large", "contract_unchecked"),
+            ("of-many-9", "contract_unchecked"),
+            ("picture", "contract_violation"),
+        ]
+    );
+    assert!(letters["bad"].1.contains("/n: "), "{letters:?}");
+    assert!(letters["large"].1.contains("2097152"), "{letters:?}");
+
+    // Where it is only to be told of, it is told.
+    assert!(define(&engine, Vec::new(), Some(ContractMode::Warn)).await.is_empty());
+    for (id, members) in [("foreign", &foreign), ("bad", &bad), ("large", &large)] {
+        let event = with(id, members).to_string().into();
+        events::publish_raw(publisher, "demo.start", event).await;
+    }
+    let records =
+        records_until(reader, 2, LIMIT, |records| count(records, Kind::RunSucceeded) == 12).await;
+    let told = records.iter().filter_map(|(_, record)| match &record.body {
+        Body::EventStarted(started) => started.event.breach.as_deref(),
+        _ => None,
+    });
+    assert_eq!(told.filter(|breach| breach.starts_with("version `v1`: ")).count(), 3);
     engine.shut_down().await;
 }

@@ -249,6 +249,44 @@ async fn a_signed_replay_runs_an_event_once_more_and_once_per_request() {
     engine.shut_down().await;
 }
 
+/// What docs/events.md says of an id that is used for several bodies: the partitions of the
+/// events know the id, each by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_id_of_a_replay_that_comes_with_other_events_starts_one_run_per_partition_at_most() {
+    const EVENTS: u64 = 8;
+    let broker = TestBroker::start(Durability::Process).await;
+    let keys = ReplayKeys::parse(SECRET).unwrap();
+    let engine = TestEngine::at(broker.url()).with_replay_keys(keys).start(broker.folder()).await;
+    engine.ready().await;
+    definitions::apply_yaml(&engine, &[WORKFLOW], STRATEGIES).await;
+    let event = |id: String| with_tenant(&structured(&id, &json!({"n": 1})));
+
+    // As requests over HTTP are when the broker's window of two minutes is over.
+    for at in 0..EVENTS {
+        let event = event(format!("replayed-{at}"));
+        request_replay(&engine, SECRET, "one-id", now_seconds(), &event).await;
+    }
+    // Behind them, so that all of them are decided.
+    for at in 0..EVENTS {
+        publish(&engine, SUBJECT, &[], event(format!("new-{at}")).as_bytes()).await;
+    }
+    let all = usize::try_from(EVENTS).unwrap() + 2;
+    let records = records_until(&engine.ports().reader, 2, LIMIT, |records| {
+        count(records, Kind::RunSucceeded) >= all
+    })
+    .await;
+    let replayed: Vec<_> = records
+        .iter()
+        .filter_map(|(_, record)| match &record.body {
+            Body::EventStarted(started) => started.replay,
+            _ => None,
+        })
+        .collect();
+    assert_eq!(replayed, [replay_id("one-id"); 2], "one in each of the two partitions");
+    assert_eq!(count(&records, Kind::RunStarted), all);
+    engine.shut_down().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replay_that_nobody_authorised_is_filed_and_audited_and_starts_nothing() {
     let broker = TestBroker::start(Durability::Process).await;

@@ -7,6 +7,7 @@ mod audit;
 mod command_window;
 mod commands;
 mod contracts;
+mod definition_sets;
 mod events;
 mod events_needed;
 mod floor;

@@ -6,6 +6,7 @@ mod callback;
 mod command;
 mod delay;
 mod emit;
+mod http_callback;
 mod nats;
 mod scene;
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fermata_actors::Engine;
-use fermata_core::command::{Command, DefineCommand, StrategyEntry, WorkflowEntry};
+use fermata_core::command::{Command, DefineCommand, Retirement, StrategyEntry, WorkflowEntry};
 use fermata_core::identity::PartitionId;
 use fermata_core::json::Json;
 use fermata_core::plan::{Executable, Plan};
@@ -38,6 +38,31 @@ pub async fn apply_yaml(engine: &Engine, workflows: &[&str], strategies: &str) -
 ///
 /// When they are refused.
 pub async fn apply(engine: &Engine, plans: Vec<Plan>, strategies: Vec<StrategyDefinition>) -> u64 {
+    let (revision, problems) = offer(engine, plans, strategies).await;
+    assert_eq!(problems, Vec::<String>::new(), "the definitions are accepted");
+    revision
+}
+
+/// Offers strategies written in YAML; returns what speaks against them.
+pub async fn offer_yaml(engine: &Engine, strategies: &str) -> Vec<String> {
+    let strategies = read_strategies(strategies, None, &Limits::WRITTEN).expect("sound strategies");
+    offer(engine, Vec::new(), strategies).await.1
+}
+
+/// Takes strategies out of use; returns what speaks against it.
+pub async fn retire(engine: &Engine, names: &[&str]) -> Vec<String> {
+    let strategies = names.iter().map(|name| (*name).into()).collect();
+    let retire = Retirement { strategies, reason: Some("not needed".to_owned()) };
+    ask(engine, DefineCommand { retire, ..DefineCommand::default() }).await.1
+}
+
+/// Offers plans and strategies, and waits until this process sees what is active then; returns
+/// the revision and what speaks against them.
+async fn offer(
+    engine: &Engine,
+    plans: Vec<Plan>,
+    strategies: Vec<StrategyDefinition>,
+) -> (u64, Vec<String>) {
     let ports = engine.ports();
     let mut workflows = Vec::new();
     for plan in plans {
@@ -51,29 +76,32 @@ pub async fn apply(engine: &Engine, plans: Vec<Plan>, strategies: Vec<StrategyDe
         version: strategy.version,
         definition: Json::from_value(&serde_json::to_value(strategy).expect("JSON")),
     });
+    let strategies = strategies.collect();
+    ask(engine, DefineCommand { strategies, workflows, ..DefineCommand::default() }).await
+}
+
+async fn ask(engine: &Engine, command: DefineCommand) -> (u64, Vec<String>) {
+    let ports = engine.ports();
     let inbox = format!("_INBOX.test.{}", uuid::Uuid::from_bytes(rand::random()).simple());
     let mut answers = ports.core.subscribe(&inbox).await.expect("a subscription");
     let command = Command::Define(DefineCommand {
         id: uuid::Uuid::from_bytes(rand::random()),
         by: "test".to_owned(),
-        strategies: strategies.collect(),
-        workflows,
         reply_to: Some(inbox.into()),
-        flags: fermata_core::flags::Flags::default(),
-        contracts: Vec::new(),
-        contract_modes: std::collections::BTreeMap::new(),
+        ..command
     });
     publish_command(engine, PartitionId::CONTROL, command).await;
     let answer =
         tokio::time::timeout(ANSWER_LIMIT, answers.next()).await.expect("an answer in time");
     let answer: serde_json::Value =
         serde_json::from_slice(&answer.expect("an answer").payload).expect("JSON");
-    assert_eq!(answer["problems"], serde_json::json!([]), "the definitions are accepted");
+    let problems = answer["problems"].as_array().expect("a list").iter();
+    let problems = problems.map(|problem| problem.as_str().expect("text").to_owned()).collect();
     let revision = answer["revision"].as_u64().expect("a revision");
     let mut definitions = ports.definitions.clone();
     let seen = definitions.wait_for(|snapshot| snapshot.revision >= revision);
     tokio::time::timeout(ANSWER_LIMIT, seen).await.expect("in time").expect("a watch");
-    revision
+    (revision, problems)
 }
 
 /// Publishes one command.

@@ -7,6 +7,7 @@
 //! not checked, and what costs more than little is not checked on the runtime's threads.
 
 mod compiled;
+mod stored;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,11 +18,12 @@ use fermata_core::contract::{
 };
 use fermata_core::digest::Digest;
 use fermata_core::effect::bounded_detail;
-use fermata_core::event::{DATAREF_ATTRIBUTE, Event};
+use fermata_core::event::{DATAREF_ATTRIBUTE, Event, PayloadReference};
 use fermata_core::partition::Definitions;
 use serde_json::Value;
 
 pub use self::compiled::{Contract, compile};
+pub use self::stored::{STORED_BYTES_MAX, StoredCheck};
 
 /// Steps that one batch of a listener may take on the threads of the runtime, some
 /// milliseconds: more than most batches need. The rest is checked on threads of its own.
@@ -32,6 +34,9 @@ const DETAIL_BYTES_MAX: usize = 480;
 
 /// Reason code of an event whose data breaks its contract.
 const VIOLATION: &str = "contract_violation";
+
+/// Reason code of an event whose data cannot be looked at.
+const UNCHECKED: &str = "contract_unchecked";
 
 /// Reason code of an event whose check would cost more than one may.
 const TOO_COSTLY: &str = "contract_too_costly";
@@ -79,6 +84,8 @@ pub enum Verdict {
     Breach(Breach),
     /// It has to be checked aside.
     Later(Check),
+    /// Its data is in the store of payloads, and has to be checked when it was read.
+    Stored(StoredCheck, PayloadReference),
 }
 
 /// A check that is to be done where it holds nobody up.
@@ -197,13 +204,29 @@ impl Contracts {
         };
         let data = match (event.data, &event.data_base64) {
             (Some(data), _) => data.get(),
-            // Referred-to and binary data are not looked into.
             (None, Some(_)) => {
                 let detail = "the data is binary, the contract is about JSON";
                 return found(VIOLATION, Some(format!("version `{version}`: {detail}")));
             }
-            (None, None) if refers_to_data(event) => return Verdict::Sound,
-            (None, None) => "null",
+            (None, None) => match event.payload() {
+                // The listener refuses it for that.
+                Err(_) => return Verdict::Sound,
+                Ok(Some(reference)) if event.declares_json() => {
+                    let (version, contract) = (version.clone(), contract.clone());
+                    return Verdict::Stored(StoredCheck { mode, version, contract }, reference);
+                }
+                Ok(Some(_)) => {
+                    let detail = "the stored data is not JSON, the contract is about JSON";
+                    return found(VIOLATION, Some(format!("version `{version}`: {detail}")));
+                }
+                Ok(None) if refers_to_data(event) => {
+                    let detail = "`dataref` leads to where it is not read; put the data into \
+                                  the event or into the store of payloads";
+                    let detail = format!("version `{version}`: not checked: {detail}");
+                    return found(UNCHECKED, Some(detail));
+                }
+                Ok(None) => "null",
+            },
         };
         let cost = contract.price().steps(DataSize::of(data));
         if cost > steps.of_message {
@@ -251,8 +274,7 @@ impl Versions {
     }
 }
 
-/// Whether its data is somewhere else: in the store of payloads, or where an absolute
-/// URI says. Any other `dataref` is no reason not to look at the data that is not there.
+/// Whether its data is somewhere else, where an absolute URI says. Any other `dataref` is no reason not to look at the data that is not there.
 fn refers_to_data(event: &Event<'_>) -> bool {
     let reference = event.extensions.iter().find(|(name, _)| name == DATAREF_ATTRIBUTE);
     let uri = reference.and_then(|(_, value)| serde_json::from_str::<String>(value.get()).ok());
@@ -289,5 +311,7 @@ fn within(head: &str, problems: &[String]) -> String {
     bounded_detail(&text)
 }
 
+#[cfg(test)]
+mod stored_tests;
 #[cfg(test)]
 mod tests;

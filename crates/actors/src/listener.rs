@@ -12,6 +12,7 @@ mod payloads;
 mod replaying;
 pub(crate) mod shares;
 mod spilling;
+mod stored;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -157,6 +158,7 @@ impl Stage for Listener {
 async fn settle(ports: &Ports, out: &mut Outcomes) -> BTreeSet<u64> {
     let checking = std::mem::take(&mut out.checking);
     let referring = std::mem::take(&mut out.referring);
+    let mut stored = std::mem::take(&mut out.stored);
     if checking.is_empty() && referring.is_empty() {
         return BTreeSet::new();
     }
@@ -168,7 +170,14 @@ async fn settle(ports: &Ports, out: &mut Outcomes) -> BTreeSet<u64> {
     for (pending, (reason, detail)) in looked_for.problems {
         out.refuse_after_all(&pending, reason, detail);
     }
-    let held_back = checked.held_back.into_iter().chain(looked_for.held_back).collect();
+    let mut held_back: BTreeSet<u64> =
+        checked.held_back.into_iter().chain(looked_for.held_back).collect();
+    stored.retain(|(pending, _)| !held_back.contains(&pending.sequence));
+    let checked = stored::checked(ports, stored).await;
+    for (pending, breach) in checked.breaches {
+        out.breach(&pending, breach);
+    }
+    held_back.extend(checked.held_back);
     out.hold_back(&held_back);
     held_back
 }

@@ -1,6 +1,6 @@
 //! What a partition is asked to decide.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -233,7 +233,7 @@ pub struct OrphanCommand {
 }
 
 /// Makes definitions active, all or none.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DefineCommand {
     /// Deduplicated like an event key.
@@ -258,6 +258,28 @@ pub struct DefineCommand {
     /// What is to be done about breaches, by tenant.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub contract_modes: BTreeMap<Arc<str>, ContractMode>,
+    /// Strategies to take out of use.
+    #[serde(default, skip_serializing_if = "Retirement::is_empty")]
+    pub retire: Retirement,
+}
+
+/// Strategies that are taken out of use.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Retirement {
+    /// Their names.
+    pub strategies: BTreeSet<Arc<str>>,
+    /// Why, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+impl Retirement {
+    /// Whether nothing is taken out of use.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.strategies.is_empty()
+    }
 }
 
 /// A contract as the control partition keeps it.

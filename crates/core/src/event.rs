@@ -9,6 +9,7 @@
 
 mod attribute;
 mod batch;
+mod binary;
 mod decode;
 mod form;
 #[cfg(test)]
@@ -38,7 +39,8 @@ use serde_json::value::RawValue;
 use crate::digest::hash_parts_128;
 
 pub(crate) use attribute::is_rfc3339;
-pub use form::{BinaryMessage, Converted, Form, read_form};
+pub use binary::{BinaryMessage, DataForm};
+pub use form::{Converted, Form, read_form};
 pub use headers::{ATTRIBUTE_HEADER_PREFIX, MessageHeaders, REPLAY_HEADER, header_value};
 pub use hops::{HOPS_ATTRIBUTE, HOPS_MAX};
 pub use masking::{MASK, Masked, SECRET_NAMES, is_secret_name, masked};

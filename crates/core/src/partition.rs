@@ -37,6 +37,7 @@ mod recover;
 mod resolve;
 #[cfg(test)]
 mod resolve_tests;
+mod retire;
 mod runs;
 mod seen;
 mod snapshot;

@@ -14,7 +14,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
 use crate::command::{
-    ContractEntry, ContractMode, EventReference, StrategyEntry, WorkflowEntry, key_bytes,
+    ContractEntry, ContractMode, EventReference, Retirement, StrategyEntry, WorkflowEntry,
+    key_bytes,
 };
 use crate::digest::Digest;
 use crate::effect::Outcome;
@@ -367,6 +368,8 @@ kinds! {
         contracts: Vec<ContractEntry>,
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         contract_modes: BTreeMap<Arc<str>, ContractMode>,
+        #[serde(default, skip_serializing_if = "Retirement::is_empty")]
+        retire: Retirement,
     }
     /// Definitions were refused, all of the command; the old ones stay active.
     DefinitionsRefused "definitions.refused" { id: Uuid, by: String, problems: Vec<String> }

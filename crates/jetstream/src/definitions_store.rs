@@ -235,7 +235,9 @@ impl DefinitionsStore {
     pub async fn get_blob(&self, digest_hex: &str) -> Result<Option<Bytes>, StoreError> {
         let object = stored_object::find(&self.broker, PLANS_BUCKET, digest_hex).await?;
         let Some(object) = object else { return Ok(None) };
-        match stored_object::read(&self.broker, PLANS_BUCKET, digest_hex, &object).await? {
+        match stored_object::read(&self.broker, PLANS_BUCKET, digest_hex, &object, BLOB_BYTES_MAX)
+            .await?
+        {
             Chunks::Whole(bytes) => Ok(Some(bytes)),
             Chunks::Missing { found } => {
                 let detail = format!("it has {found} of {} chunks", object.chunks);

@@ -213,8 +213,23 @@ impl ObjectFolder {
     /// # Cancel safety
     /// Can be dropped.
     pub async fn get(&self, name: &str) -> Result<Option<Bytes>, StoreError> {
+        self.get_within(name, BLOB_BYTES_MAX).await
+    }
+
+    /// Reads an object that has no more than so many bytes; nothing when there is none.
+    ///
+    /// # Errors
+    /// As [`Self::get`]; [`StoreError::TooLarge`] when it has more, of which none was read then.
+    ///
+    /// # Cancel safety
+    /// Can be dropped.
+    pub async fn get_within(
+        &self,
+        name: &str,
+        bytes_max: usize,
+    ) -> Result<Option<Bytes>, StoreError> {
         loop {
-            match self.read(self.full(name)).await? {
+            match self.read(self.full(name), bytes_max).await? {
                 Read::Whole(bytes) => return Ok(Some(bytes)),
                 Read::Missing => return Ok(None),
                 // Another one may have its name by now.
@@ -223,11 +238,11 @@ impl ObjectFolder {
         }
     }
 
-    async fn read(&self, name: String) -> Result<Read, StoreError> {
+    async fn read(&self, name: String, bytes_max: usize) -> Result<Read, StoreError> {
         let Some(object) = self.find(&name).await? else { return Ok(Read::Missing) };
         let read = timeout(
             TRANSFER_LIMIT,
-            stored_object::read(&self.broker, &self.bucket, &name, &object),
+            stored_object::read(&self.broker, &self.bucket, &name, &object, bytes_max),
         );
         let read = read.await;
         match read.map_err(StoreError::broker("read in time the object", &name))?? {

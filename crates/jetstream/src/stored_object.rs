@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     connection::Broker,
-    definitions_store::{BLOB_BYTES_MAX, StoreError},
+    definitions_store::StoreError,
     held_message::{Wanted, held_message},
 };
 
@@ -75,7 +75,7 @@ pub(crate) async fn find(
     Ok((!object.deleted).then_some(object))
 }
 
-/// Reads an object's chunks, in order.
+/// Reads an object's chunks, in order, if they have `bytes_max` bytes at the most.
 ///
 /// # Errors
 /// [`StoreError::Damaged`] when they are not what was described; [`StoreError::TooLarge`]; else when the
@@ -88,9 +88,10 @@ pub(crate) async fn read(
     bucket: &str,
     name: &str,
     object: &StoredObject,
+    bytes_max: usize,
 ) -> Result<Chunks, StoreError> {
     let size = object.size;
-    if size > BLOB_BYTES_MAX {
+    if size > bytes_max {
         return Err(StoreError::TooLarge { digest_hex: name.to_owned(), bytes: size });
     }
     let damaged =

@@ -64,7 +64,7 @@ workflow:
     Scene::with_executors(&workflow, |executors| executors.nats.subjects = allowed).await
 }
 
-async fn complete(core: &Arc<CoreMessages>, tenant: &str, message: Value) -> String {
+pub(super) async fn complete(core: &Arc<CoreMessages>, tenant: &str, message: Value) -> String {
     let subject = format!("fermata.callbacks.{tenant}");
     let answer = core.request(&subject, message.to_string().into(), LIMIT).await;
     let answer: Value = serde_json::from_slice(&answer.expect("an answer").payload).expect("JSON");

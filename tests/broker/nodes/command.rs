@@ -24,6 +24,13 @@ fn allow(executors: &mut ExecutorsConfig, folder: &Path, name: &str, script: &st
     executors.commands.programs.insert(name.to_owned(), program);
 }
 
+/// Whether a process is there and has not ended; nobody may have asked yet how it did.
+fn is_running(pid: &str) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = status.rsplit(')').next().and_then(|rest| rest.trim().chars().next());
+    state.is_some_and(|state| state != 'Z' && state != 'X')
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_program_gets_its_arguments_and_input_and_its_answer_is_the_output() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -76,10 +83,13 @@ workflow:
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cancelled_run_ends_its_program() {
+async fn a_cancelled_run_ends_its_program_and_what_that_has_started() {
     let folder = tempfile::tempdir().expect("a folder");
-    let file = folder.path().join("pid");
-    let script = format!("echo $$ > {0}.new; mv {0}.new {0}; exec sleep 1000", file.display());
+    let file = folder.path().join("pids");
+    // The child does not listen when it is asked to end.
+    let child = "trap '' TERM; while :; do sleep 1; done";
+    let script =
+        format!("sh -c \"{child}\" & echo $$ $! > {0}.new; mv {0}.new {0}; wait", file.display());
     let scene = Scene::with_executors(
         "
 workflow:
@@ -99,16 +109,18 @@ workflow:
         }
     };
     tokio::time::timeout(LIMIT, started).await.expect("in time");
-    let pid = std::fs::read_to_string(&file).expect("a number").trim().to_owned();
+    let pids = std::fs::read_to_string(&file).expect("two numbers");
+    let pids: Vec<&str> = pids.split_whitespace().collect();
+    assert_eq!((pids.len(), pids.iter().filter(|pid| is_running(pid)).count()), (2, 2));
 
     assert_eq!(scene.cancel(run, Uuid::from_bytes(rand::random())).await, "closing");
     scene.until_kind(Kind::RunCancelled).await;
 
     let ended = async {
-        while Path::new(&format!("/proc/{pid}")).exists() {
+        while pids.iter().any(|pid| is_running(pid)) {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(LIMIT, ended).await.expect("the program ends in time");
+    tokio::time::timeout(LIMIT, ended).await.expect("both end in time");
     scene.engine.shut_down().await;
 }

@@ -169,6 +169,9 @@ impl Shared {
             Verdict::Sound => {}
             Verdict::Breach(breach) => out.breach(&pending, breach),
             Verdict::Later(check) => out.checking.push((pending.clone(), check)),
+            Verdict::Stored(check, reference) => {
+                out.stored.push((pending.clone(), (check, reference)));
+            }
         }
         match event.payload() {
             Ok(None) => {}

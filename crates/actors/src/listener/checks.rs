@@ -56,7 +56,7 @@ fn within<C>(
 }
 
 /// The checks of each message together, those of tenants by turns.
-fn in_turns<C>(checking: Vec<(Pending, C)>) -> Vec<Vec<(Pending, C)>> {
+pub(super) fn in_turns<C>(checking: Vec<(Pending, C)>) -> Vec<Vec<(Pending, C)>> {
     let mut messages: Vec<Vec<(Pending, C)>> = Vec::new();
     for (pending, check) in checking {
         match messages.last_mut() {

@@ -13,7 +13,7 @@ use fermata_core::identity::{SourcePosition, Tenant};
 use fermata_wire::dead::DeadLetter;
 use fermata_wire::stages::{Admission, AdmittedEvent, NO_KEY, Rejection};
 
-use crate::contracts::{Breach, Check, Steps};
+use crate::contracts::{Breach, Check, Steps, StoredCheck};
 
 /// Content type of one event that was taken out of its message.
 pub(super) const ONE_EVENT: &str = "application/cloudevents+json";
@@ -29,6 +29,8 @@ pub(super) struct Outcomes {
     pub(super) referring: Vec<(Pending, PayloadReference)>,
     /// Events whose data is to be checked aside.
     pub(super) checking: Vec<(Pending, Check)>,
+    /// Events whose data is there and is to be read and checked.
+    pub(super) stored: Vec<(Pending, (StoredCheck, PayloadReference))>,
     /// What checking may cost yet.
     pub(super) steps: Steps,
 }

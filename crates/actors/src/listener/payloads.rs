@@ -1,7 +1,7 @@
 //! Whether the data is there that events refer to.
 //!
-//! What is asked for is the description of the object, not its bytes: the engine
-//! hands references on and reads none. A payload that is not there, or is another
+//! What is asked for is the description of the object, not its bytes: the engine hands
+//! references on, and reads only what a contract is about (`stored`). A payload that is not there, or is another
 //! one, is a rejection like any other. While the store does not answer, the messages
 //! that refer to it are held back, and no others.
 
@@ -28,10 +28,10 @@ const LOOKUPS_AT_ONCE: usize = 32;
 const LOOKUPS_LIMIT: Duration = Duration::from_secs(2);
 
 /// Reason code of an event whose payload is not there.
-const PAYLOAD_MISSING: &str = "payload_missing";
+pub(super) const PAYLOAD_MISSING: &str = "payload_missing";
 
 /// Reason code of an event whose payload is not what the event says.
-const PAYLOAD_CHANGED: &str = "payload_changed";
+pub(super) const PAYLOAD_CHANGED: &str = "payload_changed";
 
 /// What is wrong with a payload: a reason code, and a text.
 type Problem = (&'static str, String);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use fermata_core::command::{
-    Command, ContractEntry, ContractMode, DefineCommand, StrategyEntry, WorkflowEntry,
+    Command, ContractEntry, ContractMode, DefineCommand, Retirement, StrategyEntry, WorkflowEntry,
 };
 use fermata_core::flags::Flags;
 use fermata_core::identity::PartitionId;
@@ -131,6 +131,8 @@ pub struct NewDefinitions {
     pub contracts: Vec<ContractEntry>,
     /// What is done about breaches, by tenant.
     pub contract_modes: BTreeMap<Arc<str>, ContractMode>,
+    /// Strategies that are taken out of use.
+    pub retire: Retirement,
 }
 
 /// The engine's answer.
@@ -161,7 +163,7 @@ pub async fn make_active(
     for (digest, bytes) in &new.plans {
         store.put_blob(digest, bytes).await?;
     }
-    let NewDefinitions { strategies, workflows, contracts, contract_modes, .. } = new;
+    let NewDefinitions { strategies, workflows, contracts, contract_modes, retire, .. } = new;
     let by = by.unwrap_or_else(asking_user);
     let define = |reply_to| {
         let id = random_id();
@@ -175,6 +177,7 @@ pub async fn make_active(
             flags: Flags::default(),
             contracts,
             contract_modes,
+            retire,
         })
     };
     let answer = session.ask_partition(PartitionId::CONTROL, ANSWER_LIMIT, define).await?;
@@ -192,11 +195,25 @@ pub fn print_answer(
     what: &str,
     output: &mut Output,
 ) -> Result<ExitCode, CliError> {
+    print_answer_to("applied", answer, what, output)
+}
+
+/// As [`print_answer`], where something else was done than to apply.
+///
+/// # Errors
+///
+/// When it cannot be written.
+pub fn print_answer_to(
+    done: &str,
+    answer: &Answer,
+    what: &str,
+    output: &mut Output,
+) -> Result<ExitCode, CliError> {
     let code = if answer.problems.is_empty() { ExitCode::Success } else { ExitCode::Findings };
     if output.is_json() {
         output.json_line(answer)?;
     } else if answer.problems.is_empty() {
-        let title = output.tone(Tone::Good, "applied");
+        let title = output.tone(Tone::Good, done);
         output
             .line(&format!("{title}: {what}; definitions are at revision {}", answer.revision))?;
     } else {
@@ -204,7 +221,7 @@ pub fn print_answer(
             let title = output.tone(Tone::Bad, "refused");
             output.line(&format!("{title}: {problem}"))?;
         }
-        output.line(&format!("nothing was applied; revision {} stays active", answer.revision))?;
+        output.line(&format!("nothing was {done}; revision {} stays active", answer.revision))?;
     }
     Ok(code)
 }

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
-use fermata_core::command::{CancelCommand, Command, DefineCommand};
+use fermata_core::command::{CancelCommand, Command, DefineCommand, Retirement};
 use fermata_core::flags::{Flag, Flags};
 use fermata_core::identity::{PartitionId, RunId};
 use fermata_jetstream::StreamReader;
@@ -149,6 +149,7 @@ async fn set(
             flags,
             contracts: Vec::new(),
             contract_modes: BTreeMap::new(),
+            retire: Retirement::default(),
         })
     };
     let answer = session.ask_partition(PartitionId::CONTROL, ANSWER_LIMIT, define).await?;

@@ -36,6 +36,7 @@ pub(super) const DEAD_REASONS: &[&str] = &[
     "bad_replay",
     "contract_violation",
     "contract_too_costly",
+    "contract_unchecked",
     "bad_payload_reference",
     "payload_missing",
     "payload_changed",

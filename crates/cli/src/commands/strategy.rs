@@ -3,8 +3,11 @@
 mod cases;
 mod explain;
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use clap::{Args, Subcommand};
-use fermata_core::command::StrategyEntry;
+use fermata_core::command::{Retirement, StrategyEntry};
 use fermata_core::json::Json;
 use fermata_core::strategy::{Action, StrategyDefinition, StrategySet};
 use fermata_definitions::{Limits, Problem, read_strategies};
@@ -14,7 +17,7 @@ pub use explain::ExplainArguments;
 
 use super::definitions::{
     ApplyArguments, CheckArguments, Checked, Holds, NewDefinitions, check_files, make_active,
-    print_answer,
+    print_answer, print_answer_to,
 };
 use crate::arguments::GlobalArguments;
 use crate::broker_session::BrokerSession;
@@ -45,9 +48,31 @@ Examples:
   fermata strategy explain event.json --json
   generate-event | fermata strategy explain - --tenant acme")]
     Explain(ExplainArguments),
+    /// Take strategies out of use: the next events are decided without them, runs go on
+    #[command(after_help = "\
+All of them, or none where one was never there. A higher version, applied, brings a strategy back.
+
+Examples:
+  fermata strategy retire note-placed-orders --reason 'the shop is closed'
+  fermata strategy retire old-1 old-2 --by alice")]
+    Retire(RetireArguments),
     /// List the active strategies
     #[command(after_help = "Examples:\n  fermata strategy list --json")]
     List(ListArguments),
+}
+
+/// Arguments of `fermata strategy retire`.
+#[derive(Debug, Clone, Args)]
+pub struct RetireArguments {
+    /// Names of strategies
+    #[arg(required = true, value_name = "NAME")]
+    pub names: Vec<String>,
+    /// Why, for the audit log
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// Who asks, for the audit log; default: the user of the operating system
+    #[arg(long, value_name = "NAME")]
+    pub by: Option<String>,
 }
 
 /// Arguments of `fermata strategy list`.
@@ -89,6 +114,14 @@ pub async fn run(
         }
         StrategyCommand::Test(arguments) => cases::run(&arguments, output),
         StrategyCommand::Explain(arguments) => explain::run(arguments, global, output).await,
+        StrategyCommand::Retire(RetireArguments { names, reason, by }) => {
+            let strategies: BTreeSet<Arc<str>> = names.into_iter().map(Arc::from).collect();
+            let what = counted(strategies.len(), "strategy", "strategies");
+            let retire = Retirement { strategies, reason };
+            let new = NewDefinitions { retire, ..NewDefinitions::default() };
+            let answer = make_active(new, by, global).await?;
+            print_answer_to("retired", &answer, &what, output)
+        }
         StrategyCommand::List(arguments) => list(&arguments, global, output).await,
     }
 }

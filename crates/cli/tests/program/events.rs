@@ -156,6 +156,31 @@ async fn events_are_published_as_messagepack_and_in_binary_mode() {
 }
 
 #[tokio::test]
+async fn data_that_has_no_form_in_binary_mode_is_refused_by_its_line_and_nothing_is_sent() {
+    let stage = Stage::new().await;
+    let path = stage.folder.path().join("events.ndjson").display().to_string();
+    let with = |id: u32, members: &str| {
+        format!(r#"{{"specversion":"1.0","id":"{id}","source":"/s","type":"a",{members}}}"#)
+    };
+    let text = with(1, r#""datacontenttype":"text/plain","data":"hello""#);
+    let xml = with(2, r#""datacontenttype":"application/xml","data":"<a/>""#);
+    std::fs::write(&path, format!("{text}\n{xml}\n")).unwrap();
+
+    let publish = ["publish", "--tenant", "acme", "--binary", &path];
+    let refused = stage.run(&publish).await;
+    assert_eq!(refused.code, 1, "{}", refused.stdout);
+    assert!(refused.stdout.contains("events.ndjson:2: "), "{}", refused.stdout);
+    assert!(refused.stdout.contains("(unsupported_content_type)"), "{}", refused.stdout);
+    let reader = StreamReader::new(&stage.broker);
+    assert!(reader.read_one(EVENTS_STREAM, 1).await.unwrap().is_none());
+
+    std::fs::write(&path, text).unwrap();
+    assert_eq!(stage.run(&publish).await.code, 0);
+    let stored = reader.read_one(EVENTS_STREAM, 1).await.unwrap().unwrap();
+    assert_eq!(stored.payload, "hello");
+}
+
+#[tokio::test]
 async fn a_repaired_letter_is_requested_again_with_a_signature() {
     let stage = Stage::new().await;
     let subject = fermata_wire::subjects::dead("acme", "listener");

@@ -14,7 +14,7 @@ use std::ops::Range;
 
 use serde_json::value::RawValue;
 
-use super::headers::{MessageHeaders, header_value};
+use super::headers::MessageHeaders;
 use super::message::{Envelope, decode_alone};
 use super::msgpack::{Bounds, Outer, Writer, cut, extent, outer, push_base64};
 use super::rejection::{Problem, RejectReason, Rejected, excerpt};
@@ -190,7 +190,7 @@ fn binary_event(
     let described = match encoding {
         // From here on the data is JSON, whatever it was.
         Encoding::Msgpack => Some("application/json".to_owned()),
-        Encoding::Json | Encoding::Other => data_type,
+        Encoding::Json | Encoding::Text | Encoding::Other => data_type,
     };
     let mut text = String::with_capacity(payload.len() * 2 + 256);
     text.push('{');
@@ -212,12 +212,18 @@ fn binary_event(
             text.push(',');
             text = Writer::new(payload, text, bounds(limits)).data_member()?;
         }
-        Encoding::Other => {
-            push_member(&mut text, "data_base64");
-            text.push('"');
-            push_base64(&mut text, payload);
-            text.push('"');
-        }
+        Encoding::Text | Encoding::Other => match std::str::from_utf8(payload) {
+            Ok(data) if encoding == Encoding::Text => {
+                push_member(&mut text, "data");
+                push_string(&mut text, data);
+            }
+            Ok(_) | Err(_) => {
+                push_member(&mut text, "data_base64");
+                text.push('"');
+                push_base64(&mut text, payload);
+                text.push('"');
+            }
+        },
     }
     text.push('}');
     Ok(text)
@@ -243,16 +249,18 @@ fn json_text(payload: &[u8]) -> Result<&str, Problem> {
 }
 
 /// What the data of a binary message is.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Encoding {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Encoding {
     Json,
     Msgpack,
+    /// `text/*` in UTF-8, as far as its parameters say.
+    Text,
     Other,
 }
 
 impl Encoding {
     /// By media type; JSON where none is named, as in structured mode.
-    fn of(content_type: Option<&str>) -> Result<Self, Problem> {
+    pub(super) fn of(content_type: Option<&str>) -> Result<Self, Problem> {
         let Some(content_type) = content_type else { return Ok(Self::Json) };
         let (media_type, parameters) = split_type(content_type);
         let is = |name: &str| media_type.eq_ignore_ascii_case(name);
@@ -262,7 +270,9 @@ impl Encoding {
         let suffix = media_type.rsplit_once('+').map_or("", |(_, suffix)| suffix);
         let json = is("application/json") || is("text/json") || suffix.eq_ignore_ascii_case("json");
         if !json {
-            return Ok(Self::Other);
+            let prefix = media_type.get(.."text/".len());
+            let text = prefix.is_some_and(|prefix| prefix.eq_ignore_ascii_case("text/"));
+            return Ok(if text && is_utf8(parameters) { Self::Text } else { Self::Other });
         }
         if is_utf8(parameters) {
             return Ok(Self::Json);
@@ -287,72 +297,4 @@ pub(super) fn is_utf8(parameters: &str) -> bool {
         let value = value.trim().trim_matches('"');
         value.eq_ignore_ascii_case("utf-8") || value.eq_ignore_ascii_case("us-ascii")
     })
-}
-
-/// A message in binary mode.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BinaryMessage {
-    /// Names and values of its headers.
-    pub headers: Vec<(String, String)>,
-    /// Its bytes.
-    pub payload: Vec<u8>,
-}
-
-impl Event<'_> {
-    /// The event as a message in binary mode. Extensions that are numbers or
-    /// truth values become text: headers know nothing else. JSON data goes as it
-    /// is, `data_base64` as its bytes.
-    #[must_use]
-    pub fn to_binary(&self) -> BinaryMessage {
-        let mut headers = vec![("ce-specversion".to_owned(), "1.0".to_owned())];
-        let mut push = |name: &str, value: &str| {
-            headers
-                .push((format!("{}{name}", super::ATTRIBUTE_HEADER_PREFIX), header_value(value)));
-        };
-        push("tenant", self.tenant);
-        for (name, value) in self.named_texts().filter(|(name, _)| *name != "data_base64") {
-            push(name, value);
-        }
-        for (name, value) in &self.extensions {
-            match serde_json::from_str::<String>(value.get()) {
-                Ok(text) => push(name, &text),
-                Err(_) => push(name, value.get()),
-            }
-        }
-        let payload = match (self.data, &self.data_base64) {
-            (Some(data), _) => data.get().as_bytes().to_vec(),
-            (None, Some(digits)) => bytes_of_base64(digits),
-            (None, None) => Vec::new(),
-        };
-        let is_json = Encoding::of(self.datacontenttype.as_deref()) == Ok(Encoding::Json);
-        if self.data_base64.is_some() && is_json {
-            // Else its bytes would be read as the JSON they are not said to be.
-            headers.retain(|(name, _)| name != "ce-datacontenttype");
-            let value = "application/octet-stream".to_owned();
-            headers.push(("ce-datacontenttype".to_owned(), value));
-        }
-        BinaryMessage { headers, payload }
-    }
-}
-
-/// The bytes of base64 that was checked; padding and what is no digit is left out.
-fn bytes_of_base64(digits: &str) -> Vec<u8> {
-    let value = |byte: u8| match byte {
-        b'A'..=b'Z' => Some(byte - b'A'),
-        b'a'..=b'z' => Some(byte - b'a' + 26),
-        b'0'..=b'9' => Some(byte - b'0' + 52),
-        b'+' => Some(62),
-        b'/' => Some(63),
-        _ => None,
-    };
-    let (mut bytes, mut bits, mut count) = (Vec::with_capacity(digits.len() / 4 * 3), 0_u32, 0_u32);
-    for digit in digits.bytes().filter_map(value) {
-        bits = (bits << 6 | u32::from(digit)) & 0xff_ffff;
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            bytes.extend(u8::try_from(bits >> count & 0xff));
-        }
-    }
-    bytes
 }

@@ -145,8 +145,18 @@ fn the_content_type_says_what_the_data_is() {
         let expected = (Some(json!({"a": [1]})), None, json!("application/json"));
         assert_eq!(data(content_type, b"\x81\xa1a\x91\x01"), Ok(expected));
     }
-    let kept = (None, Some(json!("aGk=")), json!("text/plain"));
-    assert_eq!(data("text/plain", b"hi"), Ok(kept));
+    for content_type in ["text/plain", "Text/CSV; charset=\"UTF-8\""] {
+        let text = (Some(json!("hi \"\u{1}")), None, json!(content_type));
+        assert_eq!(data(content_type, b"hi \"\x01"), Ok(text));
+    }
+    for (content_type, bytes, base64) in [
+        ("text/plain", &b"\xff"[..], "/w=="),
+        ("text/plain; charset=iso-8859-1", b"hi", "aGk="),
+        ("application/xml", b"hi", "aGk="),
+    ] {
+        let kept = (None, Some(json!(base64)), json!(content_type));
+        assert_eq!(data(content_type, bytes), Ok(kept));
+    }
     let kept = (None, Some(json!("/wA=")), json!("image/png"));
     assert_eq!(data("image/png", b"\xff\x00"), Ok(kept));
     assert_eq!(binary(&[], b"{}").unwrap()["data"], json!({}));

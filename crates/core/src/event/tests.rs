@@ -83,6 +83,37 @@ fn an_event_without_escapes_is_borrowed_whole() {
 }
 
 #[test]
+fn an_event_without_one_of_its_attributes_or_of_another_version_is_refused_by_name() {
+    let refused = |text: &str| {
+        let outcome = decode_message(None, text.as_bytes(), SUBJECT, &limits()).remove(0);
+        outcome.map(|_| ()).map_err(|rejected| (rejected.reason, rejected.detail))
+    };
+    for name in ["specversion", "id", "source", "type"] {
+        let mut members = valid();
+        members.remove(name);
+        for null in [false, true] {
+            if null {
+                members.insert(name.to_owned(), Value::Null);
+            }
+            let (reason, detail) =
+                refused(&Value::Object(members.clone()).to_string()).unwrap_err();
+            assert_eq!(reason, RejectReason::MissingAttribute, "{name}");
+            assert!(detail.contains(&format!("`{name}`")), "{detail}");
+        }
+    }
+    for version in ["0.3", "2.0", "1.0.2", "1", "1.1"] {
+        let (reason, _) = refused(&event_with(json!({"specversion": version}))).unwrap_err();
+        assert_eq!(reason, RejectReason::UnsupportedSpecversion, "{version}");
+    }
+    for name in ["Upper", "ID", "dataRef"] {
+        let (reason, detail) = refused(&event_with(json!({name: "x"}))).unwrap_err();
+        assert_eq!(reason, RejectReason::BadAttribute, "{name}");
+        assert!(detail.contains(&format!("`{name}`")), "{detail}");
+    }
+    assert_eq!(refused(&event_with(json!({"upper": "x"}))), Ok(()));
+}
+
+#[test]
 fn each_broken_rule_has_its_reason() {
     use RejectReason as Reason;
     let deep = |levels: usize| {

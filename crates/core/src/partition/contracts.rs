@@ -161,6 +161,7 @@ mod tests {
             reply_to: None,
             contracts,
             contract_modes: std::collections::BTreeMap::new(),
+            retire: crate::command::Retirement::default(),
             flags: crate::flags::Flags::default(),
         }
     }

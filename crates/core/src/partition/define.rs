@@ -8,7 +8,9 @@ use serde_json::json;
 
 use super::contracts::contract_bytes;
 use super::{Decision, Partition};
-use crate::command::{ContractEntry, ContractMode, DefineCommand, StrategyEntry, WorkflowEntry};
+use crate::command::{
+    ContractEntry, ContractMode, DefineCommand, Retirement, StrategyEntry, WorkflowEntry,
+};
 use crate::digest::Digest;
 use crate::effect::{Effect, bounded_detail};
 use crate::flags::Flags;
@@ -47,6 +49,9 @@ pub struct Definitions {
     /// What is done about breaches, by tenant; [`ContractMode::Warn`] where none is said.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub contract_modes: BTreeMap<Arc<str>, ContractMode>,
+    /// Versions of strategies that were retired, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub retired: BTreeMap<Arc<str>, u32>,
 }
 
 impl Definitions {
@@ -64,7 +69,9 @@ impl Definitions {
     pub(super) fn apply(&mut self, applied: &DefinitionsApplied) {
         self.revision = applied.revision;
         self.flags.apply(&applied.flags);
+        self.apply_retirement(&applied.retire);
         for strategy in &applied.strategies {
+            self.retired.remove(&strategy.name);
             self.strategies.insert(strategy.name.clone(), strategy.clone());
         }
         for workflow in &applied.workflows {
@@ -93,6 +100,7 @@ impl Definitions {
             problems.extend(self.strategy_problem(strategy, &command.workflows));
         }
         problems.extend(self.contract_problems(command));
+        problems.extend(self.retirement_problems(command));
         let bytes = self.bytes_with(command);
         if bytes > DEFINITIONS_BYTES_MAX {
             problems.push(format!(
@@ -107,7 +115,9 @@ impl Definitions {
 
     fn bytes_with(&self, command: &DefineCommand) -> usize {
         let replaced = |name: &Arc<str>| command.strategies.iter().any(|new| new.name == *name);
-        let kept = self.strategies.values().filter(|active| !replaced(&active.name));
+        let gone = |name: &Arc<str>| command.retire.strategies.contains(name);
+        let kept = self.strategies.values();
+        let kept = kept.filter(|active| !replaced(&active.name) && !gone(&active.name));
         let strategies = kept.chain(&command.strategies);
         let strategies = strategies.map(|entry| entry.definition.as_str().len() + ENTRY_BYTES);
         let workflows = self.workflows.iter().chain(&command.workflows);
@@ -116,13 +126,16 @@ impl Definitions {
         let contracts = self.contracts.iter().chain(new);
         let modes = self.contract_modes.keys().chain(command.contract_modes.keys());
         let modes = modes.collect::<BTreeSet<_>>().len();
-        strategies.sum::<usize>() + workflows.sum::<usize>() + contract_bytes(contracts, modes)
+        let retired = self.retired_bytes_with(command);
+        let contracts = contract_bytes(contracts, modes);
+        strategies.sum::<usize>() + workflows.sum::<usize>() + contracts + retired
     }
 
     /// Whether all strategies compile together: what is recorded as active must
     /// be what every process can use.
     fn compile_problems(&self, command: &DefineCommand) -> Vec<String> {
         let mut all = self.strategies.clone();
+        all.retain(|name, _| !command.retire.strategies.contains(name));
         for new in &command.strategies {
             all.insert(new.name.clone(), new.clone());
         }
@@ -152,6 +165,9 @@ impl Definitions {
                     entry.version
                 ));
             }
+        }
+        if let Some(problem) = self.revival_problem(entry) {
+            return Some(problem);
         }
         let definition = match serde_json::from_str::<StrategyDefinition>(entry.definition.as_str())
         {
@@ -208,6 +224,10 @@ impl Partition {
                     flags: command.flags.clone(),
                     contracts: command.contracts.clone(),
                     contract_modes: command.contract_modes.clone(),
+                    retire: Retirement {
+                        strategies: command.retire.strategies.clone(),
+                        reason: command.retire.reason.as_deref().map(bounded_detail),
+                    },
                 }
                 .into()
             } else {

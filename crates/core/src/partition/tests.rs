@@ -140,6 +140,7 @@ fn ids_of_commands_are_bounded_like_keys() {
         flags: Flags::default(),
         contracts: Vec::new(),
         contract_modes: std::collections::BTreeMap::new(),
+        retire: crate::command::Retirement::default(),
     });
     let (records, effects) = decided(&mut partition, &define);
     assert_eq!((records.len(), effects.len()), (0, 1));

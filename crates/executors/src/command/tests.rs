@@ -75,6 +75,30 @@ async fn arguments_are_no_shell_text_and_the_environment_holds_what_is_configure
 }
 
 #[tokio::test]
+async fn the_environment_holds_what_is_configured_and_inherited_and_nothing_else() {
+    let program = Program {
+        path: "/usr/bin/env".into(),
+        environment: BTreeMap::from([("GREETING".to_owned(), "hello".to_owned())]),
+        inherit: vec!["PATH".to_owned(), "FERMATA_TEST_UNSET".to_owned()],
+        output: CommandOutput::Text,
+    };
+    let programs = BTreeMap::from([("env".to_owned(), program)]);
+    let executor = CommandExecutor::new(&CommandConfig { programs, ..CommandConfig::default() });
+    let (request, known) = call("", AMPLE);
+    let env = CommandCall { name: "env".to_owned(), args: Vec::new(), ..known };
+
+    let outcome = executor.unwrap().execute(&request, &env).await;
+
+    let EffectOutcome::Succeeded { output } = outcome else { panic!("{outcome:?}") };
+    let mut found = output.as_str().unwrap().lines().collect::<Vec<_>>();
+    found.sort_unstable();
+    let path = format!("PATH={}", std::env::var("PATH").unwrap());
+    let expected =
+        ["FERMATA_ATTEMPT=2", "FERMATA_IDEMPOTENCY_KEY=run/node/1", "GREETING=hello", &path];
+    assert_eq!(found, expected);
+}
+
+#[tokio::test]
 async fn how_a_program_ends_gives_the_class_and_its_last_words_the_detail() {
     let (class, detail) = class_of("echo first >&2; echo 'no  luck' >&2; exit 3", AMPLE).await;
     assert_eq!(class, FailureClass::ExitStatus);

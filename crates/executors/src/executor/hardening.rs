@@ -5,6 +5,11 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
+
 use super::tests::{call, class, config};
 use crate::http::HttpExecutor;
 use crate::resolver::Lookup;
@@ -121,7 +126,14 @@ async fn a_signed_call_names_its_effect_and_verifies() {
     assert_eq!(request.header("webhook-id"), Some("0198c0de/fetch/1"));
     let timestamp: u64 = request.header("webhook-timestamp").unwrap().parse().unwrap();
     assert!(timestamp > 1_700_000_000);
-    // The server notes heads in lower case; the form is what can be seen of the signature here.
-    let signature = request.header("webhook-signature").unwrap();
-    assert!(signature.starts_with("v1,") && signature.len() == 47, "{signature}");
+    // As the standard says, and without what signs.
+    let secret = BASE64_STANDARD.decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
+    let mut expected = Hmac::<Sha256>::new_from_slice(&secret).unwrap();
+    expected.update(format!("0198c0de/fetch/1.{timestamp}.").as_bytes());
+    expected.update(&request.body);
+    let expected = BASE64_STANDARD.encode(expected.finalize().into_bytes());
+    assert!(!request.body.is_empty(), "{request:?}");
+    // The server notes heads in lower case.
+    let expected = format!("v1,{}", expected.to_ascii_lowercase());
+    assert_eq!(request.header("webhook-signature"), Some(expected.as_str()));
 }

@@ -110,6 +110,9 @@ fn hint_of_reason(reason: &str) -> &'static str {
         "contract_too_costly" => {
             "send less data or each event by itself, or apply a simpler version of the contract"
         }
+        "contract_unchecked" => {
+            "put the data into the event with `fermata dead replay <ID> --edit`, or let `fermata publish` store it; or set the tenant's mode to `warn`"
+        }
         "payload_missing" | "payload_changed" | "bad_payload_reference" => {
             "store the data again (`fermata publish --data-file`), which publishes the event anew, or correct `dataref` and `datadigest` with `--edit`"
         }

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use fermata_core::event::{
-    Event, EventLimits, MESSAGE_BYTES_MAX, SUBJECT_PREFIX, decode_message, msgpack_of_json,
-    parse_subject,
+    DataForm, Event, EventLimits, MESSAGE_BYTES_MAX, SUBJECT_PREFIX, decode_message,
+    msgpack_of_json, parse_subject,
 };
 use fermata_jetstream::{Bytes, Headers};
 use serde::Serialize;
@@ -176,17 +176,10 @@ impl EventMessage {
             let detail = "binary mode has no batches; leave `--binary` out or send single events";
             return Err(refuse("bad_batch", detail.to_owned()));
         }
-        let (mut message, data) = {
-            let event = self.decoded().map_err(|detail| refuse("bad_attribute", detail))?;
-            (event.to_binary(), event.data.map(|data| data.get().to_owned()))
-        };
-        if let (true, Some(data)) = (form.msgpack, data) {
-            message.payload =
-                msgpack_of_json(&data).map_err(|error| refuse("not_msgpack", error))?;
-            message.headers.retain(|(name, _)| name != "ce-datacontenttype");
-            let media_type = "application/msgpack".to_owned();
-            message.headers.push(("ce-datacontenttype".to_owned(), media_type));
-        }
+        let data = if form.msgpack { DataForm::Msgpack } else { DataForm::AsDeclared };
+        let event = self.decoded().map_err(|detail| refuse("bad_attribute", detail))?;
+        let written = event.to_binary(data);
+        let message = written.map_err(|(reason, detail)| refuse(reason.as_str(), detail))?;
         Ok(Self { payload: message.payload.into(), headers: message.headers, ..self })
     }
 
@@ -335,6 +328,41 @@ mod tests {
         let batch = message(&format!("[{EVENT}]"), None, None).unwrap();
         let refused = batch.in_form(Form { binary: true, msgpack: false }).unwrap_err();
         assert_eq!(refused.reason, "bad_batch");
+    }
+
+    #[test]
+    fn data_goes_in_its_own_media_type_and_what_has_no_form_is_refused() {
+        let written = |data: &str, msgpack| {
+            let text = EVENT.replace('}', &format!(",{data}}}"));
+            let message = message(&text, None, None).unwrap();
+            message.in_form(Form { binary: true, msgpack }).map(|message| message.payload)
+        };
+        for (data, payload) in [
+            (r#""datacontenttype":"text/plain","data":"say \"hello\"""#, &b"say \"hello\""[..]),
+            (r#""datacontenttype":"image/png","data_base64":"/wA=""#, b"\xff\x00"),
+            (r#""datacontenttype":"application/msgpack","data":{"n":1}"#, b"\x81\xa1n\x01"),
+            (r#""datacontenttype":"application/json","data":{"n": 1}"#, br#"{"n": 1}"#),
+        ] {
+            assert_eq!(written(data, false).unwrap(), payload, "{data}");
+        }
+        for (data, msgpack, reason) in [
+            (
+                r#""datacontenttype":"application/xml","data":"<a/>""#,
+                false,
+                "unsupported_content_type",
+            ),
+            (r#""datacontenttype":"text/plain","data":{"n":1}"#, false, "unsupported_content_type"),
+            (r#""datacontenttype":"text/plain","data":"""#, false, "unsupported_content_type"),
+            (r#""datacontenttype":"text/plain","data":"hello""#, true, "unsupported_content_type"),
+            (r#""datacontenttype":"application/json","data_base64":"/wA=""#, false, "not_utf8"),
+            (
+                r#""datacontenttype":"application/msgpack","data_base64":"wQ==""#,
+                false,
+                "not_msgpack",
+            ),
+        ] {
+            assert_eq!(written(data, msgpack).unwrap_err().reason, reason, "{data}");
+        }
     }
 
     #[test]
