@@ -24,7 +24,7 @@ pub async fn run(case: Case, arguments: &BenchArguments) -> miette::Result<Vec<F
     for n in arguments.sizes(case) {
         let figures = match case {
             Case::Match => {
-                measured.extend(matching::run(n)?);
+                measured.extend(matching::run(n, arguments.smoke)?);
                 continue;
             }
             Case::Query => {

@@ -18,6 +18,12 @@ const DECISIONS: usize = 200_000;
 /// Decisions between two looks at the clock: a single one is too short to time.
 const BATCH: usize = 20;
 
+/// Decisions timed one by one, for the longest of them.
+const SINGLE_DECISIONS: usize = 50_000;
+
+/// What an event may cost on the average, decoding included, where one strategy is found.
+const EACH_US_MAX: f64 = 5.0;
+
 /// Different events, so that no branch is learnt by heart.
 const EVENTS: u64 = 1_000;
 
@@ -27,6 +33,8 @@ const EVENT_BYTES: usize = 1_024;
 /// How the strategies tell events apart.
 struct Shape {
     case: &'static str,
+    /// Microseconds of CPU that an event may take on the average; beyond it the bench fails.
+    us_max: Option<f64>,
     /// Type and pattern of a strategy by number.
     strategy: fn(u64) -> (String, Option<Value>),
     /// Type of the event that the strategy of this number takes, and the field of
@@ -37,11 +45,13 @@ struct Shape {
 const SHAPES: [Shape; 4] = [
     Shape {
         case: "match_types",
+        us_max: Some(EACH_US_MAX),
         strategy: |number| (format!("plugin.job.kind-{number}"), None),
         event: |number| (format!("plugin.job.kind-{number}"), ("status", json!("failed"))),
     },
     Shape {
         case: "match_equality",
+        us_max: Some(EACH_US_MAX),
         strategy: |number| {
             let pattern = json!({ "data": { "job": [format!("job-{number}")] } });
             ("plugin.job.completed".to_owned(), Some(pattern))
@@ -53,6 +63,7 @@ const SHAPES: [Shape; 4] = [
     // Each range beside the next: one holds.
     Shape {
         case: "match_ranges",
+        us_max: None,
         strategy: |number| {
             let range = json!([">=", number * 10, "<", number * 10 + 10]);
             let pattern = json!({ "data": { "duration_ms": [{ "numeric": range }] } });
@@ -65,6 +76,7 @@ const SHAPES: [Shape; 4] = [
     // Thresholds: half of all hold, on the average.
     Shape {
         case: "match_thresholds",
+        us_max: None,
         strategy: |number| {
             let pattern = json!({ "data": { "duration_ms": [{ "numeric": [">=", number] }] } });
             ("plugin.job.completed".to_owned(), Some(pattern))
@@ -73,12 +85,22 @@ const SHAPES: [Shape; 4] = [
     },
 ];
 
-/// Decides events by `n` strategies of each shape.
-pub fn run(n: u64) -> miette::Result<Vec<Figures>> {
-    SHAPES.iter().map(|shape| measure(shape, n)).collect()
+/// Decides events by `n` strategies of each shape; with `smoke` it may take any time.
+pub fn run(n: u64, smoke: bool) -> miette::Result<Vec<Figures>> {
+    SHAPES.iter().map(|shape| measure(shape, n, smoke)).collect()
 }
 
-fn measure(shape: &Shape, n: u64) -> miette::Result<Figures> {
+/// Decides an event from its bytes.
+fn decide(set: &StrategySet, (kind, text): &(String, String)) {
+    let subject = Subject { tenant: "acme", kind };
+    let limits = EventLimits::default();
+    for decoded in decode_message(None, black_box(text.as_bytes()), subject, &limits) {
+        let decided = decoded.as_ref().map(|event| set.decide(event));
+        black_box(decided.is_ok());
+    }
+}
+
+fn measure(shape: &Shape, n: u64, smoke: bool) -> miette::Result<Figures> {
     let definitions = (0..n).map(|number| definition(shape, number)).collect();
     let set = StrategySet::compile(definitions)
         .map_err(|problems| miette!("the strategies do not compile: {:?}", problems.first()))?;
@@ -98,21 +120,29 @@ fn measure(shape: &Shape, n: u64) -> miette::Result<Figures> {
     let mut rest = events.iter().cycle();
     for _ in 0..DECISIONS / BATCH {
         let begun = Instant::now();
-        for (_, (kind, text)) in rest.by_ref().take(BATCH) {
-            let subject = Subject { tenant: "acme", kind };
-            let limits = EventLimits::default();
-            for decoded in decode_message(None, black_box(text.as_bytes()), subject, &limits) {
-                let decided = decoded.as_ref().map(|event| set.decide(event));
-                black_box(decided.is_ok());
-            }
+        for (_, event) in rest.by_ref().take(BATCH) {
+            decide(&set, event);
         }
         times.push(begun.elapsed());
     }
     let cpu = thread_cpu()?.saturating_sub(cpu_before?);
+    let single = rest.take(SINGLE_DECISIONS).map(|(_, event)| {
+        let begun = Instant::now();
+        decide(&set, event);
+        begun.elapsed()
+    });
+    let single = Times::of(single.collect());
     bar.inc(1);
     let total: Duration = times.iter().sum();
     let decisions = u64::try_from(DECISIONS).unwrap_or(u64::MAX);
     let each_us = cpu.as_secs_f64() * 1e6 / count(decisions);
+    if let Some(us_max) = shape.us_max.filter(|_| !smoke) {
+        ensure!(
+            each_us <= us_max,
+            "{}: an event takes {each_us:.2} µs of CPU, more than {us_max} µs",
+            shape.case
+        );
+    }
     let times = Times::of(times);
     let batch = count(u64::try_from(BATCH).unwrap_or(u64::MAX));
     let batch_us = |percent| times.percentile_ms(percent).unwrap_or_default() * 1e3 / batch;
@@ -123,9 +153,11 @@ fn measure(shape: &Shape, n: u64) -> miette::Result<Figures> {
     }
     .note(format!(
         "{each_us:.2} µs of CPU per event of {EVENT_BYTES} bytes, decoding included; by the clock, \
-         over {BATCH} events, p50 {:.2} µs, p99 {:.2} µs each",
+         over {BATCH} events, p50 {:.2} µs, p99 {:.2} µs each; of {SINGLE_DECISIONS} timed one by one, \
+         p99 {:.2} µs",
         batch_us(50),
         batch_us(99),
+        single.percentile_ms(99).unwrap_or_default() * 1e3,
     )))
 }
 

@@ -23,7 +23,7 @@ use crate::builder::store_commands;
 use crate::definitions::Snapshot;
 use crate::hop::AGAIN_AFTER;
 use crate::listener::{admitted_again, file};
-use crate::matcher::{dead_letter, matched, rejection, routed};
+use crate::matcher::{Draws, dead_letter, matched, rejection, routed};
 use crate::metrics::Metrics;
 use crate::ports::Ports;
 use crate::readiness::missing_definitions;
@@ -151,9 +151,9 @@ fn replay_of(case: Uuid, place: SourcePosition) -> Uuid {
 /// Sends the events to their partitions until those hold them.
 async fn order(ports: &Ports, metrics: &Metrics, replay: &CaseReplay, events: Vec<AdmittedEvent>) {
     let snapshot = ports.definitions.borrow().clone();
-    let mut dead = Vec::new();
+    let (mut dead, mut draws) = (Vec::new(), Draws::default());
     let events = events.into_iter().map(|event| match &replay.strategy {
-        None => matched(&snapshot, event, &mut dead),
+        None => matched(&snapshot, event, &mut draws, &mut dead),
         Some(strategy) => route(&snapshot, strategy, event, &mut dead),
     });
     let frame = MatchedFrame { events: events.collect() };

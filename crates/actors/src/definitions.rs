@@ -307,19 +307,14 @@ async fn later<T>(incomplete: Option<T>) -> Option<T> {
 }
 
 async fn compile(bytes: &[u8], plans: &Plans, known: Arc<Snapshot>) -> Result<Snapshot, String> {
-    let mut definitions: Definitions =
+    let definitions: Definitions =
         decode_message(MessageKind::Definitions, bytes).map_err(|error| error.to_string())?;
     let flags = definitions.flags.clone();
-    let strategies = definitions
-        .strategies
-        .values()
-        .map(|entry| serde_json::from_str::<StrategyDefinition>(entry.definition.as_str()))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| error.to_string())?;
-    let strategies = StrategySet::compile(strategies)
-        .map_err(|problems| problems.first().map_or_else(String::new, ToString::to_string))?;
-    let contracts;
-    (contracts, definitions) = with_contracts(known, definitions).await?;
+    let Compiled { strategies, contracts, definitions } = compiled(known, definitions).await?;
+    if let Some(problem) = strategies.too_costly() {
+        // They were accepted when they were defined, maybe by an earlier version.
+        tracing::warn!(%problem, "the active strategies cost more than would be accepted now");
+    }
     let mut snapshot = Snapshot {
         revision: definitions.revision,
         strategies,
@@ -343,30 +338,60 @@ async fn compile(bytes: &[u8], plans: &Plans, known: Arc<Snapshot>) -> Result<Sn
     Ok(snapshot)
 }
 
-/// Compiles the contracts, away from the threads that everything else runs on.
-async fn with_contracts(
-    known: Arc<Snapshot>,
+/// What takes long to make of definitions.
+struct Compiled {
+    strategies: StrategySet,
+    contracts: Contracts,
     definitions: Definitions,
-) -> Result<(Contracts, Definitions), String> {
-    let renewed = tokio::task::spawn_blocking(move || {
+}
+
+/// Compiles strategies and contracts, away from the threads that everything else runs on.
+async fn compiled(known: Arc<Snapshot>, definitions: Definitions) -> Result<Compiled, String> {
+    let compiled = tokio::task::spawn_blocking(move || {
+        let strategies = strategies_of(&definitions)?;
         let contracts = known.contracts.renewed(&definitions);
-        (contracts, definitions)
+        Ok(Compiled { strategies, contracts, definitions })
     });
-    renewed.await.map_err(|error| error.to_string())
+    compiled.await.map_err(|error| error.to_string())?
+}
+
+fn strategies_of(definitions: &Definitions) -> Result<StrategySet, String> {
+    let entries = definitions.strategies.values();
+    let strategies = entries
+        .map(|entry| serde_json::from_str::<StrategyDefinition>(entry.definition.as_str()))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| error.to_string())?;
+    StrategySet::compile_accepted(strategies)
+        .map_err(|problems| problems.first().map_or_else(String::new, ToString::to_string))
 }
 
 #[cfg(test)]
 mod tests {
+    use fermata_core::command::StrategyEntry;
+    use fermata_core::json::Json;
     use futures_util::FutureExt as _;
 
     use super::*;
 
     #[tokio::test]
-    async fn contracts_are_not_compiled_on_the_threads_of_the_runtime() {
-        let renewed = with_contracts(Arc::default(), Definitions::default());
-        let mut renewed = std::pin::pin!(renewed);
+    async fn nothing_is_compiled_on_the_threads_of_the_runtime() {
+        let compiled = compiled(Arc::default(), Definitions::default());
+        let mut compiled = std::pin::pin!(compiled);
 
-        assert!(renewed.as_mut().now_or_never().is_none(), "it was done at the first look");
-        assert!(renewed.await.is_ok());
+        assert!(compiled.as_mut().now_or_never().is_none(), "it was done at the first look");
+        assert!(compiled.await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn nor_are_strategies_that_do_not_compile() {
+        let definition = Json::from_value(&serde_json::json!("none"));
+        let entry = StrategyEntry { name: "s".into(), version: 1, definition };
+        let mut definitions = Definitions::default();
+        definitions.strategies.insert("s".into(), entry);
+        let compiled = compiled(Arc::default(), definitions);
+        let mut compiled = std::pin::pin!(compiled);
+
+        assert!(compiled.as_mut().now_or_never().is_none(), "it was done at the first look");
+        assert!(compiled.await.is_err());
     }
 }

@@ -1,5 +1,7 @@
 //! StrategyMatcher: what is to happen for each event.
 
+mod draw;
+
 use bytes::Bytes;
 use fermata_core::command::EventReference;
 use fermata_core::digest::Digest;
@@ -13,6 +15,7 @@ use fermata_wire::stages::{
 };
 use futures_util::future::BoxFuture;
 
+pub(crate) use self::draw::Draws;
 use crate::case_replay::not_routed;
 use crate::clock::wall_ms;
 use crate::definitions::Snapshot;
@@ -29,13 +32,14 @@ pub const MATCHER_CONSUMER: &str = "matcher";
 pub struct Matcher {
     ports: Ports,
     next: Hop<MatchedFrame>,
+    draws: Draws,
 }
 
 impl Matcher {
     /// A matcher that passes on to `next`.
     #[must_use]
     pub fn new(ports: Ports, next: Hop<MatchedFrame>) -> Self {
-        Self { ports, next }
+        Self { ports, next, draws: Draws::default() }
     }
 }
 
@@ -45,8 +49,9 @@ impl Stage for Matcher {
     fn take(&mut self, frame: AdmittedFrame) -> BoxFuture<'static, Durable> {
         let snapshot = self.ports.definitions.borrow().clone();
         let mut dead = Vec::new();
-        let events =
-            frame.events.into_iter().map(|event| matched(&snapshot, event, &mut dead)).collect();
+        let draws = &mut self.draws;
+        let events = frame.events.into_iter();
+        let events = events.map(|event| matched(&snapshot, event, draws, &mut dead)).collect();
         let (ports, next) = (self.ports.clone(), self.next.clone());
         Box::pin(async move {
             let durable = file(&ports, dead).await && next.pass(MatchedFrame { events }).await;
@@ -59,6 +64,7 @@ impl Stage for Matcher {
 pub(crate) fn matched(
     snapshot: &Snapshot,
     admitted: AdmittedEvent,
+    draws: &mut Draws,
     dead: &mut Vec<DeadLetter>,
 ) -> MatchedEvent {
     let AdmittedEvent { event, key, source, replay, admission, correlation } = admitted;
@@ -69,7 +75,7 @@ pub(crate) fn matched(
             if let Some(strategy) = snapshot.strategies.ignored_by_type(tenant, &event.kind) {
                 MatchOutcome::Ignored { strategy: strategy.name().into() }
             } else {
-                let outcome = decide(snapshot, tenant, &event.kind, &raw);
+                let outcome = decide(snapshot, tenant, &event.kind, &raw, draws);
                 if let MatchOutcome::Rejected(rejection) = &outcome {
                     dead.push(dead_letter("matcher", &event, source, rejection, raw));
                 }
@@ -80,7 +86,13 @@ pub(crate) fn matched(
     MatchedEvent { event, key, source, replay, outcome, correlation }
 }
 
-fn decide(snapshot: &Snapshot, tenant: &str, kind: &str, raw: &Bytes) -> MatchOutcome {
+fn decide(
+    snapshot: &Snapshot,
+    tenant: &str,
+    kind: &str,
+    raw: &Bytes,
+    draws: &mut Draws,
+) -> MatchOutcome {
     let decoded = decode_message(None, raw, Subject { tenant, kind }, &EventLimits::default());
     let event = match decoded.into_iter().next() {
         Some(Ok(event)) => event,
@@ -90,7 +102,7 @@ fn decide(snapshot: &Snapshot, tenant: &str, kind: &str, raw: &Bytes) -> MatchOu
         None => return rejection("not_json", "the event is empty".to_owned(), raw),
     };
     let decision = snapshot.strategies.decide(&event);
-    log_tie(&decision, &event.id);
+    draws.log(&decision, &event.id);
     match decision {
         Decision::Ignored { strategy, .. } => {
             MatchOutcome::Ignored { strategy: strategy.name().into() }
@@ -125,21 +137,6 @@ pub(crate) fn routed(
             let (reason, detail) = not_routed(strategy, error);
             rejection(reason, detail, raw)
         }
-    }
-}
-
-/// A draw among equals is what weights are for; who looks for the reason of a choice finds it.
-fn log_tie(decision: &Decision<'_>, event: &str) {
-    let (winner, tied) = match decision {
-        Decision::Start { chosen, tied, .. } => {
-            (chosen.first().map(|chosen| chosen.strategy.name()), tied)
-        }
-        Decision::Ignored { strategy, tied, .. } => (Some(strategy.name()), tied),
-        Decision::Unmatched { .. } | Decision::Failed { .. } => return,
-    };
-    if !tied.is_empty() {
-        let tied = tied.iter().map(|strategy| strategy.name()).collect::<Vec<_>>();
-        tracing::debug!(event, winner, ?tied, "strategies of equal precedence; one was drawn");
     }
 }
 

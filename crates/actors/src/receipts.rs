@@ -6,10 +6,10 @@
 //! lost: it is read again.
 
 mod log;
+mod logs;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use fermata_audit::{BLOCK_LEAVES, Hash, Receipt, Verifier};
@@ -21,23 +21,21 @@ use thiserror::Error;
 use tokio::time::Instant;
 
 use self::log::{Log, ReadEntry, entries_of};
+use self::logs::Logs;
+pub use self::logs::TURN_LIMIT;
 use crate::checkpoint_log::{SignedNote, newest_of_stream};
 use crate::ports::Ports;
 
 /// Records of one request: each may cost reading a block of its own.
 pub const RECEIPTS_MAX: usize = 16;
 
-/// How long a request reads before it says how far it has come: below what an answer over HTTP may
-/// take. What was read of the log is kept for the next one.
+/// How long a request reads before it says how far it has come: with [`TURN_LIMIT`] below what an
+/// answer over HTTP may take. What was read of the log is kept for the next one.
 pub const READING_LIMIT: Duration = Duration::from_secs(5);
 
-/// Records of a log of which receipts are made here: 2^26, for which 18 MiB are kept. Of a larger
-/// one `fermata audit prove` makes them.
+/// Records of a log of which receipts are made here: 2^26, for which 18 MiB are kept, of each
+/// partition. Of a larger one `fermata audit prove` makes them.
 pub const LOG_RECORDS_MAX: u64 = 1 << 26;
-
-/// Logs of which something is kept, 144 MiB at the most; the one that was asked for least recently
-/// is dropped for another.
-pub const LOGS_KEPT_MAX: usize = 8;
 
 /// Messages that are taken from a log at a time.
 const BATCH_MESSAGES: usize = 512;
@@ -63,6 +61,9 @@ pub enum ReceiptsError {
         /// How many are signed.
         signed: u64,
     },
+    /// Other requests for the partition did not end within [`TURN_LIMIT`].
+    #[error("other requests for partition {0} are under way; ask again")]
+    Busy(PartitionId),
     /// The log has not been read so far by this process.
     #[error("the log of partition {partition} is being read: {read} of {of} entries; ask again")]
     Reading {
@@ -111,17 +112,14 @@ pub enum ReceiptsError {
 #[derive(Debug)]
 pub struct Receipts {
     ports: Ports,
-    /// Of each partition what is kept, those asked for last at the end.
-    logs: Mutex<Vec<(PartitionId, SharedLog)>>,
+    logs: Logs,
 }
-
-type SharedLog = Arc<tokio::sync::Mutex<Log>>;
 
 impl Receipts {
     /// Makes receipts with what `ports` reaches.
     #[must_use]
     pub fn new(ports: Ports) -> Self {
-        Self { ports, logs: Mutex::default() }
+        Self { ports, logs: Logs::default() }
     }
 
     /// Receipts of these records of a partition, by index, all against its newest checkpoint. They
@@ -146,34 +144,21 @@ impl Receipts {
         if records.len() > RECEIPTS_MAX {
             return Err(ReceiptsError::TooMany(records.len()));
         }
+        let (mut log, until) = self.logs.turn(partition).await?;
         let request = Request {
             reader: &self.ports.reader,
             partition,
             origin: facts.origin(partition),
             verifier: facts.signer.verifier(),
             records,
-            until: Instant::now() + READING_LIMIT,
+            until,
         };
-        let log = self.log(partition);
-        let mut log = log.lock().await;
         let made = request.answer(&mut log).await;
         if matches!(made, Err(ReceiptsError::Unsound { .. })) {
             // What was read once may have been wrong; what is there is read again.
             *log = Log::default();
         }
         made
-    }
-
-    fn log(&self, partition: PartitionId) -> SharedLog {
-        // Nobody panics while holding it.
-        let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = logs.iter().position(|(of, _)| *of == partition);
-        let log = known.map(|at| logs.remove(at).1).unwrap_or_default();
-        if logs.len() >= LOGS_KEPT_MAX {
-            logs.remove(0);
-        }
-        logs.push((partition, log.clone()));
-        log
     }
 }
 
@@ -274,7 +259,8 @@ impl Request<'_> {
         let mut proven = BTreeMap::new();
         let mut rest = self.records.iter().copied().peekable();
         while let Some(&index) = rest.peek() {
-            if Instant::now() >= self.until {
+            // One is made of a log that has been read, so that asking again for fewer ends.
+            if !proven.is_empty() && Instant::now() >= self.until {
                 return Err(ReceiptsError::Slow { made: proven.len(), of: self.records.len() });
             }
             let first = index - index % BLOCK_LEAVES;

@@ -191,7 +191,7 @@ fn receipts_problem(error: &ReceiptsError) -> Problem {
     let kind = match error {
         ReceiptsError::TooMany(_) => ReceiptProblem::Malformed,
         ReceiptsError::NoPartition(_) | ReceiptsError::NotSigned { .. } => ReceiptProblem::NotFound,
-        ReceiptsError::Reading { .. } => ReceiptProblem::Reading,
+        ReceiptsError::Reading { .. } | ReceiptsError::Busy(_) => ReceiptProblem::Reading,
         ReceiptsError::TooLarge { .. } => ReceiptProblem::LogTooLarge,
         ReceiptsError::Unsound { .. } => ReceiptProblem::Unsound,
         ReceiptsError::Slow { .. } | ReceiptsError::Message(_) | ReceiptsError::Log(_) => {
