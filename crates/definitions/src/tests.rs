@@ -106,7 +106,7 @@ fn no_and_off_are_texts_and_no_truth() {
     };
     for text in ["no", "off", "NO", "Off", "n", "yes", "on"] {
         let named = read_workflow(&workflow(&text.to_lowercase(), "true"), None, &Limits::WRITTEN);
-        assert_eq!(named.expect(text).name.as_str(), text.to_lowercase());
+        assert_eq!(*named.expect(text).plan().workflow, text.to_lowercase());
 
         let problems = workflow_problems(&workflow("a", text)).join("\n");
         assert!(problems.contains("expected true or false, found a text"), "{text}: {problems}");
