@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::engine::{RunningEngine, event};
 use crate::operations::Scrape;
-use crate::support::SOON;
+use crate::support::{SOON, run};
 
 const STREAM: &str = "JOURNAL_0";
 
@@ -66,6 +66,16 @@ async fn a_full_journal_is_named_everywhere_and_enlarged_by_the_command_that_is_
     })
     .await;
     engine.stop().await;
+}
+
+#[tokio::test]
+async fn room_that_is_no_size_or_that_no_engine_can_have_is_refused_with_what_can_be_given() {
+    let small = run(&["up", "--stream-room", "1GiB"]).await;
+    assert_eq!(small.code, 2);
+    assert!(small.stderr.contains("the streams of an engine take 2GiB to "), "{}", small.stderr);
+    let none = run(&["worker", "--stream-room", "lots"]).await;
+    assert_eq!(none.code, 2);
+    assert!(none.stderr.contains("as in `40GiB`"), "{}", none.stderr);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -112,6 +112,12 @@ impl Topology {
             }
             if let (Value::Object(config), false) = (&mut config, dry_run) {
                 config.insert("max_bytes".to_owned(), spec.max_bytes.into());
+                // What follows from its size grows with it.
+                let per_subject = config.get("max_msgs_per_subject").and_then(Value::as_i64);
+                if per_subject.is_some_and(|found| found > 0 && found < spec.max_msgs_per_subject) {
+                    let per_subject = spec.max_msgs_per_subject.into();
+                    config.insert("max_msgs_per_subject".to_owned(), per_subject);
+                }
                 let request = format!("STREAM.UPDATE.{}", spec.name);
                 ask::<Value>(broker.publishing(), &request, config).await.map_err(&failed)?;
             }
