@@ -1,5 +1,6 @@
 //! A loss that reaches back behind a snapshot: nobody may begin from what is lost.
 
+use std::slice;
 use std::time::Duration;
 
 use fermata_actors::journal_archive::{JournalArchive, JournalReplay};
@@ -80,7 +81,11 @@ async fn snapshots_of_what_is_lost_are_removed_and_the_next_owner_begins_from_an
     let runs = ended(&stage).await;
     let [.., older, newest] = snapshots(&stage).await[..] else { panic!("two snapshots") };
     let journal = messages(&stage, "JOURNAL_0").await;
-    let left = journal.into_iter().filter(|message| message.sequence < newest);
+    // Frames that only move positions stand behind the last record: with them alone nothing is lost.
+    let last = journal.iter().rposition(|message| !kinds(slice::from_ref(message)).is_empty());
+    let lost_from = newest.min(journal[last.expect("records")].sequence);
+    assert!(older < lost_from, "{older} and {newest} stand for the same records");
+    let left = journal.into_iter().filter(|message| message.sequence < lost_from);
     let left = left.collect::<Vec<_>>();
     rewrite(&stage, "JOURNAL_0", &subjects::journal(PARTITION), &left).await;
     // What the older snapshot stands for is archived and gone: without it nobody can begin.
