@@ -13,6 +13,7 @@ use fermata_actors::journal_archive::{JournalArchive, JournalReplay};
 use fermata_actors::listener::LISTENER_CONSUMER;
 use fermata_actors::matcher::MATCHER_CONSUMER;
 use fermata_core::identity::PartitionId;
+use fermata_jetstream::core_messages::CoreMessages;
 use fermata_jetstream::object_folder::ObjectFolder;
 use fermata_jetstream::purge::{purge_before, room_of};
 use fermata_jetstream::topology::{
@@ -28,6 +29,7 @@ use fermata_tests::engine::all_owned;
 use fermata_tests::journal::{Entry, records_of_until};
 use fermata_tests::{TestBroker, TestEngine, definitions, events};
 use fermata_wire::journal::JournalFrame;
+use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(90);
 const ONLY: PartitionId = PartitionId(0);
@@ -357,5 +359,39 @@ async fn what_is_purged_while_a_journal_is_read_is_read_from_its_archive() {
 
     let sequences = read.iter().map(|message| message.sequence);
     assert!(sequences.eq(1..=40), "messages are missing, or there twice");
+    engine.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_model_that_is_made_anew_has_the_runs_that_only_the_archive_holds() {
+    let broker = TestBroker::start(Durability::Process).await;
+    let engine = start(&broker, with_archive()).await;
+    definitions::apply_yaml(&engine, &[WORKFLOW], STRATEGIES).await;
+    let mut ids = 0..;
+    let (sequence, _) = two_snapshots(&engine, 0, &mut ids).await;
+    two_snapshots(&engine, sequence, &mut ids).await;
+    is_purged(&engine, &journal_stream(ONLY), 20).await;
+    is_whole(&engine, ids.start).await;
+    engine.shut_down().await;
+    std::fs::remove_dir_all(broker.folder().join("read-model")).expect("a read model");
+
+    let engine = start(&broker, with_archive()).await;
+    let core = CoreMessages::new(&engine.ports().broker);
+    let question = r#"{"query":{"limit":500}}"#;
+    let listed = async {
+        loop {
+            let answer = core.request("fermata.query.runs", question.into(), LIMIT).await;
+            if let Ok(answer) = answer
+                && let Ok(answer) = serde_json::from_slice::<Value>(&answer.payload)
+                && let Some(runs) = answer["ok"]["runs"].as_array()
+                && runs.len() as u64 == ids.start
+            {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let answer = tokio::time::timeout(LIMIT, listed).await.expect("all runs in time");
+    assert!(!answer.to_string().contains("left_out"), "{answer}");
     engine.shut_down().await;
 }

@@ -189,17 +189,19 @@ async fn ours(reader: &StreamReader, stream: &str) -> Vec<StoredMessage> {
     messages
 }
 
-/// Every message of a stream, in order.
+/// Every message that a stream holds, in order: all behind what is purged.
 ///
 /// # Panics
 ///
-/// When the stream cannot be read.
+/// When the stream cannot be read, or has a hole.
 pub async fn messages(reader: &StreamReader, stream: &str) -> Vec<StoredMessage> {
-    let mut replay = reader.replay(stream, 1, Holes::Refused).await.expect("a replay");
-    let mut found = Vec::new();
+    let mut replay = reader.replay(stream, 1, Holes::Allowed).await.expect("a replay");
+    let mut found = Vec::<StoredMessage>::new();
     loop {
         let batch = replay.next_batch(1_000).await.expect("a batch");
         if batch.is_empty() {
+            let follows = |pair: &[StoredMessage]| pair[0].sequence + 1 == pair[1].sequence;
+            assert!(found.windows(2).all(follows), "`{stream}` has a hole");
             return found;
         }
         found.extend(batch);

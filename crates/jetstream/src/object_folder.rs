@@ -162,38 +162,27 @@ impl ObjectFolder {
     async fn upload(
         &self,
         name: &str,
-        mut bytes: impl AsyncRead + Unpin,
+        bytes: impl AsyncRead + Unpin,
         expected: Option<[u8; 32]>,
-        mut on_progress: impl FnMut(usize),
+        on_progress: impl FnMut(usize),
     ) -> Result<(), StoreError> {
         let name = self.full(name);
         let inbox = self.broker.consuming().client.new_inbox();
         let unique = inbox.rsplit('.').next().unwrap_or_default();
         let nuid = format!("{}-{unique}", self.folder);
         let subject = self.chunks(&nuid);
-        let (mut chunks, mut size, mut hash) = (0, 0, Sha256::new());
-        loop {
-            let mut chunk = Vec::with_capacity(CHUNK_BYTES);
-            let read = (&mut bytes).take(CHUNK_BYTES as u64).read_to_end(&mut chunk).await;
-            read.map_err(StoreError::broker("read what is to be stored as", &name))?;
-            if chunk.is_empty() {
-                break;
+        let stored = self.upload_chunks(&name, &subject, bytes, expected, on_progress);
+        let stored = match stored.await {
+            Ok(stored) => stored,
+            Err(error) => {
+                // Nothing names them: they would take their room until somebody sweeps.
+                if let Err(left) = self.purge(&subject).await {
+                    tracing::debug!(%left, "chunks of what could not be stored are left");
+                }
+                return Err(error);
             }
-            let length = chunk.len();
-            size += length;
-            if size > BLOB_BYTES_MAX {
-                return Err(StoreError::TooLarge { digest_hex: name, bytes: size });
-            }
-            hash.update(&chunk);
-            self.publish(subject.clone(), HeaderMap::new(), chunk.into(), &name).await?;
-            chunks += 1;
-            on_progress(length);
-        }
-        let digest: [u8; 32] = hash.finalize().into();
-        if expected.is_some_and(|expected| expected != digest) {
-            let source = "what was read has another digest".into();
-            return Err(StoreError::Damaged { digest_hex: name, source });
-        }
+        };
+        let (chunks, size, digest) = stored;
         let digest = format!("SHA-256={}", BASE64_URL_SAFE.encode(digest));
         let options = Options { max_chunk_size: CHUNK_BYTES };
         let (bucket, nuid) = (&self.bucket, &nuid);
@@ -203,6 +192,41 @@ impl ObjectFolder {
         let mut headers = HeaderMap::new();
         headers.insert("Nats-Rollup", "sub");
         self.publish(self.meta(&name), headers, info.into(), &name).await
+    }
+
+    /// Stores all chunks; how many, of how many bytes, with which digest.
+    async fn upload_chunks(
+        &self,
+        name: &str,
+        subject: &str,
+        mut bytes: impl AsyncRead + Unpin,
+        expected: Option<[u8; 32]>,
+        mut on_progress: impl FnMut(usize),
+    ) -> Result<(usize, usize, [u8; 32]), StoreError> {
+        let (mut chunks, mut size, mut hash) = (0, 0, Sha256::new());
+        loop {
+            let mut chunk = Vec::with_capacity(CHUNK_BYTES);
+            let read = (&mut bytes).take(CHUNK_BYTES as u64).read_to_end(&mut chunk).await;
+            read.map_err(StoreError::broker("read what is to be stored as", name))?;
+            if chunk.is_empty() {
+                break;
+            }
+            let length = chunk.len();
+            size += length;
+            if size > BLOB_BYTES_MAX {
+                return Err(StoreError::TooLarge { digest_hex: name.to_owned(), bytes: size });
+            }
+            hash.update(&chunk);
+            self.publish(subject.to_owned(), HeaderMap::new(), chunk.into(), name).await?;
+            chunks += 1;
+            on_progress(length);
+        }
+        let digest: [u8; 32] = hash.finalize().into();
+        if expected.is_some_and(|expected| expected != digest) {
+            let source = "what was read has another digest".into();
+            return Err(StoreError::Damaged { digest_hex: name.to_owned(), source });
+        }
+        Ok((chunks, size, digest))
     }
 
     /// Reads an object; nothing when there is none.

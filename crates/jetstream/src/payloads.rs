@@ -72,5 +72,9 @@ pub async fn put_payload(
     on_progress: impl FnMut(usize),
 ) -> Result<(), StoreError> {
     let folder = ObjectFolder::open(broker, PAYLOADS_BUCKET, tenant).await?;
+    // What was interrupted takes room that nobody else gives back.
+    if let Err(error) = folder.sweep().await {
+        tracing::debug!(%error, "what unfinished payloads left is not removed");
+    }
     folder.put_from(digest_hex, bytes, Some(digest), on_progress).await
 }

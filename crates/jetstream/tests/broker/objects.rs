@@ -82,3 +82,19 @@ async fn what_somebody_put_in_place_of_a_chunk_or_of_a_description_is_damage() {
         assert!(matches!(read, Err(StoreError::Damaged { .. })), "{read:?}");
     }
 }
+
+#[tokio::test]
+async fn what_could_not_be_stored_takes_no_room() {
+    let stage = Stage::new().await;
+    let folder = ObjectFolder::open(&stage.broker, ARCHIVE_BUCKET, "0").await.expect("a folder");
+    let bytes = vec![7; 1_500_000];
+
+    let stored = folder.put_from("other", &bytes[..], Some([0; 32]), |_| ()).await;
+
+    assert!(matches!(stored, Err(StoreError::Damaged { .. })), "{stored:?}");
+    let stream = format!("OBJ_{ARCHIVE_BUCKET}");
+    let reader = fermata_jetstream::StreamReader::new(&stage.broker);
+    let state = reader.stream_state(&stream).await.expect("a stream");
+    assert_eq!((state.last_sequence, state.messages), (3, 0), "three chunks came and went");
+    assert_eq!(folder.get("other").await.expect("read"), None);
+}
