@@ -377,14 +377,14 @@ async fn a_read_model_that_is_made_anew_has_the_runs_that_only_the_archive_holds
 
     let engine = start(&broker, with_archive()).await;
     let core = CoreMessages::new(&engine.ports().broker);
-    let question = r#"{"query":{"limit":500}}"#;
+    // How many it holds, however many those are: a slow machine publishes for longer.
+    let question = r#"{"query":{"limit":1}}"#;
     let listed = async {
         loop {
             let answer = core.request("fermata.query.runs", question.into(), LIMIT).await;
             if let Ok(answer) = answer
                 && let Ok(answer) = serde_json::from_slice::<Value>(&answer.payload)
-                && let Some(runs) = answer["ok"]["runs"].as_array()
-                && runs.len() as u64 == ids.start
+                && answer["ok"]["runs_held"] == ids.start
             {
                 return answer;
             }
@@ -392,6 +392,6 @@ async fn a_read_model_that_is_made_anew_has_the_runs_that_only_the_archive_holds
         }
     };
     let answer = tokio::time::timeout(LIMIT, listed).await.expect("all runs in time");
-    assert!(!answer.to_string().contains("left_out"), "{answer}");
+    assert_eq!(answer["ok"]["left_out_until_ms"], Value::Null, "{answer}");
     engine.shut_down().await;
 }
