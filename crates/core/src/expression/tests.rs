@@ -296,6 +296,10 @@ fn some_input() -> Value {
     json!([1, 2.0, -3, "text", "te", true, null, [1, 2], {"a": 1, "b": "x"}, u64::MAX])
 }
 
+/// Evaluations by the crate before its value counts as another one than ours: two orders of two
+/// keys make one in 2^64 wrong.
+const ORDERS_TRIED: u32 = 64;
+
 /// The value of `source` by the interpreter of the `cel` crate.
 fn by_the_crate(source: &str, input: &Value) -> Option<Value> {
     let program = cel::Env::stdlib().compile(source).ok()?;
@@ -308,16 +312,22 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     /// Both may refuse what the other takes (we refuse more, and convert less);
-    /// a value that both give is the same.
+    /// a value that both give is the same. The crate goes through the keys of a map in any order,
+    /// another one each time; ours, which is always the same one, has to be among them.
     #[test]
     fn values_are_those_of_the_crates_interpreter(source in any_expression()) {
         let input = some_input();
         let Ok(expression) = Expression::compile(&source) else { return Ok(()) };
         let Ok(ours) = expression.evaluate(&Scope::new().with("input", &input)) else { return Ok(()) };
 
-        if let Some(theirs) = by_the_crate(&source, &input) {
-            prop_assert_eq!(ours, theirs, "{}", source);
+        let mut theirs = None;
+        for _ in 0..ORDERS_TRIED {
+            theirs = by_the_crate(&source, &input);
+            if theirs.as_ref().is_none_or(|theirs| *theirs == ours) {
+                return Ok(());
+            }
         }
+        prop_assert_eq!(Some(ours), theirs, "{}", source);
     }
 
     #[test]
