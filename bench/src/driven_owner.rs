@@ -124,6 +124,11 @@ impl DrivenOwner {
         (journal, self.commands.iter().map(|(_, bytes)| bytes).sum())
     }
 
+    /// Its clocks.
+    pub fn now(&self) -> Now {
+        self.now
+    }
+
     /// Milliseconds since it began.
     pub fn passed_ms(&self) -> u64 {
         self.now.monotonic_ms

@@ -4,10 +4,11 @@
 //! One partition, [`DrivenOwner`]. Events come evenly; snapshots are due by the engine's own policy,
 //! and after each the janitor's rules are applied to the queues: commands and journal go below the
 //! older of two snapshots, the journal only as far as it is in segments, and segments go after a day
-//! (`archive.retention`; without it the archive grows for ever, as it should). The audit log is not
-//! measured: it is never purged, so it grows by as much a day.
+//! (`archive.retention`; without it the archive grows for ever, as it should). The audit log, of
+//! which nothing is ever purged, is the one thing that must grow: by as much each day.
 
 mod archive;
+mod audit_log;
 mod graph;
 
 use std::collections::{BTreeMap, HashMap};
@@ -28,6 +29,7 @@ use crate::figures::{Figures, count};
 use crate::process_usage::{memory, thread_cpu};
 use crate::setup::{mebibytes, progress};
 use archive::Archive;
+use audit_log::AuditLog;
 
 const DAYS: u64 = 7;
 const HOUR_MS: u64 = 60 * 60 * 1_000;
@@ -47,6 +49,10 @@ const RECOVERIES: u32 = 3;
 /// exceed its largest by more than this factor.
 const FLAT_FACTOR: f64 = 1.25;
 
+/// The audit log grows by as much each day, but for longer numbers in it.
+const EVEN_FACTOR: f64 = 1.02;
+const EVEN_BYTES: f64 = 65_536.0;
+
 /// What a sample may differ by in any case: noise of the allocator, and of a clock.
 const NOISE_BYTES: u64 = 16 * 1024 * 1024;
 const NOISE_MS: f64 = 25.0;
@@ -64,6 +70,10 @@ struct Sample {
     archive_bytes: u64,
     /// With what retention has removed: what there would be without it.
     archived_bytes: u64,
+    /// AUDIT, of which nothing is purged.
+    audit_bytes: u64,
+    /// CHECKPOINTS, of which nothing is purged either.
+    checkpoints_bytes: u64,
     /// Processor's time of a takeover, where one was tried.
     recovery_ms: Option<f64>,
     /// Messages that were folded then, behind the snapshot.
@@ -95,6 +105,7 @@ struct Week {
     owner: DrivenOwner,
     stored: Stored,
     archive: Archive,
+    audit: AuditLog,
     segment_bytes: u64,
     written: Duration,
     snapshots: u64,
@@ -109,6 +120,7 @@ pub fn run(n: u64, graph: Option<&Path>) -> miette::Result<Vec<Figures>> {
         owner: DrivenOwner::start(three_noops("three-noops")?, policy)?,
         stored: Stored::default(),
         archive: Archive::default(),
+        audit: AuditLog::start()?,
         segment_bytes: policy.segment_bytes,
         written: Duration::ZERO,
         snapshots: 0,
@@ -146,6 +158,20 @@ pub fn run(n: u64, graph: Option<&Path>) -> miette::Result<Vec<Figures>> {
         week.written.as_secs_f64(),
         week.owner.longest.as_secs_f64() * 1e3,
     ));
+    let figures = figures.note(format!(
+        "never purged: {:.1} MiB of audit log, {:.0} bytes a run; {} checkpoints of {:.0} bytes, \
+         one each {} s of which there was anything to sign",
+        mebibytes(week.audit.bytes()),
+        count(week.audit.bytes()) / count(n.max(1)),
+        week.audit.checkpoints(),
+        count(week.audit.checkpoint_bytes()) / count(week.audit.checkpoints().max(1)),
+        STEP_MS / 1_000,
+    ));
+    ensure!(
+        week.audit.records() == records,
+        "{} of {records} records are in the audit log",
+        week.audit.records()
+    );
     let figures = days(&samples).into_iter().fold(figures, Figures::note);
     Ok(vec![figures])
 }
@@ -167,7 +193,7 @@ impl Week {
             }
             asked = more;
         }
-        Ok(())
+        self.audit.follow(self.owner.journal.iter(), self.owner.now())
     }
 
     /// What the coordinator does with a snapshot, and the janitor behind it.
@@ -215,6 +241,8 @@ impl Week {
             snapshots_bytes: self.stored.bytes(),
             archive_bytes: self.archive.bytes(),
             archived_bytes: self.archive.archived_bytes(),
+            audit_bytes: self.audit.bytes(),
+            checkpoints_bytes: self.audit.checkpoint_bytes(),
             ..Sample::default()
         };
         if hour.is_multiple_of(RECOVERY_EVERY_HOURS) {
@@ -271,6 +299,20 @@ fn flatness(samples: &[Sample]) -> miette::Result<()> {
             "{what} grow: {first:.1} MiB on day 2, {later_mib:.1} MiB later"
         );
     }
+    let grown = |day: u64| {
+        let at = |hour| samples.iter().find(|sample| sample.hour == hour);
+        let bytes =
+            |hour| at(hour).map_or(0, |sample| sample.audit_bytes + sample.checkpoints_bytes);
+        count(bytes((day + 1) * 24).saturating_sub(bytes(day * 24)))
+    };
+    for day in 2..DAYS {
+        let (first, later) = (grown(1), grown(day));
+        ensure!(
+            later <= first * EVEN_FACTOR + EVEN_BYTES,
+            "the audit log grows faster: by {first:.0} bytes on day 2, by {later:.0} on day {}",
+            day + 1
+        );
+    }
     let slowest = |from, to| of_day(from, to).filter_map(|sample| sample.recovery_ms);
     let first = slowest(1, 2).fold(0.0, f64::max);
     let later = slowest(2, DAYS).fold(0.0, f64::max);
@@ -287,7 +329,7 @@ fn days(samples: &[Sample]) -> Vec<String> {
     let line = |sample: &Sample| {
         format!(
             "day {}: {} runs, memory {:.1} MiB, kept {:.1} MiB (journal {:.1}, commands {:.1}, \
-             snapshots {:.1}, archive {:.1} of {:.1}), {} keys, recovery {:.1} ms with {} messages",
+             snapshots {:.1}, archive {:.1} of {:.1}), audit log {:.1} MiB and checkpoints {:.1}, {} keys, recovery {:.1} ms with {} messages",
             sample.hour / 24,
             sample.runs,
             mebibytes(sample.resident_bytes),
@@ -297,6 +339,8 @@ fn days(samples: &[Sample]) -> Vec<String> {
             mebibytes(sample.snapshots_bytes),
             mebibytes(sample.archive_bytes),
             mebibytes(sample.archived_bytes),
+            mebibytes(sample.audit_bytes),
+            mebibytes(sample.checkpoints_bytes),
             sample.keys,
             sample.recovery_ms.unwrap_or_default(),
             sample.tail_messages.unwrap_or_default(),
@@ -333,6 +377,15 @@ mod tests {
             sample.recovery_ms = sample.recovery_ms.map(|ms| ms + count(hour));
         };
         assert!(flatness(&samples(slower)).is_err());
+    }
+
+    #[test]
+    fn an_audit_log_may_grow_evenly_and_no_faster() {
+        let evenly = |hour: u64, sample: &mut Sample| sample.audit_bytes = hour << 20;
+        let faster = |hour: u64, sample: &mut Sample| sample.audit_bytes = (hour * hour) << 20;
+
+        assert!(flatness(&samples(evenly)).is_ok());
+        assert!(flatness(&samples(faster)).is_err());
     }
 
     #[test]

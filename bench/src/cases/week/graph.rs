@@ -27,7 +27,7 @@ struct Panel {
     lines: &'static [Line],
 }
 
-const PANELS: [Panel; 3] = [
+const PANELS: [Panel; 4] = [
     Panel {
         title: "memory, MiB (whole process, the modelled streams included)",
         lines: &[Line {
@@ -63,6 +63,21 @@ const PANELS: [Panel; 3] = [
                 name: "two snapshots",
                 color: "#d62728",
                 of: |sample| Some(mebibytes(sample.snapshots_bytes)),
+            },
+        ],
+    },
+    Panel {
+        title: "what is never purged, MiB (a line that bends would be a fault)",
+        lines: &[
+            Line {
+                name: "audit log",
+                color: "#8c564b",
+                of: |sample| Some(mebibytes(sample.audit_bytes)),
+            },
+            Line {
+                name: "checkpoints",
+                color: "#e377c2",
+                of: |sample| Some(mebibytes(sample.checkpoints_bytes)),
             },
         ],
     },
