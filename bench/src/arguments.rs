@@ -59,6 +59,9 @@ pub struct BenchArguments {
     /// Data partitions
     #[arg(long, default_value_t = PARTITIONS_DEFAULT, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub partitions: u16,
+    /// Keep the read model beside what is measured; `lists` always does
+    #[arg(long)]
+    pub read_model: bool,
     /// One line of JSON per measurement instead of a table
     #[arg(long)]
     pub json: bool,
@@ -112,6 +115,9 @@ pub struct EngineArguments {
     /// Address of the plugin `hold`, if there is one
     #[arg(long)]
     pub plugin_url: Option<String>,
+    /// Whether the read model is kept as well
+    #[arg(long)]
+    pub read_model: bool,
 }
 
 /// A case, or all of them.
@@ -140,6 +146,8 @@ pub enum CaseChoice {
     Memory,
     /// Lists of runs out of a read model of 1,000,000, without a broker
     Query,
+    /// `fermata runs list` among 1,000,000 runs of an engine that takes more of them
+    Lists,
     /// How long an owner stands still for a snapshot, without a broker
     Snapshot,
     /// Seven days of the load of `runs` in accelerated journal time, without a broker
@@ -176,6 +184,8 @@ pub enum Case {
     /// See [`CaseChoice`].
     Query,
     /// See [`CaseChoice`].
+    Lists,
+    /// See [`CaseChoice`].
     Snapshot,
     /// See [`CaseChoice`].
     Week,
@@ -184,7 +194,7 @@ pub enum Case {
 }
 
 impl Case {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::Raw,
         Self::Intake,
         Self::IntakeBatch,
@@ -196,6 +206,7 @@ impl Case {
         Self::Recovery,
         Self::Memory,
         Self::Query,
+        Self::Lists,
         Self::Snapshot,
         Self::Week,
         Self::Neighbours,
@@ -215,6 +226,7 @@ impl Case {
             Self::Recovery => "recovery",
             Self::Memory => "memory",
             Self::Query => "query",
+            Self::Lists => "lists",
             Self::Snapshot => "snapshot",
             Self::Week => "week",
             Self::Neighbours => "neighbours",
@@ -234,12 +246,13 @@ impl Case {
             | Self::Fanout
             | Self::Recovery
             | Self::Memory
+            | Self::Lists
             | Self::Neighbours => true,
         }
     }
 
     /// Sizes to measure, ascending: chosen so that a case takes 5 to 15 s on two cores, or with
-    /// `smoke` about one; `neighbours`, which measures in turns, takes over a minute.
+    /// `smoke` about one; `neighbours`, which measures in turns, and `lists` take over a minute.
     pub fn sizes(self, durability: DurabilityChoice, smoke: bool) -> &'static [u64] {
         let power = durability == DurabilityChoice::Power;
         match (self, smoke) {
@@ -266,6 +279,8 @@ impl Case {
             (Self::Memory, true) => &[500],
             (Self::Query, false) => &[1_000_000],
             (Self::Query, true) => &[2_000],
+            (Self::Lists, false) => &[1_000_000],
+            (Self::Lists, true) => &[500],
             (Self::Snapshot, false) => &[100_000],
             (Self::Snapshot, true) => &[1_000],
             (Self::Week, false) => &[700_000],
@@ -305,6 +320,7 @@ impl CaseChoice {
             Self::Recovery => &[Case::Recovery],
             Self::Memory => &[Case::Memory],
             Self::Query => &[Case::Query],
+            Self::Lists => &[Case::Lists],
             Self::Snapshot => &[Case::Snapshot],
             Self::Week => &[Case::Week],
             Self::Neighbours => &[Case::Neighbours],

@@ -3,6 +3,7 @@
 mod fanout;
 mod intake;
 mod latency;
+mod lists;
 mod matching;
 mod memory;
 mod neighbours;
@@ -29,6 +30,10 @@ pub async fn run(case: Case, arguments: &BenchArguments) -> miette::Result<Vec<F
             }
             Case::Query => {
                 measured.extend(query::run(n)?);
+                continue;
+            }
+            Case::Lists => {
+                measured.extend(lists::run(arguments, n).await?);
                 continue;
             }
             Case::Snapshot => {

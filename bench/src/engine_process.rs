@@ -24,10 +24,10 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use crate::arguments::EngineArguments;
 use crate::process_usage::{Memory, cpu_time, memory};
 
-/// Every role, but for the projector where nobody asks for it.
-fn roles() -> BTreeSet<Role> {
-    let with_projector = std::env::var_os("FERMATA_BENCH_PROJECTOR").is_some();
-    Role::ALL.into_iter().filter(|role| with_projector || *role != Role::Projector).collect()
+/// Every role, but for the projector where nobody asks for it: the read model follows the journals
+/// when there is time, and would be measured with what is measured.
+fn roles(read_model: bool) -> BTreeSet<Role> {
+    Role::ALL.into_iter().filter(|role| read_model || *role != Role::Projector).collect()
 }
 
 /// Name of the plugin that workflows call.
@@ -53,9 +53,8 @@ pub async fn run(arguments: EngineArguments) -> miette::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(LOG));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    // The read model follows the journals when there is time, and would only be measured with
-    // what is measured here; `FERMATA_BENCH_PROJECTOR` puts it beside.
-    let engine = Engine::start(config(arguments, roles(), ServedQueues::default())?)
+    let roles = roles(arguments.read_model);
+    let engine = Engine::start(config(arguments, roles, ServedQueues::default())?)
         .await
         .into_diagnostic()
         .wrap_err("the engine does not start")?;
@@ -145,6 +144,8 @@ pub struct EngineOptions {
     pub data_dir: Arc<Path>,
     /// Address of the plugin.
     pub plugin_url: Option<String>,
+    /// Whether the read model is kept as well.
+    pub read_model: bool,
 }
 
 impl EngineProcess {
@@ -162,6 +163,9 @@ impl EngineProcess {
             .arg(&*options.data_dir);
         if let Some(url) = &options.plugin_url {
             command.args(["--plugin-url", url]);
+        }
+        if options.read_model {
+            command.arg("--read-model");
         }
         let mut child = command
             .stdin(Stdio::piped())

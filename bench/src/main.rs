@@ -13,6 +13,7 @@ mod driven_owner;
 mod engine_process;
 mod events;
 mod figures;
+mod flood;
 mod journals;
 mod plugin;
 mod process_usage;

@@ -105,6 +105,7 @@ impl Setup {
             worker: format!("bench-{worker}"),
             data_dir: Arc::<Path>::from(broker.folder.path().join(format!("engine-{worker}"))),
             plugin_url: plugin_url.clone(),
+            read_model: arguments.read_model,
         };
         let options = (1..=arguments.engines()).map(option).collect::<Vec<_>>();
         let mut engines =
@@ -143,6 +144,7 @@ impl Setup {
             worker: format!("bench-{queue}"),
             data_dir: options.data_dir.join(queue),
             plugin_url: options.plugin_url.clone(),
+            read_model: false,
         };
         let queues = ServedQueues { names: vec![queue.to_owned()], ..ServedQueues::default() };
         config(arguments, BTreeSet::new(), queues)

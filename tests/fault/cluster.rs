@@ -2,8 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use fermata_jetstream::Durability;
-use fermata_tests::cluster::leader_of;
+use fermata_jetstream::topology::journal_stream;
+use fermata_jetstream::{Broker, Durability, StreamReader};
+use fermata_tests::cluster::{ask, leader_of};
+use serde_json::Value;
+use tokio::sync::oneshot;
 
 use crate::ground::Ground;
 use crate::load::{Load, MIXED};
@@ -36,6 +39,28 @@ impl Scene {
     }
 }
 
+/// Asks where `stream` ends until it is told to stop: never before `last`, whoever answers. How often
+/// somebody answered who named no leader.
+async fn ends_never_before(
+    broker: Broker,
+    stream: String,
+    last: u64,
+    mut stop: oneshot::Receiver<()>,
+) -> u32 {
+    let (reader, mut leaderless) = (StreamReader::new(&broker), 0);
+    while stop.try_recv().is_err() {
+        let info = ask(&broker, &format!("STREAM.INFO.{stream}"), &Value::Null).await;
+        let names_no_leader = |info: &Value| {
+            info["error"].is_null() && info["cluster"]["leader"].as_str().is_none_or(str::is_empty)
+        };
+        leaderless += u32::from(info.as_ref().is_some_and(names_no_leader));
+        if let Ok(state) = reader.stream_state(&stream).await {
+            assert!(state.last_sequence >= last, "{stream} ends at {state:?}, and had {last}");
+        }
+    }
+    leaderless
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_journal_whose_leader_is_killed_again_and_again_loses_nothing_acknowledged() {
     let ground = Ground::cluster(Durability::Process).await;
@@ -44,15 +69,24 @@ async fn a_journal_whose_leader_is_killed_again_and_again_loses_nothing_acknowle
     let load = Load::start(scene.publisher.clone(), MIXED);
     scene.wait(500..1_000).await;
 
-    let mut rounds = 0;
+    let (mut rounds, mut leaderless) = (0, 0);
     while rounds < ROUNDS && scene.has_time_for_one_more(rounds) {
-        let leader = scene.leader_of_journal(u16::try_from(rounds % 4).expect("small")).await;
+        let partition = u16::try_from(rounds % 4).expect("small");
+        let leader = scene.leader_of_journal(partition).await;
+        let stream = journal_stream(partition);
+        let state = StreamReader::new(&scene.broker).stream_state(&stream).await;
+        let last = state.expect("a leader").last_sequence;
+        let (stop, stopped) = oneshot::channel();
+        let asking = tokio::spawn(ends_never_before(scene.broker.clone(), stream, last, stopped));
         scene.ground.servers[leader].kill().await.expect("a killed server");
         scene.wait(1_000..3_000).await;
+        stop.send(()).expect("somebody who asks");
+        leaderless += asking.await.expect("a stream that ends where it did");
         scene.ground.servers[leader].restart().await.expect("a server that starts again");
         rounds += 1;
         scene.wait(500..1_500).await;
     }
+    println!("{leaderless} answers for a journal without a leader, and none of them believed");
     let published = load.stop().await;
 
     assert!(published.longest_pause < PAUSE_LIMIT, "{:?}", published.longest_pause);

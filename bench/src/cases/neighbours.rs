@@ -8,10 +8,9 @@
 //! | `quiet` | the tenant that is measured |
 //! | `noisy` | thousands of runs that hang, and thousands of events a second |
 //! | `poison` | what cannot be decoded, decided or run |
-//! | `flood` | messages at a steady pace |
+//! | `crate::flood` | messages at a steady pace |
 //! | `recorded` | whether all of it happened, once |
 
-mod flood;
 mod noisy;
 mod poison;
 mod quiet;

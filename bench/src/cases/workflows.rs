@@ -27,6 +27,12 @@ pub fn document(name: &str, tasks: Vec<TaskDocument>) -> WorkflowDocument {
     }
 }
 
+/// One `noop`.
+pub fn one_noop(name: &str) -> miette::Result<Executable> {
+    let tasks = vec![TaskDocument::new("a", Work::Noop)];
+    build(document(name, tasks)).map_err(|problems| told(&problems))
+}
+
 /// Three `noop`s, one after the other.
 pub fn three_noops(name: &str) -> miette::Result<Executable> {
     let after = |id: &str, before: Option<&str>| TaskDocument {

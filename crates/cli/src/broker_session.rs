@@ -1,6 +1,6 @@
 //! The way to the broker and to the engine on it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fermata_core::command::Command;
 use fermata_core::identity::PartitionId;
@@ -29,6 +29,13 @@ pub const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
 /// How long the first connect is tried: who types a command waits for it.
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
+
+/// How long a command waits for servers that elect who leads the stream CONFIG, the first that it
+/// reads: they take 4 to 9 s when one of them just falls silent.
+const ELECTION_LIMIT: Duration = Duration::from_secs(15);
+
+/// Pause before it is read again.
+const ELECTION_PAUSE: Duration = Duration::from_millis(200);
 
 /// What every starter of the engine agreed on, as it stands in the stream CONFIG.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,7 +134,16 @@ impl BrokerSession {
     ///
     /// Can be dropped.
     pub async fn engine_config(&self) -> Result<EngineConfig, CliError> {
-        let stored = match read_engine_config(&self.broker).await {
+        let begun = Instant::now();
+        let read = loop {
+            match read_engine_config(&self.broker).await {
+                Err(error) if error.is_of_an_election() && begun.elapsed() < ELECTION_LIMIT => {
+                    tokio::time::sleep(ELECTION_PAUSE).await;
+                }
+                read => break read,
+            }
+        };
+        let stored = match read {
             Ok(stored) => stored.ok_or(CliError::NoEngine)?,
             Err(error) if error.is_stream_not_found() => return Err(CliError::NoEngine),
             // Reading a message of a stream that is not there is told in other words.
@@ -216,8 +232,9 @@ impl BrokerSession {
         let publisher = self.publisher().await?;
         let subject = fermata_wire::subjects::commands(partition);
         let payload = Bytes::from(frame.encode()?);
-        let outcome = publisher.publish(subject.clone(), None, payload).await.await;
-        stored_sequence(&subject, &outcome)?;
+        let publish =
+            async || publisher.publish(subject.clone(), None, payload.clone()).await.await;
+        stored_by(&self.broker, &subject, publish).await?;
         match tokio::time::timeout(limit, answers.next()).await {
             Ok(Some(answer)) => serde_json::from_slice(&answer.payload).map_err(|source| {
                 CliError::Json { what: "the engine's answer".to_owned(), source }
@@ -229,6 +246,49 @@ impl BrokerSession {
                     .to_owned(),
             }),
         }
+    }
+}
+
+/// The sequence at which a message is stored by `publish`. That is made again for a while when nobody
+/// answers, which is how a stream shows that its servers elect who leads it; nothing is stored then.
+///
+/// # Errors
+///
+/// [`CliError::NotStored`], with a reason for people; [`CliError::NoEngine`] where there is no stream.
+///
+/// # Cancel safety
+///
+/// When dropped, the message may be stored.
+pub async fn stored_by(
+    broker: &Broker,
+    subject: &str,
+    publish: impl AsyncFn() -> PublishOutcome,
+) -> Result<u64, CliError> {
+    let begun = Instant::now();
+    loop {
+        match stored_sequence(subject, &publish().await) {
+            Err(CliError::NoEngine) if has_engine(broker).await => {}
+            answered => return answered,
+        }
+        if begun.elapsed() >= ELECTION_LIMIT {
+            let seconds = ELECTION_LIMIT.as_secs();
+            return Err(CliError::NotStored {
+                subject: subject.to_owned(),
+                reason: format!(
+                    "no server has led its stream for {seconds} s; `fermata doctor` tells what is missing"
+                ),
+                unknown: false,
+            });
+        }
+        tokio::time::sleep(ELECTION_PAUSE).await;
+    }
+}
+
+/// Whether an engine was started here once, as far as anybody can tell.
+async fn has_engine(broker: &Broker) -> bool {
+    match read_engine_config(broker).await {
+        Ok(stored) => stored.is_some(),
+        Err(error) => !error.is_stream_not_found(),
     }
 }
 

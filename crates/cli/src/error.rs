@@ -351,16 +351,14 @@ fn missing_stream(error: &ReadError) -> Option<String> {
         ReadError::Api(ApiError::Refused { request, .. }) => {
             request.rsplit('.').next().map(str::to_owned)
         }
-        ReadError::Api(_) | ReadError::CutOff { .. } | ReadError::Subscribe(_) => None,
+        ReadError::Api(_) | ReadError::Subscribe(_) => None,
     }
 }
 
 fn of_read(error: &ReadError) -> ExitCode {
     match error {
         ReadError::Api(error) => of_api(error),
-        ReadError::Message { .. } | ReadError::CutOff { .. } | ReadError::Subscribe(_) => {
-            ExitCode::Unreachable
-        }
+        ReadError::Message { .. } | ReadError::Subscribe(_) => ExitCode::Unreachable,
     }
 }
 
@@ -381,9 +379,10 @@ fn of_store(error: &StoreError) -> ExitCode {
 
 fn of_api(error: &ApiError) -> ExitCode {
     match error {
-        ApiError::NoAnswer { .. } | ApiError::NoResponders { .. } | ApiError::NotSent { .. } => {
-            ExitCode::Unreachable
-        }
+        ApiError::NoAnswer { .. }
+        | ApiError::NoResponders { .. }
+        | ApiError::CutOff { .. }
+        | ApiError::NotSent { .. } => ExitCode::Unreachable,
         ApiError::Refused { .. } | ApiError::Unreadable { .. } => ExitCode::Internal,
     }
 }

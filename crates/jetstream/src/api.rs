@@ -61,6 +61,13 @@ pub enum ApiError {
         /// Subject of the request.
         request: String,
     },
+    /// The server that answers for the stream is cut off from the others, or the stream has no leader at the
+    /// moment: what it says may be old, or nothing.
+    #[error("stream `{stream}` has no leader that hears a majority of its servers")]
+    CutOff {
+        /// The stream.
+        stream: String,
+    },
     /// The connection could not carry the request.
     #[error("could not send `{request}`")]
     NotSent {
@@ -89,6 +96,7 @@ impl ApiError {
             Self::NoAnswer { .. }
             | Self::NoResponders { .. }
             | Self::NotSent { .. }
+            | Self::CutOff { .. }
             | Self::Unreadable { .. } => None,
         }
     }
@@ -96,7 +104,10 @@ impl ApiError {
     /// Whether the same request may go well later without anybody changing anything.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::NoAnswer { .. } | Self::NoResponders { .. } | Self::NotSent { .. } => true,
+            Self::NoAnswer { .. }
+            | Self::NoResponders { .. }
+            | Self::NotSent { .. }
+            | Self::CutOff { .. } => true,
             Self::Refused { code, description, .. } => {
                 matches!(*code, SYSTEM_UNAVAILABLE | STREAM_OFFLINE | CONSUMER_OFFLINE)
                     || (*code == NO_SUITABLE_PEERS && description.contains("peer offline"))

@@ -41,6 +41,7 @@ pub mod server;
 mod server_process;
 pub mod shared_consumer;
 mod stored_object;
+mod stream_info;
 pub mod topology;
 mod unreadable;
 pub mod usage;

@@ -26,6 +26,7 @@ use crate::{
     definitions_store::{BLOB_BYTES_MAX, StoreError},
     reader::StreamReader,
     stored_object::{self, Chunks, StoredObject},
+    stream_info::stream_info,
 };
 
 /// Size of a chunk in bytes: half of the largest message, so that no answer waits long behind one.
@@ -433,11 +434,11 @@ impl ObjectFolder {
     /// How many messages each subject that `filter` covers has.
     async fn subjects(&self, filter: &str) -> Result<BTreeMap<String, u64>, ApiError> {
         let connection = self.broker.consuming();
-        let operation = format!("STREAM.INFO.OBJ_{}", self.bucket);
+        let stream = format!("OBJ_{}", self.bucket);
         let mut all = BTreeMap::new();
         loop {
             let request = SubjectsRequest { subjects_filter: filter, offset: all.len() as u64 };
-            let answer: SubjectsAnswer = ask(connection, &operation, &request).await?;
+            let answer: SubjectsAnswer = stream_info(connection, &stream, &request).await?;
             let before = all.len();
             all.extend(answer.state.subjects);
             if all.len() as u64 >= answer.total || all.len() == before {

@@ -6,6 +6,7 @@ use crate::{
     api::{ApiError, ask},
     connection::Broker,
     reader::StreamState,
+    stream_info::stream_info,
 };
 
 #[derive(Serialize)]
@@ -70,7 +71,7 @@ struct Config {
 /// # Cancel safety
 /// Can be dropped.
 pub async fn room_of(broker: &Broker, stream: &str) -> Result<StreamRoom, ApiError> {
-    let info: StreamInfo = ask(broker.publishing(), &format!("STREAM.INFO.{stream}"), &()).await?;
+    let info: StreamInfo = stream_info(broker.publishing(), stream, &()).await?;
     let StreamState { first_sequence, bytes, messages, .. } = info.state;
     let max_bytes = u64::try_from(info.config.max_bytes).unwrap_or(0);
     Ok(StreamRoom { first_sequence, messages, bytes, max_bytes })

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use thiserror::Error;
-use tokio::time::{Instant, sleep};
 
 use crate::{
     api::{ApiError, STREAM_NOT_FOUND, ask},
@@ -12,7 +11,8 @@ use crate::{
     delivery::StoredMessage,
     follower::{FollowOptions, Followed, Follower},
     held_message::{HeldMessage, Wanted, held_message},
-    pull::{PullSize, nanoseconds},
+    pull::PullSize,
+    stream_info::stream_info,
 };
 
 pub use crate::follower::{FollowError, Holes};
@@ -25,16 +25,6 @@ const REPLAY_PATIENCE: Duration = Duration::from_millis(500);
 
 /// How long the broker keeps a reader's consumer that nobody pulls from.
 const READER_INACTIVE_THRESHOLD: Duration = Duration::from_secs(60);
-
-/// How long a replica may have been silent for its leader to be believed: leaders are heard every second,
-/// and no other one is elected before they were silent for 4 s.
-const REPLICA_SILENCE_MAX: Duration = Duration::from_secs(4);
-
-/// How long a leader that hears no majority is asked again: one that has just been elected hears it soon.
-const MAJORITY_PATIENCE: Duration = Duration::from_secs(3);
-
-/// Pause before it is asked again.
-const MAJORITY_PAUSE: Duration = Duration::from_millis(200);
 
 /// Why nothing could be read.
 #[derive(Debug, Error)]
@@ -53,23 +43,22 @@ pub enum ReadError {
         #[source]
         source: ApiError,
     },
-    /// The server that answers for the stream is cut off from the others: what it says may be old.
-    #[error("the leader of stream `{stream}` does not hear a majority of its replicas")]
-    CutOff {
-        /// The stream.
-        stream: String,
-    },
     /// The connection is closed for good.
     #[error("could not subscribe to deliveries")]
     Subscribe(#[source] async_nats::SubscribeError),
 }
 
 impl ReadError {
+    /// Whether this is what a stream answers while its servers elect who leads it.
+    pub fn is_of_an_election(&self) -> bool {
+        matches!(self, Self::Message { .. } | Self::Api(ApiError::CutOff { .. }))
+    }
+
     /// Whether trying again may help without anybody changing anything.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Api(error) => error.is_transient(),
-            Self::Message { .. } | Self::CutOff { .. } => true,
+            Self::Message { .. } => true,
             Self::Subscribe(_) => false,
         }
     }
@@ -80,7 +69,7 @@ impl ReadError {
             Self::Api(source) | Self::Message { source, .. } => {
                 source.code() == Some(STREAM_NOT_FOUND)
             }
-            Self::CutOff { .. } | Self::Subscribe(_) => false,
+            Self::Subscribe(_) => false,
         }
     }
 }
@@ -117,10 +106,11 @@ impl StreamReader {
         &self.broker
     }
 
-    /// Asks the leader where `stream` stands; a leader that is cut off from its replicas is not believed.
+    /// Asks the leader where `stream` stands; a leader that is cut off from its replicas is not believed,
+    /// and neither is who answers while there is none.
     ///
     /// # Errors
-    /// When the broker refuses or does not answer, or the leader stays cut off.
+    /// When the broker refuses or does not answer, or nobody is believed for 3 s.
     ///
     /// # Cancel safety
     /// Can be dropped.
@@ -311,50 +301,15 @@ struct StreamMade {
 #[derive(Deserialize)]
 struct StreamInfo {
     state: StreamState,
-    cluster: Option<ClusterInfo>,
 }
 
-#[derive(Deserialize)]
-struct ClusterInfo {
-    #[serde(default)]
-    replicas: Vec<ReplicaInfo>,
-}
-
-#[derive(Deserialize)]
-struct ReplicaInfo {
-    /// Nanoseconds since the leader last heard it; 0 when it never did.
-    #[serde(default)]
-    active: u64,
-}
-
-impl StreamInfo {
-    /// Whether the leader has heard enough replicas lately to make a majority with itself.
-    fn has_majority(&self) -> bool {
-        let Some(ClusterInfo { replicas }) = &self.cluster else { return true };
-        let silence_max = nanoseconds(REPLICA_SILENCE_MAX);
-        let heard = |replica: &&ReplicaInfo| (1..silence_max).contains(&replica.active);
-        let others = replicas.iter().filter(heard).count();
-        (others + 1) * 2 > replicas.len() + 1
-    }
-}
-
-/// Asks where `stream` stands. A leader that lost its replicas goes on answering, with what it had, until it
-/// notices; that would look like a stream that lost messages, so it is asked again until it hears them.
+/// Asks where `stream` stands.
 pub(crate) async fn stream_state(
     connection: &Connection,
     stream: &str,
 ) -> Result<StreamState, ReadError> {
-    let begun = Instant::now();
-    loop {
-        let info: StreamInfo = ask(connection, &format!("STREAM.INFO.{stream}"), &()).await?;
-        if info.has_majority() {
-            return Ok(info.state);
-        }
-        if begun.elapsed() >= MAJORITY_PATIENCE {
-            return Err(ReadError::CutOff { stream: stream.to_owned() });
-        }
-        sleep(MAJORITY_PAUSE).await;
-    }
+    let info: StreamInfo = stream_info(connection, stream, &()).await?;
+    Ok(info.state)
 }
 
 pub(crate) async fn read_one(
@@ -365,38 +320,5 @@ pub(crate) async fn read_one(
     match held_message(connection, stream, Wanted::sequence(sequence)).await {
         Ok(held) => Ok(held.map(HeldMessage::stored)),
         Err(source) => Err(ReadError::Message { stream: stream.to_owned(), sequence, source }),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    /// Whether a leader is believed that heard its replicas so many milliseconds ago; 0 is never.
-    fn is_believed(heard_ms_ago: &[u64]) -> bool {
-        let replica = |ms: &u64| json!({ "name": "n", "active": ms * 1_000_000 });
-        let replicas = heard_ms_ago.iter().map(replica).collect::<Vec<_>>();
-        let state = json!({ "first_seq": 1, "last_seq": 7, "bytes": 9, "messages": 7 });
-        let info = json!({ "state": state, "cluster": { "replicas": replicas } });
-        let info: StreamInfo = serde_json::from_value(info).expect("an answer of the broker");
-        info.has_majority()
-    }
-
-    #[test]
-    fn a_leader_is_believed_while_it_hears_a_majority() {
-        for (heard_ms_ago, believed) in [
-            (&[][..], true),
-            (&[800, 900], true),
-            (&[800, 60_000], true),
-            (&[800, 0], true),
-            (&[4_000, 60_000], false),
-            (&[0, 0], false),
-            (&[800, 900, 60_000, 60_000], true),
-            (&[800, 60_000, 60_000, 60_000], false),
-        ] {
-            assert_eq!(is_believed(heard_ms_ago), believed, "{heard_ms_ago:?}");
-        }
     }
 }

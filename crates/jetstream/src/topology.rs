@@ -144,6 +144,7 @@ fn has_no_room(error: &ApiError) -> bool {
         ApiError::NoAnswer { .. }
         | ApiError::NoResponders { .. }
         | ApiError::NotSent { .. }
+        | ApiError::CutOff { .. }
         | ApiError::Unreadable { .. } => false,
     }
 }

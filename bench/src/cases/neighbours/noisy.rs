@@ -7,13 +7,13 @@ use fermata_executors::HttpConfig;
 use indicatif::ProgressBar;
 use miette::miette;
 
-use super::flood::Flood;
 use crate::arguments::DurabilityChoice;
 use crate::audit_progress::AuditProgress;
 use crate::cases::intake::BATCH_EVENTS;
 use crate::cases::recovery::RECORDS_PER_OPEN_RUN;
 use crate::client::Client;
 use crate::events::{Events, publish_these};
+use crate::flood::Flood;
 use crate::plugin::HoldingPlugin;
 use crate::setup::Setup;
 

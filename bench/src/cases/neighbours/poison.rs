@@ -13,10 +13,10 @@ use indicatif::ProgressBar;
 use miette::{IntoDiagnostic as _, WrapErr as _, miette};
 use tokio::task::JoinSet;
 
-use super::flood::Flood;
 use crate::audit_progress::AuditProgress;
 use crate::client::Client;
 use crate::events::{Events, publish_these};
+use crate::flood::Flood;
 use crate::setup::Setup;
 
 /// The tenant.

@@ -236,7 +236,8 @@ pub async fn run(
         claim.store(session.broker(), output).await?;
     }
     let publisher = session.publisher().await?;
-    let mut sending = Sending::new(publisher, &arguments, tally, !lines.is_empty(), output);
+    let (broker, many) = (session.broker().clone(), !lines.is_empty());
+    let mut sending = Sending::new(broker, publisher, &arguments, tally, many, output);
     let published = publish_all(&arguments, sound, &lines, &mut sending, output).await;
     let finished = sending.finish(output);
     published?;

@@ -23,7 +23,7 @@ use self::page::{Ids, Typed, blocks, is_shown, typed};
 use crate::logs::Logs;
 use crate::support::SOON;
 
-const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+pub const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
 /// The pages whose commands are typed, each by a test of its own: they run side by side.
 const PAGES: [&str; 11] = [
@@ -188,7 +188,7 @@ impl Clone {
 
 /// A port that is free, and that the system gives to nobody who asks for any: it lies below
 /// the range that these are taken from.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     // Pages that are followed in one process begin to look at different places.
     static PAGE: AtomicU16 = AtomicU16::new(0);
     let page = PAGE.fetch_add(1_000, Ordering::Relaxed);

@@ -63,6 +63,8 @@ mod schemas;
 #[cfg(test)]
 mod secrets;
 #[cfg(test)]
+mod shipped_configurations;
+#[cfg(test)]
 mod standstill;
 #[cfg(test)]
 mod strategies;

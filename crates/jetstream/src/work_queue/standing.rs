@@ -7,6 +7,7 @@ use crate::{
     api::{ApiError, ask},
     connection::Broker,
     consumer_drift::{ConsumerDrift, drifts},
+    stream_info::stream_info,
     topology::TASKS_STREAM,
 };
 
@@ -55,7 +56,7 @@ struct StreamState {
 pub async fn queue_standings(broker: &Broker) -> Result<Vec<QueueStanding>, ApiError> {
     let connection = broker.publishing();
     let filter = serde_json::json!({ "subjects_filter": crate::topology::TASKS_SUBJECTS });
-    let info: StreamInfo = ask(connection, &format!("STREAM.INFO.{TASKS_STREAM}"), &filter).await?;
+    let info: StreamInfo = stream_info(connection, TASKS_STREAM, &filter).await?;
     let mut standings = Vec::new();
     for (subject, messages) in info.state.subjects.unwrap_or_default() {
         let Some(queue) = subject.strip_prefix("fermata.tasks.") else { continue };

@@ -4,14 +4,14 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use fermata_core::event::MESSAGE_BYTES_MAX;
-use fermata_jetstream::{PublishReceipt, Publisher};
+use fermata_jetstream::{Broker, PublishReceipt, Publisher};
 use indicatif::ProgressBar;
 use serde_json::json;
 use tokio::time::Instant;
 
 use super::message::{EventMessage, Form, Refused};
 use super::{PublishArguments, REFUSED_SHOWN_MAX, print_refused};
-use crate::broker_session::stored_sequence;
+use crate::broker_session::{stored_by, stored_sequence};
 use crate::error::CliError;
 use crate::output::{Output, span_text};
 
@@ -51,6 +51,7 @@ impl Tally {
 
 /// Messages on their way, in order.
 pub(super) struct Sending {
+    broker: Broker,
     publisher: Publisher,
     form: Form,
     batch_events: usize,
@@ -76,6 +77,7 @@ struct Pace {
 impl Sending {
     /// Nothing is on its way.
     pub(super) fn new(
+        broker: Broker,
         publisher: Publisher,
         arguments: &PublishArguments,
         tally: Tally,
@@ -88,6 +90,7 @@ impl Sending {
             .and_then(|rate| Duration::try_from_secs_f64(rate.recip()).ok())
             .map(|interval| Pace { interval, next: begun });
         Self {
+            broker,
             publisher,
             form: arguments.form(),
             batch_events: arguments.batch.map_or(1, usize::from),
@@ -189,7 +192,11 @@ impl Sending {
     ) -> Result<(), CliError> {
         while self.in_flight.len() > keep {
             let Some((message, receipt)) = self.in_flight.pop_front() else { break };
-            let sequence = stored_sequence(&message.subject, &receipt.await)?;
+            let sequence = match stored_sequence(&message.subject, &receipt.await) {
+                // No server leads the stream: nothing was stored.
+                Err(CliError::NoEngine) => self.send_again(&message).await?,
+                answered => answered?,
+            };
             self.tally.messages += 1;
             self.tally.events += message.events as u64;
             self.tally.bytes += message.payload.len() as u64;
@@ -206,6 +213,14 @@ impl Sending {
             }
         }
         Ok(())
+    }
+
+    async fn send_again(&self, message: &EventMessage) -> Result<u64, CliError> {
+        let publish = async || {
+            let (subject, headers) = (message.subject.clone(), message.headers());
+            self.publisher.publish(subject, Some(headers), message.payload.clone()).await.await
+        };
+        stored_by(&self.broker, &message.subject, publish).await
     }
 
     /// Tells what came of all; also when something ended it early.

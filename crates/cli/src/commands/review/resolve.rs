@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::broker_session::{ANSWER_LIMIT, BrokerSession, asking_user, random_id, stored_sequence};
+use crate::broker_session::{ANSWER_LIMIT, BrokerSession, asking_user, random_id, stored_by};
 use crate::error::{CliError, ExitCode};
 use crate::journal_view::{CaseEvents, EventsOfCase, Review, ReviewList, partition_of};
 use crate::output::{Output, RECORDS_READ, Tone, counted, time_text};
@@ -272,8 +272,9 @@ async fn ask(
     }
     for (partition, frame) in full {
         let subject = fermata_wire::subjects::commands(partition);
-        let outcome = publisher.publish(subject.clone(), None, Bytes::from(frame)).await.await;
-        stored_sequence(&subject, &outcome)?;
+        let frame = Bytes::from(frame);
+        let publish = async || publisher.publish(subject.clone(), None, frame.clone()).await.await;
+        stored_by(session.broker(), &subject, publish).await?;
     }
     let mut answers = Vec::new();
     let until = Instant::now() + ANSWER_LIMIT;

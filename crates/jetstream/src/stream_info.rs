@@ -1,0 +1,130 @@
+//! What a stream holds, as its leader says, and whether who says it is believed (ADR 29).
+//!
+//! Two kinds of answers look like a stream that lost what it had, and are none:
+//!
+//! - While a stream has no leader, each member of its group answers for it, with what it holds itself, and
+//!   names no leader (nats-server 2.15; a new stream's members tell of an empty one).
+//! - A leader that lost its replicas goes on answering, with what it had, until it notices.
+//!
+//! Both are asked again for a while, and are errors then.
+
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep};
+
+use crate::api::{ApiError, ask};
+use crate::connection::Connection;
+use crate::pull::nanoseconds;
+
+/// How long a replica may have been silent for its leader to be believed: leaders are heard every second,
+/// and no other one is elected before they were silent for 4 s.
+const REPLICA_SILENCE_MAX: Duration = Duration::from_secs(4);
+
+/// How long a stream without a leader that hears a majority is asked again: one that has just been elected
+/// hears it soon.
+const MAJORITY_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Pause before it is asked again.
+const MAJORITY_PAUSE: Duration = Duration::from_millis(200);
+
+#[derive(Deserialize)]
+struct Told<T> {
+    #[serde(flatten)]
+    answer: T,
+    /// Nothing where there is one server alone.
+    cluster: Option<ClusterInfo>,
+}
+
+#[derive(Deserialize)]
+struct ClusterInfo {
+    #[serde(default)]
+    leader: Option<String>,
+    #[serde(default)]
+    replicas: Vec<ReplicaInfo>,
+}
+
+#[derive(Deserialize)]
+struct ReplicaInfo {
+    /// Nanoseconds since the leader last heard it; 0 when it never did.
+    #[serde(default)]
+    active: u64,
+}
+
+impl ClusterInfo {
+    /// Whether there is a leader that has heard enough replicas lately to make a majority with itself.
+    fn is_believed(&self) -> bool {
+        let replicas = self.replicas.len();
+        let silence_max = nanoseconds(REPLICA_SILENCE_MAX);
+        let heard = |replica: &&ReplicaInfo| (1..silence_max).contains(&replica.active);
+        let others = self.replicas.iter().filter(heard).count();
+        let is_led = self.leader.as_ref().is_some_and(|leader| !leader.is_empty());
+        replicas == 0 || (is_led && (others + 1) * 2 > replicas + 1)
+    }
+}
+
+/// Asks what `stream` holds; `body` says what else to tell, `()` nothing.
+///
+/// # Errors
+/// When the broker refuses or does not answer, and [`ApiError::CutOff`] when for 3 s nobody answers who is
+/// believed.
+///
+/// # Cancel safety
+/// Can be dropped.
+pub(crate) async fn stream_info<T: DeserializeOwned>(
+    connection: &Connection,
+    stream: &str,
+    body: &impl Serialize,
+) -> Result<T, ApiError> {
+    let begun = Instant::now();
+    loop {
+        let told: Told<T> = ask(connection, &format!("STREAM.INFO.{stream}"), body).await?;
+        if told.cluster.as_ref().is_none_or(ClusterInfo::is_believed) {
+            return Ok(told.answer);
+        }
+        if begun.elapsed() >= MAJORITY_PATIENCE {
+            return Err(ApiError::CutOff { stream: stream.to_owned() });
+        }
+        sleep(MAJORITY_PAUSE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// Whether a leader is believed that heard its replicas so many milliseconds ago; 0 is never.
+    fn is_believed(leader: &serde_json::Value, heard_ms_ago: &[u64]) -> bool {
+        let replica = |ms: &u64| json!({ "name": "n", "active": ms * 1_000_000 });
+        let replicas = heard_ms_ago.iter().map(replica).collect::<Vec<_>>();
+        let cluster = json!({ "leader": leader, "replicas": replicas });
+        let info: ClusterInfo = serde_json::from_value(cluster).expect("an answer of the broker");
+        info.is_believed()
+    }
+
+    #[test]
+    fn a_leader_is_believed_while_it_hears_a_majority() {
+        for (heard_ms_ago, believed) in [
+            (&[][..], true),
+            (&[800, 900], true),
+            (&[800, 60_000], true),
+            (&[800, 0], true),
+            (&[4_000, 60_000], false),
+            (&[0, 0], false),
+            (&[800, 900, 60_000, 60_000], true),
+            (&[800, 60_000, 60_000, 60_000], false),
+        ] {
+            assert_eq!(is_believed(&json!("n-1"), heard_ms_ago), believed, "{heard_ms_ago:?}");
+        }
+    }
+
+    #[test]
+    fn who_answers_for_a_stream_without_a_leader_is_not_believed() {
+        // The members of its group are listed, each as one that was heard.
+        assert!(!is_believed(&json!(null), &[800, 900, 800]));
+        assert!(!is_believed(&json!(""), &[800, 900, 800]));
+    }
+}
