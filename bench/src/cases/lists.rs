@@ -49,6 +49,9 @@ const TYPED: u64 = 40;
 /// How long the read model may be behind when the last run has ended.
 const CAUGHT_UP_WITHIN: Duration = Duration::from_secs(600);
 
+/// Pause before it is asked again.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
 /// How long one question may take before it counts as not answered.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
@@ -147,6 +150,7 @@ async fn caught_up(setup: &Setup) -> miette::Result<()> {
         .is_none()
     {
         ensure!(begun.elapsed() < CAUGHT_UP_WITHIN, "the read model does not catch up");
+        tokio::time::sleep(LOOK_INTERVAL).await;
     }
     Ok(())
 }

@@ -51,7 +51,12 @@ pub enum ReadError {
 impl ReadError {
     /// Whether this is what a stream answers while its servers elect who leads it.
     pub fn is_of_an_election(&self) -> bool {
-        matches!(self, Self::Message { .. } | Self::Api(ApiError::CutOff { .. }))
+        match self {
+            Self::Api(error) | Self::Message { source: error, .. } => {
+                matches!(error, ApiError::CutOff { .. } | ApiError::NoResponders { .. })
+            }
+            Self::Subscribe(_) => false,
+        }
     }
 
     /// Whether trying again may help without anybody changing anything.

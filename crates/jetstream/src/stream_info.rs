@@ -33,7 +33,7 @@ const MAJORITY_PAUSE: Duration = Duration::from_millis(200);
 struct Told<T> {
     #[serde(flatten)]
     answer: T,
-    /// Nothing where there is one server alone.
+    /// Nothing where there is one server alone, or that server as the leader.
     cluster: Option<ClusterInfo>,
 }
 
@@ -60,7 +60,7 @@ impl ClusterInfo {
         let heard = |replica: &&ReplicaInfo| (1..silence_max).contains(&replica.active);
         let others = self.replicas.iter().filter(heard).count();
         let is_led = self.leader.as_ref().is_some_and(|leader| !leader.is_empty());
-        replicas == 0 || (is_led && (others + 1) * 2 > replicas + 1)
+        is_led && (others + 1) * 2 > replicas + 1
     }
 }
 
@@ -126,5 +126,6 @@ mod tests {
         // The members of its group are listed, each as one that was heard.
         assert!(!is_believed(&json!(null), &[800, 900, 800]));
         assert!(!is_believed(&json!(""), &[800, 900, 800]));
+        assert!(!is_believed(&json!(null), &[]));
     }
 }
