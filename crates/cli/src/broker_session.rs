@@ -31,8 +31,8 @@ pub const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 
 /// How long a command waits for servers that elect who leads the stream CONFIG, the first that it
-/// reads: they take 4 to 9 s when one of them just falls silent.
-const ELECTION_LIMIT: Duration = Duration::from_secs(15);
+/// reads: they take 4 to 9 s when one of them just falls silent. A stream that nobody may ask is told as late.
+const ELECTION_LIMIT: Duration = Duration::from_secs(10);
 
 /// Pause before it is read again.
 const ELECTION_PAUSE: Duration = Duration::from_millis(200);

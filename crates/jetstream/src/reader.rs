@@ -49,13 +49,12 @@ pub enum ReadError {
 }
 
 impl ReadError {
-    /// Whether this is what a stream answers while its servers elect who leads it.
+    /// Whether this may be how a stream answers while its servers elect who leads it. One that nobody may
+    /// ask is not answered either.
     pub fn is_of_an_election(&self) -> bool {
         match self {
-            Self::Api(error) | Self::Message { source: error, .. } => {
-                matches!(error, ApiError::CutOff { .. } | ApiError::NoResponders { .. })
-            }
-            Self::Subscribe(_) => false,
+            Self::Api(ApiError::NoResponders { .. }) | Self::Subscribe(_) => false,
+            Self::Api(error) | Self::Message { source: error, .. } => error.is_transient(),
         }
     }
 
