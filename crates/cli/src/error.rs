@@ -35,7 +35,8 @@ pub enum ExitCode {
     NotFound,
     /// 70: a fault of the program or of what it reads.
     Internal,
-    /// 130: ended at once by a second signal, before what was under way had ended.
+    /// 130: ended by a signal before what was under way had ended: an engine by a second one, an upload
+    /// by the first.
     Interrupted,
 }
 
@@ -67,10 +68,10 @@ Exit codes:
   0   done
   1   done, with findings: problems in a file, an unsound audit, a run that did not succeed, a refusal
   2   the command line or a file cannot be used
-  3   no broker (or none that stays), no engine on it, or no answer in time
+  3   no broker (or none that stays), no engine on it or one whose streams are gone, or no answer in time
   4   what was asked for is not there
   70  a fault inside
-  130 ended at once by a second signal";
+  130 ended by a signal before what was under way had ended";
 
 /// Why a command did not do its work.
 #[derive(Debug, Error)]
@@ -100,10 +101,21 @@ pub enum CliError {
         url_file: String,
     },
     /// The broker cannot be reached.
-    #[error(
-        "the broker cannot be reached; start one with `fermata up`, or name one with `--nats-url`"
-    )]
+    #[error("the broker cannot be reached; {}", after_connect(.0))]
     Connect(#[from] ConnectError),
+    /// The port that the engine's own broker was to have is another program's.
+    #[error(
+        "port {port} is held by another program, perhaps by another `fermata up` or nats-server (`ss -ltnp 'sport = \
+         :{port}'` shows which): end that, name another port with `--port`, or use the broker that is there with \
+         `--nats-url nats://127.0.0.1:{port}`"
+    )]
+    PortTaken {
+        /// Which.
+        port: u16,
+        /// What the server said.
+        #[source]
+        source: ServerError,
+    },
     /// The engine's own broker does not stay.
     #[error(
         "the engine's own broker ended, and was started again {} times within {} min in vain; all that was stored is \
@@ -180,7 +192,7 @@ pub enum CliError {
     Topology(#[from] TopologyError),
     /// The local server could not be found or started.
     #[error(transparent)]
-    Server(#[from] ServerError),
+    Server(ServerError),
     /// Stored bytes cannot be read.
     #[error("could not read {what}")]
     Unreadable {
@@ -237,6 +249,42 @@ fn after_missing(stream: &str) -> &'static str {
     }
 }
 
+/// What to do about a broker that cannot be reached.
+#[must_use]
+pub fn after_connect(error: &ConnectError) -> &'static str {
+    match error {
+        ConnectError::Unreachable { .. } => {
+            "start one with `fermata up`, or name one with `--nats-url`"
+        }
+        ConnectError::Silent { .. } => {
+            "its process may be stopped, its machine overloaded, or a firewall in between: look at these and at its \
+             log; to start another engine does not help"
+        }
+        ConnectError::Unresolved { .. } => {
+            "correct the name in `--nats-url` (or `FERMATA_NATS_URL`), or see why the name service does not know it"
+        }
+        ConnectError::Refused { .. } => {
+            "name a user and password that it knows, as in `--nats-url nats://user:password@host:4222`"
+        }
+        ConnectError::CredentialsFile { .. } => "see that the file is there and may be read",
+    }
+}
+
+/// An error and the reasons behind it, in one line; what repeats the end of the one before is left out.
+#[must_use]
+pub fn in_one_line(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(reason) = source {
+        let reason_text = reason.to_string();
+        if !text.ends_with(&reason_text) {
+            text = format!("{text}: {reason_text}");
+        }
+        source = reason.source();
+    }
+    text
+}
+
 impl CliError {
     /// What the shell is told.
     #[must_use]
@@ -249,6 +297,7 @@ impl CliError {
             | Self::Telemetry(_) => ExitCode::Usage,
             Self::NoBroker { .. }
             | Self::Connect(_)
+            | Self::PortTaken { .. }
             | Self::NoEngine
             | Self::NoAnswer { .. }
             | Self::NotStored { unknown: true, .. }
@@ -296,6 +345,23 @@ impl CliError {
     pub fn unreadable(what: impl Into<String>) -> impl FnOnce(WireError) -> Self {
         let what = what.into();
         move |source| Self::Unreadable { what, source }
+    }
+}
+
+impl From<ServerError> for CliError {
+    fn from(error: ServerError) -> Self {
+        match error {
+            ServerError::PortTaken { port, .. } => Self::PortTaken { port, source: error },
+            ServerError::NotFound { .. }
+            | ServerError::TooOld { .. }
+            | ServerError::NoVersion { .. }
+            | ServerError::Named { .. }
+            | ServerError::DataFolderInUse { .. }
+            | ServerError::Io { .. }
+            | ServerError::EndedEarly { .. }
+            | ServerError::NotReady { .. }
+            | ServerError::NoLeader { .. } => Self::Server(error),
+        }
     }
 }
 

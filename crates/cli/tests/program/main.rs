@@ -74,3 +74,5 @@ mod telemetry;
 mod truncation;
 #[cfg(test)]
 mod window;
+mod unreachable;
+#[cfg(test)]
