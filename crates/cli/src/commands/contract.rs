@@ -10,7 +10,7 @@ use fermata_core::command::{ContractEntry, ContractMode};
 use fermata_core::contract::{
     DataSize, MESSAGE_STEPS_MAX, VERSION_RULE, incompatibilities, major_of,
 };
-use fermata_core::identity::Tenant;
+use fermata_core::identity::{NotATenant, Tenant};
 use fermata_core::json::Json;
 use serde_json::{Value, json};
 
@@ -54,7 +54,7 @@ pub struct ApplyArguments {
     #[arg(value_name = "FILE", requires_all = ["kind", "version"], required_unless_present = "mode")]
     pub file: Option<PathBuf>,
     /// Whose events
-    #[arg(long)]
+    #[arg(long, value_parser = tenant)]
     pub tenant: Tenant,
     /// Type of the events
     #[arg(long = "type", value_name = "TYPE", requires = "file")]
@@ -68,6 +68,14 @@ pub struct ApplyArguments {
     /// Who asks; default: the user of the operating system
     #[arg(long, value_name = "NAME")]
     pub by: Option<String>,
+}
+
+/// Reads the name of a tenant, where a type may have been typed.
+fn tenant(text: &str) -> Result<Tenant, String> {
+    text.parse().map_err(|error: NotATenant| match text.contains('.') {
+        true => format!("{error}; types have dots: `--tenant acme --type order.placed`"),
+        false => error.to_string(),
+    })
 }
 
 /// What is done about breaches.

@@ -39,6 +39,8 @@ mod operations;
 #[cfg(test)]
 mod own_broker;
 #[cfg(test)]
+mod payloads;
+#[cfg(test)]
 mod process;
 #[cfg(test)]
 mod progress;
@@ -73,6 +75,6 @@ mod telemetry;
 #[cfg(test)]
 mod truncation;
 #[cfg(test)]
-mod window;
 mod unreachable;
 #[cfg(test)]
+mod window;
