@@ -1,5 +1,7 @@
 //! What can go wrong, and what the program's exit code says about it.
 
+mod advice;
+
 use std::io;
 
 use fermata_actors::journal_archive::ArchiveError;
@@ -17,6 +19,9 @@ use thiserror::Error;
 
 use crate::local_engine::{BROKER_RESTARTS_MAX, BROKER_RESTARTS_WINDOW};
 use crate::telemetry::TelemetryError;
+
+pub use advice::{after_connect, in_one_line};
+use advice::{after_io, after_missing};
 
 /// How the program ends. These codes are promised to scripts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,9 +73,9 @@ Exit codes:
   0   done
   1   done, with findings: problems in a file, an unsound audit, a run that did not succeed, a refusal
   2   the command line or a file cannot be used
-  3   no broker (or none that stays), no engine on it or one whose streams are gone, or no answer in time
+  3   no broker (or none that stays), no engine on it, a stream of the engine is gone, no answer in time, or the store refuses
   4   what was asked for is not there
-  70  a fault inside
+  70  a fault inside, or an engine that could not start or go on
   130 ended by a signal before what was under way had ended";
 
 /// Why a command did not do its work.
@@ -81,7 +86,7 @@ pub enum CliError {
     #[error("{0}")]
     Usage(String),
     /// A file or stream of the operating system failed.
-    #[error("could not {action}")]
+    #[error("could not {action}{}", after_io(source))]
     Io {
         /// What was tried.
         action: String,
@@ -238,51 +243,6 @@ pub enum CliError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-}
-
-/// What to do about a stream that is gone.
-fn after_missing(stream: &str) -> &'static str {
-    // What cannot be made again: beside an empty journal or log, what was signed would contradict.
-    match ["JOURNAL_", "AUDIT_", "CHECKPOINTS"].iter().any(|kept| stream.starts_with(kept)) {
-        true => "; restore it from a copy before the engine is started again",
-        false => ", and the engine makes it anew when it is started again, without what it held",
-    }
-}
-
-/// What to do about a broker that cannot be reached.
-#[must_use]
-pub fn after_connect(error: &ConnectError) -> &'static str {
-    match error {
-        ConnectError::Unreachable { .. } => {
-            "start one with `fermata up`, or name one with `--nats-url`"
-        }
-        ConnectError::Silent { .. } => {
-            "its process may be stopped, its machine overloaded, or a firewall in between: look at these and at its \
-             log; to start another engine does not help"
-        }
-        ConnectError::Unresolved { .. } => {
-            "correct the name in `--nats-url` (or `FERMATA_NATS_URL`), or see why the name service does not know it"
-        }
-        ConnectError::Refused { .. } => {
-            "name a user and password that it knows, as in `--nats-url nats://user:password@host:4222`"
-        }
-        ConnectError::CredentialsFile { .. } => "see that the file is there and may be read",
-    }
-}
-
-/// An error and the reasons behind it, in one line; what repeats the end of the one before is left out.
-#[must_use]
-pub fn in_one_line(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(reason) = source {
-        let reason_text = reason.to_string();
-        if !text.ends_with(&reason_text) {
-            text = format!("{text}: {reason_text}");
-        }
-        source = reason.source();
-    }
-    text
 }
 
 impl CliError {
@@ -473,6 +433,16 @@ mod tests {
             let line = format!("\n  {:<4}", code.number());
             assert!(EXIT_CODES_HELP.contains(&line), "{code:?}");
         }
+    }
+
+    #[test]
+    fn the_page_of_commands_lists_the_exit_codes_that_the_help_lists() {
+        let lines = EXIT_CODES_HELP.lines().skip(1);
+        let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+        let listed = lines.map(words).collect::<Vec<_>>().join("; ");
+
+        let page = include_str!("../../../docs/cli.md");
+        assert!(page.contains(&format!("Exit codes: {listed}.\n")), "docs/cli.md lacks: {listed}");
     }
 
     #[test]
