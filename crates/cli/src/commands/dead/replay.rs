@@ -15,9 +15,10 @@ use fermata_wire::dead::DeadLetter;
 use fermata_wire::replay::{ID_HEADER, ReplayKeys, SIGNATURE_HEADER, TIMESTAMP_HEADER, replay_id};
 use serde_json::{Map, Value, json};
 
+use super::near::{NearLetters, not_there};
 use super::replayed::earlier;
 use super::show::hint;
-use super::{DeadLetters, Replayed, not_there};
+use super::{DeadLetters, Replayed};
 use crate::arrived::for_each_event;
 use crate::broker_session::{BrokerSession, asking_user, random_id, stored_sequence};
 use crate::commands::definitions::read_text;
@@ -74,6 +75,7 @@ pub(super) async fn replay(
     arguments: &ReplayArguments,
     session: &BrokerSession,
     dead: &DeadLetters,
+    near: &NearLetters,
     output: &mut Output,
 ) -> Result<ExitCode, CliError> {
     let keys = replay_keys(arguments.replay_secrets.as_deref())?;
@@ -92,7 +94,7 @@ pub(super) async fn replay(
     for id in &arguments.ids {
         let letter = match dead.of_id(id).last() {
             Some(filed) => filed.letter.clone(),
-            None => from_events(id, session).await?.ok_or_else(|| not_there(id))?,
+            None => from_events(id, session).await?.ok_or_else(|| not_there(id, near))?,
         };
         let replays = dead.replays_of(id);
         let request = request(arguments, &letter)?;
