@@ -60,6 +60,20 @@ async fn an_event_to_explain_that_is_no_json_is_told_with_one_that_is() {
 }
 
 #[tokio::test]
+async fn an_event_to_explain_that_nests_too_deep_is_told_with_the_limit_and_where() {
+    let folder = tempfile::tempdir().unwrap();
+    let event = folder.path().join("event.json").display().to_string();
+    std::fs::write(&event, format!("{{\"data\": {}{}}}", "[".repeat(200), "]".repeat(200)))
+        .unwrap();
+
+    let explained = run(&["strategy", "explain", &event, "--tenant", "acme"]).await;
+
+    assert_eq!(explained.code, 2, "{}", explained.stderr);
+    let told = "nests too deep at line 1 column 136: an event nests at most 64 levels";
+    assert!(explained.stderr.contains(told), "{}", explained.stderr);
+}
+
+#[tokio::test]
 async fn a_stream_that_is_gone_is_told_with_who_says_more() {
     let stage = Stage::new().await;
     for stream in ["DEAD", "AUDIT_0", "JOURNAL_0"] {
