@@ -140,6 +140,16 @@ impl Problem {
             | ReceiptProblem::LogTooLarge
             | ReceiptProblem::Unsound => None,
         };
+        Self::of(kind, title, status, detail, retry_after_seconds)
+    }
+
+    fn of(
+        kind: &'static str,
+        title: &'static str,
+        status: StatusCode,
+        detail: String,
+        retry_after_seconds: Option<u16>,
+    ) -> Self {
         let (status, reasons) = (status.as_u16(), Vec::new());
         Self { kind, title, status, detail, reasons, retry_after_seconds }
     }
@@ -217,8 +227,7 @@ impl Problem {
             | ReplayProblem::Differs
             | ReplayProblem::Unnamed => None,
         };
-        let (status, reasons) = (status.as_u16(), Vec::new());
-        Self { kind, title, status, detail, reasons, retry_after_seconds }
+        Self::of(kind, title, status, detail, retry_after_seconds)
     }
 
     /// The process must not be given work.
@@ -238,27 +247,15 @@ impl Problem {
     /// The answer took too long.
     #[must_use]
     pub fn too_slow(detail: String) -> Self {
-        Self {
-            kind: "urn:fermata:problem:no-answer",
-            title: "no answer in time",
-            status: StatusCode::GATEWAY_TIMEOUT.as_u16(),
-            detail,
-            reasons: Vec::new(),
-            retry_after_seconds: None,
-        }
+        let (kind, title) = ("urn:fermata:problem:no-answer", "no answer in time");
+        Self::of(kind, title, StatusCode::GATEWAY_TIMEOUT, detail, None)
     }
 
     /// There are no figures.
     #[must_use]
     pub fn no_metrics(detail: String) -> Self {
-        Self {
-            kind: "urn:fermata:problem:no-metrics",
-            title: "the figures cannot be told",
-            status: StatusCode::INTERNAL_SERVER_ERROR.as_u16(),
-            detail,
-            reasons: Vec::new(),
-            retry_after_seconds: None,
-        }
+        let (kind, title) = ("urn:fermata:problem:no-metrics", "the figures cannot be told");
+        Self::of(kind, title, StatusCode::INTERNAL_SERVER_ERROR, detail, None)
     }
 
     /// Nothing answers under this path.

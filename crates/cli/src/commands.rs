@@ -11,6 +11,7 @@ pub mod doctor;
 pub mod events;
 pub mod flags;
 mod known_codes;
+mod known_tenants;
 pub mod publish;
 pub mod review;
 pub mod runs;

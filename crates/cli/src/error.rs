@@ -1,5 +1,7 @@
 //! What can go wrong, and what the program's exit code says about it.
 
+mod advice;
+
 use std::io;
 
 use fermata_actors::journal_archive::ArchiveError;
@@ -18,6 +20,9 @@ use thiserror::Error;
 use crate::local_engine::{BROKER_RESTARTS_MAX, BROKER_RESTARTS_WINDOW};
 use crate::telemetry::TelemetryError;
 
+pub use advice::{after_connect, in_one_line};
+use advice::{after_io, after_missing};
+
 /// How the program ends. These codes are promised to scripts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExitCode {
@@ -35,7 +40,8 @@ pub enum ExitCode {
     NotFound,
     /// 70: a fault of the program or of what it reads.
     Internal,
-    /// 130: ended at once by a second signal, before what was under way had ended.
+    /// 130: ended by a signal before what was under way had ended: an engine by a second one, an upload
+    /// by the first.
     Interrupted,
 }
 
@@ -67,10 +73,10 @@ Exit codes:
   0   done
   1   done, with findings: problems in a file, an unsound audit, a run that did not succeed, a refusal
   2   the command line or a file cannot be used
-  3   no broker (or none that stays), no engine on it, or no answer in time
+  3   no broker (or none that stays), no engine on it, a stream of the engine is gone, no answer in time, or the store refuses
   4   what was asked for is not there
-  70  a fault inside
-  130 ended at once by a second signal";
+  70  a fault inside, or an engine that could not start or go on
+  130 ended by a signal before what was under way had ended";
 
 /// Why a command did not do its work.
 #[derive(Debug, Error)]
@@ -80,7 +86,7 @@ pub enum CliError {
     #[error("{0}")]
     Usage(String),
     /// A file or stream of the operating system failed.
-    #[error("could not {action}")]
+    #[error("could not {action}{}", after_io(source))]
     Io {
         /// What was tried.
         action: String,
@@ -100,10 +106,21 @@ pub enum CliError {
         url_file: String,
     },
     /// The broker cannot be reached.
-    #[error(
-        "the broker cannot be reached; start one with `fermata up`, or name one with `--nats-url`"
-    )]
+    #[error("the broker cannot be reached; {}", after_connect(.0))]
     Connect(#[from] ConnectError),
+    /// The port that the engine's own broker was to have is another program's.
+    #[error(
+        "port {port} is held by another program, perhaps by another `fermata up` or nats-server (`ss -ltnp 'sport = \
+         :{port}'` shows which): end that, name another port with `--port`, or use the broker that is there with \
+         `--nats-url nats://127.0.0.1:{port}`"
+    )]
+    PortTaken {
+        /// Which.
+        port: u16,
+        /// What the server said.
+        #[source]
+        source: ServerError,
+    },
     /// The engine's own broker does not stay.
     #[error(
         "the engine's own broker ended, and was started again {} times within {} min in vain; all that was stored is \
@@ -180,7 +197,7 @@ pub enum CliError {
     Topology(#[from] TopologyError),
     /// The local server could not be found or started.
     #[error(transparent)]
-    Server(#[from] ServerError),
+    Server(ServerError),
     /// Stored bytes cannot be read.
     #[error("could not read {what}")]
     Unreadable {
@@ -228,15 +245,6 @@ pub enum CliError {
     },
 }
 
-/// What to do about a stream that is gone.
-fn after_missing(stream: &str) -> &'static str {
-    // What cannot be made again: beside an empty journal or log, what was signed would contradict.
-    match ["JOURNAL_", "AUDIT_", "CHECKPOINTS"].iter().any(|kept| stream.starts_with(kept)) {
-        true => "; restore it from a copy before the engine is started again",
-        false => ", and the engine makes it anew when it is started again, without what it held",
-    }
-}
-
 impl CliError {
     /// What the shell is told.
     #[must_use]
@@ -249,6 +257,7 @@ impl CliError {
             | Self::Telemetry(_) => ExitCode::Usage,
             Self::NoBroker { .. }
             | Self::Connect(_)
+            | Self::PortTaken { .. }
             | Self::NoEngine
             | Self::NoAnswer { .. }
             | Self::NotStored { unknown: true, .. }
@@ -296,6 +305,23 @@ impl CliError {
     pub fn unreadable(what: impl Into<String>) -> impl FnOnce(WireError) -> Self {
         let what = what.into();
         move |source| Self::Unreadable { what, source }
+    }
+}
+
+impl From<ServerError> for CliError {
+    fn from(error: ServerError) -> Self {
+        match error {
+            ServerError::PortTaken { port, .. } => Self::PortTaken { port, source: error },
+            ServerError::NotFound { .. }
+            | ServerError::TooOld { .. }
+            | ServerError::NoVersion { .. }
+            | ServerError::Named { .. }
+            | ServerError::DataFolderInUse { .. }
+            | ServerError::Io { .. }
+            | ServerError::EndedEarly { .. }
+            | ServerError::NotReady { .. }
+            | ServerError::NoLeader { .. } => Self::Server(error),
+        }
     }
 }
 
@@ -406,6 +432,16 @@ mod tests {
             let line = format!("\n  {:<4}", code.number());
             assert!(EXIT_CODES_HELP.contains(&line), "{code:?}");
         }
+    }
+
+    #[test]
+    fn the_page_of_commands_lists_the_exit_codes_that_the_help_lists() {
+        let lines = EXIT_CODES_HELP.lines().skip(1);
+        let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+        let listed = lines.map(words).collect::<Vec<_>>().join("; ");
+
+        let page = include_str!("../../../docs/cli.md");
+        assert!(page.contains(&format!("Exit codes: {listed}.\n")), "docs/cli.md lacks: {listed}");
     }
 
     #[test]

@@ -15,6 +15,7 @@
 
 mod data_folder;
 mod ending;
+mod engine_file;
 mod kept_broker;
 mod settling;
 
@@ -27,10 +28,9 @@ use fermata_actors::readiness::Obstacle;
 use fermata_actors::supervisor::Drained;
 use fermata_actors::{Engine, EngineConfig, EngineError, Role};
 use fermata_audit::Signer;
-use fermata_executors::{ExecutorsConfig, PluginTarget};
 use fermata_jetstream::connection::without_credentials;
 use fermata_jetstream::leases::is_worker_name;
-use fermata_jetstream::topology::Enlarged;
+use fermata_jetstream::topology::{Enlarged, STREAM_ROOM_BYTES_DEFAULT};
 use fermata_jetstream::{Durability, ServerOptions, Topology};
 use fermata_partition::snapshot::SnapshotPolicy;
 use fermata_wire::replay::ReplayKeys;
@@ -38,7 +38,7 @@ use tokio::task::JoinHandle;
 
 use crate::arguments::{GlobalArguments, URL_FILE};
 use crate::commands::doctor::MONITOR_FILE;
-use crate::commands::up::EngineArguments;
+use crate::commands::up::{EngineArguments, bytes};
 use crate::error::CliError;
 use crate::operations::{Endpoints, HTTP_FILE};
 use crate::output::Output;
@@ -47,6 +47,7 @@ use crate::telemetry;
 use data_folder::DataFolder;
 pub use data_folder::make_folder;
 pub use ending::{EndRequests, Ended, drain, stay};
+use engine_file::EngineFile;
 pub use kept_broker::{BROKER_RESTARTS_MAX, BROKER_RESTARTS_WINDOW};
 use kept_broker::{KeptBroker, keep};
 pub use settling::{READY_LIMIT, TELL_INTERVAL};
@@ -126,7 +127,10 @@ impl LocalEngine {
         let folder = DataFolder::hold(data_dir)?;
         let key_file = audit_key_file(&start);
         let had_key = key_file.exists();
-        let config = engine_config(&start)?;
+        let file = EngineFile::read(start.engine.config.as_deref())?;
+        let stream_room = start.engine.stream_room.or(file.stream_room);
+        let room_bytes = bytes(stream_room.unwrap_or(STREAM_ROOM_BYTES_DEFAULT));
+        let config = engine_config(&start, file, room_bytes)?;
         let endpoints = match start.engine.http {
             Some(address) => {
                 let file = data_dir.join(HTTP_FILE);
@@ -162,8 +166,8 @@ impl LocalEngine {
                 return Err(not_started(error));
             }
         };
-        if start.engine.stream_room.is_some() {
-            enlarge_streams(&engine, start.engine.stream_room_bytes()).await?;
+        if stream_room.is_some() {
+            enlarge_streams(&engine, room_bytes).await?;
         }
         if let Some(endpoints) = &endpoints {
             endpoints.started(&engine);
@@ -329,7 +333,11 @@ fn audit_key_file(start: &Start<'_>) -> PathBuf {
     start.engine.audit_key.clone().unwrap_or_else(|| start.data_dir.join(AUDIT_KEY_FILE))
 }
 
-fn engine_config(start: &Start<'_>) -> Result<EngineConfig, CliError> {
+fn engine_config(
+    start: &Start<'_>,
+    file: EngineFile,
+    room_bytes: i64,
+) -> Result<EngineConfig, CliError> {
     let data_dir = start.data_dir;
     let key_file = audit_key_file(start);
     let (partitions, replicas) = (start.engine.partitions, usize::from(start.engine.replicas));
@@ -338,8 +346,8 @@ fn engine_config(start: &Start<'_>) -> Result<EngineConfig, CliError> {
         nats_url: String::new(),
         worker: worker_name(start)?,
         roles: start.roles.clone(),
-        topology: topology.fitted_to(start.engine.stream_room_bytes()),
-        executors: executors(start.engine)?,
+        topology: topology.fitted_to(room_bytes),
+        executors: file.executors(start.engine),
         signer: signer(&key_file)?,
         engine: format!("fermata-{}", short_random()),
         checkpoint_dir: data_dir.join("checkpoints"),
@@ -409,34 +417,6 @@ fn worker_name(start: &Start<'_>) -> Result<String, CliError> {
             Ok(name)
         }
     }
-}
-
-fn executors(arguments: &EngineArguments) -> Result<ExecutorsConfig, CliError> {
-    let mut config = match &arguments.config {
-        None => ExecutorsConfig::default(),
-        Some(file) => {
-            let what = format!("`{}`", file.display());
-            let text =
-                std::fs::read_to_string(file).map_err(CliError::io(format!("read {what}")))?;
-            serde_json::from_str(&text).map_err(|error| not_a_configuration(&what, &error))?
-        }
-    };
-    for plugin in &arguments.plugins {
-        let target = PluginTarget { url: plugin.url.clone(), ..PluginTarget::default() };
-        config.http.plugins.insert(plugin.name.clone(), target);
-    }
-    Ok(config)
-}
-
-fn not_a_configuration(what: &str, error: &serde_json::Error) -> CliError {
-    let hint = match error.classify() {
-        serde_json::error::Category::Syntax | serde_json::error::Category::Eof => {
-            "; a configuration is JSON (not YAML), such as `{\"http\": {\"plugins\": {\"job-store\": \
-             {\"url\": \"http://127.0.0.1:9000\"}}}}`"
-        }
-        serde_json::error::Category::Data | serde_json::error::Category::Io => "",
-    };
-    CliError::Usage(format!("{what} is no configuration: {error}{hint}"))
 }
 
 /// The key in the file, or a new one that only its owner may read.

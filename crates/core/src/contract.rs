@@ -11,6 +11,8 @@ mod price;
 
 use serde_json::Value;
 
+use crate::json::check_unique_keys;
+
 pub use compatibility::incompatibilities;
 pub use price::{DataSize, Price};
 
@@ -102,6 +104,8 @@ pub fn read_schema(text: &str) -> Result<Value, Vec<String>> {
     }
     let schema: Value = serde_json::from_str(text)
         .map_err(|error| vec![format!("the schema is no JSON: {error}")])?;
+    check_unique_keys(text)
+        .map_err(|error| vec![format!("{error}: which of both holds? Keep one of them")])?;
     if !schema.is_object() && !schema.is_boolean() {
         return Err(vec!["a schema is an object, `true` or `false`".to_owned()]);
     }
@@ -226,6 +230,21 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_key_that_is_there_twice_is_refused_with_its_place() {
+        let twice = "{\"type\": \"object\",\n \"properties\": {\"n\": {},\n  \"n\": {}}}";
+
+        let found = read_schema(twice).unwrap_err();
+
+        assert_eq!(
+            found,
+            ["`n` is there twice at line 3 column 5: which of both holds? Keep one of them"]
+        );
+        assert!(
+            read_schema(r#"{"properties": {"n": {"title": "a"}, "m": {"title": "a"}}}"#).is_ok()
+        );
+    }
 
     #[test]
     fn a_dataschema_names_the_version_by_its_fragment_or_its_last_segment() {

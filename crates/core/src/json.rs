@@ -4,10 +4,15 @@
 //! often than they are looked into, so they stay compact text and are parsed
 //! where an expression needs them.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
+use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// How much of a key an error shows, in characters.
+const KEY_CHARACTERS_SHOWN: usize = 80;
 
 /// One JSON value as compact text, cheap to clone.
 ///
@@ -56,6 +61,75 @@ impl Json {
     #[must_use]
     pub fn is_null(&self) -> bool {
         &*self.0 == "null"
+    }
+}
+
+/// Checks that no object in `text` has a key twice: a parser takes the last, a reader the first.
+///
+/// # Errors
+///
+/// The parser's error when `text` is not JSON, or one that names the key; with line and column, which is
+/// behind the key.
+pub fn check_unique_keys(text: &str) -> Result<(), serde_json::Error> {
+    serde_json::from_str::<UniqueKeys>(text).map(|UniqueKeys| ())
+}
+
+/// Any value whose objects have each key once.
+struct UniqueKeys;
+
+impl<'de> Deserialize<'de> for UniqueKeys {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for UniqueKeys {
+    type Value = Self;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("any JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self, A::Error> {
+        while let Some(Self) = items.next_element()? {}
+        Ok(self)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self, A::Error> {
+        let mut keys = HashSet::new();
+        while let Some(key) = members.next_key::<String>()? {
+            if keys.contains(&key) {
+                let key = key.chars().take(KEY_CHARACTERS_SHOWN).collect::<String>();
+                return Err(A::Error::custom(format!("`{key}` is there twice")));
+            }
+            keys.insert(key);
+            let Self = members.next_value()?;
+        }
+        Ok(self)
     }
 }
 

@@ -118,7 +118,11 @@ impl Located {
             Ok(document) => Some(document),
             Err(error) => {
                 let place = error.location().map(Place::of).unwrap_or_default();
-                problems.add(place, "", message_of(&error));
+                let message = message_of(&error);
+                match message == too_deep() {
+                    true => problems.add_with_hint(place, "", message, DEPTH_HINT),
+                    false => problems.add(place, "", message),
+                }
                 None
             }
         }
@@ -185,6 +189,13 @@ impl Located {
     }
 }
 
+/// What to do about a document that nests too deep.
+const DEPTH_HINT: &str = "is a bracket or a mapping left open? Make it flatter otherwise: nothing in it has to nest so deep";
+
+fn too_deep() -> String {
+    format!("the document nests deeper than {DEPTH_MAX} levels")
+}
+
 /// The parser's message on one line, of bounded length, without the place
 /// that is told apart.
 fn message_of(error: &serde_saphyr::Error) -> String {
@@ -200,10 +211,14 @@ fn message_of(error: &serde_saphyr::Error) -> String {
             return "anchors and aliases (`&a`, `*a`) are not allowed".to_owned();
         }
         if text.contains("depth") {
-            return format!("the document nests deeper than {DEPTH_MAX} levels");
+            return too_deep();
         }
     }
     let text = error.to_string();
+    // Brackets in a line are counted by the scanner, which has a word of its own for it.
+    if text.starts_with("recursion limit") {
+        return too_deep();
+    }
     let line = text.lines().next().unwrap_or_default();
     line.chars().take(CHARACTERS_MAX).collect()
 }

@@ -124,7 +124,29 @@ pub struct ConnectionNotice {
 /// Why no connection came about.
 #[derive(Debug, Error)]
 pub enum ConnectError {
-    /// The server did not answer in time.
+    /// Whatever is at the address did not say a word in time.
+    #[error("the server at `{url}` did not answer within {limit:?}")]
+    Silent {
+        /// Where.
+        url: String,
+        /// How long it was tried.
+        limit: Duration,
+        /// The last failure.
+        #[source]
+        source: async_nats::ConnectError,
+    },
+    /// The address names a machine that no name service knows.
+    #[error("the name of the server at `{url}` was not resolved within {limit:?}")]
+    Unresolved {
+        /// Where.
+        url: String,
+        /// How long it was tried.
+        limit: Duration,
+        /// What the name service said.
+        #[source]
+        source: async_nats::ConnectError,
+    },
+    /// Nothing that could answer is there.
     #[error("no connection to `{url}` within {limit:?}; is a nats-server running there?")]
     Unreachable {
         /// Where.
@@ -314,13 +336,24 @@ async fn open(
                 return Err(ConnectError::Refused { url: addresses, source });
             }
             Err(source) if Instant::now() >= deadline => {
-                return Err(ConnectError::Unreachable {
-                    url: addresses,
-                    limit: options.connect_limit,
-                    source,
-                });
+                return Err(not_connected(addresses, options.connect_limit, source));
             }
             Err(_) => sleep(CONNECT_RETRY_PAUSE).await,
+        }
+    }
+}
+
+fn not_connected(url: String, limit: Duration, source: async_nats::ConnectError) -> ConnectError {
+    match source.kind() {
+        async_nats::ConnectErrorKind::TimedOut => ConnectError::Silent { url, limit, source },
+        async_nats::ConnectErrorKind::Dns => ConnectError::Unresolved { url, limit, source },
+        async_nats::ConnectErrorKind::ServerParse
+        | async_nats::ConnectErrorKind::Authentication
+        | async_nats::ConnectErrorKind::AuthorizationViolation
+        | async_nats::ConnectErrorKind::Tls
+        | async_nats::ConnectErrorKind::Io
+        | async_nats::ConnectErrorKind::MaxReconnects => {
+            ConnectError::Unreachable { url, limit, source }
         }
     }
 }

@@ -5,6 +5,7 @@
 //! caller computes and checks.
 
 use async_nats::jetstream::{
+    ErrorCode,
     kv::{Entry, Operation, Store, Watch},
     object_store::{InfoErrorKind, ObjectStore},
 };
@@ -57,6 +58,20 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether there is no room for what was to be stored.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let Self::Broker { source, .. } = self else { return false };
+        let mut reason: Option<&(dyn std::error::Error + 'static)> = Some(source.as_ref());
+        while let Some(error) = reason {
+            if let Some(refused) = error.downcast_ref::<async_nats::jetstream::Error>() {
+                return refused.error_code() == ErrorCode::STREAM_STORE_FAILED;
+            }
+            reason = error.source();
+        }
+        false
+    }
+
     /// Of reading a blob: what was answered and makes no sense is damage.
     pub(crate) fn blob<E>(action: &'static str, digest_hex: &str) -> impl FnOnce(E) -> Self
     where

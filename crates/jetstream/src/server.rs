@@ -7,7 +7,7 @@
 use std::{
     fs::{self, File},
     io,
-    net::{SocketAddr, TcpStream},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -123,6 +123,14 @@ pub enum ServerError {
         /// Why not.
         #[source]
         source: io::Error,
+    },
+    /// Another program listens on the port that the server was to have.
+    #[error("nats-server could not listen on port {port}, which is taken; its log is `{log}`")]
+    PortTaken {
+        /// The port.
+        port: u16,
+        /// The file that it writes.
+        log: PathBuf,
     },
     /// The server ended before it answered.
     #[error("nats-server ended before it was ready; the end of its log: {log_tail}")]
@@ -325,6 +333,9 @@ async fn launch(
     let started = Instant::now();
     while started.elapsed() < READY_LIMIT {
         if !process.is_running() {
+            if let Some(port) = port.filter(|port| is_taken(placement.address, *port)) {
+                return Err(ServerError::PortTaken { port, log: log_path });
+            }
             return Err(ServerError::EndedEarly { log_tail: log_tail(&log_path) });
         }
         if let Some(ports) = read_ports(&ports_path)
@@ -385,6 +396,11 @@ async fn end_left_over_server(data_dir: &Path) -> Result<(), ServerError> {
         sleep(READY_POLL).await;
     }
     Ok(())
+}
+
+/// Whether another program listens there. The server that would say so in its log has ended.
+fn is_taken(address: IpAddr, port: u16) -> bool {
+    TcpListener::bind((address, port)).is_err_and(|why| why.kind() == io::ErrorKind::AddrInUse)
 }
 
 fn log_tail(path: &Path) -> String {

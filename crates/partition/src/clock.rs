@@ -19,7 +19,10 @@ pub const SKEW_ALARM_MS: u64 = 30_000;
 #[derive(Debug, Clone, Default)]
 pub struct JournalClock {
     previous: JournalTime,
+    /// Where the broker's clock stood at least, and when by the monotonic clock.
     seen: Option<(u64, u64)>,
+    /// Where it stood at most, and when.
+    bounded: Option<(u64, u64)>,
 }
 
 impl JournalClock {
@@ -30,6 +33,17 @@ impl JournalClock {
         if broker_ms >= estimate {
             self.seen = Some((broker_ms, now.monotonic_ms));
         }
+    }
+
+    /// Notes that the broker's clock stood at `broker_time_ns` after `asked_monotonic_ms` and no later than
+    /// `now`: when it stored what was sent then.
+    ///
+    /// Whoever reads what was stored long ago, or what a broker that was stopped gives late, does not
+    /// learn how the clocks stand now; this bounds it.
+    pub fn see_answer(&mut self, broker_time_ns: i64, asked_monotonic_ms: u64, now: Now) {
+        self.see(broker_time_ns, now);
+        let broker_ms = u64::try_from(broker_time_ns / 1_000_000).unwrap_or(0);
+        self.bounded = Some((broker_ms, asked_monotonic_ms));
     }
 
     /// Raises the previous time to that of a replayed frame.
@@ -64,54 +78,79 @@ impl JournalClock {
         Some(self.broker_now(now)?.saturating_add(AHEAD_MS_MAX))
     }
 
-    /// How far the own wall clock is from the broker's, milliseconds; signed,
-    /// positive when the own clock is ahead.
+    /// How far the own wall clock is from the broker's for certain, milliseconds; signed,
+    /// positive when the own clock is ahead. Nothing until the broker has answered.
     #[must_use]
     pub fn skew_ms(&self, now: Now) -> Option<i64> {
-        let broker = i64::try_from(self.broker_now(now)?).ok()?;
-        Some(i64::try_from(now.wall_ms).ok()?.saturating_sub(broker))
+        let least = self.broker_now(now)?;
+        // A clock that was set forward since.
+        let most = at(self.bounded?, now).max(least);
+        let wall = i64::try_from(now.wall_ms).ok()?;
+        let nearest = i64::try_from(now.wall_ms.clamp(least, most)).ok()?;
+        Some(wall.saturating_sub(nearest))
     }
 
     fn broker_now(&self, now: Now) -> Option<u64> {
-        let (broker_ms, at) = self.seen?;
-        Some(broker_ms.saturating_add(now.monotonic_ms.saturating_sub(at)))
+        Some(at(self.seen?, now))
     }
+}
+
+/// Where a clock stands `now` that stood somewhere at some time.
+fn at((clock_ms, monotonic_ms): (u64, u64), now: Now) -> u64 {
+    clock_ms.saturating_add(now.monotonic_ms.saturating_sub(monotonic_ms))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn at(wall_ms: u64, monotonic_ms: u64) -> Now {
+    fn now(wall_ms: u64, monotonic_ms: u64) -> Now {
         Now { wall_ms, monotonic_ms }
     }
 
     #[test]
     fn time_never_falls_and_never_runs_far_ahead_of_the_broker() {
         let mut clock = JournalClock::default();
-        clock.see(1_000_000 * 1_000_000, at(1_000_000, 0));
+        clock.see_answer(1_000_000 * 1_000_000, 0, now(1_000_000, 0));
 
-        assert_eq!(clock.next(at(1_000_100, 100)), JournalTime(1_000_100));
-        assert_eq!(clock.next(at(500, 200)), JournalTime(1_000_100), "the wall clock fell");
-        let jumped = clock.next(at(9_000_000, 300));
+        assert_eq!(clock.next(now(1_000_100, 100)), JournalTime(1_000_100));
+        assert_eq!(clock.next(now(500, 200)), JournalTime(1_000_100), "the wall clock fell");
+        let jumped = clock.next(now(9_000_000, 300));
         assert_eq!(jumped, JournalTime(1_000_300 + AHEAD_MS_MAX), "the wall clock jumped");
-        assert_eq!(clock.skew_ms(at(9_000_000, 300)), Some(9_000_000 - 1_000_300));
+        assert_eq!(clock.skew_ms(now(9_000_000, 300)), Some(9_000_000 - 1_000_300));
+    }
+
+    #[test]
+    fn what_was_read_late_does_not_tell_how_the_clocks_stand() {
+        let (mut clock, minute_ms) = (JournalClock::default(), 60_000);
+        // The journal's last message is an hour old, and nobody has answered.
+        clock.see(1_000_000 * 1_000_000, now(4_600_000, 0));
+        assert_eq!(clock.skew_ms(now(4_600_000, 0)), None);
+
+        // The claim was stored at once, and the broker was stopped for a minute before it said so.
+        clock.see_answer(4_600_100 * 1_000_000, 100, now(4_600_100 + minute_ms, 100 + minute_ms));
+
+        assert_eq!(clock.skew_ms(now(4_660_100, 60_100)), Some(0));
+        let ahead = clock.skew_ms(now(4_760_100, 60_100));
+        assert_eq!(ahead, Some(100_000), "the own clock is ahead of what the broker's can be");
+        let behind = clock.skew_ms(now(4_500_100, 60_100));
+        assert_eq!(behind, Some(-100_000), "it is behind what the broker's was at least");
     }
 
     #[test]
     fn a_time_is_reached_when_both_clocks_allow_it() {
         let mut clock = JournalClock::default();
-        clock.see(1_000_000 * 1_000_000, at(1_000_000, 0));
+        clock.see(1_000_000 * 1_000_000, now(1_000_000, 0));
         let due = JournalTime(1_020_000);
 
-        let on_time = clock.reaches_in_ms(due, at(1_000_000, 0));
-        let ahead = clock.reaches_in_ms(due, at(1_060_000, 0));
-        let behind = clock.reaches_in_ms(due, at(990_000, 0));
+        let on_time = clock.reaches_in_ms(due, now(1_000_000, 0));
+        let ahead = clock.reaches_in_ms(due, now(1_060_000, 0));
+        let behind = clock.reaches_in_ms(due, now(990_000, 0));
 
         assert_eq!(on_time, 20_000);
         assert_eq!(ahead, 20_000 - AHEAD_MS_MAX, "the broker's clock holds it back");
         assert_eq!(behind, 30_000, "the own clock holds it back");
-        assert_eq!(clock.next(at(1_060_000, ahead)), due);
-        assert_eq!(clock.reaches_in_ms(due, at(0, ahead)), 0);
+        assert_eq!(clock.next(now(1_060_000, ahead)), due);
+        assert_eq!(clock.reaches_in_ms(due, now(0, ahead)), 0);
     }
 }

@@ -115,6 +115,8 @@ pub struct Owner {
     /// Reports that waited when that was known, and still do.
     reports_ahead: usize,
     lease_until_ms: u64,
+    /// When the takeover was sent to the journal, by the monotonic clock.
+    claimed_at_ms: u64,
     journal_waiting: VecDeque<Message>,
     journal_end: Option<u64>,
     commands_waiting: VecDeque<intake::CommandMessage>,
@@ -196,6 +198,7 @@ impl Owner {
             commands_end: None,
             reports_ahead: 0,
             lease_until_ms: 0,
+            claimed_at_ms: 0,
             journal_waiting: VecDeque::new(),
             journal_end: None,
             commands_waiting: VecDeque::new(),
@@ -327,7 +330,9 @@ impl Owner {
             }
             Input::Plan(digest, plan) => self.take_plan(digest, plan, now, outputs),
             Input::LeaseUntil(until_ms) => self.lease_until_ms = self.lease_until_ms.max(until_ms),
-            Input::BrokerTime(broker_time_ns) => self.clock.see(broker_time_ns, now),
+            Input::BrokerTime(broker_time_ns) => {
+                self.clock.see_answer(broker_time_ns, self.claimed_at_ms, now);
+            }
             Input::Relayed { target, up_to, outcome } => {
                 self.relayed(target, up_to, outcome, outputs);
             }

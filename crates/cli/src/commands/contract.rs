@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::{Args, Subcommand, ValueEnum};
 use fermata_actors::contracts::compile;
@@ -10,11 +11,14 @@ use fermata_core::command::{ContractEntry, ContractMode};
 use fermata_core::contract::{
     DataSize, MESSAGE_STEPS_MAX, VERSION_RULE, incompatibilities, major_of,
 };
-use fermata_core::identity::Tenant;
+use fermata_core::identity::{NotATenant, Tenant};
 use fermata_core::json::Json;
+use fermata_core::partition::Definitions;
+use fermata_definitions::closest;
 use serde_json::{Value, json};
 
 use super::definitions::{NewDefinitions, make_active, print_answer, read_text};
+use super::known_tenants::{KnownTenants, tell_nothing};
 use crate::arguments::GlobalArguments;
 use crate::broker_session::BrokerSession;
 use crate::error::{CliError, ExitCode};
@@ -54,7 +58,7 @@ pub struct ApplyArguments {
     #[arg(value_name = "FILE", requires_all = ["kind", "version"], required_unless_present = "mode")]
     pub file: Option<PathBuf>,
     /// Whose events
-    #[arg(long)]
+    #[arg(long, value_parser = tenant)]
     pub tenant: Tenant,
     /// Type of the events
     #[arg(long = "type", value_name = "TYPE", requires = "file")]
@@ -68,6 +72,14 @@ pub struct ApplyArguments {
     /// Who asks; default: the user of the operating system
     #[arg(long, value_name = "NAME")]
     pub by: Option<String>,
+}
+
+/// Reads the name of a tenant, where a type may have been typed.
+fn tenant(text: &str) -> Result<Tenant, String> {
+    text.parse().map_err(|error: NotATenant| match text.contains('.') {
+        true => format!("{error}; types have dots: `--tenant acme --type order.placed`"),
+        false => error.to_string(),
+    })
 }
 
 /// What is done about breaches.
@@ -224,8 +236,27 @@ async fn list(
     let takes = |entry: &&ContractEntry| {
         arguments.tenant.as_ref().is_none_or(|tenant| entry.tenant.as_str() == tenant)
     };
-    let found = active.contracts.iter().filter(takes);
+    let found: Vec<_> = active.contracts.iter().filter(takes).collect();
+    // What is done about breaches can be said before there is a contract to break.
+    let has_contract = |tenant: &str| found.iter().any(|entry| entry.tenant.as_str() == tenant);
+    let alone = active.contract_modes.iter().filter(|(tenant, _)| {
+        arguments.tenant.as_ref().is_none_or(|wanted| ***tenant == **wanted)
+            && !has_contract(tenant)
+    });
+    let alone: Vec<_> = alone.collect();
+    if found.is_empty() && alone.is_empty() {
+        let known = KnownTenants::of(&active);
+        if let Some(text) = known.nothing_of(arguments.tenant.as_deref(), "contracts") {
+            tell_nothing(&text, output)?;
+            return Ok(ExitCode::Success);
+        }
+    }
     if output.is_json() {
+        for (tenant, mode) in alone {
+            output.json_line(&json!({
+                "tenant": tenant, "type": null, "version": null, "mode": mode_text(*mode), "bytes": 0,
+            }))?;
+        }
         for entry in found {
             output.json_line(&json!({
                 "tenant": entry.tenant.as_str(), "type": entry.kind, "version": entry.version,
@@ -246,7 +277,12 @@ async fn list(
     };
     let columns = ["TENANT", "TYPE", "VERSION", "MODE", "BYTES"];
     let when_empty = "no contracts are active; apply some with `fermata contract apply`";
-    output.table(&columns, found.map(row).collect(), when_empty)?;
+    let none = || "-".to_owned();
+    let mode_alone = |(tenant, mode): (&Arc<str>, &ContractMode)| {
+        vec![tenant.to_string(), none(), none(), mode_text(*mode).to_owned(), none()]
+    };
+    let rows = found.into_iter().map(row).chain(alone.into_iter().map(mode_alone));
+    output.table(&columns, rows.collect(), when_empty)?;
     Ok(ExitCode::Success)
 }
 
@@ -264,8 +300,7 @@ async fn show(
         }
     };
     let Some(entry) = found else {
-        let text = "there is no such contract; `fermata contract list` lists them".to_owned();
-        return Err(CliError::NotFound(text));
+        return Err(CliError::NotFound(no_contract(&active, arguments)));
     };
     if output.is_json() {
         output.json_line(entry)?;
@@ -274,6 +309,31 @@ async fn show(
         output.line(&format!("{schema:#}"))?;
     }
     Ok(ExitCode::Success)
+}
+
+/// That there is no such contract, and what may be meant.
+fn no_contract(active: &Definitions, arguments: &ShowArguments) -> String {
+    let ShowArguments { tenant, kind, version } = arguments;
+    let is = |entry: &ContractEntry, tenant: &str, kind: &str| {
+        entry.tenant.as_str() == tenant && *entry.kind == *kind
+    };
+    let of_tenant = active.contracts.iter().filter(|entry| entry.tenant.as_str() == tenant);
+    let kinds = of_tenant.map(|entry| &*entry.kind);
+    let hint = if active.contracts.iter().any(|entry| is(entry, kind, tenant)) {
+        format!("did you mean `--tenant {kind} --type {tenant}`?")
+    } else if let Some(version) =
+        version.as_ref().filter(|_| active.newest_contract(tenant, kind).is_some())
+    {
+        let versions =
+            active.contracts_of(tenant, kind).map(|entry| format!("`{}`", entry.version));
+        let versions = versions.collect::<Vec<_>>().join(", ");
+        format!("its versions are {versions}, and none is `{version}`")
+    } else if let Some(meant) = closest(kind, kinds) {
+        format!("did you mean `--type {meant}`?")
+    } else {
+        "`fermata contract list` lists them".to_owned()
+    };
+    format!("there is no such contract of tenant `{tenant}` for the type `{kind}`; {hint}")
 }
 
 fn check(arguments: &CheckArguments, output: &mut Output) -> Result<ExitCode, CliError> {

@@ -1,6 +1,7 @@
 //! `fermata dead`: input that could not be used, why, and once more after repair.
 
 mod list;
+mod near;
 mod replay;
 mod replayed;
 mod show;
@@ -17,6 +18,7 @@ use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
 use self::list::ListArguments;
+use self::near::{NearLetters, not_there};
 use self::replay::ReplayArguments;
 pub use self::replayed::Replayed;
 
@@ -256,18 +258,19 @@ pub async fn run(
             let dead = DeadLetters::read(&reader, arguments.limit, takes, &progress).await;
             progress.finish_and_clear();
             let dead = dead?;
-            let listed = list::list(&dead, output)?;
+            let listed = list::list(&dead, known.nothing_of(&arguments).as_deref(), output)?;
             arguments.check_codes(&known)?;
             Ok(listed)
         }
         DeadCommand::Show(arguments) => {
-            let takes = |letter: &DeadLetter| letter.id == arguments.id;
+            let near = NearLetters::default();
+            let takes = |letter: &DeadLetter| near.see(&arguments.id, letter);
             let dead = DeadLetters::read(&reader, NAMED_MAX, takes, &progress).await;
             progress.finish_and_clear();
             let dead = dead?;
             let mut found = dead.of_id(&arguments.id).peekable();
             if found.peek().is_none() {
-                return Err(not_there(&arguments.id));
+                return Err(not_there(&arguments.id, &near));
             }
             let replays = dead.replays_of(&arguments.id);
             let unmasked = arguments.unmasked;
@@ -275,17 +278,18 @@ pub async fn run(
             Ok(ExitCode::Success)
         }
         DeadCommand::Replay(arguments) => {
-            let takes = |letter: &DeadLetter| arguments.ids.contains(&letter.id);
+            let near = NearLetters::default();
+            let takes = |letter: &DeadLetter| {
+                // All of them: each may be near to another one.
+                let seen = arguments.ids.iter().filter(|id| near.see(id, letter));
+                seen.count() > 0
+            };
             let dead = DeadLetters::read(&reader, NAMED_MAX, takes, &progress).await;
             progress.finish_and_clear();
             let dead = dead?;
-            replay::replay(&arguments, &session, &dead, output).await
+            replay::replay(&arguments, &session, &dead, &near, output).await
         }
     }
-}
-
-fn not_there(id: &str) -> CliError {
-    CliError::NotFound(format!("there is no dead letter `{id}`; `fermata dead list` lists them"))
 }
 
 /// What people see of a letter, as JSON: its secrets are masked.
@@ -414,7 +418,7 @@ mod tests {
         let told = "\nreplayed  2023-11-14T22:13:20.000Z as `replay_1` by alice: a typo\n";
         assert!(shown.contains(told), "{shown}");
         assert_eq!(to_json(&dead.letters[0], &replays)["replays"][0]["request"], "replay_1");
-        let listed = printed(|output| list::list(&dead, output).map(|_| ()));
+        let listed = printed(|output| list::list(&dead, None, output).map(|_| ()));
         let marked = listed
             .lines()
             .filter(|line| line.ends_with("2023-11-14T22:13:20.000Z  the text is not JSON"));

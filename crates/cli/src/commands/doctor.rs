@@ -22,7 +22,7 @@ use serde_json::Value;
 use crate::arguments::GlobalArguments;
 use crate::broker_session::BrokerSession;
 use crate::commands::up::{DurabilityArgument, stream_room};
-use crate::error::{CliError, ExitCode};
+use crate::error::{CliError, ExitCode, in_one_line};
 use crate::output::{Output, Tone, counted};
 
 /// Arguments of `fermata doctor`.
@@ -133,14 +133,8 @@ impl Check {
 
     /// A check that could not be made.
     fn failed(name: &'static str, error: &CliError) -> Self {
-        let mut text = error.to_string();
-        let mut source = std::error::Error::source(error);
-        while let Some(reason) = source {
-            text = format!("{text}: {reason}");
-            source = reason.source();
-        }
         let hint = "look into the broker's log, then try again";
-        Self::fail(name, text, hint).code("check_failed")
+        Self::fail(name, in_one_line(error), hint).code("check_failed")
     }
 }
 

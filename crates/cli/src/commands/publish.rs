@@ -1,6 +1,7 @@
 //! `fermata publish`: business events to the stream, each acknowledged.
 
 mod claim;
+mod full;
 mod lines;
 mod message;
 mod sending;
@@ -8,6 +9,7 @@ mod sending;
 use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::Args;
@@ -23,6 +25,7 @@ use self::sending::{Sending, Tally};
 use crate::arguments::GlobalArguments;
 use crate::broker_session::BrokerSession;
 use crate::error::{CliError, ExitCode};
+use crate::local_engine::EndRequests;
 use crate::output::{Output, Tone};
 
 /// How many messages may be unanswered at once: enough that the broker is never
@@ -35,6 +38,10 @@ const REFUSED_SHOWN_MAX: usize = 50;
 /// How long a batch of lines waits to become full before it is published as it is:
 /// who types or follows a file sees it arrive.
 const BATCH_WAIT: Duration = Duration::from_millis(200);
+
+/// How long an upload that a signal ends may take to remove what it has stored; longer, the next upload an
+/// hour later removes it. Default 5 s: as long as the broker may take to acknowledge the part under way.
+const CLEAN_LIMIT: Duration = Duration::from_secs(5);
 
 /// Arguments of `fermata publish`.
 #[derive(Debug, Clone, Args)]
@@ -232,17 +239,68 @@ pub async fn run(
         }
     }
     let session = BrokerSession::open(global).await?;
-    for claim in sound.iter().filter_map(|message| message.claim.as_ref()) {
-        claim.store(session.broker(), output).await?;
+    let claims: Vec<_> = sound.iter().filter_map(|message| message.claim.as_ref()).collect();
+    // Whoever listens no longer ends by itself at a signal, which lines of standard input rely on.
+    let mut requests = match claims.is_empty() {
+        true => None,
+        false => Some(EndRequests::listen()?),
+    };
+    if let Some(requests) = &mut requests
+        && !store_claims(&claims, &session, requests, output).await?
+    {
+        output.note(
+            "ended by a signal: nothing was published, and what was stored of the data is removed",
+        );
+        return Ok(ExitCode::Interrupted);
     }
     let publisher = session.publisher().await?;
     let (broker, many) = (session.broker().clone(), !lines.is_empty());
     let mut sending = Sending::new(broker, publisher, &arguments, tally, many, output);
-    let published = publish_all(&arguments, sound, &lines, &mut sending, output).await;
+    let published = tokio::select! {
+        published = publish_all(&arguments, sound, &lines, &mut sending, output) => Some(published),
+        () = asked_to_end(&mut requests) => None,
+    };
     let finished = sending.finish(output);
+    let Some(published) = published else { return Ok(ExitCode::Interrupted) };
     published?;
     let tally = finished?;
     Ok(if tally.refused > 0 { ExitCode::Findings } else { ExitCode::Success })
+}
+
+/// Waits for a request to end, where they are listened for.
+async fn asked_to_end(requests: &mut Option<EndRequests>) {
+    match requests {
+        Some(requests) => requests.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Stores the data that events refer to. Says no when a signal came before all of it was stored: then what
+/// was stored of the one under way is removed, for which [`CLEAN_LIMIT`] or a second signal is waited.
+async fn store_claims(
+    claims: &[&Claim],
+    session: &BrokerSession,
+    requests: &mut EndRequests,
+    output: &Output,
+) -> Result<bool, CliError> {
+    let stop = AtomicBool::new(false);
+    let mut storing = std::pin::pin!(async {
+        for claim in claims {
+            if let Err(error) = claim.store(session.broker(), &stop, output).await {
+                return Err(full::explained(error, claim, session).await);
+            }
+        }
+        Ok(())
+    });
+    tokio::select! {
+        stored = &mut storing => return stored.map(|()| true),
+        () = requests.next() => stop.store(true, Ordering::Relaxed),
+    }
+    tokio::select! {
+        _ = tokio::time::timeout(CLEAN_LIMIT, &mut storing) => {}
+        () = requests.next() => {}
+    }
+    Ok(false)
 }
 
 async fn publish_all(

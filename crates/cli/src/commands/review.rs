@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::arguments::{GlobalArguments, at_least_one};
 use crate::broker_session::BrokerSession;
 use crate::commands::known_codes::{CASE_REASONS, check};
+use crate::commands::known_tenants::KnownTenants;
 use crate::error::{CliError, ExitCode};
 use crate::journal_view::{Review, ReviewList, Sample};
 use crate::output::{Output, RECORDS_READ, Tone, counted, excerpt, time_text};
@@ -139,7 +140,11 @@ fn list(
     let unseen = arguments.reason.as_ref().filter(|reason| !is_there(reason));
     let known = check("reason of cases", unseen, CASE_REASONS);
     let shown = matching.get(..arguments.limit).unwrap_or(&matching);
+    let mut tenants = KnownTenants::default();
+    all.iter().for_each(|review| tenants.see(review.tenant.as_str()));
+    let nothing = tenants.nothing_of(arguments.tenant.as_ref().map(Tenant::as_str), "cases");
     if output.is_json() {
+        nothing.iter().for_each(|text| output.note(text));
         shown.iter().try_for_each(|review| output.json_line(review))?;
         caveats.iter().for_each(|caveat| output.note(caveat));
         return known;
@@ -158,7 +163,7 @@ fn list(
     };
     let rows = shown.iter().map(row).collect();
     let columns = ["CASE", "TENANT", "TYPE", "REASON", "COUNT", "OPENED", "TOLD", "STATE"];
-    output.table(&columns, rows, "nothing is to be looked at")?;
+    output.table(&columns, rows, nothing.as_deref().unwrap_or("nothing is to be looked at"))?;
     if shown.len() < matching.len() {
         let (shown, all) = (shown.len(), matching.len());
         output.line(&format!("{shown} of {all} reviews; `--limit` shows more"))?;

@@ -2,6 +2,7 @@
 
 mod cases;
 mod explain;
+mod retired;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use super::definitions::{
     ApplyArguments, CheckArguments, Checked, Holds, NewDefinitions, check_files, make_active,
     print_answer, print_answer_to,
 };
+use super::known_tenants::{KnownTenants, tell_nothing};
 use crate::arguments::GlobalArguments;
 use crate::broker_session::BrokerSession;
 use crate::error::{CliError, ExitCode};
@@ -56,8 +58,10 @@ Examples:
   fermata strategy retire note-placed-orders --reason 'the shop is closed'
   fermata strategy retire old-1 old-2 --by alice")]
     Retire(RetireArguments),
-    /// List the active strategies
-    #[command(after_help = "Examples:\n  fermata strategy list --json")]
+    /// List the active strategies, or those that were retired
+    #[command(
+        after_help = "Examples:\n  fermata strategy list --json\n  fermata strategy list --retired"
+    )]
     List(ListArguments),
 }
 
@@ -81,6 +85,9 @@ pub struct ListArguments {
     /// Only what sees the events of this tenant
     #[arg(long)]
     pub tenant: Option<String>,
+    /// What was taken out of use and not brought back: when, by whom and why, as the journal has it
+    #[arg(long, conflicts_with = "tenant")]
+    pub retired: bool,
 }
 
 /// Does what was typed.
@@ -116,10 +123,15 @@ pub async fn run(
         StrategyCommand::Explain(arguments) => explain::run(arguments, global, output).await,
         StrategyCommand::Retire(RetireArguments { names, reason, by }) => {
             let strategies: BTreeSet<Arc<str>> = names.into_iter().map(Arc::from).collect();
+            let names: Vec<_> = strategies.iter().cloned().collect();
             let what = counted(strategies.len(), "strategy", "strategies");
             let retire = Retirement { strategies, reason };
             let new = NewDefinitions { retire, ..NewDefinitions::default() };
-            let answer = make_active(new, by, global).await?;
+            let mut answer = make_active(new, by, global).await?;
+            if !answer.problems.is_empty() {
+                let active = BrokerSession::open(global).await?.active_definitions().await?;
+                retired::suggest(&mut answer, &names, &active);
+            }
             print_answer_to("retired", &answer, &what, output)
         }
         StrategyCommand::List(arguments) => list(&arguments, global, output).await,
@@ -174,7 +186,11 @@ async fn list(
     global: &GlobalArguments,
     output: &mut Output,
 ) -> Result<ExitCode, CliError> {
-    let definitions = BrokerSession::open(global).await?.active_definitions().await?;
+    let session = BrokerSession::open(global).await?;
+    let definitions = session.active_definitions().await?;
+    if arguments.retired {
+        return retired::list(&definitions, &session, output).await;
+    }
     let mut rows = Vec::new();
     for entry in definitions.strategies.values() {
         let definition: StrategyDefinition = serde_json::from_str(entry.definition.as_str())
@@ -191,6 +207,13 @@ async fn list(
             output.json_line(&json!({ "revision": definitions.revision, "strategy": value }))?;
         }
         rows.push(row(&definition));
+    }
+    if rows.is_empty() {
+        let known = KnownTenants::of(&definitions);
+        if let Some(text) = known.nothing_of(arguments.tenant.as_deref(), "strategies") {
+            tell_nothing(&text, output)?;
+            return Ok(ExitCode::Success);
+        }
     }
     if !output.is_json() {
         let columns =

@@ -16,7 +16,7 @@ use fermata_core::plan::{QUEUE_BYTES_MAX, is_queue_name};
 use fermata_jetstream::Durability;
 use fermata_jetstream::connection::without_credentials;
 use fermata_jetstream::topology::{
-    PARTITIONS_DEFAULT, STREAM_ROOM_BYTES_DEFAULT, STREAM_ROOM_BYTES_MAX, STREAM_ROOM_BYTES_MIN,
+    PARTITIONS_DEFAULT, STREAM_ROOM_BYTES_MAX, STREAM_ROOM_BYTES_MIN,
 };
 use serde_json::json;
 
@@ -58,7 +58,7 @@ pub struct EngineArguments {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=5), value_name = "N")]
     pub replicas: u16,
     /// How much of the broker's file store the streams of a new engine take, 8GiB if nothing is said; given for an
-    /// engine that is there, streams with less are enlarged, and none shrinks
+    /// engine that is there, streams with less are enlarged, and none shrinks; `stream_room` in `--config` says the same
     #[arg(long, env = "FERMATA_STREAM_ROOM", value_parser = stream_room, value_name = "SIZE")]
     pub stream_room: Option<u64>,
     /// A plugin and where it listens; can be repeated
@@ -145,12 +145,6 @@ impl EngineArguments {
     #[must_use]
     pub fn archive_retention_ms(&self) -> Option<u64> {
         self.archive_retention_days.map(|days| days.saturating_mul(DAY_MS))
-    }
-
-    /// How much of the broker's file store the streams of a new engine take.
-    #[must_use]
-    pub fn stream_room_bytes(&self) -> i64 {
-        bytes(self.stream_room.unwrap_or(STREAM_ROOM_BYTES_DEFAULT))
     }
 
     /// Most keys that a partition keeps.

@@ -13,7 +13,7 @@ use crate::support::{Stage, run};
 const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples");
 
 /// Answers the first command of the control partition, as an engine would.
-async fn answer_define(broker: Broker, answer: &'static str) -> DefineCommand {
+pub async fn answer_define(broker: Broker, answer: &'static str) -> DefineCommand {
     let reader = StreamReader::new(&broker);
     let mut tail = reader.tail("COMMANDS_control", 1, Holes::Refused).await.unwrap();
     let message = tail.next_batch(1).await.unwrap().remove(0);

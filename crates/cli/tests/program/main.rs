@@ -33,11 +33,15 @@ mod hostile;
 #[cfg(test)]
 mod logs;
 #[cfg(test)]
+mod meant;
+#[cfg(test)]
 mod misuse;
 #[cfg(test)]
 mod operations;
 #[cfg(test)]
 mod own_broker;
+#[cfg(test)]
+mod payloads;
 #[cfg(test)]
 mod process;
 #[cfg(test)]
@@ -74,5 +78,7 @@ mod support;
 mod telemetry;
 #[cfg(test)]
 mod truncation;
+#[cfg(test)]
+mod unreachable;
 #[cfg(test)]
 mod window;

@@ -60,6 +60,20 @@ async fn an_event_to_explain_that_is_no_json_is_told_with_one_that_is() {
 }
 
 #[tokio::test]
+async fn an_event_to_explain_that_nests_too_deep_is_told_with_the_limit_and_where() {
+    let folder = tempfile::tempdir().unwrap();
+    let event = folder.path().join("event.json").display().to_string();
+    std::fs::write(&event, format!("{{\"data\": {}{}}}", "[".repeat(200), "]".repeat(200)))
+        .unwrap();
+
+    let explained = run(&["strategy", "explain", &event, "--tenant", "acme"]).await;
+
+    assert_eq!(explained.code, 2, "{}", explained.stderr);
+    let told = "nests too deep at line 1 column 136: an event nests at most 64 levels";
+    assert!(explained.stderr.contains(told), "{}", explained.stderr);
+}
+
+#[tokio::test]
 async fn a_stream_that_is_gone_is_told_with_who_says_more() {
     let stage = Stage::new().await;
     for stream in ["DEAD", "AUDIT_0", "JOURNAL_0"] {
@@ -119,4 +133,39 @@ async fn a_list_narrowed_to_what_does_not_exist_says_so() {
         let ended = stage.run(&command).await;
         assert_eq!(ended.code, 0, "{command:?}: {}", ended.stderr);
     }
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_json_and_data_that_is_none_are_told_with_the_place_and_the_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("report.txt").display().to_string();
+    std::fs::write(&file, "{\n oops").unwrap();
+
+    let published = run(&["publish", "--tenant", "acme", &file]).await;
+    let data = ["publish", "--tenant", "acme", "--type", "a", "--data", "{amount: 12}", "--json"];
+    let data = run(&data).await;
+    let schema = folder.path().join("schema.json").display().to_string();
+    std::fs::write(&schema, "{\"title\": \"a\", \"title\": \"b\"}").unwrap();
+    let checked = run(&["contract", "check", &schema]).await;
+    let apply =
+        ["contract", "apply", "--tenant", "order.placed", "--type", "acme", "--version", "v1"];
+    let swapped = run(&[&apply[..], &[&schema]].concat()).await;
+
+    assert_eq!((published.code, data.code, checked.code, swapped.code), (1, 2, 1, 2));
+    for part in [&*file, "at line 2 column 2", "`--data-file FILE", "(not_json)"] {
+        assert!(published.stdout.contains(part), "{}", published.stdout);
+    }
+    let told = error(&data)["error"].as_str().unwrap().to_owned();
+    assert!(
+        told.starts_with("`--data` is no JSON: key must be a string at line 1 column 2"),
+        "{told}"
+    );
+    assert!(told.contains("as in `--data '{\"amount\": 12}'`"), "{told}");
+    assert!(
+        checked.stdout.contains("`title` is there twice at line 1 column"),
+        "{}",
+        checked.stdout
+    );
+    let told = "types have dots: `--tenant acme --type order.placed`";
+    assert!(swapped.stderr.contains(told), "{}", swapped.stderr);
 }

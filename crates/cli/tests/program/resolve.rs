@@ -123,8 +123,9 @@ async fn an_event_is_routed_to_a_strategy_that_does_not_match_it() {
     let open = scene.open(1).await;
     let case = case_of(&open[0]);
 
-    let unknown = scene.resolve(case, &["--route", "nobody"]).await;
+    let unknown = scene.resolve(case, &["--route", "othr"]).await;
     assert_eq!(unknown.code, 4, "{}", unknown.stderr);
+    assert!(unknown.stderr.contains("did you mean `other`?"), "{}", unknown.stderr);
     let routed = scene.resolve(case, &["--route", "other"]).await;
     assert_eq!(routed.code, 0, "{}", routed.stderr);
 

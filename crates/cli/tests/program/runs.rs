@@ -81,7 +81,8 @@ async fn runs_are_listed_by_what_is_asked_for() {
     assert_eq!(all.json().len(), 2);
     let ids: Vec<_> = running.json().iter().map(|run| run["id"].clone()).collect();
     assert_eq!(ids, [open.to_string()]);
-    assert_eq!(of_another.stdout, "no runs\n");
+    let told = "no runs of tenant `globex` are known; there are some of acme\n";
+    assert_eq!(of_another.stdout, told);
 }
 
 #[tokio::test]

@@ -126,6 +126,17 @@ impl Stage {
 
     /// Stores `records` as one frame of the data partition's journal, which ends at `last`.
     pub async fn journal(&self, last: u64, first_index: u64, records: &[Record]) {
+        self.journal_of(PARTITION, last, first_index, records).await;
+    }
+
+    /// As [`Self::journal`], of any partition.
+    pub async fn journal_of(
+        &self,
+        partition: PartitionId,
+        last: u64,
+        first_index: u64,
+        records: &[Record],
+    ) {
         let time = JournalTime(1_700_000_000_000 + 10 * first_index);
         let mut builder = FrameBuilder::default();
         for (record, index) in records.iter().zip(first_index..) {
@@ -139,7 +150,7 @@ impl Stage {
             position: StreamPosition::default(),
             floor: 0,
         };
-        let subject = fermata_wire::subjects::journal(PARTITION);
+        let subject = fermata_wire::subjects::journal(partition);
         self.append(&subject, last, builder.finish(&head, first_index).unwrap()).await;
     }
 }

@@ -237,3 +237,17 @@ mod laws {
         }
     }
 }
+
+#[test]
+fn what_nests_too_deep_is_told_with_the_limit_and_what_to_do() {
+    let deep =
+        |open: &str, close: &str| format!("workflow: {}1{}", open.repeat(80), close.repeat(80));
+    let block: String = (0..80).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect();
+
+    for source in [deep("[", "]"), deep("{a: ", "}"), block] {
+        let found = workflow_problems(&source);
+
+        let [problem] = &found[..] else { panic!("{found:?}") };
+        assert!(problem.contains("nests deeper than 64 levels (is a bracket"), "{problem}");
+    }
+}

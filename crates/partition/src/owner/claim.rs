@@ -65,6 +65,7 @@ impl Owner {
         self.append.advance(self.fold.last_sequence());
         self.clock.replayed(self.fold.time());
         self.phase = Phase::Claiming;
+        self.claimed_at_ms = now.monotonic_ms;
         let owned = PartitionOwned {
             epoch: self.fold.partition().epoch() + 1,
             worker: self.config.worker.clone(),

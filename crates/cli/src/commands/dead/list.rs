@@ -1,6 +1,6 @@
 //! `fermata dead list`.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
@@ -12,6 +12,7 @@ use time::format_description::well_known::Rfc3339;
 use super::{DeadLetters, FiledLetter, to_json};
 use crate::arguments::at_least_one;
 use crate::commands::known_codes::{DEAD_REASONS, DEAD_STAGES, check};
+use crate::commands::known_tenants::KnownTenants;
 use crate::error::{CliError, ExitCode};
 use crate::output::{Output, counted, excerpt, time_text};
 
@@ -88,24 +89,38 @@ impl ListArguments {
     }
 }
 
-/// Whether some letter has the stage and the reason that are asked for, whatever else the list is
-/// narrowed to.
+/// Whether some letter has the stage and the reason that are asked for, and which tenants have some, whatever
+/// else the list is narrowed to.
 #[derive(Debug, Default)]
 pub(super) struct SeenCodes {
     stage: Cell<bool>,
     reason: Cell<bool>,
+    tenants: RefCell<KnownTenants>,
 }
 
 impl SeenCodes {
+    /// That there is no letter of the tenant that is asked for, where that is so.
+    pub(super) fn nothing_of(&self, asked: &ListArguments) -> Option<String> {
+        self.tenants.borrow().nothing_of(asked.tenant.as_deref(), "dead letters")
+    }
+
     pub(super) fn see(&self, asked: &ListArguments, letter: &DeadLetter) {
         let has = |asked: &Option<String>, code: &String| asked.as_ref() == Some(code);
+        self.tenants.borrow_mut().see(&letter.tenant);
         self.stage.set(self.stage.get() || has(&asked.stage, &letter.stage));
         self.reason.set(self.reason.get() || has(&asked.reason, &letter.reason));
     }
 }
 
-/// Lists what fits, the newest first.
-pub(super) fn list(dead: &DeadLetters, output: &mut Output) -> Result<ExitCode, CliError> {
+/// Lists what fits, the newest first; where that is nothing, with what there is to say of the tenant.
+pub(super) fn list(
+    dead: &DeadLetters,
+    nothing: Option<&str>,
+    output: &mut Output,
+) -> Result<ExitCode, CliError> {
+    if let Some(text) = nothing.filter(|_| output.is_json()) {
+        output.note(text);
+    }
     let shown = dead.letters.iter().rev();
     if output.is_json() {
         for filed in shown {
@@ -128,7 +143,7 @@ pub(super) fn list(dead: &DeadLetters, output: &mut Output) -> Result<ExitCode, 
             ]
         };
         let columns = ["ID", "TIME", "TENANT", "STAGE", "REASON", "BYTES", "REPLAYED", "DETAIL"];
-        output.table(&columns, shown.map(row).collect(), "no dead letters")?;
+        output.table(&columns, shown.map(row).collect(), nothing.unwrap_or("no dead letters"))?;
         let (shown, all) = (dead.letters.len() as u64, dead.found);
         if all > shown {
             output.line(&format!("{shown} of {all} dead letters; `--limit` shows more"))?;

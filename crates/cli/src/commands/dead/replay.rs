@@ -15,9 +15,10 @@ use fermata_wire::dead::DeadLetter;
 use fermata_wire::replay::{ID_HEADER, ReplayKeys, SIGNATURE_HEADER, TIMESTAMP_HEADER, replay_id};
 use serde_json::{Map, Value, json};
 
+use super::near::{NearLetters, not_there};
 use super::replayed::earlier;
 use super::show::hint;
-use super::{DeadLetters, Replayed, not_there};
+use super::{DeadLetters, Replayed};
 use crate::arrived::for_each_event;
 use crate::broker_session::{BrokerSession, asking_user, random_id, stored_sequence};
 use crate::commands::definitions::read_text;
@@ -74,6 +75,7 @@ pub(super) async fn replay(
     arguments: &ReplayArguments,
     session: &BrokerSession,
     dead: &DeadLetters,
+    near: &NearLetters,
     output: &mut Output,
 ) -> Result<ExitCode, CliError> {
     let keys = replay_keys(arguments.replay_secrets.as_deref())?;
@@ -92,7 +94,7 @@ pub(super) async fn replay(
     for id in &arguments.ids {
         let letter = match dead.of_id(id).last() {
             Some(filed) => filed.letter.clone(),
-            None => from_events(id, session).await?.ok_or_else(|| not_there(id))?,
+            None => from_events(id, session).await?.ok_or_else(|| not_there(id, near))?,
         };
         let replays = dead.replays_of(id);
         let request = request(arguments, &letter)?;
@@ -218,7 +220,7 @@ fn request(arguments: &ReplayArguments, letter: &DeadLetter) -> Result<Request, 
         None => original_event(letter)?,
     };
     if let Some(edit) = &arguments.edit {
-        merge(&mut event, object(edit, "`--edit`")?);
+        merge(&mut event, patch(edit)?);
     }
     if let Some(reason) = &arguments.reason {
         event.insert(REASON_EXTENSION.to_owned(), reason.as_str().into());
@@ -271,6 +273,19 @@ fn original_event(letter: &DeadLetter) -> Result<Map<String, Value>, CliError> {
             None => Err(unusable(&what, "there is none")),
         },
     }
+}
+
+/// What `--edit` says.
+fn patch(text: &str) -> Result<Map<String, Value>, CliError> {
+    let why = match serde_json::from_str(text) {
+        Ok(Value::Object(members)) => return Ok(members),
+        Ok(_) => "is no JSON object".to_owned(),
+        Err(error) => format!("is no JSON: {error}"),
+    };
+    Err(CliError::Usage(format!(
+        "`--edit` {why}; it is a JSON merge patch (RFC 7396), which names what changes in the event, as in `--edit \
+         '{{\"data\": {{\"amount\": 12}}}}'`, and removes what it gives as null"
+    )))
 }
 
 fn object(text: &str, what: &str) -> Result<Map<String, Value>, CliError> {
@@ -343,6 +358,19 @@ mod tests {
             again: false,
             by: None,
             replay_secrets: None,
+        }
+    }
+
+    #[test]
+    fn an_edit_that_is_no_patch_is_told_with_its_place_and_one_that_is() {
+        for (edit, why) in [
+            ("{\"data\":\n{amount: 1}}", "is no JSON: key must be a string at line 2 column 2"),
+            ("[1]", "is no JSON object"),
+        ] {
+            let told = patch(edit).unwrap_err().to_string();
+
+            assert!(told.starts_with(&format!("`--edit` {why}")), "{told}");
+            assert!(told.contains("`--edit '{\"data\": {\"amount\": 12}}'`"), "{told}");
         }
     }
 

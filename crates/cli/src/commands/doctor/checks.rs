@@ -1,7 +1,8 @@
 //! The checks, one function each.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use fermata_jetstream::connection::ConnectError;
 use fermata_jetstream::core_messages::CoreMessages;
 use fermata_jetstream::leases::{Leases, partition_key};
 use fermata_jetstream::monitoring::{ServerHealth, health, store};
@@ -18,7 +19,7 @@ use super::{Check, DoctorArguments, load, workers};
 use crate::arguments::GlobalArguments;
 use crate::broker_session::{BrokerSession, EngineConfig};
 use crate::commands::up::DurabilityArgument;
-use crate::error::CliError;
+use crate::error::{CliError, after_connect, in_one_line};
 use crate::output::span_text;
 
 /// File in the data folder in which a running local engine tells where its
@@ -27,6 +28,10 @@ pub const MONITOR_FILE: &str = "fermata.monitor";
 
 /// From where on a clock's error is an alarm: journal time follows the broker's.
 const CLOCK_ERROR_MS_MAX: i128 = 30_000;
+
+/// Longest way to the broker and back after which its time says how the clocks stand: an answer
+/// that was under way for longer is off by up to that.
+const ROUND_TRIP_MAX: Duration = Duration::from_secs(2);
 
 /// How long the broker may take to tell its time.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
@@ -51,12 +56,20 @@ pub(super) fn server_binary() -> Check {
 
 pub(super) fn no_broker(error: &CliError) -> Check {
     // The error's own text ends in the hint.
+    if let CliError::Connect(why) = error {
+        let code = match why {
+            ConnectError::Silent { .. } => "broker_silent",
+            ConnectError::Unreachable { .. }
+            | ConnectError::Unresolved { .. }
+            | ConnectError::Refused { .. }
+            | ConnectError::CredentialsFile { .. } => "no_broker",
+        };
+        return Check::fail("broker", in_one_line(why), after_connect(why)).code(code);
+    }
     let found = if let CliError::NoBroker { url_file } = error {
         format!("none is known: `{url_file}` is not there")
-    } else if let CliError::Connect(why) = error {
-        why.to_string()
     } else {
-        Check::failed("broker", error).found
+        in_one_line(error)
     };
     let hint = "start one with `fermata up`, or name one with `--nats-url`";
     Check::fail("broker", found, hint).code("no_broker")
@@ -279,13 +292,24 @@ fn judge_partitions(config: &EngineConfig, unowned: &[String]) -> Check {
 }
 
 pub(super) async fn clock(session: &BrokerSession) -> Check {
-    match broker_ahead_ms(session).await {
-        Some(ahead) => judge_clock(ahead),
+    match told_time(session).await {
+        Some(told) => judge_told(told),
         None => {
             let found = "the broker did not tell its time";
             Check::warn("clock", found, "try again").code("clock_unknown")
         }
     }
+}
+
+fn judge_told(told: ToldTime) -> Check {
+    if told.is_late() {
+        let waited = span_text(u64::try_from(told.waited.as_millis()).unwrap_or(u64::MAX));
+        let found =
+            format!("the broker told its time after {waited}, which is too late to compare");
+        let hint = "see why it is slow to answer (its load, the network), then try again";
+        return Check::warn("clock", found, hint).code("clock_unknown");
+    }
+    judge_clock(told.ahead_ms)
 }
 
 fn judge_clock(ahead_ms: i128) -> Check {
@@ -309,28 +333,42 @@ fn judge_clock(ahead_ms: i128) -> Check {
 ///
 /// When the broker does not tell.
 pub(super) async fn broker_time_ms(session: &BrokerSession) -> Result<u64, CliError> {
-    let ahead = broker_ahead_ms(session).await.ok_or_else(|| {
-        CliError::Refused("the broker did not tell its time; nothing was done".to_owned())
+    let told = told_time(session).await.filter(|told| !told.is_late()).ok_or_else(|| {
+        CliError::Refused("the broker did not tell its time at once; nothing was done".to_owned())
     })?;
-    let time = OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000 + ahead;
+    let time = OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000 + told.ahead_ms;
     Ok(u64::try_from(time).unwrap_or(0))
 }
 
-/// How far the broker's clock is ahead of ours, give or take the time of a question: every
-/// answer about a stream carries the broker's time.
-async fn broker_ahead_ms(session: &BrokerSession) -> Option<i128> {
+/// What the broker told of its time.
+#[derive(Debug, Clone, Copy)]
+struct ToldTime {
+    /// How far its clock is ahead of ours, give or take half of `waited`.
+    ahead_ms: i128,
+    /// How long the question and its answer were under way.
+    waited: Duration,
+}
+
+impl ToldTime {
+    fn is_late(self) -> bool {
+        self.waited > ROUND_TRIP_MAX
+    }
+}
+
+/// How far the broker's clock is ahead of ours: every answer about a stream carries its time.
+async fn told_time(session: &BrokerSession) -> Option<ToldTime> {
     let question = format!("$JS.API.STREAM.INFO.{CONFIG_STREAM}");
     let before = OffsetDateTime::now_utc();
+    let begun = Instant::now();
     let answer = CoreMessages::new(session.broker())
         .request(&question, Bytes::new(), ANSWER_LIMIT)
         .await
         .ok()?;
-    let after = OffsetDateTime::now_utc();
+    let waited = begun.elapsed();
     let answer: Value = serde_json::from_slice(&answer.payload).ok()?;
     let told = OffsetDateTime::parse(answer.get("ts")?.as_str()?, &Rfc3339).ok()?;
-    let waited: time::Duration = after - before;
     let ahead: time::Duration = told - (before + waited / 2);
-    Some(ahead.whole_milliseconds())
+    Some(ToldTime { ahead_ms: ahead.whole_milliseconds(), waited })
 }
 
 #[cfg(test)]
@@ -412,6 +450,17 @@ mod tests {
         assert_eq!(judge_clock(30_000).health, Health::Ok);
         assert_eq!(judge_clock(30_001).health, Health::Fail);
         assert_eq!(judge_clock(-30_001).health, Health::Fail);
+    }
+
+    #[test]
+    fn no_clock_is_judged_by_an_answer_that_came_late() {
+        let told = |ahead_ms, waited| judge_told(ToldTime { ahead_ms, waited });
+
+        let late = told(-40_000, Duration::from_millis(2_001));
+
+        assert_eq!((late.health, late.code), (Health::Warn, Some("clock_unknown")));
+        assert!(late.found.contains("after 2.001s"), "{}", late.found);
+        assert_eq!(told(-40_000, ROUND_TRIP_MAX).code, Some("clock_skew"));
     }
 
     #[test]

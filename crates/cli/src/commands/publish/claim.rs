@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 
 use fermata_core::digest::Digest;
 use fermata_core::event::{
@@ -16,9 +19,10 @@ use fermata_jetstream::{Broker, Bytes};
 use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
 use sha2::{Digest as _, Sha256};
+use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::error::CliError;
-use crate::output::Output;
+use crate::output::{Output, size_text};
 
 /// Bytes of a file that are hashed at once.
 const READ_BYTES: usize = 64 * 1024;
@@ -122,28 +126,64 @@ impl Claim {
         Ok((bytes, Some(Self { tenant, digest, bytes: size, held })))
     }
 
-    /// Stores the data, and shows how far it is.
+    /// What the data is and how many bytes it has, for people.
+    pub(super) fn described(&self) -> String {
+        let size = size_text(self.bytes);
+        match &self.held {
+            Held::Memory(_) => format!("the {size} of the event's data"),
+            Held::File(path) => format!("the {size} of `{}`", path.display()),
+        }
+    }
+
+    /// Stores the data, and shows how far it is. Once `stop` is set this fails, and what was stored
+    /// is removed.
     ///
     /// # Cancel safety
     ///
     /// A part may be stored, which nobody sees.
-    pub(super) async fn store(&self, broker: &Broker, output: &Output) -> Result<(), CliError> {
+    pub(super) async fn store(
+        &self,
+        broker: &Broker,
+        stop: &AtomicBool,
+        output: &Output,
+    ) -> Result<(), CliError> {
         let progress = output.progress(self.bytes, "bytes of data stored");
         let on_progress = |bytes: usize| progress.inc(bytes as u64);
         let (tenant, name) = (self.tenant.as_str(), self.digest.to_string());
         let digest = self.digest.0;
         let stored = match &self.held {
             Held::Memory(bytes) => {
-                put_payload(broker, tenant, digest, &name, &bytes[..], on_progress).await
+                let bytes = Stoppable { bytes: &bytes[..], stop };
+                put_payload(broker, tenant, digest, &name, bytes, on_progress).await
             }
             Held::File(path) => {
                 let file = tokio::fs::File::open(path).await;
                 let file = file.map_err(CliError::io(format!("read `{}`", path.display())))?;
-                put_payload(broker, tenant, digest, &name, file, on_progress).await
+                let bytes = Stoppable { bytes: file, stop };
+                put_payload(broker, tenant, digest, &name, bytes, on_progress).await
             }
         };
         progress.finish_and_clear();
         Ok(stored?)
+    }
+}
+
+/// Bytes that fail to be read once somebody says so: whoever stores them then removes what was stored.
+struct Stoppable<'a, R> {
+    bytes: R,
+    stop: &'a AtomicBool,
+}
+
+impl<R: AsyncRead + Unpin> AsyncRead for Stoppable<'_, R> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Poll::Ready(Err(std::io::Error::other("ended by a signal")));
+        }
+        Pin::new(&mut self.bytes).poll_read(context, buffer)
     }
 }
 

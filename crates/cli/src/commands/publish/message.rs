@@ -3,7 +3,7 @@
 use std::fmt;
 
 use fermata_core::event::{
-    DataForm, Event, EventLimits, MESSAGE_BYTES_MAX, SUBJECT_PREFIX, decode_message,
+    DataForm, Event, EventLimits, MESSAGE_BYTES_MAX, RejectReason, SUBJECT_PREFIX, decode_message,
     msgpack_of_json, parse_subject,
 };
 use fermata_jetstream::{Bytes, Headers};
@@ -16,6 +16,9 @@ use super::PublishArguments;
 use super::claim::Claim;
 use crate::broker_session::random_id;
 use crate::error::CliError;
+
+/// What to do with a file or line that is no JSON.
+const NO_JSON: &str = r#"an event is a JSON object such as `{"id": "1", "type": "scan.stored", "data": {}}`; data that is no event goes with `--data-file FILE --tenant NAME --type TYPE`, and `--data-type` where it is no JSON"#;
 
 /// Type in the subject of a batch, whose events have types of their own.
 const BATCH_TYPE: &str = "batch";
@@ -83,15 +86,21 @@ impl EventMessage {
         tenant: Option<&str>,
         kind: Option<&str>,
     ) -> Result<Self, Refused> {
-        let parsed: Option<Value> = serde_json::from_slice(&bytes).ok();
+        let parsed = serde_json::from_slice::<Value>(&bytes);
         let (is_batch, events) = match &parsed {
-            Some(Value::Array(events)) => (true, events.as_slice()),
-            Some(event) => (false, std::slice::from_ref(event)),
-            None => (bytes.trim_ascii_start().first() == Some(&b'['), [].as_slice()),
+            Ok(Value::Array(events)) => (true, events.as_slice()),
+            Ok(event) => (false, std::slice::from_ref(event)),
+            Err(_) => (bytes.trim_ascii_start().first() == Some(&b'['), [].as_slice()),
         };
         let refuse = |reason, detail: &str| {
             Err(Refused { from: origin.clone(), index: None, reason, detail: detail.to_owned() })
         };
+        // Without a type and a tenant of its own it goes nowhere, on purpose or not.
+        if let Err(error) = &parsed
+            && (tenant.is_none() || kind.is_none())
+        {
+            return refuse("not_json", &format!("this is no JSON: {error}; {NO_JSON}"));
+        }
         let Some(tenant) = tenant.or_else(|| common(events, "tenant")) else {
             let detail =
                 "whose event is it? name the tenant with `--tenant`, or in the event as `tenant`";
@@ -205,7 +214,10 @@ impl EventMessage {
                         from: self.origin.clone(),
                         index: self.is_batch.then_some(rejected.index),
                         reason: rejected.reason.as_str(),
-                        detail: rejected.detail,
+                        detail: match rejected.reason == RejectReason::NotJson {
+                            true => format!("{}; {NO_JSON}", rejected.detail),
+                            false => rejected.detail,
+                        },
                     })
             }
         };
@@ -249,8 +261,12 @@ pub(super) fn inline_event(arguments: &PublishArguments) -> Result<Vec<u8>, CliE
         event.insert("time".to_owned(), json!(now));
     }
     if let Some(data) = &arguments.data {
-        let data: Value = serde_json::from_str(data)
-            .map_err(|error| CliError::Usage(format!("`--data` is not JSON: {error}")))?;
+        let data: Value = serde_json::from_str(data).map_err(|error| {
+            CliError::Usage(format!(
+                "`--data` is no JSON: {error}; write it in single quotes of the shell, as in `--data \
+                 '{{\"amount\": 12}}'` or, for a text, `--data '\"done\"'`; what is no JSON goes with `--data-file`"
+            ))
+        })?;
         event.insert("datacontenttype".to_owned(), json!("application/json"));
         event.insert("data".to_owned(), data);
     }
@@ -362,6 +378,20 @@ mod tests {
             ),
         ] {
             assert_eq!(written(data, msgpack).unwrap_err().reason, reason, "{data}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_json_is_told_with_its_place_and_the_way_for_other_data() {
+        for (tenant, kind) in
+            [(None, None), (Some("acme"), None), (None, Some("a")), (Some("acme"), Some("a"))]
+        {
+            let refused = message("{\"id\":\n oops}", tenant, kind).unwrap_err();
+
+            assert_eq!(refused.reason, "not_json", "{refused}");
+            for part in ["at line 2 column 2", "`--data-file FILE", "`--data-type`"] {
+                assert!(refused.detail.contains(part), "{refused}");
+            }
         }
     }
 

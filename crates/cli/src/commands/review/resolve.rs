@@ -8,6 +8,7 @@ use fermata_core::command::Command;
 use fermata_core::identity::PartitionId;
 use fermata_core::review::{Resolution, ResolveCommand};
 use fermata_core::strategy::{Action, StrategyDefinition, TENANT_ANY};
+use fermata_definitions::closest;
 use fermata_jetstream::core_messages::CoreMessages;
 use fermata_jetstream::topology::EVENTS_STREAM;
 use fermata_jetstream::{Bytes, StreamReader};
@@ -207,9 +208,13 @@ async fn check_strategy(
 ) -> Result<(), CliError> {
     let active = session.active_definitions().await?;
     let unknown = || {
+        let hint = match closest(strategy, active.strategies.keys().map(|known| &**known)) {
+            Some(meant) if meant != strategy => format!("did you mean `{meant}`?"),
+            Some(_) | None => "`fermata strategy list` lists them".to_owned(),
+        };
+        let tenant = &review.tenant;
         CliError::NotFound(format!(
-            "there is no strategy `{strategy}` for tenant `{}`; `fermata strategy list` lists them",
-            review.tenant
+            "there is no strategy `{strategy}` for tenant `{tenant}`; {hint}"
         ))
     };
     let entry = active.strategies.get(strategy).ok_or_else(unknown)?;

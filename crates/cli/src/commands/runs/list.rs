@@ -19,6 +19,7 @@ use super::moment::moment;
 use super::run_view::print_runs;
 use crate::arguments::at_least_one;
 use crate::broker_session::BrokerSession;
+use crate::commands::known_tenants::{KnownTenants, tell_nothing};
 use crate::error::{CliError, ExitCode};
 use crate::journal_view::{RunList, RunStatus};
 use crate::output::{Output, time_text};
@@ -104,6 +105,13 @@ pub(super) async fn run(
             read(&query, partitions, session, output).await?
         }
     };
+    if page.runs.is_empty()
+        && arguments.cursor.is_none()
+        && let Some(text) = nothing_of_tenant(&query, partitions, session, output).await?
+    {
+        tell_nothing(&text, output)?;
+        return Ok(ExitCode::Success);
+    }
     print_runs(&page.runs, output)?;
     if let Some(next) = page.next {
         if output.is_json() {
@@ -113,6 +121,32 @@ pub(super) async fn run(
         }
     }
     Ok(ExitCode::Success)
+}
+
+/// That no runs are known of the tenant, where that is so: the newest runs of all tenants and the active
+/// definitions say which ones there are.
+async fn nothing_of_tenant(
+    query: &RunQuery,
+    partitions: u16,
+    session: &BrokerSession,
+    output: &mut Output,
+) -> Result<Option<String>, CliError> {
+    let Some(tenant) = &query.tenant else { return Ok(None) };
+    let nothing = RunQuery { limit: 1, ..RunQuery::default() };
+    let of_tenant = RunQuery { tenant: Some(tenant.clone()), ..nothing.clone() };
+    let newest = RunQuery { limit: PAGE_RUNS_MAX, ..nothing };
+    let mut known = KnownTenants::of(&session.active_definitions().await?);
+    for query in [of_tenant, newest] {
+        let page = match ask(&query, partitions, session, output).await {
+            Ok(page) => page,
+            Err(NotAnswered::Failed(error)) => return Err(error),
+            Err(NotAnswered::Because(_) | NotAnswered::Behind(_)) => {
+                read(&query, partitions, session, output).await?
+            }
+        };
+        page.runs.iter().for_each(|run| known.see(run.tenant.as_str()));
+    }
+    Ok(known.nothing_of(Some(tenant.as_str()), "runs"))
 }
 
 /// Asks a projector, page by page.

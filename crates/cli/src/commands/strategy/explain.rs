@@ -4,12 +4,13 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use fermata_core::event::{Event, EventLimits, Subject, decode_message};
+use fermata_core::event::{EVENT_DEPTH_MAX, Event, EventLimits, Subject, decode_message};
 use fermata_core::identity::Tenant;
 use fermata_core::strategy::{
     Chosen, Decision, Explained, Explanation, PatternPart, Standing, Strategy, StrategyDefinition,
-    StrategySet,
+    StrategySet, TENANT_ANY,
 };
+use fermata_definitions::closest;
 use serde_json::{Value, json};
 
 use super::super::definitions::{CheckArguments, read_text};
@@ -22,6 +23,9 @@ use crate::output::{Output, Tone, counted};
 /// An event, for whoever wrote something else.
 const EXAMPLE: &str =
     r#"{"specversion": "1.0", "id": "1", "source": "/test", "type": "job.done", "data": {}}"#;
+
+/// What a strategy for every type is on.
+const EVERY_TYPE: &str = ">";
 
 /// Arguments of `fermata strategy explain`.
 #[derive(Debug, Clone, Args)]
@@ -53,6 +57,13 @@ pub async fn run(
 ) -> Result<ExitCode, CliError> {
     let text = read_event(&arguments.event)?;
     let head: Value = serde_json::from_str(&text).map_err(|error| {
+        if error.to_string().starts_with("recursion limit") {
+            let (file, line, column) = (arguments.event.display(), error.line(), error.column());
+            return CliError::Usage(format!(
+                "the event in `{file}` nests too deep at line {line} column {column}: an event nests at most \
+                 {EVENT_DEPTH_MAX} levels; is a bracket left open? Make it flatter otherwise"
+            ));
+        }
         CliError::Usage(format!(
             "the event in `{}` is no JSON: {error}; write it as `fermata publish` takes it, such as `{EXAMPLE}`",
             arguments.event.display()
@@ -68,6 +79,7 @@ pub async fn run(
         }
         checked.sound
     };
+    let unnamed = unnamed_type(&definitions, tenant, kind);
     let set = StrategySet::compile(definitions).map_err(|problems| {
         let first = problems.first().map(ToString::to_string).unwrap_or_default();
         CliError::Usage(format!("the active strategies do not compile: {first}"))
@@ -77,6 +89,7 @@ pub async fn run(
     match decode_message(None, text.as_bytes(), subject, &limits).into_iter().next() {
         Some(Ok(event)) => {
             print(&event, &set.explain(&event), output)?;
+            unnamed.iter().for_each(|text| output.note(text));
             Ok(ExitCode::Success)
         }
         Some(Err(rejected)) => {
@@ -93,6 +106,35 @@ pub async fn run(
         }
         None => Err(CliError::Usage("the file holds no event".to_owned())),
     }
+}
+
+/// That no strategy of the tenant is for this type but those for every type, and which type may be meant.
+fn unnamed_type(definitions: &[StrategyDefinition], tenant: &str, kind: &str) -> Option<String> {
+    let ours = definitions.iter().filter(|of| of.tenant == tenant || of.tenant == TENANT_ANY);
+    let named: Vec<_> = ours.map(|of| of.on.as_str()).filter(|on| *on != EVERY_TYPE).collect();
+    if kind.is_empty() || named.iter().any(|on| covers(on, kind)) {
+        return None;
+    }
+    let hint = match closest(kind, named) {
+        Some(meant) => format!("; did you mean `{meant}`?"),
+        None => String::new(),
+    };
+    Some(format!("no strategy names the type `{kind}`, only what is for every type sees it{hint}"))
+}
+
+/// Whether a pattern of types (`*` one token, `>` the rest) covers one.
+fn covers(pattern: &str, kind: &str) -> bool {
+    let mut tokens = kind.split('.');
+    for part in pattern.split('.') {
+        match (part, tokens.next()) {
+            (_, None) => return false,
+            (">", Some(_)) => return true,
+            ("*", Some(_)) => {}
+            (part, Some(token)) if part == token => {}
+            (_, Some(_)) => return false,
+        }
+    }
+    tokens.next().is_none()
 }
 
 fn read_event(path: &Path) -> Result<String, CliError> {

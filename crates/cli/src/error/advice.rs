@@ -1,0 +1,67 @@
+//! What to do about what went wrong.
+
+use std::io;
+
+use fermata_jetstream::connection::ConnectError;
+
+/// What to do about a stream that is gone.
+pub(super) fn after_missing(stream: &str) -> &'static str {
+    // What cannot be made again: beside an empty journal or log, what was signed would contradict.
+    match ["JOURNAL_", "AUDIT_", "CHECKPOINTS"].iter().any(|kept| stream.starts_with(kept)) {
+        true => "; restore it from a copy before the engine is started again",
+        false => ", and the engine makes it anew when it is started again, without what it held",
+    }
+}
+
+/// What to do about a file that cannot be used, by what is wrong with it.
+const AFTER_IO: [(io::ErrorKind, &str); 5] = [
+    (
+        io::ErrorKind::NotFound,
+        "; see whether the path is right: a relative one begins in the folder in which the command is typed",
+    ),
+    (io::ErrorKind::PermissionDenied, "; `ls -l` shows who may do that, and `chmod` changes it"),
+    (io::ErrorKind::IsADirectory, "; it is a folder: name a file in it"),
+    (io::ErrorKind::InvalidData, "; it holds no text in UTF-8"),
+    (io::ErrorKind::StorageFull, "; free some room on its disk"),
+];
+
+pub(super) fn after_io(error: &io::Error) -> &'static str {
+    let advice = AFTER_IO.into_iter().find(|(kind, _)| *kind == error.kind());
+    advice.map_or("", |(_, advice)| advice)
+}
+
+/// What to do about a broker that cannot be reached.
+#[must_use]
+pub fn after_connect(error: &ConnectError) -> &'static str {
+    match error {
+        ConnectError::Unreachable { .. } => {
+            "start one with `fermata up`, or name one with `--nats-url`"
+        }
+        ConnectError::Silent { .. } => {
+            "its process may be stopped, its machine overloaded, or a firewall in between: look at these and at its \
+             log; to start another engine does not help"
+        }
+        ConnectError::Unresolved { .. } => {
+            "correct the name in `--nats-url` (or `FERMATA_NATS_URL`), or see why the name service does not know it"
+        }
+        ConnectError::Refused { .. } => {
+            "name a user and password that it knows, as in `--nats-url nats://user:password@host:4222`"
+        }
+        ConnectError::CredentialsFile { .. } => "see that the file is there and may be read",
+    }
+}
+
+/// An error and the reasons behind it, in one line; what repeats the end of the one before is left out.
+#[must_use]
+pub fn in_one_line(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(reason) = source {
+        let reason_text = reason.to_string();
+        if !text.ends_with(&reason_text) {
+            text = format!("{text}: {reason_text}");
+        }
+        source = reason.source();
+    }
+    text
+}

@@ -1,0 +1,72 @@
+//! A broker that cannot be reached, and one that cannot be started: told with why and what to do.
+
+use std::net::TcpListener;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::support::{Stage, run};
+
+/// The one check that fails.
+fn broker_check(stdout: &str) -> Value {
+    let checks = stdout.lines().map(|line| serde_json::from_str::<Value>(line).expect(line));
+    checks.into_iter().find(|check| check["name"] == "broker").expect(stdout)
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_told_in_a_sentence_with_what_to_do() {
+    let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = holder.local_addr().unwrap().port().to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data").display().to_string();
+
+    let ended = run(&["up", "--data-dir", &data, "--port", &port, "--partitions", "1"]).await;
+
+    assert_eq!(ended.code, 3, "{}", ended.stderr);
+    let lines: Vec<_> = ended.stderr.lines().collect();
+    assert_eq!(lines.len(), 2, "{}", ended.stderr);
+    assert!(lines[0].starts_with(&format!("error: port {port} is held by another program")));
+    let instead = format!("`--nats-url nats://127.0.0.1:{port}`");
+    for part in ["another `fermata up`", "another port with `--port`", &instead] {
+        assert!(lines[0].contains(part), "{part}: {}", ended.stderr);
+    }
+    assert!(lines[1].contains("its log is `") && lines[1].contains("nats-server.log`"));
+}
+
+#[tokio::test]
+async fn a_broker_that_is_stopped_is_told_as_silent_and_no_second_engine_is_advised() {
+    let stage = Stage::new().await;
+    let pid = Pid::from_raw(i32::try_from(stage.server.pid()).unwrap()).unwrap();
+    kill_process(pid, Signal::STOP).unwrap();
+
+    let examined = stage.run(&["doctor", "--json"]).await;
+    let listed = stage.run(&["runs", "list"]).await;
+    kill_process(pid, Signal::CONT).unwrap();
+
+    assert_eq!((examined.code, listed.code), (1, 3), "{}{}", examined.stdout, listed.stderr);
+    let check = broker_check(&examined.stdout);
+    assert_eq!(check["code"], "broker_silent", "{check}");
+    assert!(check["found"].as_str().unwrap().contains("did not answer within"), "{check}");
+    for told in [check["hint"].as_str().unwrap(), &listed.stderr] {
+        assert!(told.contains("its process may be stopped"), "{told}");
+        assert!(!told.contains("fermata up"), "{told}");
+    }
+    // No clock is judged of a broker that does not answer.
+    assert!(!examined.stdout.contains("clock_skew"), "{}", examined.stdout);
+}
+
+#[tokio::test]
+async fn a_name_that_does_not_resolve_is_told_with_what_the_name_service_said() {
+    let examined =
+        run(&["doctor", "--json", "--nats-url", "nats://no-such-host.invalid:4222"]).await;
+
+    assert_eq!(examined.code, 1, "{}", examined.stderr);
+    let check = broker_check(&examined.stdout);
+    let found = check["found"].as_str().unwrap();
+    assert!(found.contains("no-such-host.invalid:4222` was not resolved"), "{check}");
+    assert!(found.contains("failed to lookup address information"), "{check}");
+    assert!(
+        check["hint"].as_str().unwrap().contains("correct the name in `--nats-url`"),
+        "{check}"
+    );
+}
