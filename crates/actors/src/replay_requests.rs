@@ -249,7 +249,10 @@ fn request(webhook_id: String, event: &str, body: &Bytes) -> Result<Request, Str
     let parsed = parse_subject(&subject).map_err(|error| error.to_string())?;
     let decoded = decode_message(None, event.as_bytes(), parsed, &EventLimits::default());
     let id = match decoded.into_iter().next() {
-        Some(Ok(event)) => event.id.into_owned(),
+        Some(Ok(event)) => {
+            event.replayed()?;
+            event.id.into_owned()
+        }
         Some(Err(rejected)) => {
             return Err(format!("{}: {}", rejected.reason.as_str(), rejected.detail));
         }

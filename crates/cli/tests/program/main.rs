@@ -53,6 +53,8 @@ mod replay;
 #[cfg(test)]
 mod replay_requests;
 #[cfg(test)]
+mod replayed_by;
+#[cfg(test)]
 mod resolve;
 #[cfg(test)]
 mod review;
