@@ -8,9 +8,9 @@ use super::{
     ADMITTED_STREAM, ADMITTED_SUBJECT, ARCHIVE_BUCKET, CHECKPOINTS_STREAM, CHECKPOINTS_SUBJECTS,
     CONFIG_STREAM, CONFIG_SUBJECT, DEAD_STREAM, DEAD_SUBJECTS, DEFINITIONS_BUCKET, EVENTS_STREAM,
     EVENTS_SUBJECTS, LEASE_TTL, LEASES_BUCKET, MATCHED_STREAM, MATCHED_SUBJECT, PAYLOADS_BUCKET,
-    PLANS_BUCKET, SNAPSHOTS_BUCKET, TASKS_STREAM, TASKS_SUBJECTS, Topology, WAITING_STREAM,
-    WAITING_SUBJECTS, audit_stream, audit_subject, commands_stream, commands_subject,
-    journal_stream, journal_subject,
+    PLANS_BUCKET, REPLAYS_STREAM, REPLAYS_SUBJECTS, SNAPSHOTS_BUCKET, TASKS_STREAM, TASKS_SUBJECTS,
+    Topology, WAITING_STREAM, WAITING_SUBJECTS, audit_stream, audit_subject, commands_stream,
+    commands_subject, journal_stream, journal_subject,
 };
 use crate::pull::nanoseconds;
 
@@ -22,6 +22,10 @@ const DEAD_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// How long payloads are kept: as long as dead letters, since what is replayed needs them.
 const PAYLOAD_AGE_MAX: Duration = DEAD_AGE_MAX;
+
+/// How long it is known to which body the id of a request to replay belongs: longer than partitions know the
+/// ids of replays, which is 24 hours and up to one more.
+const REPLAY_AGE_MAX: Duration = Duration::from_secs(26 * 60 * 60);
 
 /// The broker's default window for message ids, which the hot path does not use.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
@@ -84,6 +88,8 @@ pub struct Limits {
     pub tasks_bytes: i64,
     /// The object store of payloads. When it is full no further ones are taken.
     pub payloads_bytes: i64,
+    /// REPLAYS: about 500,000 requests of single events. When it is full no request by HTTP is taken.
+    pub replays_bytes: i64,
     /// WAITING: about a million events of 256 bytes. When it is full events wait in EVENTS.
     pub waiting_bytes: i64,
 }
@@ -104,6 +110,7 @@ impl Default for Limits {
             archive_bytes: 2 * 1024 * MIB,
             tasks_bytes: 512 * MIB,
             payloads_bytes: 1024 * MIB,
+            replays_bytes: 128 * MIB,
             waiting_bytes: 512 * MIB,
         }
     }
@@ -130,6 +137,7 @@ impl Limits {
             archive_bytes: scaled(self.archive_bytes),
             tasks_bytes: scaled(self.tasks_bytes),
             payloads_bytes: scaled(self.payloads_bytes),
+            replays_bytes: scaled(self.replays_bytes),
             waiting_bytes: scaled(self.waiting_bytes),
         }
     }
@@ -334,6 +342,17 @@ pub(super) fn streams(topology: &Topology) -> Vec<StreamSpec> {
                 ..base("", "", limits.payloads_bytes, "data that is too large for an event")
             },
         ),
+        // The leader alone answers, and takes a first message for a subject once.
+        StreamSpec {
+            max_msgs_per_subject: 1,
+            max_age: nanoseconds(REPLAY_AGE_MAX),
+            ..base(
+                REPLAYS_STREAM,
+                REPLAYS_SUBJECTS,
+                limits.replays_bytes,
+                "to which body the id of a request to replay belongs",
+            )
+        },
         // What is acknowledged is gone, so the first sequence tells up to where everything is.
         StreamSpec {
             retention: "workqueue".to_owned(),
