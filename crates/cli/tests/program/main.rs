@@ -13,6 +13,8 @@ mod collector;
 #[cfg(test)]
 mod completion;
 #[cfg(test)]
+mod dead_room;
+#[cfg(test)]
 mod definitions;
 #[cfg(test)]
 mod described;

@@ -20,6 +20,19 @@ pub(super) const MIB: i64 = 1024 * 1024;
 /// How long dead letters are kept: long enough for a month's holiday of whoever looks after them.
 const DEAD_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
+/// What a letter takes without its original bytes, at the most.
+const BARE_LETTER_BYTES: i64 = 2 * 1024;
+
+/// How many stages file letters.
+const DEAD_STAGES: i64 = 8;
+
+/// How many letters of one stage a tenant may have in a stream of so many bytes: without their original
+/// bytes, which are bounded by whoever files them, those of all stages hold half of it at the most. A
+/// further one drops the tenant's own oldest of that stage.
+fn letters_per_subject_max(dead_bytes: i64) -> i64 {
+    (dead_bytes / 2 / DEAD_STAGES / BARE_LETTER_BYTES).max(1)
+}
+
 /// How long payloads are kept: as long as dead letters, since what is replayed needs them.
 const PAYLOAD_AGE_MAX: Duration = DEAD_AGE_MAX;
 
@@ -190,8 +203,14 @@ impl StreamSpec {
     /// The same, with what follows from the size as at this one, in bytes, which the operator has
     /// chosen, or the stream was fitted to.
     pub(super) fn sized_for(mut self, max_bytes: i64) -> Self {
-        if self.name == WAITING_STREAM && max_bytes > 0 {
-            self.max_msgs_per_subject = frames_per_lane_max(max_bytes);
+        match self.name.as_str() {
+            WAITING_STREAM if max_bytes > 0 => {
+                self.max_msgs_per_subject = frames_per_lane_max(max_bytes);
+            }
+            DEAD_STREAM if max_bytes > 0 => {
+                self.max_msgs_per_subject = letters_per_subject_max(max_bytes);
+            }
+            _ => {}
         }
         self
     }
@@ -279,6 +298,7 @@ pub(super) fn streams(topology: &Topology) -> Vec<StreamSpec> {
         StreamSpec {
             discard: "old".to_owned(),
             max_age: nanoseconds(DEAD_AGE_MAX),
+            max_msgs_per_subject: letters_per_subject_max(limits.dead_bytes),
             deny_delete: false,
             ..base(DEAD_STREAM, DEAD_SUBJECTS, limits.dead_bytes, "dead letters")
         },

@@ -89,6 +89,10 @@ pub(super) async fn replay(
     let mut requests = Vec::new();
     for id in &arguments.ids {
         let letter = match dead.of_id(id).last() {
+            // One that was filed without its bytes may still stand in EVENTS.
+            Some(filed) if filed.letter.original.is_empty() => {
+                from_events(id, session).await?.unwrap_or_else(|| filed.letter.clone())
+            }
             Some(filed) => filed.letter.clone(),
             None => from_events(id, session).await?.ok_or_else(|| not_there(id))?,
         };
