@@ -4,7 +4,7 @@
 //! That the same request decides nothing twice is known where every replay is: in the
 //! partition's journal, by the replay's id, which follows from the request's. That an
 //! id belongs to one body, and what was answered, is kept in a stream of its own: see
-//! [`entries`].
+//! `entries`.
 
 mod entries;
 mod entry;
