@@ -268,6 +268,7 @@ impl DrivenOwner {
             traceparent: None,
             hops: 0,
             breach: None,
+            replayed: None,
         };
         let run = StartRun {
             strategy: "three-noops".into(),

@@ -39,6 +39,7 @@ fn start_of(plan: Digest, number: u64) -> Command {
             traceparent: None,
             hops: 0,
             breach: None,
+            replayed: None,
         },
         key: u128::from(number),
         source: SourcePosition { sequence: 1_000_000 + number, index: 0 },

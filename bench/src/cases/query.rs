@@ -207,6 +207,7 @@ fn started(number: u64) -> miette::Result<(u64, Record)> {
             traceparent: None,
             hops: 0,
             breach: None,
+            replayed: None,
         },
         strategy: "strategy".into(),
         strategy_version: 1,

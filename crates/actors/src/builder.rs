@@ -172,9 +172,7 @@ fn verdict_bytes(verdict: &Verdict, reference: usize) -> usize {
 }
 
 fn reference_bytes(event: &EventReference) -> usize {
-    let trace = event.traceparent.as_ref().map_or(0, |trace| trace.len());
-    let breach = event.breach.as_ref().map_or(0, |breach| breach.len());
-    RECORD_BYTES + event.id.len() + event.source.len() + event.kind.len() + trace + breach
+    RECORD_BYTES + event.bytes()
 }
 
 fn start_bytes<'a>(reference: usize, inputs: impl Iterator<Item = &'a Json>) -> usize {

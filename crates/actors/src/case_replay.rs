@@ -222,6 +222,7 @@ mod tests {
                 traceparent: None,
                 hops: 0,
                 breach: None,
+                replayed: None,
             },
             key: NO_KEY,
             source: SourcePosition { sequence, index: 0 },

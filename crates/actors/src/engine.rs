@@ -34,6 +34,7 @@ use crate::clock::Clock;
 use crate::command_room::CommandRoom;
 use crate::coordinator::PartitionStatus;
 use crate::coordinator::describe;
+use crate::dead_room::DeadRoom;
 use crate::definitions::{Plans, watch_definitions};
 use crate::figures::Gauges;
 use crate::lanes::Lanes;
@@ -322,6 +323,7 @@ impl Engine {
             webhooks: Webhooks::new(executors.clone(), &config.executors.webhooks),
             standstills: Standstills::default(),
             lanes: Lanes::default(),
+            dead_room: DeadRoom::default(),
         };
         let folder = config.read_model_dir;
         Self::spawn(ports, config.roles, executors, folder, config.queues, started_with).await

@@ -28,6 +28,7 @@ pub mod clock;
 pub mod command_room;
 pub mod contracts;
 pub mod coordinator;
+pub mod dead_room;
 pub mod definitions;
 pub mod engine;
 pub mod escalator;

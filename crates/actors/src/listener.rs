@@ -233,6 +233,7 @@ pub(crate) async fn file(ports: &Ports, dead: Vec<DeadLetter>) -> bool {
 }
 
 async fn file_one(ports: &Ports, letter: DeadLetter) -> bool {
+    let letter = ports.dead_room.fitted(&ports.broker, letter).await;
     let subject = subjects::dead(&letter.tenant, &letter.stage);
     match letter.encode().or_else(|_| without_original(letter).encode()) {
         Ok(bytes) => publish(&ports.publisher, &subject, bytes.into()).await,

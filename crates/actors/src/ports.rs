@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use crate::checkpoint_folder::CheckpointFolder;
 use crate::clock::Clock;
 use crate::command_room::CommandRoom;
+use crate::dead_room::DeadRoom;
 use crate::definitions::{Plans, Snapshot};
 use crate::lanes::Lanes;
 use crate::standstill::Standstills;
@@ -54,6 +55,8 @@ pub struct Ports {
     pub standstills: Standstills,
     /// Marks of events that wait in lanes.
     pub lanes: Lanes,
+    /// How much of DEAD each tenant takes.
+    pub dead_room: DeadRoom,
 }
 
 /// What all workers of an engine agree on.

@@ -1,11 +1,13 @@
 //! Requests to replay that come by HTTP: verified, taken apart into events, and
 //! put into EVENTS as requests of their own, each signed anew.
 //!
-//! Nothing about them is kept here. That the same request decides nothing twice is
-//! known where every replay is: in the partition's journal, by the replay's id,
-//! which follows from the request's. The broker's window for message ids only
-//! makes the answer the same, and shows when an id comes with another body: the
-//! message that it knows holds the digest of the body that it came with.
+//! That the same request decides nothing twice is known where every replay is: in the
+//! partition's journal, by the replay's id, which follows from the request's. That an
+//! id belongs to one body, and what was answered, is kept in a stream of its own: see
+//! `entries`.
+
+mod entries;
+mod entry;
 
 use fermata_core::digest::{Digest, hash_parts_128};
 use fermata_core::event::{
@@ -23,6 +25,8 @@ use serde_json::value::RawValue;
 use thiserror::Error;
 use uuid::Uuid;
 
+use self::entries::Entered;
+pub use self::entry::{ReplayEntry, ReplayEntryError};
 use crate::clock::wall_ms;
 use crate::ports::Ports;
 
@@ -68,7 +72,7 @@ pub enum ReplayRequestError {
     #[error("{}", .0.join("; "))]
     Unusable(Vec<String>),
     /// The id came with another body before: nothing was stored.
-    #[error("`webhook-id` came with another body within the last minutes")]
+    #[error("`webhook-id` came with another body within the last day")]
     Differs,
     /// The broker does not take it now; the same request may be sent again.
     #[error("not all of it is stored, send the same request again: {0}")]
@@ -142,15 +146,41 @@ pub async fn take(
     let now_ms = wall_ms();
     let keys = &ports.facts.replay_keys;
     verify_at(keys, headers, body, now_ms)?;
-    let mut first = requests(headers.id.unwrap_or_default(), body)?;
+    let webhook_id = headers.id.unwrap_or_default();
+    let mut first = requests(webhook_id, body)?;
+    let digest = Digest::of(body);
+    let entry = match entries::enter(ports, webhook_id, &digest).await? {
+        Entered::Answered(sequences) => return answered(first, &sequences),
+        Entered::Open(entry) => entry,
+    };
     let rest = first.split_off(first.len().min(1));
     let mut stored = Vec::with_capacity(1 + rest.len());
-    // The first, whose id is the request's, by itself: that the id came with another
-    // body shows before anything of this one is stored.
+    // The first, whose id is the request's, by itself: a program of before, which keeps
+    // no entries, may have stored it with another body, and then nothing of this one is.
     for requests in [first, rest] {
-        stored.append(&mut store(ports, requests, &Digest::of(body), now_ms / 1_000).await?);
+        stored.append(&mut store(ports, requests, &digest, now_ms / 1_000).await?);
     }
+    let sequences = stored.iter().map(|stored| stored.sequence).collect();
+    entries::answer(ports, webhook_id, &digest, entry, sequences).await;
     Ok(stored)
+}
+
+/// What was answered when the events of the same body were stored.
+fn answered(
+    requests: Vec<Request>,
+    sequences: &[u64],
+) -> Result<Vec<StoredRequest>, ReplayRequestError> {
+    if requests.len() != sequences.len() {
+        let detail = "what is known of its id is not about as many events".to_owned();
+        return Err(ReplayRequestError::Unavailable(detail));
+    }
+    let stored = |(request, sequence): (Request, &u64)| stored_at(request, *sequence);
+    Ok(requests.into_iter().zip(sequences).map(stored).collect())
+}
+
+fn stored_at(request: Request, sequence: u64) -> StoredRequest {
+    let Request { webhook_id, event, tenant, .. } = request;
+    StoredRequest { event, tenant, replay: replay_id(&webhook_id), sequence }
 }
 
 /// Stores events of the request whose body has this digest.
@@ -185,8 +215,7 @@ async fn store(
                 return Err(ReplayRequestError::Unavailable(unknown));
             }
         };
-        let Request { webhook_id, event, tenant, .. } = request;
-        stored.push(StoredRequest { event, tenant, replay: replay_id(&webhook_id), sequence });
+        stored.push(stored_at(request, sequence));
     }
     Ok(stored)
 }
@@ -249,7 +278,10 @@ fn request(webhook_id: String, event: &str, body: &Bytes) -> Result<Request, Str
     let parsed = parse_subject(&subject).map_err(|error| error.to_string())?;
     let decoded = decode_message(None, event.as_bytes(), parsed, &EventLimits::default());
     let id = match decoded.into_iter().next() {
-        Some(Ok(event)) => event.id.into_owned(),
+        Some(Ok(event)) => {
+            event.replayed()?;
+            event.id.into_owned()
+        }
         Some(Err(rejected)) => {
             return Err(format!("{}: {}", rejected.reason.as_str(), rejected.detail));
         }

@@ -90,6 +90,36 @@ pub struct EventReference {
     /// What its contract says against it, where that does not refuse it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub breach: Option<Arc<str>>,
+    /// Who had it decided once more, and why, where a signed request says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replayed: Option<Arc<Replayed>>,
+}
+
+/// Who had an event decided once more, and why, as the signed request says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Replayed {
+    /// Who asked, as they call themselves: who signed only vouches for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<Arc<str>>,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Arc<str>>,
+}
+
+impl EventReference {
+    /// Bytes of its texts.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let Self { tenant, id, source, kind, traceparent, hops: _, breach, replayed } = self;
+        let (by, reason) = match replayed.as_deref() {
+            Some(Replayed { by, reason }) => (by.as_ref(), reason.as_ref()),
+            None => (None, None),
+        };
+        let optional = [traceparent.as_ref(), breach.as_ref(), by, reason];
+        let optional = optional.into_iter().flatten().map(|text| text.len()).sum::<usize>();
+        tenant.as_str().len() + id.len() + source.len() + kind.len() + optional
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]

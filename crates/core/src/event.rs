@@ -26,6 +26,7 @@ mod msgpack;
 pub(crate) mod number;
 mod payload;
 mod rejection;
+mod replayed;
 pub(crate) mod selection;
 mod subject;
 #[cfg(test)]
@@ -48,6 +49,9 @@ pub use message::decode_message;
 pub use msgpack::msgpack_of_json;
 pub use payload::{DATADIGEST_ATTRIBUTE, DATAREF_ATTRIBUTE, PAYLOADS_BUCKET, PayloadReference};
 pub use rejection::{RejectReason, Rejected};
+pub use replayed::{
+    REPLAY_REASON_ATTRIBUTE, REPLAY_REASON_BYTES_MAX, REPLAYED_BY_ATTRIBUTE, REPLAYED_BY_BYTES_MAX,
+};
 pub use selection::LIST_VALUES_MAX;
 pub use subject::{SUBJECT_PREFIX, Subject, SubjectError, parse_subject};
 pub(crate) use subject::{is_plain_type, no_plain_type};

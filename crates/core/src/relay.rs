@@ -132,12 +132,7 @@ impl SignalEvent {
     /// Roughly how many bytes it takes.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let EventReference { tenant, id, source, kind, traceparent, hops: _, breach } =
-            &self.reference;
-        let optional = [traceparent, breach].into_iter().flatten().map(|text| text.len());
-        let texts = tenant.as_str().len() + id.len() + source.len() + kind.len();
-        let texts = texts + optional.sum::<usize>();
-        texts + self.data.json.as_str().len()
+        self.reference.bytes() + self.data.json.as_str().len()
     }
 
     /// What the node that waited for it has as its output.

@@ -14,6 +14,7 @@ use crate::{
         ApiError, NO_SUITABLE_PEERS, STORAGE_EXCEEDED, STREAM_NAME_IN_USE, STREAM_NOT_FOUND, ask,
     },
     connection::Broker,
+    usage::subject_count,
 };
 
 mod names;
@@ -32,6 +33,9 @@ pub const PARTITIONS_DEFAULT: u16 = 8;
 
 /// How long a lease holds without being renewed.
 pub const LEASE_TTL: Duration = Duration::from_secs(15);
+
+/// The field of a stream that bounds the messages of one subject.
+const PER_SUBJECT: &str = "max_msgs_per_subject";
 
 /// From what the list of streams follows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -213,7 +217,13 @@ impl Topology {
                 None => create(broker, &spec).await.map_err(&failed)?,
             };
             match config {
-                Some(config) => applied.drift.extend(drift(&spec, &config)),
+                Some(config) => {
+                    let mut found = drift(&spec, &config);
+                    if bound_letters(broker, &spec, config).await.map_err(&failed)? {
+                        found.retain(|drift| drift.field != PER_SUBJECT);
+                    }
+                    applied.drift.extend(found);
+                }
                 None => applied.created.push(spec.name),
             }
         }
@@ -235,6 +245,30 @@ impl Topology {
         }
         Ok(findings)
     }
+}
+
+/// Bounds how many letters a subject of DEAD may have, where an older program made it without: only while
+/// no letter goes by it. Else it stays as it is, and is told as drift.
+async fn bound_letters(
+    broker: &Broker,
+    spec: &StreamSpec,
+    mut config: Value,
+) -> Result<bool, ApiError> {
+    let is_bounded = config.get(PER_SUBJECT).and_then(Value::as_i64).is_some_and(|found| found > 0);
+    let max_bytes = config.get("max_bytes").and_then(Value::as_i64).unwrap_or(spec.max_bytes);
+    let bound = spec.clone().sized_for(max_bytes).max_msgs_per_subject;
+    let Value::Object(fields) = &mut config else { return Ok(false) };
+    if spec.name != DEAD_STREAM || is_bounded {
+        return Ok(false);
+    }
+    let count = subject_count(broker, DEAD_STREAM, DEAD_SUBJECTS).await?;
+    if i64::try_from(count.most).is_ok_and(|most| most > bound) {
+        return Ok(false);
+    }
+    fields.insert(PER_SUBJECT.to_owned(), bound.into());
+    let request = format!("STREAM.UPDATE.{DEAD_STREAM}");
+    ask::<Value>(broker.publishing(), &request, fields).await?;
+    Ok(true)
 }
 
 async fn found_config(broker: &Broker, stream: &str) -> Result<Option<Value>, ApiError> {

@@ -1,5 +1,7 @@
 //! How full the streams are, asked of all of them together.
 
+use std::collections::HashMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -73,4 +75,65 @@ pub async fn stream_usages(broker: &Broker) -> Result<Vec<StreamUsage>, ApiError
         }
     }
     Ok(usages)
+}
+
+/// What a stream holds on some of its subjects.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SubjectCount {
+    /// Messages on all of them.
+    pub messages: u64,
+    /// Messages on that which has the most.
+    pub most: u64,
+    /// How many bytes the whole stream may hold; nothing when it has no limit of its own.
+    pub bytes_max: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct OfSubjects<'a> {
+    subjects_filter: &'a str,
+    offset: usize,
+}
+
+#[derive(Deserialize)]
+struct Counted {
+    #[serde(default)]
+    total: usize,
+    config: Config,
+    state: CountedState,
+}
+
+#[derive(Deserialize)]
+struct CountedState {
+    #[serde(default)]
+    subjects: Option<HashMap<String, u64>>,
+}
+
+/// Asks how many messages `stream` holds on the subjects that fit `filter`.
+///
+/// # Errors
+/// When the broker refuses or does not answer.
+///
+/// # Cancel safety
+/// Can be dropped.
+pub async fn subject_count(
+    broker: &Broker,
+    stream: &str,
+    filter: &str,
+) -> Result<SubjectCount, ApiError> {
+    let mut count = SubjectCount::default();
+    let mut offset = 0;
+    for _ in 0..PAGES_MAX {
+        let question = OfSubjects { subjects_filter: filter, offset };
+        let request = format!("STREAM.INFO.{stream}");
+        let info: Counted = ask(broker.publishing(), &request, &question).await?;
+        count.bytes_max = u64::try_from(info.config.max_bytes).ok().filter(|bytes| *bytes > 0);
+        let subjects = info.state.subjects.unwrap_or_default();
+        count.messages += subjects.values().sum::<u64>();
+        count.most = subjects.values().copied().fold(count.most, u64::max);
+        offset += subjects.len();
+        if subjects.is_empty() || offset >= info.total {
+            break;
+        }
+    }
+    Ok(count)
 }

@@ -131,6 +131,7 @@ fn reference(sequence: u64) -> EventReference {
         traceparent: None,
         hops: 0,
         breach: None,
+        replayed: None,
     }
 }
 

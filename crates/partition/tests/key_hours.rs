@@ -40,6 +40,7 @@ fn event(key: u64) -> Command {
         traceparent: None,
         hops: 0,
         breach: None,
+        replayed: None,
     };
     Command::Event(EventCommand {
         event,

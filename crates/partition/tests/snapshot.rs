@@ -94,6 +94,7 @@ fn event(sequence: u64, verdict: Verdict) -> Command {
         traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
         hops: 0,
         breach: None,
+        replayed: None,
     };
     let source = SourcePosition { sequence, index: 2 };
     let key = u128::from(sequence) * 0x1_0001_0001_0001_0001_0001;

@@ -179,6 +179,7 @@ impl Load {
             traceparent: None,
             hops: 0,
             breach: None,
+            replayed: None,
         };
         let key_hash = Self::key_hash(key);
         // Which events have a correlation key is no choice of matching.

@@ -1,6 +1,7 @@
 //! Names of subjects.
 
 use fermata_core::identity::{PartitionId, Tenant};
+use uuid::Uuid;
 
 /// Where users publish events: `fermata.events.<tenant>.<type…>`.
 pub const EVENTS: &str = "fermata.events";
@@ -43,6 +44,12 @@ pub fn audit_log(partition: PartitionId) -> String {
 #[must_use]
 pub fn checkpoints(partition: PartitionId) -> String {
     format!("fermata.checkpoints.{partition}")
+}
+
+/// What is known of the request by HTTP whose replay is `replay`.
+#[must_use]
+pub fn replay_entry(replay: Uuid) -> String {
+    format!("fermata.replays.{}", replay.simple())
 }
 
 /// The audit feed of `tenant`; `None` for the engine's own records.

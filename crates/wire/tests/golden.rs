@@ -13,7 +13,9 @@ mod plans;
 mod tasks;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use fermata_core::command::Replayed;
 use fermata_core::identity::PartitionId;
 use fermata_core::record::{Body, Kind, Queued, Record};
 use fermata_wire::audit::{AuditFrame, AuditFrameBuilder, Entries, Entry};
@@ -83,6 +85,20 @@ fn every_record_kind_keeps_its_bytes() {
 fn every_record_of_a_replay_keeps_its_bytes() {
     for (kind, record) in records_of_replays() {
         keeps_its_bytes(&format!("record.{}.replay", kind.as_str()), &record);
+    }
+}
+
+#[test]
+fn records_that_say_who_asked_for_a_replay_keep_their_bytes() {
+    let said = Replayed { by: Some("ann".into()), reason: Some("a typo".into()) };
+    for kind in [Kind::EventStarted, Kind::RunStarted] {
+        let mut record = fixtures::record(kind);
+        if let Body::EventStarted(body) = &mut record.body {
+            body.event.replayed = Some(Arc::new(said.clone()));
+        } else if let Body::RunStarted(body) = &mut record.body {
+            body.event.replayed = Some(Arc::new(said.clone()));
+        }
+        keeps_its_bytes(&format!("record.{}.replayed", kind.as_str()), &record);
     }
 }
 

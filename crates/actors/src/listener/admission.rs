@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fermata_core::command::{Correlation, EventReference};
+use fermata_core::command::{Correlation, EventReference, Replayed};
 use fermata_core::event::{
     Event, EventLimits, Form, MessageHeaders, RejectReason, Rejected, decode_message,
     parse_subject, read_form,
@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::Arrived;
 use super::outcomes::{ONE_EVENT, Outcomes, Refusal};
-use super::replaying::{self, Refused};
+use super::replaying::{self, Refused, Verified};
 use crate::contracts::{Contracts, Verdict};
 use crate::trace;
 
@@ -46,8 +46,17 @@ struct Place<'a> {
     trace: Option<&'a str>,
     /// The id under which it is decided once more.
     replay: Option<Uuid>,
+    /// Who asked for that, and why.
+    replayed: Option<&'a Arc<Replayed>>,
     /// What its data has to adhere to.
     contracts: &'a Contracts,
+}
+
+impl<'a> Place<'a> {
+    /// That of an event which comes for the first time, as far as anybody says.
+    fn of_event(index: u32, trace: Option<&'a str>, contracts: &'a Contracts) -> Self {
+        Self { index, trace, replay: None, replayed: None, contracts }
+    }
 }
 
 /// Texts shared between events.
@@ -95,9 +104,10 @@ impl Shared {
             let signed = ReplayHeaders::new(pairs(message.headers.as_ref()));
             let time_ms = message.time_ms;
             match replaying::verified(keys, signed, payload, subject, limits, time_ms) {
-                Ok((replay, event)) => {
-                    let trace = headers.traceparent();
-                    let place = Place { index: 0, trace, replay: Some(replay), contracts };
+                Ok(Verified { replay, replayed, event }) => {
+                    let (trace, replayed) = (headers.traceparent(), replayed.as_ref());
+                    let replay = Some(replay);
+                    let place = Place { index: 0, trace, replay, replayed, contracts };
                     self.admit_event(&event, payload.clone(), place, message, out);
                 }
                 Err(refused) => {
@@ -117,7 +127,7 @@ impl Shared {
                     match outcome {
                         Ok(event) => {
                             let raw = payload.slice_ref(event.raw.as_bytes());
-                            let place = Place { index, trace, replay: None, contracts };
+                            let place = Place::of_event(index, trace, contracts);
                             self.admit_event(&event, raw, place, message, out);
                         }
                         Err(rejected) => {
@@ -134,7 +144,7 @@ impl Shared {
                     match converted.decode(index, payload, subject, limits) {
                         Ok(event) => {
                             let raw = Bytes::copy_from_slice(event.raw.as_bytes());
-                            let place = Place { index, trace, replay: None, contracts };
+                            let place = Place::of_event(index, trace, contracts);
                             self.admit_event(&event, raw, place, message, out);
                         }
                         Err(rejected) => {
@@ -185,7 +195,7 @@ impl Shared {
         event: &Event<'_>,
         tenant: Tenant,
         raw: Bytes,
-        Place { index, trace, replay, .. }: Place<'_>,
+        Place { index, trace, replay, replayed, .. }: Place<'_>,
         message: &Arrived,
     ) -> AdmittedEvent {
         let traceparent = event.traceparent.as_deref().or(trace);
@@ -199,6 +209,7 @@ impl Shared {
                 traceparent: traceparent.map(Arc::from),
                 hops: event.hops(),
                 breach: None,
+                replayed: replayed.cloned(),
             },
             key: event.idempotency().to_be_bytes(),
             source: SourcePosition { sequence: message.sequence, index },
@@ -247,6 +258,7 @@ impl Shared {
             traceparent: None,
             hops: 0,
             breach: None,
+            replayed: None,
         };
         let refusal = Refusal {
             reason: self.text(reason),

@@ -311,6 +311,7 @@ mod tests {
                 traceparent: None,
                 hops: 0,
                 breach: None,
+                replayed: None,
             },
             key: [0; 16],
             source: SourcePosition { sequence, index: 0 },

@@ -84,6 +84,7 @@ async fn file(
         attempts: u32::try_from(deliveries).ok(),
         trace,
     };
+    let letter = shared.ports.dead_room.fitted(&shared.ports.broker, letter).await;
     let encoded = letter
         .encode()
         .or_else(|_| DeadLetter { original: Bytes::new(), ..letter.clone() }.encode());

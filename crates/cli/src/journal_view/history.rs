@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use fermata_core::command::Replayed;
 use fermata_core::effect::Outcome;
 use fermata_core::identity::JournalTime;
 use fermata_core::plan::FailureClass;
@@ -29,6 +30,9 @@ pub struct RunHistory {
     pub plan: String,
     /// W3C trace context of the event.
     pub traceparent: Option<Arc<str>>,
+    /// Who had the event decided once more, and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replayed: Option<Arc<Replayed>>,
     /// The nodes that something happened to, in the order of their first record.
     pub nodes: Vec<NodeView>,
     /// What happened, in order.
@@ -154,6 +158,7 @@ impl RunHistory {
             deadline_ms: started.deadline.0,
             plan: started.plan.to_string(),
             traceparent: started.event.traceparent.clone(),
+            replayed: started.event.replayed.clone(),
             nodes: Vec::new(),
             timeline: Vec::new(),
         };

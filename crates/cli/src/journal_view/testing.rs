@@ -81,6 +81,7 @@ impl Script {
             traceparent: None,
             hops: 0,
             breach: None,
+            replayed: None,
         };
         let started = RunStarted {
             event,

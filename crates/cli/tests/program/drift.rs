@@ -1,7 +1,8 @@
 //! Streams and consumers that another version of the program made: what is different is told, and what to do.
 
 use fermata_jetstream::core_messages::CoreMessages;
-use fermata_jetstream::topology::TASKS_STREAM;
+use fermata_jetstream::topology::{DEAD_STREAM, TASKS_STREAM};
+use fermata_jetstream::{Bytes, StreamReader};
 use serde_json::{Value, json};
 
 use crate::support::{Ended, SOON, Stage, topology};
@@ -74,4 +75,38 @@ async fn a_queue_whose_consumer_is_otherwise_is_told_with_what_to_do() {
         drift["hint"].as_str().unwrap().contains("nats consumer rm TASKS tasks-gpu"),
         "{drift}"
     );
+}
+
+#[tokio::test]
+async fn letters_of_an_older_program_are_bounded_as_soon_as_none_is_lost_by_it() {
+    let stage = Stage::bare().await;
+    let spec = topology().streams().into_iter().find(|spec| spec.name == DEAD_STREAM).unwrap();
+    let mut earlier = serde_json::to_value(spec).unwrap();
+    earlier["max_msgs_per_subject"] = (-1).into();
+    // Room for 32 letters of a subject.
+    earlier["max_bytes"] = (1 << 20).into();
+    api(&stage, "STREAM.CREATE.DEAD", &earlier).await;
+    let file = async |letters: u64| {
+        for _ in 0..letters {
+            let letter = Bytes::from_static(b"x");
+            let stored = stage.publisher.publish("fermata.dead.acme.listener", None, letter).await;
+            stored.await.sequence().unwrap();
+        }
+        let reader = StreamReader::new(&stage.broker);
+        reader.stream_state(DEAD_STREAM).await.unwrap().messages
+    };
+    let unbounded = async || {
+        let applied = topology().apply(&stage.broker).await.unwrap();
+        applied.drift.iter().any(|drift| drift.field == "max_msgs_per_subject")
+    };
+    assert_eq!(file(33).await, 33);
+
+    assert!(unbounded().await, "it would lose a letter");
+    assert_eq!(file(0).await, 33);
+    api(&stage, "STREAM.PURGE.DEAD", &json!({ "keep": 32 })).await;
+    assert!(!unbounded().await);
+    assert_eq!(file(0).await, 32);
+    assert_eq!(file(5).await, 32, "a tenant's further letters drop its own");
+    let examined = stage.run(&["doctor", "--json"]).await;
+    assert!(!examined.stdout.contains("max_msgs_per_subject"), "{}", examined.stdout);
 }

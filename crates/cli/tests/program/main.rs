@@ -13,6 +13,8 @@ mod collector;
 #[cfg(test)]
 mod completion;
 #[cfg(test)]
+mod dead_room;
+#[cfg(test)]
 mod definitions;
 #[cfg(test)]
 mod described;
@@ -56,6 +58,8 @@ mod repair;
 mod replay;
 #[cfg(test)]
 mod replay_requests;
+#[cfg(test)]
+mod replayed_by;
 #[cfg(test)]
 mod resolve;
 #[cfg(test)]

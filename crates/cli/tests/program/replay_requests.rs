@@ -1,5 +1,7 @@
 //! `POST /internal/agent/events` of a running engine.
 
+mod ids;
+
 use std::io::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -36,6 +36,7 @@ pub fn started(run: RunId) -> Record {
         traceparent: None,
         hops: 0,
         breach: None,
+        replayed: None,
     };
     let started = RunStarted {
         event,

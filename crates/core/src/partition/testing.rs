@@ -17,6 +17,7 @@ pub(super) fn event(sequence: u64, replay: Option<Uuid>, verdict: Verdict) -> Co
         traceparent: None,
         hops: 0,
         breach: None,
+        replayed: None,
     };
     let source = SourcePosition { sequence, index: 0 };
     let (key, correlation) = (u128::from(sequence), None);

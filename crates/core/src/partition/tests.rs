@@ -2,7 +2,9 @@ use uuid::Uuid;
 
 use super::testing::{event, start};
 use super::*;
-use crate::command::{CancelCommand, CaseCommand, Command, DefineCommand, StartRun, Verdict};
+use crate::command::{
+    CancelCommand, CaseCommand, Command, DefineCommand, Replayed, StartRun, Verdict,
+};
 use crate::effect::EventMatch;
 use crate::flags::Flags;
 use crate::identity::Tenant;
@@ -62,6 +64,42 @@ fn an_authorised_replay_is_decided_once_whatever_is_decided() {
         assert_eq!(again, [], "{verdict:?}");
         let (event_itself, _) = decided(&mut partition, &event(1, None, start()));
         assert_eq!(event_itself.first(), Some(&Kind::EventStarted), "{verdict:?}");
+    }
+}
+
+#[test]
+fn every_record_of_a_replay_names_who_asked_and_why() {
+    let said = Replayed { by: Some("ann".into()), reason: Some("the amount was missing".into()) };
+    for verdict in verdicts() {
+        let mut partition = partition(Limits::default());
+        let mut command = event(1, Some(Uuid::from_u128(7)), verdict.clone());
+        let Command::Event(of_event) = &mut command else { panic!() };
+        let bytes = of_event.event.bytes();
+        of_event.event.replayed = Some(Arc::new(said.clone()));
+        assert_eq!(of_event.event.bytes(), bytes + "ann".len() + "the amount was missing".len());
+
+        let mut out = Decision::default();
+        partition.decide(&command, &mut out);
+
+        let of_event = |record: &Record| {
+            Some(if let Body::EventStarted(body) = &record.body {
+                body.event.clone()
+            } else if let Body::EventIgnored(body) = &record.body {
+                body.event.clone()
+            } else if let Body::EventUnmatched(body) = &record.body {
+                body.event.clone()
+            } else if let Body::EventRejected(body) = &record.body {
+                body.event.clone()
+            } else if let Body::RunStarted(body) = &record.body {
+                body.event.clone()
+            } else {
+                return None;
+            })
+        };
+        let told = out.records.iter().filter_map(of_event).collect::<Vec<_>>();
+        let expected = if matches!(verdict, Verdict::Start { .. }) { 2 } else { 1 };
+        assert_eq!(told.len(), expected, "{verdict:?}");
+        assert!(told.iter().all(|event| event.replayed.as_deref() == Some(&said)), "{told:?}");
     }
 }
 

@@ -117,6 +117,7 @@ impl Net {
             traceparent: None,
             hops: 0,
             breach: None,
+            replayed: None,
         };
         let data = SignalData::of(serde_json::value::to_raw_value(&self.events).ok().as_deref());
         let correlation = key.map(|key| Box::new(Correlation { key: key.into(), data }));

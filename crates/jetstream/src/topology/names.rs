@@ -26,6 +26,10 @@ pub const CHECKPOINTS_SUBJECTS: &str = "fermata.checkpoints.*";
 pub const DEAD_STREAM: &str = "DEAD";
 /// Subjects of dead letters: `fermata.dead.<tenant>.<stage>`.
 pub const DEAD_SUBJECTS: &str = "fermata.dead.>";
+/// Stream of what is known of requests to replay that came by HTTP.
+pub const REPLAYS_STREAM: &str = "REPLAYS";
+/// Subjects of REPLAYS: `fermata.replays.<replay>`, one message each.
+pub const REPLAYS_SUBJECTS: &str = "fermata.replays.*";
 /// Stream of the attempts for named queues; a message goes when it is acknowledged.
 pub const TASKS_STREAM: &str = "TASKS";
 /// Subjects of the attempts for named queues: `fermata.tasks.<queue>`.

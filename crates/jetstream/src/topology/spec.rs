@@ -8,9 +8,9 @@ use super::{
     ADMITTED_STREAM, ADMITTED_SUBJECT, ARCHIVE_BUCKET, CHECKPOINTS_STREAM, CHECKPOINTS_SUBJECTS,
     CONFIG_STREAM, CONFIG_SUBJECT, DEAD_STREAM, DEAD_SUBJECTS, DEFINITIONS_BUCKET, EVENTS_STREAM,
     EVENTS_SUBJECTS, LEASE_TTL, LEASES_BUCKET, MATCHED_STREAM, MATCHED_SUBJECT, PAYLOADS_BUCKET,
-    PLANS_BUCKET, SNAPSHOTS_BUCKET, TASKS_STREAM, TASKS_SUBJECTS, Topology, WAITING_STREAM,
-    WAITING_SUBJECTS, audit_stream, audit_subject, commands_stream, commands_subject,
-    journal_stream, journal_subject,
+    PLANS_BUCKET, REPLAYS_STREAM, REPLAYS_SUBJECTS, SNAPSHOTS_BUCKET, TASKS_STREAM, TASKS_SUBJECTS,
+    Topology, WAITING_STREAM, WAITING_SUBJECTS, audit_stream, audit_subject, commands_stream,
+    commands_subject, journal_stream, journal_subject,
 };
 use crate::pull::nanoseconds;
 
@@ -20,8 +20,25 @@ pub(super) const MIB: i64 = 1024 * 1024;
 /// How long dead letters are kept: long enough for a month's holiday of whoever looks after them.
 const DEAD_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
+/// What a letter takes without its original bytes, at the most.
+const BARE_LETTER_BYTES: i64 = 2 * 1024;
+
+/// How many stages file letters.
+const DEAD_STAGES: i64 = 8;
+
+/// How many letters of one stage a tenant may have in a stream of so many bytes: without their original
+/// bytes, which are bounded by whoever files them, those of all stages hold half of it at the most. A
+/// further one drops the tenant's own oldest of that stage.
+fn letters_per_subject_max(dead_bytes: i64) -> i64 {
+    (dead_bytes / 2 / DEAD_STAGES / BARE_LETTER_BYTES).max(1)
+}
+
 /// How long payloads are kept: as long as dead letters, since what is replayed needs them.
 const PAYLOAD_AGE_MAX: Duration = DEAD_AGE_MAX;
+
+/// How long it is known to which body the id of a request to replay belongs: longer than partitions know the
+/// ids of replays, which is 24 hours and up to one more.
+const REPLAY_AGE_MAX: Duration = Duration::from_secs(26 * 60 * 60);
 
 /// The broker's default window for message ids, which the hot path does not use.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
@@ -84,6 +101,8 @@ pub struct Limits {
     pub tasks_bytes: i64,
     /// The object store of payloads. When it is full no further ones are taken.
     pub payloads_bytes: i64,
+    /// REPLAYS: about 500,000 requests of single events. When it is full no request by HTTP is taken.
+    pub replays_bytes: i64,
     /// WAITING: about a million events of 256 bytes. When it is full events wait in EVENTS.
     pub waiting_bytes: i64,
 }
@@ -104,6 +123,7 @@ impl Default for Limits {
             archive_bytes: 2 * 1024 * MIB,
             tasks_bytes: 512 * MIB,
             payloads_bytes: 1024 * MIB,
+            replays_bytes: 128 * MIB,
             waiting_bytes: 512 * MIB,
         }
     }
@@ -130,6 +150,7 @@ impl Limits {
             archive_bytes: scaled(self.archive_bytes),
             tasks_bytes: scaled(self.tasks_bytes),
             payloads_bytes: scaled(self.payloads_bytes),
+            replays_bytes: scaled(self.replays_bytes),
             waiting_bytes: scaled(self.waiting_bytes),
         }
     }
@@ -182,8 +203,14 @@ impl StreamSpec {
     /// The same, with what follows from the size as at this one, in bytes, which the operator has
     /// chosen, or the stream was fitted to.
     pub(super) fn sized_for(mut self, max_bytes: i64) -> Self {
-        if self.name == WAITING_STREAM && max_bytes > 0 {
-            self.max_msgs_per_subject = frames_per_lane_max(max_bytes);
+        match self.name.as_str() {
+            WAITING_STREAM if max_bytes > 0 => {
+                self.max_msgs_per_subject = frames_per_lane_max(max_bytes);
+            }
+            DEAD_STREAM if max_bytes > 0 => {
+                self.max_msgs_per_subject = letters_per_subject_max(max_bytes);
+            }
+            _ => {}
         }
         self
     }
@@ -271,6 +298,7 @@ pub(super) fn streams(topology: &Topology) -> Vec<StreamSpec> {
         StreamSpec {
             discard: "old".to_owned(),
             max_age: nanoseconds(DEAD_AGE_MAX),
+            max_msgs_per_subject: letters_per_subject_max(limits.dead_bytes),
             deny_delete: false,
             ..base(DEAD_STREAM, DEAD_SUBJECTS, limits.dead_bytes, "dead letters")
         },
@@ -334,6 +362,17 @@ pub(super) fn streams(topology: &Topology) -> Vec<StreamSpec> {
                 ..base("", "", limits.payloads_bytes, "data that is too large for an event")
             },
         ),
+        // The leader alone answers, and takes a first message for a subject once.
+        StreamSpec {
+            max_msgs_per_subject: 1,
+            max_age: nanoseconds(REPLAY_AGE_MAX),
+            ..base(
+                REPLAYS_STREAM,
+                REPLAYS_SUBJECTS,
+                limits.replays_bytes,
+                "to which body the id of a request to replay belongs",
+            )
+        },
         // What is acknowledged is gone, so the first sequence tells up to where everything is.
         StreamSpec {
             retention: "workqueue".to_owned(),

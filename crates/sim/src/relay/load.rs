@@ -53,6 +53,7 @@ pub(super) fn draw(
             traceparent: None,
             hops: 0,
             breach: None,
+            replayed: None,
         };
         let start = StartRun {
             strategy: "wait".into(),

@@ -88,6 +88,7 @@ fn event(sequence: u64, index: u32, kind: &str, verdict: Verdict) -> Command {
         traceparent: None,
         hops: 0,
         breach: None,
+        replayed: None,
     };
     let key = u128::from(sequence) << 32 | u128::from(index);
     let source = SourcePosition { sequence, index };

@@ -75,6 +75,7 @@ fn body(word: Word, tenant: &Tenant) -> Body {
                 traceparent: None,
                 hops: 0,
                 breach: None,
+                replayed: None,
             },
             strategy: "report".into(),
             strategy_version: 1,

@@ -6,8 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use clap::Args;
 use fermata_core::digest::Digest;
 use fermata_core::event::{
-    EventLimits, Form, MessageHeaders, REPLAY_HEADER, SUBJECT_PREFIX, decode_message,
-    parse_subject, read_form,
+    EventLimits, Form, MessageHeaders, REPLAY_HEADER, REPLAY_REASON_ATTRIBUTE,
+    REPLAYED_BY_ATTRIBUTE, SUBJECT_PREFIX, decode_message, parse_subject, read_form,
 };
 use fermata_jetstream::topology::EVENTS_STREAM;
 use fermata_jetstream::{Bytes, Headers, StreamReader};
@@ -26,9 +26,6 @@ use crate::error::{CliError, ExitCode};
 use crate::local_engine::replay_keys;
 use crate::output::{Output, Tone};
 
-/// Extension that says why an event is replayed.
-const REASON_EXTENSION: &str = "replayreason";
-
 /// Stages whose letters hold no event: commands, tasks, and what a webhook was to be told.
 const STAGES_WITHOUT_EVENTS: [&str; 3] = ["coordinator", "escalator", "tasks"];
 
@@ -44,7 +41,7 @@ pub struct ReplayArguments {
     /// What to change in the event: a JSON merge patch (RFC 7396)
     #[arg(long, value_name = "JSON")]
     pub edit: Option<String>,
-    /// Why; goes with the event as its extension `replayreason`
+    /// Why; signed with the event as its extension `replayreason`, recorded and audited, at most 512 bytes
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
     /// Names the request instead of what follows from the letter and the event; another name is another replay
@@ -53,7 +50,7 @@ pub struct ReplayArguments {
     /// Have the event decided once more though it was replayed before
     #[arg(long, conflicts_with = "id")]
     pub again: bool,
-    /// Who asks, to be shown with the letter; default: the user of the operating system
+    /// Who asks; goes along as `replayedby`, likewise, at most 128 bytes; default: the user of the operating system
     #[arg(long, value_name = "NAME")]
     pub by: Option<String>,
     /// File with the secrets; default: the variable FERMATA_REPLAY_SECRETS
@@ -90,14 +87,19 @@ pub(super) async fn replay(
         let text = "`--data` and `--id` are for one letter at a time";
         return Err(CliError::Usage(text.to_owned()));
     }
+    let by = arguments.by.clone().unwrap_or_else(asking_user);
     let mut requests = Vec::new();
     for id in &arguments.ids {
         let letter = match dead.of_id(id).last() {
+            // One that was filed without its bytes may still stand in EVENTS.
+            Some(filed) if filed.letter.original.is_empty() => {
+                from_events(id, session).await?.unwrap_or_else(|| filed.letter.clone())
+            }
             Some(filed) => filed.letter.clone(),
             None => from_events(id, session).await?.ok_or_else(|| not_there(id, near))?,
         };
         let replays = dead.replays_of(id);
-        let request = request(arguments, &letter)?;
+        let request = request(arguments, &letter, &by)?;
         if arguments.id.is_none()
             && !arguments.again
             && let Some(earlier) = earlier(&replays, &request.webhook_id, now_ms())
@@ -107,7 +109,6 @@ pub(super) async fn replay(
         let is_noted = replays.iter().any(|replayed| replayed.request == request.webhook_id);
         requests.push((id, request, is_noted));
     }
-    let by = arguments.by.clone().unwrap_or_else(asking_user);
     let detail = match &arguments.reason {
         Some(reason) => format!("{by}: {reason}"),
         None => by,
@@ -207,7 +208,11 @@ async fn from_events(id: &str, session: &BrokerSession) -> Result<Option<DeadLet
 }
 
 /// The event of a letter, repaired as asked, ready to be sent.
-fn request(arguments: &ReplayArguments, letter: &DeadLetter) -> Result<Request, CliError> {
+fn request(
+    arguments: &ReplayArguments,
+    letter: &DeadLetter,
+    by: &str,
+) -> Result<Request, CliError> {
     let id = &letter.id;
     if STAGES_WITHOUT_EVENTS.contains(&letter.stage.as_str()) {
         let (stage, hint) = (&letter.stage, hint(letter));
@@ -217,13 +222,18 @@ fn request(arguments: &ReplayArguments, letter: &DeadLetter) -> Result<Request, 
     }
     let mut event = match &arguments.data {
         Some(file) => object(&read_text(file)?, &format!("`{}`", file.display()))?,
-        None => original_event(letter)?,
+        None => {
+            let mut event = original_event(letter)?;
+            // Who asked for what was refused, and why, is not who asks now.
+            event.remove(REPLAY_REASON_ATTRIBUTE);
+            event
+        }
     };
     if let Some(edit) = &arguments.edit {
         merge(&mut event, patch(edit)?);
     }
     if let Some(reason) = &arguments.reason {
-        event.insert(REASON_EXTENSION.to_owned(), reason.as_str().into());
+        event.insert(REPLAY_REASON_ATTRIBUTE.to_owned(), reason.as_str().into());
     }
     let tenant = match event.get("tenant").and_then(Value::as_str) {
         Some(tenant) => tenant.to_owned(),
@@ -232,14 +242,22 @@ fn request(arguments: &ReplayArguments, letter: &DeadLetter) -> Result<Request, 
             letter.tenant.clone()
         }
     };
-    let kind = event.get("type").and_then(Value::as_str).unwrap_or_default();
+    let kind = event.get("type").and_then(Value::as_str).unwrap_or_default().to_owned();
     let subject = format!("{SUBJECT_PREFIX}{tenant}.{kind}");
+    // The same letter with the same repair is the same replay, whoever asks for it and however often.
+    event.remove(REPLAYED_BY_ATTRIBUTE);
+    let asked = Value::Object(event.clone()).to_string();
+    event.insert(REPLAYED_BY_ATTRIBUTE.to_owned(), by.into());
     let body = Value::Object(event).to_string();
     let checked = match parse_subject(&subject) {
         Ok(parsed) => {
             let limits = EventLimits::default();
             let outcome = decode_message(None, body.as_bytes(), parsed, &limits).into_iter().next();
-            outcome.and_then(Result::err).map(|rejected| rejected.detail)
+            match outcome {
+                Some(Ok(event)) => event.replayed().err(),
+                Some(Err(rejected)) => Some(rejected.detail),
+                None => None,
+            }
         }
         Err(error) => Some(error.to_string()),
     };
@@ -248,9 +266,8 @@ fn request(arguments: &ReplayArguments, letter: &DeadLetter) -> Result<Request, 
             "the event of `{id}` would be refused again: {problem}; repair it with `--edit` or `--data`"
         )));
     }
-    // The same letter with the same repair is the same replay, however often it is asked for.
     let again = if arguments.again { format!("\n{}", random_id()) } else { String::new() };
-    let named = format!("{}/{id}\n{body}{again}", letter.stage);
+    let named = format!("{}/{id}\n{asked}{again}", letter.stage);
     let digest = Digest::of(named.as_bytes()).to_string();
     let default = || format!("replay_{}", digest.get(..32).unwrap_or(&digest));
     let webhook_id = arguments.id.clone().unwrap_or_else(default);
@@ -378,7 +395,7 @@ mod tests {
     fn an_event_is_repaired_by_a_merge_patch_and_names_its_tenant() {
         let edit = r#"{"data":{"x":null,"y":{"z":3}},"subject":"s"}"#;
 
-        let request = request(&arguments(Some(edit)), &letter(EVENT)).unwrap();
+        let request = request(&arguments(Some(edit)), &letter(EVENT), "ann").unwrap();
 
         let body: Value = serde_json::from_str(&request.body).unwrap();
         assert_eq!(body["data"], json!({"y": {"z": 3}}));
@@ -388,17 +405,40 @@ mod tests {
 
     #[test]
     fn the_same_letter_and_repair_is_the_same_request_and_another_repair_another() {
-        let id = |edit| request(&arguments(edit), &letter(EVENT)).unwrap().webhook_id;
+        let id = |edit| request(&arguments(edit), &letter(EVENT), "ann").unwrap().webhook_id;
 
         assert_eq!(id(None), id(None));
         assert_ne!(id(None), id(Some(r#"{"subject":"s"}"#)));
     }
 
     #[test]
+    fn who_asks_is_signed_and_no_part_of_what_names_the_request() {
+        let asked = |by| request(&arguments(None), &letter(EVENT), by);
+        let earlier = EVENT.replace(r#""type""#, r#""replayedby":"x","replayreason":"y","type""#);
+
+        let (ann, bob) = (asked("ann").unwrap(), asked("bob").unwrap());
+        let anew = request(&arguments(None), &letter(&earlier), "ann").unwrap();
+
+        assert_eq!(ann.webhook_id, bob.webhook_id);
+        let by = |request: &Request| {
+            serde_json::from_str::<Value>(&request.body).unwrap()["replayedby"].clone()
+        };
+        assert_eq!((by(&ann), by(&bob)), (json!("ann"), json!("bob")));
+        // Of whoever asked for it before nothing is left.
+        assert_eq!(anew, ann);
+        for unusable in ["", "a\nb", &"x".repeat(129)] {
+            assert!(asked(unusable).is_err(), "{unusable:?}");
+        }
+        let reason = Some("x".repeat(513));
+        let long = ReplayArguments { reason, ..arguments(None) };
+        assert!(request(&long, &letter(EVENT), "ann").is_err());
+    }
+
+    #[test]
     fn a_replay_that_is_meant_again_is_another_one_each_time() {
         let again = ReplayArguments { again: true, ..arguments(None) };
         let plain = arguments(None);
-        let id = |arguments| request(arguments, &letter(EVENT)).unwrap().webhook_id;
+        let id = |arguments| request(arguments, &letter(EVENT), "ann").unwrap().webhook_id;
 
         assert_ne!(id(&again), id(&plain));
         assert_ne!(id(&again), id(&again));
@@ -409,7 +449,10 @@ mod tests {
         for (original, edit) in
             [("{", None), ("[]", None), (EVENT, Some(r#"{"id":null}"#)), (EVENT, Some("[]"))]
         {
-            assert!(request(&arguments(edit), &letter(original)).is_err(), "{original} {edit:?}");
+            assert!(
+                request(&arguments(edit), &letter(original), "ann").is_err(),
+                "{original} {edit:?}"
+            );
         }
     }
 
@@ -421,7 +464,7 @@ mod tests {
             ..letter(EVENT)
         };
 
-        let refused = request(&arguments(None), &task).unwrap_err().to_string();
+        let refused = request(&arguments(None), &task, "ann").unwrap_err().to_string();
 
         assert!(refused.contains("replay the event that started its run"), "{refused}");
     }
@@ -439,7 +482,7 @@ mod tests {
         let binary =
             DeadLetter { headers, original: Bytes::from_static(b"\x81\xa1x\x01"), ..letter("") };
 
-        let request = request(&arguments(None), &binary).unwrap();
+        let request = request(&arguments(None), &binary, "ann").unwrap();
 
         let body: Value = serde_json::from_str(&request.body).unwrap();
         assert_eq!(body["data"], json!({"x": 1}));

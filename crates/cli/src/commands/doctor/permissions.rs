@@ -20,10 +20,11 @@ const PUBLISHED: [&str; 3] =
     ["fermata.events.doctor.probe", "fermata.commands.control", "fermata.dead.doctor.probe"];
 
 /// Subjects that a worker publishes to as well.
-const PUBLISHED_BY_WORKERS: [&str; 7] = [
+const PUBLISHED_BY_WORKERS: [&str; 8] = [
     "fermata.admitted",
     "fermata.matched",
     "fermata.waiting.0",
+    "fermata.replays.doctor",
     "fermata.journal.control",
     "fermata.auditlog.control",
     "fermata.checkpoints.control",

@@ -75,7 +75,9 @@ fn sentences(
     now_ms: u64,
 ) -> Vec<String> {
     let told = Told { history, plan, around, now_ms };
-    let mut sentences = vec![told.beginning(), told.input()];
+    let mut sentences = vec![told.beginning()];
+    sentences.extend(told.replayed());
+    sentences.push(told.input());
     if history.summary.status.has_ended() {
         sentences.extend(told.ending());
     } else {
@@ -118,6 +120,17 @@ impl Told<'_> {
             run.event_type,
             run.event_source,
         )
+    }
+
+    fn replayed(&self) -> Option<String> {
+        let replayed = self.history.replayed.as_deref()?;
+        let who = replayed.by.as_ref().map(|by| format!(" because `{by}` asked for it"));
+        let why = replayed.reason.as_ref().map(|reason| format!(": {reason}"));
+        Some(format!(
+            "The event was decided once more{}{}.",
+            who.unwrap_or_default(),
+            why.unwrap_or_default()
+        ))
     }
 
     fn input(&self) -> String {

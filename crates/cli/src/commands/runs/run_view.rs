@@ -71,6 +71,11 @@ pub(super) fn print_head(history: &RunHistory, output: &mut Output) -> Result<()
         "event     {} {} from {}",
         run.event_type, run.event_id, run.event_source
     ))?;
+    if let Some(replayed) = &history.replayed {
+        let who = replayed.by.as_deref().unwrap_or("somebody");
+        let why = replayed.reason.as_ref().map(|reason| format!(": {reason}"));
+        output.line(&format!("replayed  by {who}{}", why.unwrap_or_default()))?;
+    }
     let started = time_text(run.started_ms);
     match (run.ended_ms, run.duration_ms()) {
         (Some(ended), Some(took)) => output.line(&format!(

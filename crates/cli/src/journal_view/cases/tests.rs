@@ -27,6 +27,7 @@ impl Journal<'_> {
             traceparent: None,
             hops: 0,
             breach: None,
+            replayed: None,
         };
         let source = SourcePosition { sequence: 1, index: 0 };
         let (near, case, replay) = (Vec::new(), self.case(), None);
@@ -43,6 +44,7 @@ impl Journal<'_> {
             traceparent: None,
             hops: 0,
             breach: None,
+            replayed: None,
         };
         let (number, key, case) = (None, "o-42".into(), Some(self.case()));
         self.record(time_ms, SignalExpired { number, key, event, case }.into());

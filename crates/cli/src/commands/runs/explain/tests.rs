@@ -1,4 +1,5 @@
-use fermata_core::record::{Header, Record};
+use fermata_core::command::Replayed;
+use fermata_core::record::{Body, Header, Record};
 use fermata_definitions::{Limits, read_workflow};
 
 use super::*;
@@ -42,6 +43,27 @@ fn a_run_that_waits_for_a_retry_says_when_and_after_which_failure() {
     ];
 
     insta::assert_snapshot!(explained(&records, 1_600));
+}
+
+#[test]
+fn a_run_of_a_replay_says_who_asked_for_it_and_why() {
+    let mut script = Script::default();
+    let (header, mut record) = script.at(1_000).started(run_of("a"));
+    let mut told = |by: Option<&str>, reason: Option<&str>| {
+        let Body::RunStarted(started) = &mut record.body else { panic!() };
+        let replayed = Replayed { by: by.map(Into::into), reason: reason.map(Into::into) };
+        started.event.replayed = Some(replayed.into());
+        explained(&[(header.clone(), record.clone())], 1_600)
+    };
+
+    for (by, reason, expected) in [
+        (Some("ann"), Some("a typo"), " once more because `ann` asked for it: a typo."),
+        (Some("ann"), None, " once more because `ann` asked for it."),
+        (None, Some("a typo"), " once more: a typo."),
+    ] {
+        let told = told(by, reason);
+        assert!(told.lines().any(|line| line.ends_with(expected)), "{told}");
+    }
 }
 
 fn running_beside(around: &Around) -> String {

@@ -1,0 +1,103 @@
+//! To which body the id of a request belongs: one message for each id in the stream
+//! REPLAYS, stored only where there is none. The broker decides that, so it holds for
+//! all processes at once, and after all of them have ended.
+//!
+//! The entry is stored before anything of the request is. A process that ends between
+//! the two leaves an id that belongs to its body, and whoever sends the same request
+//! again has its events stored.
+
+use fermata_core::digest::Digest;
+use fermata_jetstream::topology::REPLAYS_STREAM;
+use fermata_jetstream::{Bytes, PublishOutcome, Refusal};
+use fermata_wire::replay::replay_id;
+use fermata_wire::subjects;
+
+use super::ReplayRequestError;
+use super::entry::ReplayEntry;
+use crate::ports::Ports;
+
+/// The entry of a request, which is there now.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Entered {
+    /// Its events are to be stored, or some are; the entry stands at this sequence.
+    Open(u64),
+    /// Its events stand at these sequences.
+    Answered(Vec<u64>),
+}
+
+/// Makes sure that the id belongs to this body.
+pub(super) async fn enter(
+    ports: &Ports,
+    webhook_id: &str,
+    body: &Digest,
+) -> Result<Entered, ReplayRequestError> {
+    let subject = subjects::replay_entry(replay_id(webhook_id));
+    let entry = encoded(&ReplayEntry::new(body, None))?;
+    match ports.publisher.publish_behind(subject.clone(), 0, entry).await {
+        PublishOutcome::Stored { sequence, .. } => Ok(Entered::Open(sequence)),
+        PublishOutcome::Refused { refusal: Refusal::WrongLastSequence { last }, .. } => {
+            found(ports, &subject, last, body).await
+        }
+        PublishOutcome::Refused { refusal: Refusal::StreamFull, .. } => unavailable(format!(
+            "stream `{REPLAYS_STREAM}` is full, ids leave it when they are old"
+        )),
+        PublishOutcome::Refused { description, .. } => unavailable(description),
+        PublishOutcome::Unknown => unavailable("the broker did not answer".to_owned()),
+    }
+}
+
+/// What is there already. A read may come from a leader that is behind, so nothing
+/// older than the entry that the broker named is believed.
+async fn found(
+    ports: &Ports,
+    subject: &str,
+    last: Option<u64>,
+    body: &Digest,
+) -> Result<Entered, ReplayRequestError> {
+    let stored = ports.reader.last_of_subject(REPLAYS_STREAM, subject).await;
+    let stored = match stored {
+        Ok(stored) => stored.filter(|stored| last.is_none_or(|last| stored.sequence >= last)),
+        Err(error) => return unavailable(error.to_string()),
+    };
+    let Some(stored) = stored else {
+        return unavailable("what is known of its id cannot be read yet".to_owned());
+    };
+    match ReplayEntry::decode(&stored.payload) {
+        Ok(entry) if !entry.came_with(body) => Err(ReplayRequestError::Differs),
+        Ok(ReplayEntry { sequences: Some(sequences), .. }) => Ok(Entered::Answered(sequences)),
+        Ok(ReplayEntry { sequences: None, .. }) => Ok(Entered::Open(stored.sequence)),
+        Err(error) => unavailable(format!("what is known of its id cannot be read: {error}")),
+    }
+}
+
+/// Keeps the answer. Without it the same request is stored again, and passed over by
+/// its partitions, which know the ids of its replays.
+pub(super) async fn answer(
+    ports: &Ports,
+    webhook_id: &str,
+    body: &Digest,
+    entry: u64,
+    sequences: Vec<u64>,
+) {
+    let subject = subjects::replay_entry(replay_id(webhook_id));
+    let Ok(answered) = encoded(&ReplayEntry::new(body, Some(sequences))) else { return };
+    match ports.publisher.publish_behind(subject, entry, answered).await {
+        PublishOutcome::Stored { .. } => {}
+        // Another copy of the request was answered meanwhile.
+        PublishOutcome::Refused { refusal: Refusal::WrongLastSequence { .. }, .. } => {}
+        outcome @ (PublishOutcome::Refused { .. } | PublishOutcome::Unknown) => {
+            tracing::warn!(webhook_id, ?outcome, "the answer to a request to replay is not kept");
+        }
+    }
+}
+
+fn encoded(entry: &ReplayEntry) -> Result<Bytes, ReplayRequestError> {
+    match entry.encode() {
+        Ok(bytes) => Ok(bytes.into()),
+        Err(error) => unavailable(error.to_string()),
+    }
+}
+
+fn unavailable<T>(detail: String) -> Result<T, ReplayRequestError> {
+    Err(ReplayRequestError::Unavailable(detail))
+}
