@@ -14,7 +14,7 @@ const FLOOD_BYTES: usize = 900 * 1024;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tenant_that_floods_the_dead_letters_leaves_those_of_others() {
-    // DEAD has 24 MiB, EVENTS 96.
+    // DEAD has 48 MiB, EVENTS 190.
     let engine = RunningEngine::start(&["--partitions", "1", "--stream-room", "2GiB"], &[]).await;
     let broker = engine.broker().await;
     let reader = StreamReader::new(&broker);
