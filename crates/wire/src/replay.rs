@@ -110,6 +110,22 @@ impl ReplayKeys {
         let mac = mac(self.0.first()?, id, &timestamp, body)?;
         Some(format!("{VERSION}{}", STANDARD.encode(mac.finalize().into_bytes())))
     }
+
+    /// Whether one of `signatures`, of which the first [`SIGNATURES_MAX`] count, is by
+    /// one of the secrets. Says nothing of when it was made.
+    #[must_use]
+    pub fn verifies(&self, id: &str, timestamp: &str, body: &[u8], signatures: &str) -> bool {
+        signatures
+            .split_ascii_whitespace()
+            .filter_map(|signature| STANDARD.decode(signature.strip_prefix(VERSION)?).ok())
+            .take(SIGNATURES_MAX)
+            .any(|signature| {
+                self.0.iter().any(|key| {
+                    mac(key, id, timestamp, body)
+                        .is_some_and(|mac| mac.verify_slice(&signature).is_ok())
+                })
+            })
+    }
 }
 
 /// The headers of a request, each as it was sent.
@@ -208,17 +224,7 @@ pub fn verify_replay(
         return Err(ReplayRefusal::Unsigned);
     }
     let signed_seconds = timestamp.parse::<u64>().map_err(|_| ReplayRefusal::Unsigned)?;
-    let fits = signatures
-        .split_ascii_whitespace()
-        .filter_map(|signature| STANDARD.decode(signature.strip_prefix(VERSION)?).ok())
-        .take(SIGNATURES_MAX)
-        .any(|signature| {
-            keys.0.iter().any(|key| {
-                mac(key, id, timestamp, body)
-                    .is_some_and(|mac| mac.verify_slice(&signature).is_ok())
-            })
-        });
-    if !fits {
+    if !keys.verifies(id, timestamp, body, signatures) {
         return Err(ReplayRefusal::Forged);
     }
     if (stored_ms / 1_000).abs_diff(signed_seconds) > TOLERANCE_SECONDS {

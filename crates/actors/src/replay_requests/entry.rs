@@ -2,6 +2,7 @@
 //! belongs, and what was answered. JSON, so that an operator can read it.
 
 use fermata_core::digest::Digest;
+use fermata_wire::replay::ReplayKeys;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -18,6 +19,9 @@ pub struct ReplayEntry {
     /// Where its events stand in EVENTS, in their order; absent until all are stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sequences: Option<Vec<u64>>,
+    /// By a secret of those that sign requests, over the id and all of the above: who may only
+    /// publish cannot say what became of a request.
+    signature: String,
 }
 
 /// An entry that cannot be read.
@@ -32,10 +36,25 @@ pub enum ReplayEntryError {
 }
 
 impl ReplayEntry {
-    /// The entry of a request with this body, whose events stand at `sequences`.
+    /// The entry of the request `webhook_id` with this body, whose events stand at `sequences`;
+    /// nothing without a secret.
     #[must_use]
-    pub fn new(body: &Digest, sequences: Option<Vec<u64>>) -> Self {
-        Self { version: VERSION, body: body.to_string(), sequences }
+    pub fn new(
+        keys: &ReplayKeys,
+        webhook_id: &str,
+        body: &Digest,
+        sequences: Option<Vec<u64>>,
+    ) -> Option<Self> {
+        let body = body.to_string();
+        let signature = keys.sign(webhook_id, 0, &signed_text(&body, sequences.as_deref()))?;
+        Some(Self { version: VERSION, body, sequences, signature })
+    }
+
+    /// Whether somebody wrote it of `webhook_id` who has one of the secrets.
+    #[must_use]
+    pub fn is_authentic(&self, keys: &ReplayKeys, webhook_id: &str) -> bool {
+        let signed = signed_text(&self.body, self.sequences.as_deref());
+        keys.verifies(webhook_id, "0", &signed, &self.signature)
     }
 
     /// Whether the request came with this body.
@@ -70,22 +89,62 @@ impl ReplayEntry {
     }
 }
 
+/// What is signed of an entry. A request is never signed for second 0, nor is its message's id
+/// made of a text with this beginning, so none of these stands for another one.
+fn signed_text(body: &str, sequences: Option<&[u64]>) -> Vec<u8> {
+    let mut text = format!("entry\n{body}\n").into_bytes();
+    match sequences {
+        None => text.extend_from_slice(b"open"),
+        Some(sequences) => {
+            let digits = sequences.iter().map(u64::to_string).collect::<Vec<_>>();
+            text.extend_from_slice(digits.join(",").as_bytes());
+        }
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Keys of a secret in base64, which is this letter again and again.
+    fn keys(letter: char) -> ReplayKeys {
+        ReplayKeys::parse(&format!("whsec_{}", letter.to_string().repeat(32))).unwrap()
+    }
+
+    #[test]
+    fn an_entry_that_was_changed_or_is_of_another_id_or_secret_is_nobodys() {
+        let (body, other) = (Digest([0xd1; 32]), Digest([0xd2; 32]));
+        let entry = ReplayEntry::new(&keys('a'), "msg_1", &body, Some(vec![13, 15])).unwrap();
+        assert!(entry.is_authentic(&keys('a'), "msg_1"));
+
+        assert!(!entry.is_authentic(&keys('a'), "msg_2"));
+        assert!(!entry.is_authentic(&keys('b'), "msg_1"));
+        let changed = |change: fn(&mut ReplayEntry)| {
+            let mut entry = entry.clone();
+            change(&mut entry);
+            entry.is_authentic(&keys('a'), "msg_1")
+        };
+        assert!(!changed(|entry| entry.sequences = None));
+        assert!(!changed(|entry| entry.sequences = Some(vec![1, 315])));
+        let of_other = ReplayEntry { body: other.to_string(), ..entry.clone() };
+        assert!(!of_other.is_authentic(&keys('a'), "msg_1"));
+    }
 
     #[test]
     fn an_entry_keeps_its_bytes() {
         let body = Digest([0xd1; 32]);
         let digits = "d1".repeat(32);
+        let of = |sequences| ReplayEntry::new(&keys('a'), "msg_1", &body, sequences).unwrap();
         for (sequences, text) in [
-            (None, format!(r#"{{"version":1,"body":"{digits}"}}"#)),
+            (None, format!(r#"{{"version":1,"body":"{digits}","#)),
             (
                 Some(vec![13, 15]),
-                format!(r#"{{"version":1,"body":"{digits}","sequences":[13,15]}}"#),
+                format!(r#"{{"version":1,"body":"{digits}","sequences":[13,15],"#),
             ),
         ] {
-            let entry = ReplayEntry::new(&body, sequences);
+            let entry = of(sequences);
+            let text = format!(r#"{text}"signature":"{}"}}"#, entry.signature);
 
             assert_eq!(String::from_utf8(entry.encode().unwrap()).unwrap(), text);
             let read = ReplayEntry::decode(text.as_bytes()).unwrap();

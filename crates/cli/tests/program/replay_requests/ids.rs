@@ -3,7 +3,7 @@
 use fermata_actors::replay_requests::ReplayEntry;
 use fermata_core::digest::Digest;
 use fermata_jetstream::core_messages::CoreMessages;
-use fermata_wire::replay::replay_id;
+use fermata_wire::replay::{ReplayKeys, replay_id};
 use fermata_wire::subjects::replay_entry;
 
 use super::*;
@@ -114,7 +114,9 @@ async fn a_request_that_was_entered_and_not_stored_goes_through_when_it_is_sent_
     let publisher = publisher.expect("a publisher");
     // As a process leaves it that is killed right behind it.
     let body = event("1");
-    let entry = ReplayEntry::new(&Digest::of(body.to_string().as_bytes()), None);
+    let keys = ReplayKeys::parse(SECRET).expect("a secret");
+    let digest = Digest::of(body.to_string().as_bytes());
+    let entry = ReplayEntry::new(&keys, "request-1", &digest, None).expect("a secret");
     let (subject, entry) = (replay_entry(replay_id("request-1")), entry.encode().expect("JSON"));
     publisher.publish_behind(subject.clone(), 0, entry.into()).await.sequence().expect("stored");
 
@@ -127,6 +129,22 @@ async fn a_request_that_was_entered_and_not_stored_goes_through_when_it_is_sent_
     assert_eq!((again.status, &again.body), (202, &first.body));
     let kinds = kinds_with(&engine, Kind::RunSucceeded, 1.0).await;
     assert_eq!(count(&kinds, Kind::RunStarted), 1.0);
+
+    // Whoever may publish there and has no secret says neither that a request was answered nor to
+    // which body its id belongs.
+    let planted = |body: &Value, sequences: &str| {
+        let digest = Digest::of(body.to_string().as_bytes());
+        format!(r#"{{"version":1,"body":"{digest}"{sequences},"signature":"v1,AAAA"}}"#)
+    };
+    let swallows = planted(&event("3"), r#","sequences":[1]"#);
+    let takes = planted(&event("nobody's"), "");
+    for (id, planted) in [("request-3", swallows), ("request-4", takes)] {
+        let at = replay_entry(replay_id(id));
+        publisher.publish_behind(at, 0, planted.into()).await.sequence().expect("stored");
+        let before = stored(&engine).await;
+        let asked = ask(&engine.up, id, &event("3")).await;
+        assert_eq!((asked.status, stored(&engine).await), (202, before + 1), "{asked:?}");
+    }
 
     // What a newer program wrote is not taken for a body that fits.
     let newer = publisher.publish_behind(subject, 2, br#"{"version":2}"#.as_slice().into()).await;
