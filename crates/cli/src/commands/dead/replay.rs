@@ -20,7 +20,7 @@ use super::replayed::earlier;
 use super::show::hint;
 use super::{DeadLetters, Replayed};
 use crate::arrived::for_each_event;
-use crate::broker_session::{BrokerSession, asking_user, random_id, stored_sequence};
+use crate::broker_session::{BrokerSession, asking_user, random_id, stored_by};
 use crate::commands::definitions::read_text;
 use crate::error::{CliError, ExitCode};
 use crate::local_engine::replay_keys;
@@ -129,8 +129,11 @@ pub(super) async fn replay(
             // It is only not told by `fermata dead list`.
             output.note(&format!("that a replay of {id} is asked for could not be noted: {error}"));
         }
-        let outcome = publisher.publish(subject.clone(), Some(headers), payload).await.await;
-        let sequence = stored_sequence(subject, &outcome)?;
+        let publish = async || {
+            let (headers, payload) = (Some(headers.clone()), payload.clone());
+            publisher.publish(subject.clone(), headers, payload).await.await
+        };
+        let sequence = stored_by(session.broker(), subject, publish).await?;
         if output.is_json() {
             let replay = replay_id(webhook_id);
             output.json_line(&json!({
@@ -254,7 +257,14 @@ fn request(
             let limits = EventLimits::default();
             let outcome = decode_message(None, body.as_bytes(), parsed, &limits).into_iter().next();
             match outcome {
-                Some(Ok(event)) => event.replayed().err(),
+                Some(Ok(event)) => {
+                    event.replayed().map_err(|problem| {
+                        let text =
+                            format!("{problem}; `--by` and `--reason` give what is said here");
+                        CliError::Usage(text)
+                    })?;
+                    None
+                }
                 Some(Err(rejected)) => Some(rejected.detail),
                 None => None,
             }
