@@ -33,6 +33,8 @@ mod hostile;
 #[cfg(test)]
 mod logs;
 #[cfg(test)]
+mod many_strategies;
+#[cfg(test)]
 mod misuse;
 #[cfg(test)]
 mod operations;
