@@ -311,7 +311,10 @@ impl From<ProjectionError> for CliError {
         match error {
             ProjectionError::Store(error) => Self::Store(error),
             ProjectionError::Message(source) => Self::unreadable("the active definitions")(source),
-            error => Self::Definitions(error),
+            error @ (ProjectionError::Missing { .. }
+            | ProjectionError::Silent { .. }
+            | ProjectionError::Damaged { .. }
+            | ProjectionError::Unsound(_)) => Self::Definitions(error),
         }
     }
 }

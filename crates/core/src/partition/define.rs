@@ -298,8 +298,6 @@ impl Partition {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::*;
 
     fn entry(at: usize) -> StrategyEntry {
@@ -360,31 +358,6 @@ mod tests {
                 (set.is_some(), &problems),
                 (problems.is_empty(), &active.problems(&command))
             );
-        }
-    }
-
-    #[test]
-    fn timing() {
-        for count in [9_500, 40_000] {
-            let active = with(count);
-            println!("{} bytes", active.bytes_with(&DefineCommand::default()) / count);
-            let start = Instant::now();
-            let (before, problems) = active
-                .problems_after(&define((50_000..50_500).map(entry)), &StrategySet::default());
-            println!("{count} cold {:?} {problems:?}", start.elapsed());
-            let command = define((60_000..60_500).map(entry));
-            let start = Instant::now();
-            let (_, problems) = active.problems_after(&command, &before.unwrap());
-            println!("{count} warm {:?} {problems:?}", start.elapsed());
-            let start = Instant::now();
-            println!("{count} bytes {} {:?}", active.bytes_with(&command), start.elapsed());
-            let parsed: Vec<StrategyDefinition> = active
-                .strategies
-                .values()
-                .map(|entry| serde_json::from_str(entry.definition.as_str()).unwrap())
-                .collect();
-            println!("{count} parse {:?}", start.elapsed());
-            drop(parsed);
         }
     }
 }
