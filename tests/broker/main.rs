@@ -14,6 +14,7 @@ mod floor;
 mod garbage;
 mod key_hours;
 mod lanes;
+mod many_strategies;
 mod matching;
 mod neighbours;
 mod nodes;

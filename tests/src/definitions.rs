@@ -77,7 +77,15 @@ async fn offer(
         definition: Json::from_value(&serde_json::to_value(strategy).expect("JSON")),
     });
     let strategies = strategies.collect();
-    ask(engine, DefineCommand { strategies, workflows, ..DefineCommand::default() }).await
+    let whole = DefineCommand { strategies, workflows, ..DefineCommand::default() };
+    let mut answered = (0, Vec::new());
+    for part in whole.parts() {
+        answered = ask(engine, part).await;
+        if !answered.1.is_empty() {
+            break;
+        }
+    }
+    answered
 }
 
 async fn ask(engine: &Engine, command: DefineCommand) -> (u64, Vec<String>) {

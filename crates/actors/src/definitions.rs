@@ -1,8 +1,12 @@
 //! Active definitions as every process sees them: the projection of the control
 //! partition, watched, compiled once per change.
 
+mod plans;
+mod projected;
+
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::error::Error as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fermata_core::command::WorkflowEntry;
@@ -11,13 +15,16 @@ use fermata_core::flags::Flags;
 use fermata_core::partition::Definitions;
 use fermata_core::plan::Executable;
 use fermata_core::strategy::{StrategyDefinition, StrategySet};
-use fermata_jetstream::definitions_store::{DefinitionChange, DefinitionsStore, StoreError};
-use fermata_wire::envelope::decode_message;
-use fermata_wire::{MessageKind, WireError};
-use thiserror::Error;
+use fermata_jetstream::definitions_store::{
+    DefinitionChange, DefinitionWatch, DefinitionsStore, StoreError,
+};
+use futures_util::FutureExt as _;
 use tokio::sync::watch;
 
 use crate::contracts::Contracts;
+
+pub use plans::{PLAN_READ_LIMIT, PLAN_READS_MAX, PlanError, Plans};
+pub use projected::{OBJECTS_FOLDER, ProjectionError, active_definitions, read_projection};
 
 /// Key of the projection in the definitions bucket.
 pub const ACTIVE_KEY: &str = "active";
@@ -25,175 +32,13 @@ pub const ACTIVE_KEY: &str = "active";
 /// Pause before a broken watch is made again.
 const WATCH_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
-/// Reads in a row that must find a plan missing or broken before that counts: a
-/// read may be answered by a server that is behind.
-pub const PLAN_READS_MAX: u32 = 4;
-
-/// How long one read of a plan may take; one whose parts are gone never ends.
-pub const PLAN_READ_LIMIT: Duration = Duration::from_secs(10);
-
 /// Pause before definitions are compiled again of which some plan could not be
 /// used. Default 10 s: a read of a missing plan takes about one.
 const UNUSABLE_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
-/// Pause before a plan is read again.
-const PLAN_AGAIN_AFTER: Duration = Duration::from_millis(250);
-
-/// Why a plan cannot be had.
-#[derive(Debug, Error)]
-pub enum PlanError {
-    /// There is none.
-    #[error("plan {digest} is not stored")]
-    Missing {
-        /// What was asked for.
-        digest: Digest,
-    },
-    /// The blob was found and its bytes did not come.
-    #[error("the blob under {digest} did not come within {} s", PLAN_READ_LIMIT.as_secs())]
-    Silent {
-        /// What was asked for.
-        digest: Digest,
-    },
-    /// The store could not be read.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The blob's bytes are not those of its digest.
-    #[error("the blob under {digest} has digest {found}; it was changed or cut")]
-    Changed {
-        /// What was asked for.
-        digest: Digest,
-        /// What is there.
-        found: Digest,
-    },
-    /// The blob is no plan.
-    #[error("the blob under {digest} is no plan")]
-    NoPlan {
-        /// What was asked for.
-        digest: Digest,
-        /// Why.
-        #[source]
-        source: WireError,
-    },
-    /// The plan is not sound.
-    #[error("plan {digest} is not sound: {problem}")]
-    Unsound {
-        /// What was asked for.
-        digest: Digest,
-        /// The first problem.
-        problem: String,
-    },
-}
-
-impl PlanError {
-    /// Whether nothing is known: the store did not answer. Anything else says
-    /// something about the plan.
-    #[must_use]
-    pub fn is_unreachable(&self) -> bool {
-        match self {
-            Self::Store(error) => matches!(error, StoreError::Broker { .. }),
-            Self::Missing { .. }
-            | Self::Silent { .. }
-            | Self::Changed { .. }
-            | Self::NoPlan { .. }
-            | Self::Unsound { .. } => false,
-        }
-    }
-}
-
-/// Compiled plans by digest, fetched once. Plans are immutable and are kept for
-/// the life of the process: a few kilobytes per workflow version.
-#[derive(Debug, Clone)]
-pub struct Plans {
-    store: DefinitionsStore,
-    cache: Arc<Mutex<HashMap<Digest, Arc<Executable>>>>,
-}
-
-impl Plans {
-    /// Nothing fetched yet.
-    #[must_use]
-    pub fn new(store: DefinitionsStore) -> Self {
-        Self { store, cache: Arc::default() }
-    }
-
-    /// The plan of a digest, by one read that was answered: it waits for a store
-    /// that does not answer.
-    ///
-    /// # Errors
-    ///
-    /// [`PlanError`] if the store holds no such plan, or something else. One
-    /// answer may come from a server that is behind: ask again before it counts.
-    ///
-    /// # Cancel safety
-    ///
-    /// Can be dropped.
-    pub async fn find(&self, digest: Digest) -> Result<Arc<Executable>, PlanError> {
-        loop {
-            match self.read(digest).await {
-                Err(error) if error.is_unreachable() => {
-                    tracing::warn!(%digest, %error, "the store of plans does not answer; it is tried again");
-                    tokio::time::sleep(PLAN_AGAIN_AFTER).await;
-                }
-                answer => return answer,
-            }
-        }
-    }
-
-    /// The plan of a digest, by [`PLAN_READS_MAX`] reads if they do not find it:
-    /// the answer is definite.
-    ///
-    /// # Errors
-    ///
-    /// [`PlanError`] if the store holds no such plan, or something else.
-    ///
-    /// # Cancel safety
-    ///
-    /// Can be dropped.
-    pub async fn fetch(&self, digest: Digest) -> Result<Arc<Executable>, PlanError> {
-        let mut reads = 1;
-        loop {
-            match self.find(digest).await {
-                Err(error) if reads < PLAN_READS_MAX => {
-                    tracing::warn!(%digest, %error, reads, "a plan cannot be used; it is read again");
-                    tokio::time::sleep(PLAN_AGAIN_AFTER).await;
-                    reads += 1;
-                }
-                answer => return answer,
-            }
-        }
-    }
-
-    async fn read(&self, digest: Digest) -> Result<Arc<Executable>, PlanError> {
-        if let Some(plan) = self.cached(&digest) {
-            return Ok(plan);
-        }
-        let name = digest.to_string();
-        let blob = tokio::time::timeout(PLAN_READ_LIMIT, self.store.get_blob(&name)).await;
-        let blob = blob.map_err(|_| PlanError::Silent { digest })??;
-        let bytes = blob.ok_or(PlanError::Missing { digest })?;
-        let found = Digest::of(&bytes);
-        if found != digest {
-            return Err(PlanError::Changed { digest, found });
-        }
-        let plan = fermata_wire::plan::decode(&bytes)
-            .map_err(|source| PlanError::NoPlan { digest, source })?;
-        let executable = Executable::new(plan).map_err(|problems| PlanError::Unsound {
-            digest,
-            problem: problems.first().map_or_else(String::new, ToString::to_string),
-        })?;
-        let executable = Arc::new(executable);
-        self.lock().insert(digest, executable.clone());
-        Ok(executable)
-    }
-
-    fn cached(&self, digest: &Digest) -> Option<Arc<Executable>> {
-        self.lock().get(digest).cloned()
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, Arc<Executable>>> {
-        // A map of finished values is sound whatever panicked while holding it.
-        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+/// Pause before an object of definitions is read again that could not be used: its owner looks
+/// after it as often.
+const OBJECT_AGAIN_AFTER: Duration = Duration::from_secs(2);
 
 /// What is active, compiled; immutable, swapped as a whole.
 #[derive(Debug, Default)]
@@ -229,6 +74,12 @@ impl Snapshot {
     }
 }
 
+/// Where definitions are read.
+struct Reading {
+    store: DefinitionsStore,
+    plans: Plans,
+}
+
 /// Watches the projection; the receiver always holds the newest snapshot that
 /// compiled. What does not compile, and what is removed, changes nothing: the
 /// control partition's owner puts the right one there again.
@@ -237,9 +88,10 @@ impl Snapshot {
 #[must_use]
 pub fn watch_definitions(store: DefinitionsStore, plans: Plans) -> watch::Receiver<Arc<Snapshot>> {
     let (sender, receiver) = watch::channel(Arc::new(Snapshot::default()));
+    let reading = Reading { store, plans };
     tokio::spawn(async move {
         while !sender.is_closed() {
-            if let Err(error) = follow(&store, &plans, &sender).await {
+            if let Err(error) = follow(&reading, &sender).await {
                 tracing::warn!(%error, "the watch on definitions broke and is made again");
             }
             tokio::select! {
@@ -252,35 +104,42 @@ pub fn watch_definitions(store: DefinitionsStore, plans: Plans) -> watch::Receiv
 }
 
 async fn follow(
-    store: &DefinitionsStore,
-    plans: &Plans,
+    reading: &Reading,
     sender: &watch::Sender<Arc<Snapshot>>,
 ) -> Result<(), StoreError> {
-    let mut watch = store.watch(ACTIVE_KEY).await?;
+    let mut watch = reading.store.watch(ACTIVE_KEY).await?;
     let mut warned = false;
-    // What was read last, if some of its plans could not be used.
-    let mut incomplete = None;
+    // What was read last, if it is to be read again, and when.
+    let mut again = None;
     loop {
         let read = tokio::select! {
-            change = watch.next() => match change? {
+            // While one set was compiled others may have followed it: the newest alone counts.
+            change = next_of(&mut watch) => match change? {
                 None => return Ok(()),
                 Some(DefinitionChange::Removed { .. }) => Err("they were removed".to_owned()),
                 Some(DefinitionChange::Put(stored)) => Ok(stored.value),
             },
-            Some(again) = later(incomplete.clone()) => Ok(again),
+            Some(again) = later(again.clone()) => Ok(again),
             () = sender.closed() => return Ok(()),
         };
+        let known = sender.borrow().clone();
         let compiled = match read {
-            Ok(bytes) => {
-                let known = sender.borrow().clone();
-                compile(&bytes, plans, known).await.map(|snapshot| (snapshot, bytes))
-            }
+            Ok(message) => match compile(&message, reading, known).await {
+                Ok(snapshot) => {
+                    again =
+                        (!snapshot.unusable.is_empty()).then_some((UNUSABLE_AGAIN_AFTER, message));
+                    Ok(snapshot)
+                }
+                Err(error) => {
+                    again = error.may_pass().then_some((OBJECT_AGAIN_AFTER, message));
+                    Err(told(&error))
+                }
+            },
             Err(problem) => Err(problem),
         };
         match compiled {
-            Ok((snapshot, bytes)) => {
+            Ok(snapshot) => {
                 warned = false;
-                incomplete = (!snapshot.unusable.is_empty()).then_some(bytes);
                 // Put there again, they are what they were.
                 let is_new = snapshot.revision != sender.borrow().revision;
                 if is_new {
@@ -300,15 +159,51 @@ async fn follow(
     }
 }
 
-/// What is to be compiled again, when it is time.
-async fn later<T>(incomplete: Option<T>) -> Option<T> {
-    tokio::time::sleep(UNUSABLE_AGAIN_AFTER).await;
-    incomplete
+/// The next change, or, of those that are there already, the last.
+///
+/// # Cancel safety
+///
+/// Nothing is lost when dropped.
+async fn next_of(watch: &mut DefinitionWatch) -> Result<Option<DefinitionChange>, StoreError> {
+    let first = watch.next().await?;
+    newest(first, || watch.next().now_or_never())
 }
 
-async fn compile(bytes: &[u8], plans: &Plans, known: Arc<Snapshot>) -> Result<Snapshot, String> {
-    let definitions: Definitions =
-        decode_message(MessageKind::Definitions, bytes).map_err(|error| error.to_string())?;
+/// The last of changes; `ready` gives those that are there already.
+fn newest<T, E>(
+    first: Option<T>,
+    mut ready: impl FnMut() -> Option<Result<Option<T>, E>>,
+) -> Result<Option<T>, E> {
+    let mut newest = first;
+    while newest.is_some() {
+        match ready() {
+            Some(change) => newest = change?,
+            None => break,
+        }
+    }
+    Ok(newest)
+}
+
+fn told(error: &ProjectionError) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+/// What is to be compiled again, when it is time.
+async fn later<T>(again: Option<(Duration, T)>) -> Option<T> {
+    let (after, again) = again?;
+    tokio::time::sleep(after).await;
+    Some(again)
+}
+
+async fn compile(
+    message: &[u8],
+    reading: &Reading,
+    known: Arc<Snapshot>,
+) -> Result<Snapshot, ProjectionError> {
+    let definitions = read_projection(&reading.store, message).await?;
     let flags = definitions.flags.clone();
     let Compiled { strategies, contracts, definitions } = compiled(known, definitions).await?;
     if let Some(problem) = strategies.too_costly() {
@@ -323,7 +218,7 @@ async fn compile(bytes: &[u8], plans: &Plans, known: Arc<Snapshot>) -> Result<Sn
         ..Snapshot::default()
     };
     for WorkflowEntry { name, version, plan } in definitions.workflows {
-        match plans.fetch(plan).await {
+        match reading.plans.fetch(plan).await {
             Ok(executable) => {
                 snapshot.workflows.entry(name).or_default().insert(version, (plan, executable));
             }
@@ -346,30 +241,37 @@ struct Compiled {
 }
 
 /// Compiles strategies and contracts, away from the threads that everything else runs on.
-async fn compiled(known: Arc<Snapshot>, definitions: Definitions) -> Result<Compiled, String> {
+async fn compiled(
+    known: Arc<Snapshot>,
+    definitions: Definitions,
+) -> Result<Compiled, ProjectionError> {
     let compiled = tokio::task::spawn_blocking(move || {
-        let strategies = strategies_of(&definitions)?;
+        let strategies = strategies_of(&definitions, &known.strategies)?;
         let contracts = known.contracts.renewed(&definitions);
         Ok(Compiled { strategies, contracts, definitions })
     });
-    compiled.await.map_err(|error| error.to_string())?
+    compiled.await.map_err(|error| ProjectionError::Unsound(error.to_string()))?
 }
 
-fn strategies_of(definitions: &Definitions) -> Result<StrategySet, String> {
+fn strategies_of(
+    definitions: &Definitions,
+    before: &StrategySet,
+) -> Result<StrategySet, ProjectionError> {
     let entries = definitions.strategies.values();
     let strategies = entries
         .map(|entry| serde_json::from_str::<StrategyDefinition>(entry.definition.as_str()))
         .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| error.to_string())?;
-    StrategySet::compile_accepted(strategies)
-        .map_err(|problems| problems.first().map_or_else(String::new, ToString::to_string))
+        .map_err(|error| ProjectionError::Unsound(error.to_string()))?;
+    StrategySet::compile_accepted(strategies, before).map_err(|problems| {
+        let first = problems.first().map_or_else(String::new, ToString::to_string);
+        ProjectionError::Unsound(first)
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use fermata_core::command::StrategyEntry;
     use fermata_core::json::Json;
-    use futures_util::FutureExt as _;
 
     use super::*;
 
@@ -393,5 +295,20 @@ mod tests {
 
         assert!(compiled.as_mut().now_or_never().is_none(), "it was done at the first look");
         assert!(compiled.await.is_err());
+    }
+
+    #[test]
+    fn of_sets_that_followed_each_other_the_newest_alone_is_compiled() {
+        let (sender, mut sets) = tokio::sync::mpsc::unbounded_channel();
+        (1..=40).for_each(|revision| sender.send(revision).unwrap());
+        let mut next =
+            |first| newest(first, || sets.recv().now_or_never().map(Ok::<_, StoreError>)).unwrap();
+
+        assert_eq!(next(Some(0)), Some(40));
+        assert_eq!(next(Some(41)), Some(41));
+        sender.send(42).unwrap();
+        drop(sender);
+        // That the watch has ended is told at once: whoever makes it again reads the newest.
+        assert_eq!(next(Some(0)), None);
     }
 }

@@ -6,10 +6,8 @@ use std::fmt;
 use std::time::Duration;
 
 use fermata_core::identity::PartitionId;
-use fermata_core::partition::Definitions;
 use fermata_jetstream::leases::{Held, Lease, partition_key};
-use fermata_wire::MessageKind;
-use fermata_wire::envelope::decode_message;
+use fermata_wire::projection::Projected;
 use thiserror::Error;
 
 use crate::coordinator::PartitionStatus;
@@ -335,9 +333,9 @@ pub(crate) async fn missing_definitions(ports: &Ports) -> Option<Awaited> {
         Ok(stored) => stored?,
         Err(error) => return Some(Awaited::Broker(error.to_string())),
     };
-    let projected: Definitions = decode_message(MessageKind::Definitions, &stored.value).ok()?;
+    let projected = Projected::decode(&stored.value).ok()?.revision();
     let active = ports.definitions.borrow().revision;
-    (active < projected.revision).then_some(Awaited::Definitions(projected.revision))
+    (active < projected).then_some(Awaited::Definitions(projected))
 }
 
 #[cfg(test)]

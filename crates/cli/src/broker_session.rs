@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use fermata_actors::definitions::active_definitions;
 use fermata_core::command::Command;
 use fermata_core::identity::PartitionId;
 use fermata_core::partition::Definitions;
@@ -10,18 +11,13 @@ use fermata_jetstream::core_messages::CoreMessages;
 use fermata_jetstream::definitions_store::DefinitionsStore;
 use fermata_jetstream::engine_config::read_engine_config;
 use fermata_jetstream::{Broker, Bytes, PublishOutcome, Publisher, PublisherOptions, Refusal};
-use fermata_wire::MessageKind;
 use fermata_wire::commands::CommandFrame;
-use fermata_wire::envelope::decode_message;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
 use crate::arguments::GlobalArguments;
 use crate::error::CliError;
-
-/// Key of the active definitions in their bucket.
-pub const ACTIVE_DEFINITIONS: &str = "active";
 
 /// How long a command waits for the engine's answer: a partition whose owner was
 /// killed is taken over after its lease of 15 s has expired and its journal was replayed.
@@ -201,11 +197,7 @@ impl BrokerSession {
     /// Can be dropped.
     pub async fn active_definitions(&self) -> Result<Definitions, CliError> {
         let store = self.definitions_store().await?;
-        match store.get(ACTIVE_DEFINITIONS).await? {
-            None => Ok(Definitions::default()),
-            Some(stored) => decode_message(MessageKind::Definitions, &stored.value)
-                .map_err(CliError::unreadable("the active definitions")),
-        }
+        Ok(active_definitions(&store).await?)
     }
 
     /// Sends a command to a partition and waits for the answer. `command` is made for the

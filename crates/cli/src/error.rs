@@ -4,6 +4,7 @@ mod advice;
 
 use std::io;
 
+use fermata_actors::definitions::ProjectionError;
 use fermata_actors::journal_archive::ArchiveError;
 use fermata_jetstream::api::ApiError;
 use fermata_jetstream::connection::ConnectError;
@@ -183,6 +184,11 @@ pub enum CliError {
     /// Definitions or plans could not be stored or read.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// What is active cannot be had.
+    #[error(
+        "the active definitions cannot be read; the engine that owns `control` projects them again"
+    )]
+    Definitions(#[source] ProjectionError),
     /// A message without a stream failed.
     #[error(transparent)]
     CoreMessage(#[from] CoreMessageError),
@@ -263,6 +269,7 @@ impl CliError {
             | Self::NotStored { unknown: true, .. }
             | Self::CoreMessage(_)
             | Self::BrokerEnded { .. }
+            | Self::Definitions(_)
             | Self::NoStream { .. } => ExitCode::Unreachable,
             // What the environment names is as what the command line names.
             Self::Server(ServerError::Named { .. }) => ExitCode::Usage,
@@ -321,6 +328,19 @@ impl From<ServerError> for CliError {
             | ServerError::EndedEarly { .. }
             | ServerError::NotReady { .. }
             | ServerError::NoLeader { .. } => Self::Server(error),
+        }
+    }
+}
+
+impl From<ProjectionError> for CliError {
+    fn from(error: ProjectionError) -> Self {
+        match error {
+            ProjectionError::Store(error) => Self::Store(error),
+            ProjectionError::Message(source) => Self::unreadable("the active definitions")(source),
+            error @ (ProjectionError::Missing { .. }
+            | ProjectionError::Silent { .. }
+            | ProjectionError::Damaged { .. }
+            | ProjectionError::Unsound(_)) => Self::Definitions(error),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What a partition is asked to decide.
 
+mod define_parts;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -13,6 +15,9 @@ use crate::identity::{RunId, SourcePosition, Tenant};
 use crate::json::Json;
 use crate::relay::SignalData;
 use crate::review::ResolveCommand;
+
+pub use define_parts::DEFINE_BYTES_MAX;
+pub(crate) use define_parts::MODE_BYTES;
 
 /// One thing to decide; the first one journaled under its id wins.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

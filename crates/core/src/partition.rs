@@ -62,12 +62,13 @@ use crate::plan::Executable;
 use crate::record::{Body, EffectLate, Record};
 use crate::review::CaseReplayed;
 use crate::run::{AttemptReport, Run};
+use crate::strategy::StrategySet;
 
 pub use cases::Case;
 pub use closed_hours::ClosedHour;
 pub use correlation::{Correlations, SIGNALS_OF_KEY_MAX, WAITS_OF_KEY_MAX};
 pub use dead_events::UNFILED_EVENTS_MAX;
-pub use define::Definitions;
+pub use define::{DEFINITIONS_BYTES_MAX, Definitions};
 pub use keys::KeyWindow;
 pub use limits::{KEYS_MAX_DEFAULT, KEYS_MAX_MOST, Limits};
 pub use outbox::{HighWaters, Outbox, Queued};
@@ -100,6 +101,9 @@ pub struct Partition {
     case_expiry: BTreeSet<(JournalTime, Uuid)>,
     unfiled: BTreeMap<(u64, Option<u32>), DeadCommand>,
     definitions: Definitions,
+    /// What was compiled for the newest decision about definitions, so that the next compiles
+    /// only what is new: not part of the fold.
+    strategies: Arc<StrategySet>,
     running: u32,
     /// Looked up while folding, filled from outside: not part of the fold.
     plans: HashMap<Digest, Arc<Executable>>,
@@ -242,6 +246,7 @@ impl Partition {
             case_expiry: BTreeSet::new(),
             unfiled: BTreeMap::new(),
             definitions: Definitions::default(),
+            strategies: Arc::default(),
             running: 0,
             plans: HashMap::new(),
             held_back: HeldBack::default(),

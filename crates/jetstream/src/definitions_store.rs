@@ -15,6 +15,7 @@ use thiserror::Error;
 
 use crate::{
     connection::Broker,
+    object_folder::ObjectFolder,
     stored_object::{self, Chunks},
     topology::{DEFINITIONS_BUCKET, PLANS_BUCKET},
 };
@@ -195,6 +196,42 @@ impl DefinitionsStore {
             DefinitionChange::Put(definition) => Some(definition),
             DefinitionChange::Removed { .. } => None,
         }))
+    }
+
+    /// The revision of a key in the bucket, whatever was done to it last, for [`Self::replace`];
+    /// with what it holds, if it holds anything.
+    ///
+    /// # Errors
+    /// When the broker refuses or does not answer.
+    ///
+    /// # Cancel safety
+    /// Can be dropped.
+    pub async fn newest(&self, key: &str) -> Result<(u64, Option<Bytes>), StoreError> {
+        let entry = self.definitions.entry(key).await;
+        let entry = entry.map_err(StoreError::broker("read the definition", key))?;
+        Ok(entry.map_or((0, None), |entry| match (entry.revision, change(entry)) {
+            (revision, DefinitionChange::Put(definition)) => (revision, Some(definition.value)),
+            (revision, DefinitionChange::Removed { .. }) => (revision, None),
+        }))
+    }
+
+    /// Writes a definition where the key still has this revision: whoever read it before another
+    /// wrote writes nothing.
+    ///
+    /// # Errors
+    /// When the key has another revision by now, or the broker refuses or does not answer.
+    ///
+    /// # Cancel safety
+    /// It may be written.
+    pub async fn replace(&self, key: &str, value: Bytes, revision: u64) -> Result<(), StoreError> {
+        let replaced = self.definitions.update(key, value, revision).await;
+        replaced.map(drop).map_err(StoreError::broker("replace the definition", key))
+    }
+
+    /// Objects beside the blobs that are named by their owner and removed again.
+    #[must_use]
+    pub fn folder(&self, owner: &str) -> ObjectFolder {
+        ObjectFolder::of(&self.broker, PLANS_BUCKET, owner)
     }
 
     /// Watches keys (`*` and `>` as in subjects): first what is there, then every change.

@@ -121,8 +121,13 @@ impl ObjectFolder {
         // That it is there is told now, not by the first object.
         let store = broker.context().get_object_store(bucket).await;
         let _ = store.map_err(StoreError::broker("open the object store", bucket))?;
+        Ok(Self::of(broker, bucket, owner))
+    }
+
+    /// The folder of `owner` in a bucket that is there.
+    pub(crate) fn of(broker: &Broker, bucket: &str, owner: &str) -> Self {
         let (bucket, folder) = (bucket.to_owned(), owner.to_owned());
-        Ok(Self { broker: broker.clone(), bucket, folder })
+        Self { broker: broker.clone(), bucket, folder }
     }
 
     /// Stores an object in place of the one that had the name. It is there when this returns, all of it.

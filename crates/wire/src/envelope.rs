@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use fermata_core::digest::Digest;
 use serde::de::{DeserializeOwned, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
@@ -41,7 +42,8 @@ pub enum MessageKind {
 }
 
 impl MessageKind {
-    /// The newest version of this kind that this program reads and writes.
+    /// The newest version of this kind that this program reads and writes; definitions that are
+    /// stored elsewhere have one of their own, see [`crate::projection`].
     #[must_use]
     pub fn version(self) -> u16 {
         match self {
@@ -118,6 +120,14 @@ pub enum WireError {
         /// The newest that we read.
         known: u16,
     },
+    /// The bytes are not those that were stored.
+    #[error("the bytes have digest {found}, not {expected}; they were changed or cut")]
+    Changed {
+        /// Of what was stored.
+        expected: Digest,
+        /// Of what is there.
+        found: Digest,
+    },
     /// A value that cannot be encoded; no value of ours is such.
     #[error("message cannot be encoded")]
     Encode(#[from] rmp_serde::encode::Error),
@@ -133,6 +143,7 @@ impl WireError {
             Self::TrailingBytes { .. } => "trailing_bytes",
             Self::WrongKind { .. } => "wrong_kind",
             Self::NewerVersion { .. } => "newer_version",
+            Self::Changed { .. } => "changed",
             Self::Encode(_) => "encode",
         }
     }
@@ -184,6 +195,15 @@ impl<'a> Envelope<'a> {
     ///
     /// [`WireError`], naming what is wrong; never panics, on any bytes.
     pub fn decode(expected: MessageKind, bytes: &'a [u8]) -> Result<Self, WireError> {
+        Self::decode_to(expected, expected.version(), bytes)
+    }
+
+    /// As [`Self::decode`], where versions up to `known` are read.
+    pub(crate) fn decode_to(
+        expected: MessageKind,
+        known: u16,
+        bytes: &'a [u8],
+    ) -> Result<Self, WireError> {
         if bytes.len() > ENVELOPE_BYTES_MAX {
             return Err(WireError::TooLarge { bytes: bytes.len() });
         }
@@ -192,7 +212,6 @@ impl<'a> Envelope<'a> {
             let (expected, found) = (expected.as_str(), envelope.kind.as_str());
             return Err(WireError::WrongKind { expected, found });
         }
-        let known = expected.version();
         if envelope.version > known || envelope.version == 0 {
             let (kind, version) = (expected.as_str(), envelope.version);
             return Err(WireError::NewerVersion { kind, version, known });

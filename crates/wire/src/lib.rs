@@ -11,6 +11,7 @@ pub mod dead;
 pub mod envelope;
 pub mod journal;
 pub mod plan;
+pub mod projection;
 pub mod relay;
 pub mod replay;
 pub mod sealed_file;

@@ -3,7 +3,7 @@
 use fermata_core::digest::Digest;
 use fermata_core::plan::Plan;
 
-use crate::envelope::{MessageKind, WireError, encode_message, read, write_named};
+use crate::envelope::{WireError, read, write_named};
 
 /// Encodes `plan` and digests the bytes. Plans may exceed a message's size:
 /// they are stored as objects, not as messages.
@@ -24,15 +24,4 @@ pub fn encode(plan: &Plan) -> Result<(Digest, Vec<u8>), WireError> {
 /// [`WireError`], naming what is wrong.
 pub fn decode(bytes: &[u8]) -> Result<Plan, WireError> {
     read("plan", bytes)
-}
-
-/// Encodes the active definitions as a message.
-///
-/// # Errors
-///
-/// [`WireError::TooLarge`] over the size cap.
-pub fn encode_definitions(
-    definitions: &fermata_core::partition::Definitions,
-) -> Result<Vec<u8>, WireError> {
-    encode_message(MessageKind::Definitions, definitions)
 }

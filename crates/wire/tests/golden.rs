@@ -22,6 +22,7 @@ use fermata_wire::audit::{AuditFrame, AuditFrameBuilder, Entries, Entry};
 use fermata_wire::commands::{CommandFrame, CommandFrameBuilder};
 use fermata_wire::dead::DeadLetter;
 use fermata_wire::journal::{FrameBuilder, JournalFrame};
+use fermata_wire::projection::{Projected, Projection};
 use fermata_wire::relay::RelayFrame;
 use fermata_wire::segment::{ArchivedMessage, Segment};
 use fermata_wire::stages::{AdmittedFrame, MatchedFrame, StageFrame};
@@ -219,8 +220,8 @@ fn plans_definitions_and_dead_letters_keep_their_bytes() {
     let (digest, encoded) = plan::encode(&fixtures::plan()).expect("a plan");
     let plan_bytes = golden("plan", &encoded);
     let definitions = fixtures::definitions();
-    let encoded = plan::encode_definitions(&definitions).expect("definitions");
-    let definitions_bytes = golden("definitions", &encoded);
+    let projection = Projection::of(&definitions).expect("definitions");
+    let definitions_bytes = golden("definitions", &projection.message);
     let dead = fixtures::dead();
     let dead_bytes = golden("dead", &dead.encode().expect("a dead letter"));
 
@@ -230,6 +231,18 @@ fn plans_definitions_and_dead_letters_keep_their_bytes() {
         envelope::decode_message(MessageKind::Definitions, &definitions_bytes)
             .expect("definitions");
     assert_eq!(decoded, definitions);
+    let mut many = fixtures::definitions();
+    let entry = many.strategies.values().next().expect("a strategy").clone();
+    for at in 0..20_000 {
+        let name: std::sync::Arc<str> = format!("many-{at:05}").into();
+        let entry = fermata_core::command::StrategyEntry { name: name.clone(), ..entry.clone() };
+        many.strategies.insert(name, entry);
+    }
+    let projection = Projection::of(&many).expect("many definitions");
+    let pointer = golden("definitions_stored", &projection.message);
+    let (stored, object) = projection.object.expect("an object");
+    assert_eq!(Projected::decode(&pointer).expect("a pointer"), Projected::Stored(stored.clone()));
+    assert_eq!(stored.open(&object).expect("many definitions"), many);
     assert_eq!(DeadLetter::decode(&dead_bytes).expect("a dead letter"), dead);
     let traced = DeadLetter {
         headers: vec![("Content-Type".to_owned(), "application/json".to_owned())],

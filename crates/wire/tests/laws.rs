@@ -14,6 +14,7 @@ use fermata_wire::commands::CommandFrame;
 use fermata_wire::dead::DeadLetter;
 use fermata_wire::envelope::{DEPTH_MAX, decode_message};
 use fermata_wire::journal::{FrameBuilder, JournalFrame};
+use fermata_wire::projection::Projection;
 use fermata_wire::relay::RelayFrame;
 use fermata_wire::stages::{AdmittedFrame, MatchedFrame, StageFrame};
 use fermata_wire::tasks::{TaskId, TaskMessage};
@@ -91,7 +92,7 @@ fn sound(kind: MessageKind) -> Vec<u8> {
             AuditFrame { journal_sequence: 3, entries: vec![entry] }.encode()
         }
         MessageKind::Plan => plan::encode(&fixtures::plan()).map(|(_, bytes)| bytes),
-        MessageKind::Definitions => plan::encode_definitions(&fixtures::definitions()),
+        MessageKind::Definitions => Projection::of(&fixtures::definitions()).map(|one| one.message),
         MessageKind::Dead => fixtures::dead().encode(),
         MessageKind::Relay => fixtures::relay().encode(),
         MessageKind::Task => TaskMessage::new(&tasks::all()[0].1).encode(),

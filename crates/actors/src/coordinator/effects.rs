@@ -42,7 +42,7 @@ impl Coordinator {
                 state.errands.send(myself.clone(), file_dead(self.reader(), dead));
             }
             Effect::Ended(ended) => self.tell_instruments(&ended, state),
-            Effect::Project => self.project(state)?,
+            Effect::Project => self.project(state),
             Effect::ReplayCase(replay) => {
                 let replay = replay_case(self.ports.clone(), self.metrics.clone(), replay);
                 let report = async move { Report::CaseReplayed(replay.await) };

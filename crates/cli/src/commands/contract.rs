@@ -198,7 +198,7 @@ async fn apply(
     let mode = arguments.mode.map(|mode| (arguments.tenant.as_str().into(), mode.into()));
     let contract_modes = mode.into_iter().collect::<BTreeMap<_, _>>();
     let new = NewDefinitions { contracts, contract_modes, ..NewDefinitions::default() };
-    let answer = make_active(new, arguments.by, global).await?;
+    let answer = make_active(new, arguments.by, global, output).await?;
     print_answer(&answer, &what, output)
 }
 

@@ -1,6 +1,7 @@
 //! What `fermata strategy` and `fermata workflow` have in common: reading
 //! files, telling problems, and making definitions active.
 
+mod applying;
 mod suspected;
 
 use std::collections::BTreeMap;
@@ -10,19 +11,15 @@ use std::sync::Arc;
 
 use clap::Args;
 use fermata_core::command::{
-    Command, ContractEntry, ContractMode, DefineCommand, Retirement, StrategyEntry, WorkflowEntry,
+    ContractEntry, ContractMode, Retirement, StrategyEntry, WorkflowEntry,
 };
-use fermata_core::flags::Flags;
-use fermata_core::identity::PartitionId;
 use fermata_definitions::Problem;
-use serde::{Deserialize, Serialize};
 
-use crate::arguments::GlobalArguments;
-use crate::broker_session::{ANSWER_LIMIT, BrokerSession, asking_user, random_id};
 use crate::diagnostics::{self, Sources};
 use crate::error::{CliError, ExitCode};
 use crate::output::{Output, Tone, counted};
 
+pub use applying::{Answer, make_active, print_answer, print_answer_to};
 pub use suspected::{Holds, told};
 
 /// Files to check.
@@ -133,95 +130,4 @@ pub struct NewDefinitions {
     pub contract_modes: BTreeMap<Arc<str>, ContractMode>,
     /// Strategies that are taken out of use.
     pub retire: Retirement,
-}
-
-/// The engine's answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Answer {
-    /// Revision of the active definitions.
-    pub revision: u64,
-    /// Why nothing was applied; empty when all was.
-    pub problems: Vec<String>,
-}
-
-/// Stores the plans, asks the control partition, and waits for its answer.
-///
-/// # Errors
-///
-/// When the broker or the engine does not answer.
-///
-/// # Cancel safety
-///
-/// When dropped, the definitions may become active.
-pub async fn make_active(
-    new: NewDefinitions,
-    by: Option<String>,
-    global: &GlobalArguments,
-) -> Result<Answer, CliError> {
-    let session = BrokerSession::open(global).await?;
-    let store = session.definitions_store().await?;
-    for (digest, bytes) in &new.plans {
-        store.put_blob(digest, bytes).await?;
-    }
-    let NewDefinitions { strategies, workflows, contracts, contract_modes, retire, .. } = new;
-    let by = by.unwrap_or_else(asking_user);
-    let define = |reply_to| {
-        let id = random_id();
-        let reply_to = Some(reply_to);
-        Command::Define(DefineCommand {
-            id,
-            by,
-            strategies,
-            workflows,
-            reply_to,
-            flags: Flags::default(),
-            contracts,
-            contract_modes,
-            retire,
-        })
-    };
-    let answer = session.ask_partition(PartitionId::CONTROL, ANSWER_LIMIT, define).await?;
-    serde_json::from_value(answer)
-        .map_err(|source| CliError::Json { what: "the engine's answer".to_owned(), source })
-}
-
-/// Tells the engine's answer.
-///
-/// # Errors
-///
-/// When it cannot be written.
-pub fn print_answer(
-    answer: &Answer,
-    what: &str,
-    output: &mut Output,
-) -> Result<ExitCode, CliError> {
-    print_answer_to("applied", answer, what, output)
-}
-
-/// As [`print_answer`], where something else was done than to apply.
-///
-/// # Errors
-///
-/// When it cannot be written.
-pub fn print_answer_to(
-    done: &str,
-    answer: &Answer,
-    what: &str,
-    output: &mut Output,
-) -> Result<ExitCode, CliError> {
-    let code = if answer.problems.is_empty() { ExitCode::Success } else { ExitCode::Findings };
-    if output.is_json() {
-        output.json_line(answer)?;
-    } else if answer.problems.is_empty() {
-        let title = output.tone(Tone::Good, done);
-        output
-            .line(&format!("{title}: {what}; definitions are at revision {}", answer.revision))?;
-    } else {
-        for problem in &answer.problems {
-            let title = output.tone(Tone::Bad, "refused");
-            output.line(&format!("{title}: {problem}"))?;
-        }
-        output.line(&format!("nothing was {done}; revision {} stays active", answer.revision))?;
-    }
-    Ok(code)
 }

@@ -223,7 +223,7 @@ async fn apply(global: &GlobalArguments, output: &mut Output) -> Result<(), CliE
     let mut new = workflow::new_definitions(&workflows)?;
     let count = strategies.len();
     new.strategies = strategy::entries(strategies)?;
-    let answer = make_active(new, Some("demo".to_owned()), global).await?;
+    let answer = make_active(new, Some("demo".to_owned()), global, output).await?;
     if !answer.problems.is_empty() {
         return Err(CliError::Usage(answer.problems.join("; ")));
     }

@@ -33,7 +33,12 @@ pub enum StrategyCommand {
     #[command(after_help = "Examples:\n  fermata strategy check strategies.yaml")]
     Check(CheckArguments),
     /// Check strategies files and make them active, all or none
-    #[command(after_help = "Examples:\n  fermata strategy apply strategies.yaml --by alice")]
+    #[command(after_help = "\
+What is more than one command may have, 768 KiB, is checked as a whole and sent in several: those
+before one that is refused stay active, and to apply the files again changes nothing in them.
+
+Examples:
+  fermata strategy apply strategies.yaml --by alice")]
     Apply(ApplyArguments),
     /// Run the tests that stand beside strategies, without a broker
     #[command(after_help = "\
@@ -116,7 +121,7 @@ pub async fn run(
             let count = checked.sound.len();
             let strategies = entries(checked.sound)?;
             let new = NewDefinitions { strategies, ..NewDefinitions::default() };
-            let answer = make_active(new, arguments.by, global).await?;
+            let answer = make_active(new, arguments.by, global, output).await?;
             print_answer(&answer, &counted(count, "strategy", "strategies"), output)
         }
         StrategyCommand::Test(arguments) => cases::run(&arguments, output),
@@ -127,7 +132,7 @@ pub async fn run(
             let what = counted(strategies.len(), "strategy", "strategies");
             let retire = Retirement { strategies, reason };
             let new = NewDefinitions { retire, ..NewDefinitions::default() };
-            let mut answer = make_active(new, by, global).await?;
+            let mut answer = make_active(new, by, global, output).await?;
             if !answer.problems.is_empty() {
                 let active = BrokerSession::open(global).await?.active_definitions().await?;
                 retired::suggest(&mut answer, &names, &active);
@@ -141,7 +146,8 @@ pub async fn run(
 /// Reads the files, each by itself and then all together.
 fn check(arguments: &CheckArguments) -> Result<Checked<StrategyDefinition>, CliError> {
     let mut checked = check_files(&arguments.files, Holds::Strategies, |text, name| {
-        read_strategies(text, Some(name), &Limits::default())
+        // Programs write strategies too, and more of them than people.
+        read_strategies(text, Some(name), &Limits::GENERATED)
     })?;
     if checked.problems.is_empty()
         && let Err(found) = StrategySet::compile(checked.sound.clone())

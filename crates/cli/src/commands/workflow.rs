@@ -76,7 +76,7 @@ pub async fn run(
             }
             let count = checked.sound.len();
             let new = new_definitions(&checked.sound)?;
-            let answer = make_active(new, arguments.by, global).await?;
+            let answer = make_active(new, arguments.by, global, output).await?;
             print_answer(&answer, &counted(count, "workflow", "workflows"), output)
         }
         WorkflowCommand::List => list(global, output).await,

@@ -68,7 +68,7 @@ async fn active_strategies_are_listed() {
     let strategies = engine.await.unwrap().strategies;
     let strategies = strategies.into_iter().map(|entry| (entry.name.clone(), entry)).collect();
     let active = Definitions { revision: 1, strategies, ..Definitions::default() };
-    let bytes = fermata_wire::plan::encode_definitions(&active).unwrap();
+    let bytes = fermata_wire::projection::Projection::of(&active).unwrap().message;
     let store = DefinitionsStore::open(&stage.broker).await.unwrap();
     store.put("active", bytes.into()).await.unwrap();
 

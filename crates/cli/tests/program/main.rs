@@ -35,6 +35,8 @@ mod hostile;
 #[cfg(test)]
 mod logs;
 #[cfg(test)]
+mod many_strategies;
+#[cfg(test)]
 mod meant;
 #[cfg(test)]
 mod misuse;

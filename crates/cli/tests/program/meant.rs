@@ -32,7 +32,7 @@ async fn known(stage: &Stage) {
         retired: [("old-jobs".into(), 1)].into(),
         ..Definitions::default()
     };
-    let bytes = fermata_wire::plan::encode_definitions(&active).unwrap();
+    let bytes = fermata_wire::projection::Projection::of(&active).unwrap().message;
     let store = DefinitionsStore::open(&stage.broker).await.unwrap();
     store.put("active", bytes.into()).await.unwrap();
 }
@@ -86,7 +86,7 @@ async fn a_contract_whose_tenant_and_type_were_swapped_is_told_the_right_way_rou
         schema: Json::from_value(&json!({})),
     };
     let active = Definitions { contracts: vec![contract], ..Definitions::default() };
-    let bytes = fermata_wire::plan::encode_definitions(&active).unwrap();
+    let bytes = fermata_wire::projection::Projection::of(&active).unwrap().message;
     let store = DefinitionsStore::open(&stage.broker).await.unwrap();
     store.put("active", bytes.into()).await.unwrap();
 

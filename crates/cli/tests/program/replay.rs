@@ -37,7 +37,7 @@ async fn activate(stage: &Stage) {
     };
     let strategies = BTreeMap::from([(entry.name.clone(), entry)]);
     let active = Definitions { revision: 1, strategies, ..Definitions::default() };
-    let bytes = fermata_wire::plan::encode_definitions(&active).unwrap();
+    let bytes = fermata_wire::projection::Projection::of(&active).unwrap().message;
     DefinitionsStore::open(&stage.broker).await.unwrap().put("active", bytes.into()).await.unwrap();
 }
 

@@ -168,7 +168,7 @@ async fn an_event_is_explained_by_what_is_active() {
     };
     let strategies = read.iter().map(entry).map(|entry| (entry.name.clone(), entry)).collect();
     let active = Definitions { revision: 1, strategies, ..Definitions::default() };
-    let bytes = fermata_wire::plan::encode_definitions(&active).unwrap();
+    let bytes = fermata_wire::projection::Projection::of(&active).unwrap().message;
     DefinitionsStore::open(&stage.broker).await.unwrap().put("active", bytes.into()).await.unwrap();
     let event = stage.folder.path().join("event.json");
     let text =

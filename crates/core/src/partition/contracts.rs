@@ -126,15 +126,6 @@ impl Definitions {
     }
 }
 
-/// Bytes that the contracts of a command add, roughly.
-pub(super) fn contract_bytes<'a>(
-    contracts: impl Iterator<Item = &'a ContractEntry>,
-    modes: usize,
-) -> usize {
-    let entries = contracts.map(|entry| entry.schema.as_str().len() + entry.kind.len() + 128);
-    entries.sum::<usize>() + modes * 80
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::contracts::contract_bytes;
 use super::{Decision, Partition};
 use crate::command::{
-    ContractEntry, ContractMode, DefineCommand, Retirement, StrategyEntry, WorkflowEntry,
+    ContractEntry, ContractMode, DEFINE_BYTES_MAX, DefineCommand, MODE_BYTES, Retirement,
+    StrategyEntry, WorkflowEntry,
 };
 use crate::digest::Digest;
 use crate::effect::{Effect, bounded_detail};
@@ -19,12 +19,10 @@ use crate::json::Json;
 use crate::record::{DefinitionsApplied, DefinitionsRefused, Record};
 use crate::strategy::{Action, StrategyDefinition, StrategySet};
 
-/// Bytes of all active definitions together: they are projected as one message
-/// of the broker's 1 MiB, and a command's are recorded in one.
-const DEFINITIONS_BYTES_MAX: usize = 768 * 1024;
-
-/// Bytes of an entry besides its texts, roughly.
-const ENTRY_BYTES: usize = 128;
+/// Bytes of all active definitions together, some 45,000 strategies of one comparison: every
+/// process reads and compiles them all before it matches its first event, and has them in its
+/// memory.
+pub const DEFINITIONS_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Most problems reported for one command; the count of the rest is told.
 const PROBLEMS_MAX: usize = 50;
@@ -86,6 +84,39 @@ impl Definitions {
     /// Everything that speaks against `command`; empty when it can be applied.
     #[must_use]
     pub fn problems(&self, command: &DefineCommand) -> Vec<String> {
+        self.problems_after(command, &StrategySet::default()).1
+    }
+
+    /// As [`Self::problems`]; what was compiled `before` is not compiled again. With all
+    /// strategies as they would be then, where nothing speaks against them.
+    pub(super) fn problems_after(
+        &self,
+        command: &DefineCommand,
+        before: &StrategySet,
+    ) -> (Option<StrategySet>, Vec<String>) {
+        let bytes = command.bytes();
+        if bytes > DEFINE_BYTES_MAX {
+            let problem = format!(
+                "the command has {bytes} bytes, at most {DEFINE_BYTES_MAX} can be applied at once; \
+                 `fermata strategy apply` and `fermata workflow apply` send more in several commands"
+            );
+            return (None, vec![problem]);
+        }
+        self.problems_of_parts(command, before)
+    }
+
+    /// Everything that speaks against `command`, however large it is: what it is cut into by
+    /// [`DefineCommand::parts`] is applied one after the other.
+    #[must_use]
+    pub fn problems_of_all(&self, command: &DefineCommand) -> Vec<String> {
+        self.problems_of_parts(command, &StrategySet::default()).1
+    }
+
+    fn problems_of_parts(
+        &self,
+        command: &DefineCommand,
+        before: &StrategySet,
+    ) -> (Option<StrategySet>, Vec<String>) {
         let mut problems = Vec::new();
         for workflow in &command.workflows {
             match self.plan(&workflow.name, &workflow.version) {
@@ -96,8 +127,10 @@ impl Definitions {
                 Some(_) | None => {}
             }
         }
+        let new = command.workflows.iter().map(|new| (&*new.name, &*new.version));
+        let new = new.collect::<BTreeSet<_>>();
         for strategy in &command.strategies {
-            problems.extend(self.strategy_problem(strategy, &command.workflows));
+            problems.extend(self.strategy_problem(strategy, &new));
         }
         problems.extend(self.contract_problems(command));
         problems.extend(self.retirement_problems(command));
@@ -107,50 +140,64 @@ impl Definitions {
                 "all definitions together would have {bytes} bytes, at most {DEFINITIONS_BYTES_MAX} can be active"
             ));
         }
-        if problems.is_empty() {
-            problems.extend(self.compile_problems(command));
+        if !problems.is_empty() {
+            return (None, problems);
         }
-        problems
+        match self.compiled_with(command, before) {
+            Ok(set) => (Some(set), problems),
+            Err(problems) => (None, problems),
+        }
     }
 
     fn bytes_with(&self, command: &DefineCommand) -> usize {
-        let replaced = |name: &Arc<str>| command.strategies.iter().any(|new| new.name == *name);
-        let gone = |name: &Arc<str>| command.retire.strategies.contains(name);
+        let new = command.names();
+        let gone = &command.retire.strategies;
         let kept = self.strategies.values();
-        let kept = kept.filter(|active| !replaced(&active.name) && !gone(&active.name));
-        let strategies = kept.chain(&command.strategies);
-        let strategies = strategies.map(|entry| entry.definition.as_str().len() + ENTRY_BYTES);
-        let workflows = self.workflows.iter().chain(&command.workflows);
-        let workflows = workflows.map(|entry| entry.name.len() + entry.version.len() + ENTRY_BYTES);
+        let kept =
+            kept.filter(|active| !new.contains(&active.name) && !gone.contains(&active.name));
+        let strategies = kept.chain(&command.strategies).map(StrategyEntry::bytes);
+        let workflows = self.workflows.iter().chain(&command.workflows).map(WorkflowEntry::bytes);
         let new = command.contracts.iter().filter(|contract| !self.has_version(contract));
-        let contracts = self.contracts.iter().chain(new);
+        let contracts = self.contracts.iter().chain(new).map(ContractEntry::bytes);
         let modes = self.contract_modes.keys().chain(command.contract_modes.keys());
-        let modes = modes.collect::<BTreeSet<_>>().len();
+        let modes = modes.collect::<BTreeSet<_>>().len() * MODE_BYTES;
         let retired = self.retired_bytes_with(command);
-        let contracts = contract_bytes(contracts, modes);
-        strategies.sum::<usize>() + workflows.sum::<usize>() + contracts + retired
+        strategies.sum::<usize>()
+            + workflows.sum::<usize>()
+            + contracts.sum::<usize>()
+            + modes
+            + retired
     }
 
-    /// Whether all strategies compile together: what is recorded as active must
-    /// be what every process can use.
-    fn compile_problems(&self, command: &DefineCommand) -> Vec<String> {
-        let mut all = self.strategies.clone();
-        all.retain(|name, _| !command.retire.strategies.contains(name));
-        for new in &command.strategies {
-            all.insert(new.name.clone(), new.clone());
-        }
+    /// All strategies, compiled together: what is recorded as active must be what every process
+    /// can use.
+    fn compiled_with(
+        &self,
+        command: &DefineCommand,
+        before: &StrategySet,
+    ) -> Result<StrategySet, Vec<String>> {
+        let new = command.names();
+        let gone = &command.retire.strategies;
+        let kept = self.strategies.values();
+        let kept =
+            kept.filter(|active| !new.contains(&active.name) && !gone.contains(&active.name));
+        // In the order of their names, and of several of one name the last.
+        let new = command.strategies.iter().map(|entry| (&entry.name, entry));
+        let all = kept.map(|entry| (&entry.name, entry)).chain(new).collect::<BTreeMap<_, _>>();
         let parsed = all
             .values()
             .map(|entry| serde_json::from_str::<StrategyDefinition>(entry.definition.as_str()))
-            .collect::<Result<Vec<_>, _>>();
-        match parsed.map(StrategySet::compile) {
-            Ok(Ok(_)) => Vec::new(),
-            Ok(Err(problems)) => problems.iter().map(ToString::to_string).collect(),
-            Err(error) => vec![format!("a strategy cannot be read: {error}")],
-        }
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| vec![format!("a strategy cannot be read: {error}")])?;
+        StrategySet::compile_after(parsed, before)
+            .map_err(|problems| problems.iter().map(ToString::to_string).collect())
     }
 
-    fn strategy_problem(&self, entry: &StrategyEntry, new: &[WorkflowEntry]) -> Option<String> {
+    fn strategy_problem(
+        &self,
+        entry: &StrategyEntry,
+        new: &BTreeSet<(&str, &str)>,
+    ) -> Option<String> {
         let name = &entry.name;
         if let Some(active) = self.strategies.get(name) {
             if entry.version < active.version {
@@ -176,9 +223,7 @@ impl Definitions {
         };
         let Action::Run { workflow, .. } = &definition.action else { return None };
         let known = self.plan(&workflow.name, &workflow.version).is_some()
-            || new
-                .iter()
-                .any(|new| *new.name == *workflow.name && *new.version == *workflow.version);
+            || new.contains(&(&workflow.name, &workflow.version));
         (!known).then(|| {
             format!(
                 "strategy `{name}` starts workflow `{}` version `{}`, which is not defined; apply it first",
@@ -201,7 +246,12 @@ impl Partition {
             return;
         }
         let mut problems = match self.id {
-            PartitionId::CONTROL => self.definitions.problems(command),
+            PartitionId::CONTROL => {
+                let before = self.strategies.clone();
+                let (compiled, problems) = self.definitions.problems_after(command, &before);
+                self.strategies = compiled.map_or(before, Arc::new);
+                problems
+            }
             other => {
                 vec![format!("partition {other} keeps no definitions; send them to `control`")]
             }
@@ -242,6 +292,72 @@ impl Partition {
             let revision = self.definitions.revision;
             let answer = json!({ "revision": revision, "problems": problems });
             out.effects.push(Effect::Reply { to: to.clone(), answer: Json::from_value(&answer) });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(at: usize) -> StrategyEntry {
+        let name = format!("orders-of-shop-{at:05}");
+        let definition = json!({
+            "name": name, "version": 1, "tenant": "*", "on": "shop.placed", "priority": 10,
+            "weight": 1, "fan_out": false, "match": { "data": { "shop": [format!("shop-{at}")] } },
+            "action": { "run": {
+                "workflow": { "name": "noop", "version": "1" },
+                "variables": { "order": "event.data.order", "at": format!("event.data.at + {at}") },
+            } },
+        });
+        StrategyEntry { name: name.into(), version: 1, definition: Json::from_value(&definition) }
+    }
+
+    fn define(strategies: impl Iterator<Item = StrategyEntry>) -> DefineCommand {
+        DefineCommand { strategies: strategies.collect(), ..DefineCommand::default() }
+    }
+
+    fn with(count: usize) -> Definitions {
+        let workflow =
+            WorkflowEntry { name: "noop".into(), version: "1".into(), plan: Digest::of(b"a plan") };
+        Definitions {
+            workflows: vec![workflow],
+            strategies: (0..count).map(entry).map(|new| (new.name.clone(), new)).collect(),
+            ..Definitions::default()
+        }
+    }
+
+    #[test]
+    fn one_command_is_bounded_and_its_parts_are_not() {
+        let large = define((0..3_000).map(entry));
+        let active = with(0);
+
+        let problems = active.problems(&large);
+        let told = format!("the command has {} bytes, at most 786432", large.bytes());
+        assert!(problems.len() == 1 && problems[0].starts_with(&told), "{problems:?}");
+        assert_eq!(active.problems_of_all(&large), Vec::<String>::new());
+        for part in large.parts() {
+            assert_eq!(active.problems(&part), Vec::<String>::new());
+        }
+    }
+
+    #[test]
+    fn what_was_compiled_before_changes_no_verdict() {
+        let active = with(20);
+        let (before, problems) =
+            active.problems_after(&define((20..25).map(entry)), &StrategySet::default());
+        assert_eq!(problems, Vec::<String>::new());
+        let before = before.unwrap();
+        let mut broken = entry(30);
+        let text = broken.definition.as_str().replace("event.data.at", "evnt.data.at");
+        broken.definition = Json::from_text(&text).unwrap();
+
+        for command in [define(std::iter::once(broken)), define((20..30).map(entry))] {
+            let (set, problems) = active.problems_after(&command, &before);
+            assert_eq!(
+                (set.is_some(), &problems),
+                (problems.is_empty(), &active.problems(&command))
+            );
         }
     }
 }

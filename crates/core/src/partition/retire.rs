@@ -23,8 +23,9 @@ impl Definitions {
 
     /// What speaks against the names to retire. One that was retired before is none.
     pub(super) fn retirement_problems(&self, command: &DefineCommand) -> Vec<String> {
+        let new = command.names();
         let problem = |name: &Arc<str>| {
-            if command.strategies.iter().any(|new| new.name == *name) {
+            if new.contains(name) {
                 return Some(format!(
                     "strategy `{name}` is both applied and retired; do one after the other"
                 ));
@@ -50,8 +51,8 @@ impl Definitions {
 
     /// Bytes of what is kept of retired strategies, once `command` is applied.
     pub(super) fn retired_bytes_with(&self, command: &DefineCommand) -> usize {
-        let back = |name: &Arc<str>| command.strategies.iter().any(|new| new.name == *name);
-        let known = self.retired.keys().filter(|name| !back(name));
+        let back = command.names();
+        let known = self.retired.keys().filter(|name| !back.contains(name));
         let new = command.retire.strategies.iter().filter(|name| !self.retired.contains_key(*name));
         known.chain(new).map(|name| name.len() + RETIRED_BYTES).sum()
     }
@@ -130,25 +131,34 @@ mod tests {
 
     #[test]
     fn retiring_makes_room() {
+        // Of some 20 KiB each, almost all of it room between two values: few are enough.
         let many = |from: usize| {
-            let all = (from..from + 1_000).map(|at| entry(&format!("strategy-{at}"), 1, at));
+            let all = (from..from + 30).map(|at| {
+                let mut entry = entry(&format!("strategy-{at}"), 1, at);
+                let room = format!("{},", " ".repeat(20_000));
+                let text = entry.definition.as_str().replacen(',', &room, 1);
+                entry.definition = Json::from_text(&text).unwrap();
+                entry
+            });
             command(all.collect(), &[])
         };
         let mut full = Definitions::default();
         let mut from = 0;
         while full.problems(&many(from)).is_empty() {
             full = applied(&full, many(from));
-            from += 1_000;
+            from += 30;
         }
+        assert!(from > 700, "{from} strategies of 20 KiB are full");
         let problems = full.problems(&many(from));
         assert!(problems[0].contains("all definitions together"), "{problems:?}");
+        assert!(problems[0].contains("16777216"), "{problems:?}");
 
-        let names: Vec<_> = (0..1_000).map(|at| format!("strategy-{at}")).collect();
+        let names: Vec<_> = (0..30).map(|at| format!("strategy-{at}")).collect();
         let names: Vec<_> = names.iter().map(String::as_str).collect();
         let retired = applied(&full, command(Vec::new(), &names));
-        // What is kept of the retired takes a part of it.
         let mut fewer = many(from);
-        fewer.strategies.truncate(850);
+        // What is kept of the retired takes a part of it.
+        fewer.strategies.truncate(29);
         assert_eq!(retired.problems(&fewer), Vec::<String>::new());
     }
 }

@@ -228,6 +228,8 @@ impl Partition {
             definitions,
             running: _,
             plans: _,
+            // Compiled again for the next decision about definitions.
+            strategies: _,
             held_back: _,
             outbox,
             high_waters,

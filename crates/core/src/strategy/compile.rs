@@ -102,18 +102,32 @@ impl StrategySet {
     /// more than [`STRATEGIES_MAX`] definitions that one problem alone, and where nothing else is
     /// wrong what costs too much.
     pub fn compile(definitions: Vec<StrategyDefinition>) -> Result<Self, Vec<StrategyProblem>> {
-        let set = Self::compile_accepted(definitions)?;
+        Self::compile_after(definitions, &Self::default())
+    }
+
+    /// As [`StrategySet::compile`]; expressions that are in `before` are taken from it.
+    ///
+    /// # Errors
+    ///
+    /// As [`StrategySet::compile`].
+    pub fn compile_after(
+        definitions: Vec<StrategyDefinition>,
+        before: &Self,
+    ) -> Result<Self, Vec<StrategyProblem>> {
+        let set = Self::compile_accepted(definitions, before)?;
         set.too_costly().map_or(Ok(set), |problem| Err(vec![problem]))
     }
 
     /// Compiles a bundle that was accepted before, whatever it costs: how that is estimated may
-    /// have changed, and what is active stays so.
+    /// have changed, and what is active stays so. Expressions that are in `before` are taken
+    /// from it.
     ///
     /// # Errors
     ///
     /// As [`StrategySet::compile`].
     pub fn compile_accepted(
         definitions: Vec<StrategyDefinition>,
+        before: &Self,
     ) -> Result<Self, Vec<StrategyProblem>> {
         let count = definitions.len();
         if count > STRATEGIES_MAX {
@@ -122,10 +136,11 @@ impl StrategySet {
             return Err(vec![StrategyProblem { index: STRATEGIES_MAX, strategy, field, kind }]);
         }
         let mut problems = find_duplicates(&definitions);
+        let known = before.expressions();
         let mut strategies = Vec::with_capacity(count);
         for (index, definition) in definitions.into_iter().enumerate() {
-            let mut check =
-                Check { index, name: excerpt(&definition.name), problems: &mut problems };
+            let (name, problems) = (excerpt(&definition.name), &mut problems);
+            let mut check = Check { index, name, known: &known, problems };
             strategies.push(check.compile(definition));
         }
         if !problems.is_empty() {
@@ -137,6 +152,14 @@ impl StrategySet {
         let beside = (0..).zip(&strategies).filter(|(_, strategy)| strategy.definition.fan_out);
         let last_beside = beside.map(|(rank, _)| rank).last();
         Ok(Self { strategies, index, last_beside })
+    }
+
+    /// Its expressions by their text.
+    fn expressions(&self) -> HashMap<&str, &Expression> {
+        let variables = self.strategies.iter().flat_map(|strategy| &strategy.variables);
+        let variables = variables.flatten().map(|(_, expression)| expression);
+        let conditions = self.strategies.iter().filter_map(|strategy| strategy.when.as_ref());
+        conditions.chain(variables).map(|known| (known.source(), known)).collect()
     }
 
     /// What is wrong when one event can make strategies be tried that score more than
@@ -241,6 +264,8 @@ fn find_duplicates(definitions: &[StrategyDefinition]) -> Vec<StrategyProblem> {
 struct Check<'p> {
     index: usize,
     name: String,
+    /// What was compiled before, by its text.
+    known: &'p HashMap<&'p str, &'p Expression>,
     problems: &'p mut Vec<StrategyProblem>,
 }
 
@@ -327,7 +352,8 @@ impl Check<'_> {
     }
 
     fn expression(&mut self, field: &str, source: &str) -> Option<Expression> {
-        match Expression::compile(source) {
+        let known = self.known.get(source).map(|known| Ok((*known).clone()));
+        match known.unwrap_or_else(|| Expression::compile(source)) {
             Ok(expression) => {
                 for root in &expression.references().roots {
                     let root: &str = root;

@@ -54,7 +54,7 @@ pub(super) async fn run(
     output: &mut Output,
 ) -> Result<ExitCode, CliError> {
     let checked = check_files(&arguments.against, Holds::Strategies, |text, name| {
-        read_strategies(text, Some(name), &Limits::default())
+        read_strategies(text, Some(name), &Limits::GENERATED)
     })?;
     if !checked.problems.is_empty() {
         return checked.report("strategy", "strategies", output);

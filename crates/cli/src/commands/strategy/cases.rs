@@ -31,7 +31,7 @@ struct Outcome {
 pub fn run(arguments: &CheckArguments, output: &mut Output) -> Result<ExitCode, CliError> {
     let Checked { sound, mut problems, sources } =
         check_files(&arguments.files, Holds::Strategies, |text, name| {
-            read_strategies_document(text, Some(name), &Limits::default())
+            read_strategies_document(text, Some(name), &Limits::GENERATED)
                 .map(|document| vec![(name.to_owned(), document)])
         })?;
     let mut definitions = Vec::new();

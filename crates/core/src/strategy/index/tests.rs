@@ -137,7 +137,9 @@ fn a_strategy_that_is_found_at_many_paths_counts_once() {
 #[test]
 fn what_was_accepted_before_is_compiled_whatever_it_costs() {
     let costly = |number| strategy(number, json!({ "type": ["job.done"] }), Some("true"));
-    let set = StrategySet::compile_accepted((0..100).map(costly).collect()).unwrap();
+    let set =
+        StrategySet::compile_accepted((0..100).map(costly).collect(), &StrategySet::default())
+            .unwrap();
 
     assert!(set.too_costly().is_some());
 }
@@ -203,7 +205,7 @@ proptest! {
         let all = patterns.into_iter().enumerate().map(|(number, (pattern, condition))| {
             strategy(number, pattern, condition.then_some("true"))
         });
-        let set = StrategySet::compile_accepted(all.collect()).unwrap();
+        let set = StrategySet::compile_accepted(all.collect(), &StrategySet::default()).unwrap();
         let data = json!({ "a": a, "b": b }).to_string();
         with_event("7", "job.done", &data, |event| {
             for (_, bucket) in set.index.met("acme", "job.done") {

@@ -1,0 +1,208 @@
+//! Making definitions active, in one command or in several.
+
+use std::time::Duration;
+
+use fermata_core::command::{Command, DefineCommand};
+use fermata_core::identity::PartitionId;
+use serde::{Deserialize, Serialize};
+
+use super::NewDefinitions;
+use crate::arguments::GlobalArguments;
+use crate::broker_session::{ANSWER_LIMIT, BrokerSession, asking_user, random_id};
+use crate::error::{CliError, ExitCode};
+use crate::output::{Output, Tone};
+
+/// Problems that are told of what is checked here, as the engine tells of one command.
+const PROBLEMS_MAX: usize = 50;
+
+/// How often what is active is read before it speaks against anything: what was applied a moment
+/// ago is not projected yet.
+const READS_MAX: u32 = 4;
+
+/// Pause before it is read again.
+const AGAIN_AFTER: Duration = Duration::from_millis(700);
+
+/// The engine's answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// Revision of the active definitions.
+    pub revision: u64,
+    /// Why nothing was applied, or nothing more; empty when all was.
+    pub problems: Vec<String>,
+    /// Where one command was not enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parts: Option<Parts>,
+}
+
+/// How many commands it took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parts {
+    /// Those that were applied.
+    pub applied: usize,
+    /// All.
+    pub of: usize,
+}
+
+/// Stores the plans, asks the control partition, and waits for its answer; what is too large for
+/// one command is checked as a whole, and then asked for in several, one after the other.
+///
+/// # Errors
+///
+/// When the broker or the engine does not answer.
+///
+/// # Cancel safety
+///
+/// When dropped, the definitions may become active.
+pub async fn make_active(
+    new: NewDefinitions,
+    by: Option<String>,
+    global: &GlobalArguments,
+    output: &mut Output,
+) -> Result<Answer, CliError> {
+    let session = BrokerSession::open(global).await?;
+    let store = session.definitions_store().await?;
+    for (digest, bytes) in &new.plans {
+        store.put_blob(digest, bytes).await?;
+    }
+    let NewDefinitions { strategies, workflows, contracts, contract_modes, retire, .. } = new;
+    let by = by.unwrap_or_else(asking_user);
+    let whole = DefineCommand {
+        by,
+        strategies,
+        workflows,
+        contracts,
+        contract_modes,
+        retire,
+        ..DefineCommand::default()
+    };
+    let mut parts = whole.clone().parts();
+    match parts.pop() {
+        Some(only) if parts.is_empty() => ask(&session, only).await,
+        last => {
+            parts.extend(last);
+            apply_parts(&session, whole, parts, output).await
+        }
+    }
+}
+
+async fn apply_parts(
+    session: &BrokerSession,
+    whole: DefineCommand,
+    parts: Vec<DefineCommand>,
+    output: &mut Output,
+) -> Result<Answer, CliError> {
+    let of = parts.len();
+    let (mut revision, problems) = check(session, whole).await?;
+    if !problems.is_empty() {
+        return Ok(Answer { revision, problems, parts: Some(Parts { applied: 0, of }) });
+    }
+    output.note(&format!(
+        "this is more than one command may have: it is sent in {of}, and each is active once it \
+         is applied"
+    ));
+    let bar = output.progress(u64::try_from(of).unwrap_or(u64::MAX), "commands applied");
+    for (applied, part) in parts.into_iter().enumerate() {
+        let told = Parts { applied, of };
+        match ask(session, part).await {
+            Ok(answer) if answer.problems.is_empty() => revision = answer.revision,
+            Ok(answer) => return Ok(Answer { parts: Some(told), ..answer }),
+            Err(error) => {
+                output.note(&format!(
+                    "{applied} of {of} commands were applied and stay active; do the same again"
+                ));
+                return Err(error);
+            }
+        }
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    let parts = Some(Parts { applied: of, of });
+    Ok(Answer { revision, problems: Vec::new(), parts })
+}
+
+/// What speaks against all parts together, with the revision that was looked at.
+async fn check(
+    session: &BrokerSession,
+    whole: DefineCommand,
+) -> Result<(u64, Vec<String>), CliError> {
+    let mut reads = 1;
+    loop {
+        let active = session.active_definitions().await?;
+        let mut problems = active.problems_of_all(&whole);
+        if !problems.is_empty() && reads < READS_MAX {
+            tokio::time::sleep(AGAIN_AFTER).await;
+            reads += 1;
+            continue;
+        }
+        let beyond = problems.len().saturating_sub(PROBLEMS_MAX);
+        problems.truncate(PROBLEMS_MAX);
+        if beyond > 0 {
+            problems.push(format!("and {beyond} more"));
+        }
+        return Ok((active.revision, problems));
+    }
+}
+
+async fn ask(session: &BrokerSession, command: DefineCommand) -> Result<Answer, CliError> {
+    let define = |reply_to| {
+        let (id, reply_to) = (random_id(), Some(reply_to));
+        Command::Define(DefineCommand { id, reply_to, ..command })
+    };
+    let answer = session.ask_partition(PartitionId::CONTROL, ANSWER_LIMIT, define).await?;
+    serde_json::from_value(answer)
+        .map_err(|source| CliError::Json { what: "the engine's answer".to_owned(), source })
+}
+
+/// Tells the engine's answer.
+///
+/// # Errors
+///
+/// When it cannot be written.
+pub fn print_answer(
+    answer: &Answer,
+    what: &str,
+    output: &mut Output,
+) -> Result<ExitCode, CliError> {
+    print_answer_to("applied", answer, what, output)
+}
+
+/// As [`print_answer`], where something else was done than to apply.
+///
+/// # Errors
+///
+/// When it cannot be written.
+pub fn print_answer_to(
+    done: &str,
+    answer: &Answer,
+    what: &str,
+    output: &mut Output,
+) -> Result<ExitCode, CliError> {
+    let code = if answer.problems.is_empty() { ExitCode::Success } else { ExitCode::Findings };
+    if output.is_json() {
+        output.json_line(answer)?;
+    } else if answer.problems.is_empty() {
+        let title = output.tone(Tone::Good, done);
+        let commands = match answer.parts {
+            Some(parts) => format!(" in {} commands", parts.of),
+            None => String::new(),
+        };
+        let revision = answer.revision;
+        output
+            .line(&format!("{title}: {what}{commands}; definitions are at revision {revision}"))?;
+    } else {
+        for problem in &answer.problems {
+            let title = output.tone(Tone::Bad, "refused");
+            output.line(&format!("{title}: {problem}"))?;
+        }
+        let revision = answer.revision;
+        output.line(&match answer.parts {
+            Some(Parts { applied, of }) if applied > 0 => format!(
+                "{applied} of {of} commands were {done} before that and stay active, at revision \
+                 {revision}; do the same again once nothing speaks against it: what is active is \
+                 left as it is"
+            ),
+            Some(_) | None => format!("nothing was {done}; revision {revision} stays active"),
+        })?;
+    }
+    Ok(code)
+}
