@@ -1,6 +1,8 @@
 //! Secrets that a running engine is given, and where they must not be: in no log, in no stream, in
 //! no file of the engine, in nothing that commands and endpoints say, in nothing that is exported.
 
+mod canary;
+
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,6 +24,8 @@ use tokio::sync::Notify;
 use crate::engine::event;
 use crate::process::{Running, get};
 use crate::support::{Ended, SOON, program};
+
+use canary::{Canary, files, found, where_in};
 
 const PASSWORD: &str = "canary-Pa55word-of-the-broker";
 const WRONG_PASSWORD: &str = "canary-Pa55word-that-is-wrong";
@@ -175,52 +179,6 @@ impl Plugin {
         let all = self.all();
         all.iter().filter(|(at, headers, _)| at == path && signatures(headers) == secrets).count()
     }
-}
-
-/// What must be nowhere, in every form in which it could be there.
-struct Canary {
-    name: &'static str,
-    forms: Vec<Vec<u8>>,
-}
-
-impl Canary {
-    fn of(name: &'static str, bytes: &[u8]) -> Self {
-        let mut forms = vec![bytes.to_vec()];
-        forms.push(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into());
-        // In base64 it looks in three ways, by where it begins; without the ends, which depend on
-        // what is around it.
-        for before in 0..3 {
-            let padded = [&vec![b'.'; before], bytes].concat();
-            let text = STANDARD.encode(padded);
-            forms.push(text.as_bytes()[4..text.len() - 4].to_vec());
-        }
-        Self { name, forms }
-    }
-}
-
-/// The names of those that are among `bytes`.
-fn found<'a>(canaries: &'a [Canary], bytes: &[u8]) -> Vec<&'a str> {
-    let mut by_first: [Vec<(&'a str, &'a [u8])>; 256] = std::array::from_fn(|_| Vec::new());
-    for canary in canaries {
-        for form in &canary.forms {
-            by_first[usize::from(form[0])].push((canary.name, form));
-        }
-    }
-    let mut found = Vec::new();
-    for (at, byte) in bytes.iter().enumerate() {
-        for (name, form) in &by_first[usize::from(*byte)] {
-            if bytes[at..].starts_with(form) && !found.contains(name) {
-                found.push(*name);
-            }
-        }
-    }
-    found
-}
-
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("one"));
-    let below = |path: PathBuf| if path.is_dir() { files(&path) } else { vec![path] };
-    entries.flat_map(|entry| below(entry.path())).collect()
 }
 
 /// The engine's surroundings.
@@ -511,16 +469,4 @@ async fn until_given_up(stage: &Stage) {
         }
         assert!(begun.elapsed() < SOON, "{}", listed.stdout);
     }
-}
-
-/// The lines that hold a secret, for whoever has to mend it.
-fn where_in(places: &[(String, Vec<u8>)], canaries: &[Canary]) -> String {
-    let secrets = |line: &[u8]| found(canaries, line).iter().any(|name| *name != "MARK");
-    let mut lines = Vec::new();
-    for (place, bytes) in places {
-        let found = bytes.split(|byte| *byte == b'\n').filter(|line| secrets(line));
-        let text = |line: &[u8]| String::from_utf8_lossy(&line[..line.len().min(600)]).into_owned();
-        lines.extend(found.take(3).map(|line| format!("{place}: {}", text(line))));
-    }
-    lines.join("\n")
 }
