@@ -21,6 +21,7 @@ mod dead_event_tests;
 mod dead_events;
 mod decide;
 mod define;
+mod define_in_parts;
 mod evolve;
 mod held_back;
 mod keys;

@@ -81,6 +81,24 @@ impl Definitions {
         self.apply_contracts(applied);
     }
 
+    /// What is recorded of a command that nothing speaks against.
+    pub(super) fn applied(&self, command: &DefineCommand) -> DefinitionsApplied {
+        DefinitionsApplied {
+            id: command.id,
+            by: bounded_detail(&command.by),
+            revision: self.revision.saturating_add(1),
+            strategies: command.strategies.clone(),
+            workflows: command.workflows.clone(),
+            flags: command.flags.clone(),
+            contracts: command.contracts.clone(),
+            contract_modes: command.contract_modes.clone(),
+            retire: Retirement {
+                strategies: command.retire.strategies.clone(),
+                reason: command.retire.reason.as_deref().map(bounded_detail),
+            },
+        }
+    }
+
     /// Everything that speaks against `command`; empty when it can be applied.
     #[must_use]
     pub fn problems(&self, command: &DefineCommand) -> Vec<String> {
@@ -105,14 +123,7 @@ impl Definitions {
         self.problems_of_parts(command, before)
     }
 
-    /// Everything that speaks against `command`, however large it is: what it is cut into by
-    /// [`DefineCommand::parts`] is applied one after the other.
-    #[must_use]
-    pub fn problems_of_all(&self, command: &DefineCommand) -> Vec<String> {
-        self.problems_of_parts(command, &StrategySet::default()).1
-    }
-
-    fn problems_of_parts(
+    pub(super) fn problems_of_parts(
         &self,
         command: &DefineCommand,
         before: &StrategySet,
@@ -263,24 +274,10 @@ impl Partition {
             problems.push(format!("and {beyond} more"));
         }
         if !repeated {
-            let by = bounded_detail(&command.by);
             let body = if problems.is_empty() {
-                DefinitionsApplied {
-                    id: command.id,
-                    by,
-                    revision: self.definitions.revision.saturating_add(1),
-                    strategies: command.strategies.clone(),
-                    workflows: command.workflows.clone(),
-                    flags: command.flags.clone(),
-                    contracts: command.contracts.clone(),
-                    contract_modes: command.contract_modes.clone(),
-                    retire: Retirement {
-                        strategies: command.retire.strategies.clone(),
-                        reason: command.retire.reason.as_deref().map(bounded_detail),
-                    },
-                }
-                .into()
+                self.definitions.applied(command).into()
             } else {
+                let by = bounded_detail(&command.by);
                 DefinitionsRefused { id: command.id, by, problems: problems.clone() }.into()
             };
             self.emit(Record::of_partition(body), out);
