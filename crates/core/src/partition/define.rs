@@ -116,7 +116,8 @@ impl Definitions {
         if bytes > DEFINE_BYTES_MAX {
             let problem = format!(
                 "the command has {bytes} bytes, at most {DEFINE_BYTES_MAX} can be applied at once; \
-                 `fermata strategy apply` and `fermata workflow apply` send more in several commands"
+                 `fermata strategy apply`, `workflow apply` and `contract apply` send more in several \
+                 commands"
             );
             return (None, vec![problem]);
         }
