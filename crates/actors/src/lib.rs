@@ -29,6 +29,7 @@ pub mod command_room;
 pub mod contracts;
 pub mod coordinator;
 pub mod definitions;
+mod doubling;
 pub mod engine;
 pub mod escalator;
 pub mod figures;
