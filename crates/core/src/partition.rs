@@ -69,7 +69,7 @@ pub use cases::Case;
 pub use closed_hours::ClosedHour;
 pub use correlation::{Correlations, SIGNALS_OF_KEY_MAX, WAITS_OF_KEY_MAX};
 pub use dead_events::UNFILED_EVENTS_MAX;
-pub use define::{DEFINITIONS_BYTES_MAX, Definitions};
+pub use define::{DEFINITIONS_BYTES_MAX, Definitions, WORKFLOWS_MAX};
 pub use keys::KeyWindow;
 pub use limits::{KEYS_MAX_DEFAULT, KEYS_MAX_MOST, Limits};
 pub use outbox::{HighWaters, Outbox, Queued};

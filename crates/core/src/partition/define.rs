@@ -24,6 +24,10 @@ use crate::strategy::{Action, StrategyDefinition, StrategySet};
 /// memory.
 pub const DEFINITIONS_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// Versions of workflows, the most that fitted when all definitions were one message: every worker
+/// reads and keeps every plan before it matches its first event.
+pub const WORKFLOWS_MAX: usize = 6_000;
+
 /// Most problems reported for one command; the count of the rest is told.
 const PROBLEMS_MAX: usize = 50;
 
@@ -146,6 +150,15 @@ impl Definitions {
         }
         problems.extend(self.contract_problems(command));
         problems.extend(self.retirement_problems(command));
+        let added = new.iter().filter(|(name, version)| self.place(name, version).is_err()).count();
+        let workflows = self.workflows.len() + added;
+        // What was active before the bound was set may stay.
+        if added > 0 && workflows > WORKFLOWS_MAX {
+            problems.push(format!(
+                "there would be {workflows} versions of workflows, at most {WORKFLOWS_MAX} can be \
+                 active; a version stays for ever, so pass what differs as a variable"
+            ));
+        }
         let bytes = self.bytes_with(command);
         if bytes > DEFINITIONS_BYTES_MAX {
             problems.push(format!(
@@ -168,7 +181,9 @@ impl Definitions {
         let kept =
             kept.filter(|active| !new.contains(&active.name) && !gone.contains(&active.name));
         let strategies = kept.chain(&command.strategies).map(StrategyEntry::bytes);
-        let workflows = self.workflows.iter().chain(&command.workflows).map(WorkflowEntry::bytes);
+        let new = command.workflows.iter();
+        let new = new.filter(|new| self.place(&new.name, &new.version).is_err());
+        let workflows = self.workflows.iter().chain(new).map(WorkflowEntry::bytes);
         let new = command.contracts.iter().filter(|contract| !self.has_version(contract));
         let contracts = self.contracts.iter().chain(new).map(ContractEntry::bytes);
         let modes = self.contract_modes.keys().chain(command.contract_modes.keys());
@@ -337,6 +352,27 @@ mod tests {
         for part in large.parts() {
             assert_eq!(active.problems(&part), Vec::<String>::new());
         }
+    }
+
+    #[test]
+    fn versions_of_workflows_are_bounded_and_those_that_are_there_may_come_again() {
+        let workflows = |versions: std::ops::Range<usize>| {
+            let of = |at: usize| WorkflowEntry {
+                name: "noop".into(),
+                version: format!("{at:05}").into(),
+                plan: Digest::of(b"a plan"),
+            };
+            DefineCommand { workflows: versions.map(of).collect(), ..DefineCommand::default() }
+        };
+        let mut active =
+            Definitions { workflows: workflows(0..WORKFLOWS_MAX).workflows, ..with(0) };
+
+        assert_eq!(active.problems_of_all(&workflows(0..WORKFLOWS_MAX)), Vec::<String>::new());
+        let problems = active.problems(&workflows(5_998..6_002));
+        let told = "there would be 6002 versions of workflows, at most 6000";
+        assert!(problems.len() == 1 && problems[0].starts_with(told), "{problems:?}");
+        active.workflows.pop();
+        assert_eq!(active.problems(&workflows(5_999..6_000)), Vec::<String>::new());
     }
 
     #[test]
