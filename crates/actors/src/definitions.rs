@@ -22,6 +22,7 @@ use futures_util::FutureExt as _;
 use tokio::sync::watch;
 
 use crate::contracts::Contracts;
+use crate::doubling::Doubling;
 
 pub use plans::{PLAN_READ_LIMIT, PLAN_READS_MAX, PlanError, Plans};
 pub use projected::{OBJECTS_FOLDER, ProjectionError, active_definitions, read_projection};
@@ -36,9 +37,13 @@ const WATCH_AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// used. Default 10 s: a read of a missing plan takes about one.
 const UNUSABLE_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
-/// Pause before an object of definitions is read again that could not be used: its owner looks
-/// after it as often.
+/// Pause before an object of definitions is read again that could not be used; doubled up to
+/// [`OBJECT_AGAIN_AFTER_MAX`], for each read may be of all 16 MiB, in every process. Whoever stores
+/// it again writes its message again, which is read at once.
 const OBJECT_AGAIN_AFTER: Duration = Duration::from_secs(2);
+
+/// Longest pause before an object of definitions is read again, or stored again by its owner.
+pub(crate) const OBJECT_AGAIN_AFTER_MAX: Duration = Duration::from_secs(30);
 
 /// What is active, compiled; immutable, swapped as a whole.
 #[derive(Debug, Default)]
@@ -111,14 +116,18 @@ async fn follow(
     let mut warned = false;
     // What was read last, if it is to be read again, and when.
     let mut again = None;
+    let mut pauses = Doubling::new(OBJECT_AGAIN_AFTER, OBJECT_AGAIN_AFTER_MAX);
     loop {
         let read = tokio::select! {
             // While one set was compiled others may have followed it: the newest alone counts.
-            change = next_of(&mut watch) => match change? {
-                None => return Ok(()),
-                Some(DefinitionChange::Removed { .. }) => Err("they were removed".to_owned()),
-                Some(DefinitionChange::Put(stored)) => Ok(stored.value),
-            },
+            change = next_of(&mut watch) => {
+                pauses.reset();
+                match change? {
+                    None => return Ok(()),
+                    Some(DefinitionChange::Removed { .. }) => Err("they were removed".to_owned()),
+                    Some(DefinitionChange::Put(stored)) => Ok(stored.value),
+                }
+            }
             Some(again) = later(again.clone()) => Ok(again),
             () = sender.closed() => return Ok(()),
         };
@@ -131,7 +140,7 @@ async fn follow(
                     Ok(snapshot)
                 }
                 Err(error) => {
-                    again = error.may_pass().then_some((OBJECT_AGAIN_AFTER, message));
+                    again = error.may_pass().then(|| (pauses.pause(), message));
                     Err(told(&error))
                 }
             },

@@ -30,6 +30,7 @@ pub mod contracts;
 pub mod coordinator;
 pub mod dead_room;
 pub mod definitions;
+mod doubling;
 pub mod engine;
 pub mod escalator;
 pub mod figures;

@@ -2,19 +2,20 @@
 //! partition owned, here or elsewhere, and this process with the newest
 //! definitions.
 
+mod definitions;
+
 use std::fmt;
 use std::time::Duration;
 
 use fermata_core::identity::PartitionId;
 use fermata_jetstream::leases::{Held, Lease, partition_key};
-use fermata_wire::projection::Projected;
 use thiserror::Error;
 
 use crate::coordinator::PartitionStatus;
-use crate::definitions::ACTIVE_KEY;
 use crate::engine::Engine;
-use crate::ports::Ports;
 use crate::standstill::Standstill;
+
+pub(crate) use definitions::missing_definitions;
 
 /// How often it is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
@@ -39,6 +40,9 @@ pub enum Awaited {
     },
     /// Definitions of this revision have not arrived, or do not compile here.
     Definitions(u64),
+    /// No definitions are active in this process, and those that are projected cannot be read: a
+    /// newer program wrote them, or somebody wrote over them.
+    UnreadableDefinitions(String),
     /// The broker did not say who holds what.
     Broker(String),
 }
@@ -70,6 +74,12 @@ impl fmt::Display for Awaited {
             }
             Self::Definitions(revision) => {
                 write!(formatter, "definitions of revision {revision} are not active here")
+            }
+            Self::UnreadableDefinitions(problem) => {
+                write!(
+                    formatter,
+                    "no definitions are active here, and the projected ones cannot be read: {problem}"
+                )
             }
             Self::Broker(error) => write!(formatter, "the leases cannot be read: {error}"),
         }
@@ -108,6 +118,7 @@ impl Obstacle {
             Self::Awaited(Awaited::Owners(_)) => "partitions_without_owner",
             Self::Awaited(Awaited::Takeover { .. }) => "partition_taking",
             Self::Awaited(Awaited::Definitions(_)) => "definitions_behind",
+            Self::Awaited(Awaited::UnreadableDefinitions(_)) => "definitions_unreadable",
             Self::Awaited(Awaited::Broker(_)) => "broker_no_answer",
         }
     }
@@ -324,18 +335,6 @@ fn unowned(
         }
     }
     if nobodys.is_empty() { halted } else { Some(Awaited::Owners(nobodys)) }
-}
-
-/// Whether the projection is ahead of what is active here. One that cannot be
-/// read is the control partition's to repair, and nothing to wait for.
-pub(crate) async fn missing_definitions(ports: &Ports) -> Option<Awaited> {
-    let stored = match ports.store.get(ACTIVE_KEY).await {
-        Ok(stored) => stored?,
-        Err(error) => return Some(Awaited::Broker(error.to_string())),
-    };
-    let projected = Projected::decode(&stored.value).ok()?.revision();
-    let active = ports.definitions.borrow().revision;
-    (active < projected).then_some(Awaited::Definitions(projected))
 }
 
 #[cfg(test)]

@@ -5,11 +5,12 @@ use fermata_core::digest::Digest;
 use fermata_core::partition::{DEFINITIONS_BYTES_MAX, Definitions};
 use serde::{Deserialize, Serialize};
 
-use crate::envelope::{Envelope, MessageKind, WireError, read, write_named};
+use crate::envelope::{ENVELOPE_BYTES_MAX, Envelope, MessageKind, WireError, read, write_named};
 
-/// Bytes of definitions that are projected in the message itself: what fits beside an envelope,
-/// so that workers which know no other form see whatever they could see before.
-pub const PROJECTED_BYTES_MAX: usize = 960 * 1024;
+/// Bytes of definitions that are projected in the message itself, 1,020 KiB: what fits beside an
+/// envelope and the broker's headers, so that workers which know no other form see whatever they
+/// could see before.
+pub const PROJECTED_BYTES_MAX: usize = ENVELOPE_BYTES_MAX - 4 * 1024;
 
 /// Bytes of an object of definitions that is read: twice what may be active, for names and
 /// lengths that are not counted there.
@@ -154,6 +155,28 @@ mod tests {
             decode_message(MessageKind::Definitions, &projection.message).unwrap();
         assert_eq!(read, few);
         assert_eq!(Projected::decode(&projection.message).unwrap(), Projected::Whole(few));
+    }
+
+    #[test]
+    fn as_much_as_fits_is_one_message_and_more_is_an_object() {
+        let of = |length: usize| {
+            let definition = Json::from_text(&format!("\"{}\"", "x".repeat(length))).unwrap();
+            let entry = StrategyEntry { name: "s".into(), version: 1, definition };
+            let strategies = [(entry.name.clone(), entry)].into();
+            Definitions { revision: 7, strategies, ..Definitions::default() }
+        };
+        let mut body = Vec::new();
+        write_named(&mut body, &of(1_000_000)).unwrap();
+        let most = 1_000_000 + PROJECTED_BYTES_MAX - body.len();
+
+        let (whole, stored) = (Projection::of(&of(most)), Projection::of(&of(most + 1)));
+
+        let whole = whole.unwrap();
+        assert_eq!(whole.object, None);
+        // The broker counts headers, too.
+        let room = ENVELOPE_BYTES_MAX - whole.message.len();
+        assert!((3 * 1024..4 * 1024).contains(&room), "{room} bytes are left");
+        assert!(stored.unwrap().object.is_some());
     }
 
     #[test]

@@ -26,7 +26,10 @@ use tokio::task::JoinError;
 
 use super::state::Task;
 use super::{Coordinator, CoordinatorState};
-use crate::definitions::{ACTIVE_KEY, OBJECTS_FOLDER, ProjectionError, read_projection};
+use crate::definitions::{
+    ACTIVE_KEY, OBJECT_AGAIN_AFTER_MAX, OBJECTS_FOLDER, ProjectionError, read_projection,
+};
+use crate::doubling::Doubling;
 use crate::lease_term::LeaseView;
 
 /// How often the projection is compared with what it must be: whoever may write
@@ -37,8 +40,8 @@ pub const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 /// parts.
 pub const OBJECT_CHECK_EVERY: u32 = 15;
 
-/// Pause before it is written again when it could not be; doubled up to [`CHECK_INTERVAL`], for
-/// an object that finds no room is sent whole each time.
+/// Pause before it is written again when it could not be; doubled up to [`CHECK_INTERVAL`], and up
+/// to [`OBJECT_AGAIN_AFTER_MAX`] where an object is, which is sent whole each time.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
 
 /// The newest definitions, and the task that keeps them projected.
@@ -106,7 +109,7 @@ impl Keeping {
     /// stands there; only while the lease says that nobody else projects.
     async fn keep(mut self, mut newest: watch::Receiver<Definitions>) {
         let (mut encoded, mut look, mut checks) = (None, Look::New, 0_u32);
-        let mut pause = AGAIN_AFTER;
+        let mut pauses = Doubling::new(AGAIN_AFTER, OBJECT_AGAIN_AFTER_MAX);
         while self.lease.until_held().await {
             let projected = match encoded.take() {
                 Some(projection) => Ok(projection),
@@ -125,21 +128,27 @@ impl Keeping {
             };
             let changed = match put {
                 Ok(()) => {
-                    pause = AGAIN_AFTER;
+                    pauses.reset();
                     tokio::time::timeout(CHECK_INTERVAL, newest.changed()).await
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the definitions could not be projected; it is tried again");
-                    let paused = tokio::time::timeout(pause, newest.changed()).await;
-                    pause = CHECK_INTERVAL.min(pause * 2);
-                    match paused {
+                    let pause = match &encoded {
+                        Some(Encoded { object: Some(_), .. }) => pauses.pause(),
+                        // One message takes nobody's time.
+                        _ => CHECK_INTERVAL.min(pauses.pause()),
+                    };
+                    match tokio::time::timeout(pause, newest.changed()).await {
                         Err(_) => continue,
                         changed => changed,
                     }
                 }
             };
             match changed {
-                Ok(Ok(())) => (encoded, look, checks) = (None, Look::New, 0),
+                Ok(Ok(())) => {
+                    pauses.reset();
+                    (encoded, look, checks) = (None, Look::New, 0);
+                }
                 Ok(Err(_)) => return,
                 Err(_) => {
                     checks = checks.wrapping_add(1);
@@ -152,6 +161,7 @@ impl Keeping {
 
     /// Writes a projection where something else is there.
     async fn put_if_other(&self, projection: &Encoded, look: Look) -> Result<(), ProjectError> {
+        let mut was_stored = true;
         if let Some((stored, bytes)) = &projection.object
             && !self.is_stored(stored, &projection.message, look).await?
         {
@@ -159,12 +169,15 @@ impl Keeping {
                 tracing::warn!("the object of definitions is gone or damaged; it is stored again");
             }
             self.objects.put(&stored.name(), &Bytes::from(bytes.clone())).await?;
+            was_stored = false;
         }
         let (revision, found) = self.store.newest(ACTIVE_KEY).await?;
-        if found.is_some_and(|found| found == projection.message) {
+        let is_there = found.is_some_and(|found| found == projection.message);
+        if is_there && was_stored {
             return Ok(());
         }
-        if look != Look::New {
+        // Written again, it tells readers that pause that the object is there.
+        if look != Look::New && !is_there {
             tracing::warn!("the projected definitions were overwritten; they are projected again");
         }
         // Looked at after the message was read: see above.

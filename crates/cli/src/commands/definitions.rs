@@ -33,7 +33,7 @@ pub struct CheckArguments {
 /// Files to make active.
 #[derive(Debug, Clone, Args)]
 pub struct ApplyArguments {
-    /// Files to apply: all of them or none
+    /// Files to apply: all or none, where one command is enough; else in parts
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
     /// Who asks, for the audit log; default: the user of the operating system

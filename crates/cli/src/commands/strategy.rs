@@ -32,10 +32,12 @@ pub enum StrategyCommand {
     /// Report everything that is wrong with strategies files
     #[command(after_help = "Examples:\n  fermata strategy check strategies.yaml")]
     Check(CheckArguments),
-    /// Check strategies files and make them active, all or none
+    /// Check strategies files and make them active: all or none, where one command is enough; else
+    /// in parts
     #[command(after_help = "\
-What is more than one command may have, 768 KiB, is checked as a whole and sent in several: those
-before one that is refused stay active, and to apply the files again changes nothing in them.
+What is more than one command may have, 768 KiB, is checked as a whole and part by part, and sent
+in several: those before one that is refused all the same stay active, and to apply the files again
+changes nothing in them.
 
 Examples:
   fermata strategy apply strategies.yaml --by alice")]

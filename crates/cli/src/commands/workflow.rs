@@ -25,7 +25,8 @@ pub enum WorkflowCommand {
     /// Report everything that is wrong with workflow files
     #[command(after_help = "Examples:\n  fermata workflow check report.workflow.yaml")]
     Check(CheckArguments),
-    /// Check workflow files and make them active, all or none
+    /// Check workflow files and make them active: all or none, where one command is enough; else
+    /// in parts
     #[command(
         after_help = "Examples:\n  fermata workflow apply report.workflow.yaml request.workflow.yaml"
     )]

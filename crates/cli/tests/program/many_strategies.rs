@@ -39,11 +39,10 @@ async fn a_bundle_that_needs_several_commands_is_applied_and_again_and_refused_a
     let (many, broken) = (engine.path("many.yaml"), engine.path("broken.yaml"));
     std::fs::write(&many, bundle(4_000, 1, "noop")).expect("a file");
 
-    // One that no part of it can stand for is refused before anything is applied.
-    let wrong =
-        bundle(4_000, 1, "noop").replace("many.t3999, when", "many.t3999, priority: 1, when");
-    let wrong = wrong.replacen("workflow: { name: noop", "workflow: { name: unknown", 1);
-    std::fs::write(&broken, wrong).expect("a file");
+    // The last one is in the second command: it is refused before the first one is sent.
+    let sound = bundle(4_000, 1, "noop");
+    let (before, last) = sound.rsplit_once("name: noop").expect("a workflow");
+    std::fs::write(&broken, format!("{before}name: unknown{last}")).expect("a file");
     let refused = engine.run(&["strategy", "apply", &broken]).await;
     assert_eq!(refused.code, 1, "{}{}", refused.stdout, refused.stderr);
     assert!(
@@ -51,7 +50,14 @@ async fn a_bundle_that_needs_several_commands_is_applied_and_again_and_refused_a
         "{}",
         refused.stdout
     );
+    assert!(
+        refused.stdout.contains("strategy `many-3999` starts workflow `unknown`"),
+        "{}",
+        refused.stdout
+    );
     assert!(refused.stdout.contains("nothing was applied; revision 1 stays"), "{}", refused.stdout);
+    let listed = engine.run(&["strategy", "list"]).await;
+    assert!(listed.code == 0 && !listed.stdout.contains("many-"), "{}", listed.stdout);
 
     let applied = engine.run(&["strategy", "apply", &many]).await;
     assert_eq!(applied.code, 0, "{}{}", applied.stdout, applied.stderr);

@@ -24,6 +24,10 @@ use crate::strategy::{Action, StrategyDefinition, StrategySet};
 /// memory.
 pub const DEFINITIONS_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// Versions of workflows, the most that fitted when all definitions were one message: every worker
+/// reads and keeps every plan before it matches its first event.
+pub const WORKFLOWS_MAX: usize = 6_000;
+
 /// Most problems reported for one command; the count of the rest is told.
 const PROBLEMS_MAX: usize = 50;
 
@@ -81,6 +85,24 @@ impl Definitions {
         self.apply_contracts(applied);
     }
 
+    /// What is recorded of a command that nothing speaks against.
+    pub(super) fn applied(&self, command: &DefineCommand) -> DefinitionsApplied {
+        DefinitionsApplied {
+            id: command.id,
+            by: bounded_detail(&command.by),
+            revision: self.revision.saturating_add(1),
+            strategies: command.strategies.clone(),
+            workflows: command.workflows.clone(),
+            flags: command.flags.clone(),
+            contracts: command.contracts.clone(),
+            contract_modes: command.contract_modes.clone(),
+            retire: Retirement {
+                strategies: command.retire.strategies.clone(),
+                reason: command.retire.reason.as_deref().map(bounded_detail),
+            },
+        }
+    }
+
     /// Everything that speaks against `command`; empty when it can be applied.
     #[must_use]
     pub fn problems(&self, command: &DefineCommand) -> Vec<String> {
@@ -98,21 +120,15 @@ impl Definitions {
         if bytes > DEFINE_BYTES_MAX {
             let problem = format!(
                 "the command has {bytes} bytes, at most {DEFINE_BYTES_MAX} can be applied at once; \
-                 `fermata strategy apply` and `fermata workflow apply` send more in several commands"
+                 `fermata strategy apply`, `workflow apply` and `contract apply` send more in several \
+                 commands"
             );
             return (None, vec![problem]);
         }
         self.problems_of_parts(command, before)
     }
 
-    /// Everything that speaks against `command`, however large it is: what it is cut into by
-    /// [`DefineCommand::parts`] is applied one after the other.
-    #[must_use]
-    pub fn problems_of_all(&self, command: &DefineCommand) -> Vec<String> {
-        self.problems_of_parts(command, &StrategySet::default()).1
-    }
-
-    fn problems_of_parts(
+    pub(super) fn problems_of_parts(
         &self,
         command: &DefineCommand,
         before: &StrategySet,
@@ -134,6 +150,15 @@ impl Definitions {
         }
         problems.extend(self.contract_problems(command));
         problems.extend(self.retirement_problems(command));
+        let added = new.iter().filter(|(name, version)| self.place(name, version).is_err()).count();
+        let workflows = self.workflows.len() + added;
+        // What was active before the bound was set may stay.
+        if added > 0 && workflows > WORKFLOWS_MAX {
+            problems.push(format!(
+                "there would be {workflows} versions of workflows, at most {WORKFLOWS_MAX} can be \
+                 active; a version stays for ever, so pass what differs as a variable"
+            ));
+        }
         let bytes = self.bytes_with(command);
         if bytes > DEFINITIONS_BYTES_MAX {
             problems.push(format!(
@@ -156,7 +181,9 @@ impl Definitions {
         let kept =
             kept.filter(|active| !new.contains(&active.name) && !gone.contains(&active.name));
         let strategies = kept.chain(&command.strategies).map(StrategyEntry::bytes);
-        let workflows = self.workflows.iter().chain(&command.workflows).map(WorkflowEntry::bytes);
+        let new = command.workflows.iter();
+        let new = new.filter(|new| self.place(&new.name, &new.version).is_err());
+        let workflows = self.workflows.iter().chain(new).map(WorkflowEntry::bytes);
         let new = command.contracts.iter().filter(|contract| !self.has_version(contract));
         let contracts = self.contracts.iter().chain(new).map(ContractEntry::bytes);
         let modes = self.contract_modes.keys().chain(command.contract_modes.keys());
@@ -263,24 +290,10 @@ impl Partition {
             problems.push(format!("and {beyond} more"));
         }
         if !repeated {
-            let by = bounded_detail(&command.by);
             let body = if problems.is_empty() {
-                DefinitionsApplied {
-                    id: command.id,
-                    by,
-                    revision: self.definitions.revision.saturating_add(1),
-                    strategies: command.strategies.clone(),
-                    workflows: command.workflows.clone(),
-                    flags: command.flags.clone(),
-                    contracts: command.contracts.clone(),
-                    contract_modes: command.contract_modes.clone(),
-                    retire: Retirement {
-                        strategies: command.retire.strategies.clone(),
-                        reason: command.retire.reason.as_deref().map(bounded_detail),
-                    },
-                }
-                .into()
+                self.definitions.applied(command).into()
             } else {
+                let by = bounded_detail(&command.by);
                 DefinitionsRefused { id: command.id, by, problems: problems.clone() }.into()
             };
             self.emit(Record::of_partition(body), out);
@@ -339,6 +352,27 @@ mod tests {
         for part in large.parts() {
             assert_eq!(active.problems(&part), Vec::<String>::new());
         }
+    }
+
+    #[test]
+    fn versions_of_workflows_are_bounded_and_those_that_are_there_may_come_again() {
+        let workflows = |versions: std::ops::Range<usize>| {
+            let of = |at: usize| WorkflowEntry {
+                name: "noop".into(),
+                version: format!("{at:05}").into(),
+                plan: Digest::of(b"a plan"),
+            };
+            DefineCommand { workflows: versions.map(of).collect(), ..DefineCommand::default() }
+        };
+        let mut active =
+            Definitions { workflows: workflows(0..WORKFLOWS_MAX).workflows, ..with(0) };
+
+        assert_eq!(active.problems_of_all(&workflows(0..WORKFLOWS_MAX)), Vec::<String>::new());
+        let problems = active.problems(&workflows(5_998..6_002));
+        let told = "there would be 6002 versions of workflows, at most 6000";
+        assert!(problems.len() == 1 && problems[0].starts_with(told), "{problems:?}");
+        active.workflows.pop();
+        assert_eq!(active.problems(&workflows(5_999..6_000)), Vec::<String>::new());
     }
 
     #[test]

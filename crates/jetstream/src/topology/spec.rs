@@ -101,7 +101,7 @@ pub struct Limits {
     pub tasks_bytes: i64,
     /// The object store of payloads. When it is full no further ones are taken.
     pub payloads_bytes: i64,
-    /// REPLAYS: about 500,000 requests of single events. When it is full no request by HTTP is taken.
+    /// REPLAYS: about 400,000 requests of single events. When it is full no request by HTTP is taken.
     pub replays_bytes: i64,
     /// WAITING: about a million events of 256 bytes. When it is full events wait in EVENTS.
     pub waiting_bytes: i64,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use fermata_core::command::{Command, DefineCommand};
 use fermata_core::identity::PartitionId;
+use fermata_core::partition::Definitions;
 use serde::{Deserialize, Serialize};
 
 use super::NewDefinitions;
@@ -44,7 +45,8 @@ pub struct Parts {
 }
 
 /// Stores the plans, asks the control partition, and waits for its answer; what is too large for
-/// one command is checked as a whole, and then asked for in several, one after the other.
+/// one command is checked as a whole and part by part, and then asked for in several commands, one
+/// after the other.
 ///
 /// # Errors
 ///
@@ -92,7 +94,7 @@ async fn apply_parts(
     output: &mut Output,
 ) -> Result<Answer, CliError> {
     let of = parts.len();
-    let (mut revision, problems) = check(session, whole).await?;
+    let (mut revision, problems) = check(session, &whole, &parts).await?;
     if !problems.is_empty() {
         return Ok(Answer { revision, problems, parts: Some(Parts { applied: 0, of }) });
     }
@@ -120,15 +122,16 @@ async fn apply_parts(
     Ok(Answer { revision, problems: Vec::new(), parts })
 }
 
-/// What speaks against all parts together, with the revision that was looked at.
+/// What speaks against what is to be sent in parts, with the revision that was looked at.
 async fn check(
     session: &BrokerSession,
-    whole: DefineCommand,
+    whole: &DefineCommand,
+    parts: &[DefineCommand],
 ) -> Result<(u64, Vec<String>), CliError> {
     let mut reads = 1;
     loop {
         let active = session.active_definitions().await?;
-        let mut problems = active.problems_of_all(&whole);
+        let mut problems = problems_of(&active, whole, parts);
         if !problems.is_empty() && reads < READS_MAX {
             tokio::time::sleep(AGAIN_AFTER).await;
             reads += 1;
@@ -141,6 +144,28 @@ async fn check(
         }
         return Ok((active.revision, problems));
     }
+}
+
+/// What speaks against all parts together or, where nothing does, against the first of them that
+/// would be refused once those before it are active.
+fn problems_of(
+    active: &Definitions,
+    whole: &DefineCommand,
+    parts: &[DefineCommand],
+) -> Vec<String> {
+    let problems = active.problems_of_all(whole);
+    if !problems.is_empty() {
+        return problems;
+    }
+    let Some((at, problems)) = active.refused_part(parts) else { return Vec::new() };
+    let (part, of) = (at + 1, parts.len());
+    let advice = format!(
+        "command {part} of {of} would be refused, though all {of} together are sound: what a later \
+         one replaces counts until then. Apply what becomes smaller first, in a file of its own, or \
+         retire what is not needed before"
+    );
+    let told = problems.iter().map(|problem| format!("command {part} of {of}: {problem}"));
+    std::iter::once(advice).chain(told).collect()
 }
 
 async fn ask(session: &BrokerSession, command: DefineCommand) -> Result<Answer, CliError> {
@@ -205,4 +230,38 @@ pub fn print_answer_to(
         })?;
     }
     Ok(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use fermata_core::command::StrategyEntry;
+    use fermata_core::json::Json;
+
+    use super::*;
+
+    fn entry(at: usize, data: &str) -> StrategyEntry {
+        let name = format!("s{at}");
+        let definition = serde_json::json!({
+            "name": name, "version": 1, "tenant": "*", "on": "shop.placed", "priority": 10,
+            "weight": 1, "fan_out": false,
+            "match": { "data": { "shop": [format!("{at}-{data}")] } }, "action": "ignore",
+        });
+        StrategyEntry { name: name.into(), version: 1, definition: Json::from_value(&definition) }
+    }
+
+    #[test]
+    fn a_part_that_would_be_refused_after_those_before_it_is_named_before_anything_is_sent() {
+        let few = DefineCommand { strategies: vec![entry(0, "x")], ..DefineCommand::default() };
+        let mut again = few.clone();
+        again.strategies = vec![entry(0, "y")];
+        let active = Definitions::default();
+
+        // Parts of which the second changes what the first one made, which no whole would.
+        let told = problems_of(&active, &few, &[few.clone(), again]);
+
+        assert!(told.len() == 2 && told[0].starts_with("command 2 of 2 would be"), "{told:?}");
+        assert!(told[0].contains("becomes smaller first"), "{told:?}");
+        assert!(told[1].starts_with("command 2 of 2: strategy `s0` version 1 is"), "{told:?}");
+        assert_eq!(problems_of(&active, &few, &[few.clone(), few.clone()]), Vec::<String>::new());
+    }
 }
