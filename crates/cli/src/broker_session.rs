@@ -142,6 +142,7 @@ impl BrokerSession {
         let stored = match read {
             Ok(stored) => stored.ok_or(CliError::NoEngine)?,
             Err(error) if error.is_stream_not_found() => return Err(CliError::NoEngine),
+            Err(error) if error.is_of_an_election() => return Err(error.into()),
             // Reading a message of a stream that is not there is told in other words.
             Err(error) => {
                 let state = fermata_jetstream::StreamReader::new(&self.broker)
@@ -246,7 +247,8 @@ impl BrokerSession {
 ///
 /// # Errors
 ///
-/// [`CliError::NotStored`], with a reason for people; [`CliError::NoEngine`] where there is no stream.
+/// [`CliError::NotStored`], with a reason for people; [`CliError::NoEngine`] where no engine was started,
+/// and [`CliError::NotLed`] after [`ELECTION_LIMIT`].
 ///
 /// # Cancel safety
 ///
@@ -263,14 +265,8 @@ pub async fn stored_by(
             answered => return answered,
         }
         if begun.elapsed() >= ELECTION_LIMIT {
-            let seconds = ELECTION_LIMIT.as_secs();
-            return Err(CliError::NotStored {
-                subject: subject.to_owned(),
-                reason: format!(
-                    "no server has led its stream for {seconds} s; `fermata doctor` tells what is missing"
-                ),
-                unknown: false,
-            });
+            let (subject, seconds) = (subject.to_owned(), ELECTION_LIMIT.as_secs());
+            return Err(CliError::NotLed { subject, seconds });
         }
         tokio::time::sleep(ELECTION_PAUSE).await;
     }

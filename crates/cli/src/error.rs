@@ -160,6 +160,16 @@ pub enum CliError {
         /// Whether it may be stored all the same.
         unknown: bool,
     },
+    /// Nobody took a message, for no server led its stream.
+    #[error(
+        "no server has led the stream of `{subject}` for {seconds} s; `fermata doctor` tells what is missing"
+    )]
+    NotLed {
+        /// Where it was to go.
+        subject: String,
+        /// How long it was tried.
+        seconds: u64,
+    },
     /// What was asked for is not safe as things stand, and nothing was done.
     #[error("{0}")]
     Refused(String),
@@ -267,6 +277,7 @@ impl CliError {
             | Self::NoEngine
             | Self::NoAnswer { .. }
             | Self::NotStored { unknown: true, .. }
+            | Self::NotLed { .. }
             | Self::CoreMessage(_)
             | Self::BrokerEnded { .. }
             | Self::Definitions(_)

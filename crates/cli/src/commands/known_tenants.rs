@@ -44,13 +44,15 @@ impl KnownTenants {
     /// What to say of a list of `what` that is empty: that nothing is known of the tenant it was narrowed to,
     /// and which one may be meant; nothing where that is known, or no tenant was named.
     pub(super) fn nothing_of(&self, tenant: Option<&str>, what: &str) -> Option<String> {
-        let tenant = tenant.filter(|tenant| !self.0.contains(*tenant))?;
+        // Of more than that not all were kept.
+        let tenant = tenant.filter(|_| self.0.len() < TENANTS_MAX)?;
+        let tenant = Some(tenant).filter(|tenant| !self.0.contains(*tenant))?;
         let hint = match closest(tenant, self.0.iter().map(String::as_str)) {
             Some(meant) => format!("; did you mean `{meant}`?"),
             None if self.0.is_empty() => String::new(),
             None if self.0.len() <= NAMED_MAX => {
                 let known: Vec<_> = self.0.iter().map(String::as_str).collect();
-                format!("; there are some of {}", known.join(", "))
+                format!("; known tenants are {}", known.join(", "))
             }
             None => String::new(),
         };
@@ -90,6 +92,6 @@ mod tests {
         let near = told(Some("acne")).unwrap();
         assert_eq!(near, "no runs of tenant `acne` are known; did you mean `acme`?");
         let far = told(Some("initech")).unwrap();
-        assert!(far.ends_with("are known; there are some of acme, globex"), "{far}");
+        assert!(far.ends_with("are known; known tenants are acme, globex"), "{far}");
     }
 }

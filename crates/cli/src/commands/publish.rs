@@ -6,6 +6,7 @@ mod lines;
 mod message;
 mod sending;
 
+use std::cell::Cell;
 use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -245,13 +246,19 @@ pub async fn run(
         true => None,
         false => Some(EndRequests::listen()?),
     };
-    if let Some(requests) = &mut requests
-        && !store_claims(&claims, &session, requests, output).await?
-    {
-        output.note(
-            "ended by a signal: nothing was published, and what was stored of the data is removed",
-        );
-        return Ok(ExitCode::Interrupted);
+    if let Some(requests) = &mut requests {
+        let left = match store_claims(&claims, &session, requests, output).await? {
+            Claims::Stored => None,
+            Claims::Removed => Some("is removed"),
+            Claims::Left => {
+                Some("is kept as payloads are, or removed with an upload an hour later or more")
+            }
+        };
+        if let Some(left) = left {
+            let text = "ended by a signal: nothing was published, and what was stored of the data";
+            output.note(&format!("{text} {left}"));
+            return Ok(ExitCode::Interrupted);
+        }
     }
     let publisher = session.publisher().await?;
     let (broker, many) = (session.broker().clone(), !lines.is_empty());
@@ -275,32 +282,46 @@ async fn asked_to_end(requests: &mut Option<EndRequests>) {
     }
 }
 
-/// Stores the data that events refer to. Says no when a signal came before all of it was stored: then what
-/// was stored of the one under way is removed, for which [`CLEAN_LIMIT`] or a second signal is waited.
+/// What became of the data that events refer to.
+enum Claims {
+    Stored,
+    /// A signal came, and nothing of it is left.
+    Removed,
+    /// A signal came, and some of it may be left.
+    Left,
+}
+
+/// Stores the data that events refer to. When a signal comes before all of it is stored, what was stored of
+/// the one under way is removed, for which [`CLEAN_LIMIT`] or a second signal is waited.
 async fn store_claims(
     claims: &[&Claim],
     session: &BrokerSession,
     requests: &mut EndRequests,
     output: &Output,
-) -> Result<bool, CliError> {
+) -> Result<Claims, CliError> {
     let stop = AtomicBool::new(false);
+    let whole = Cell::new(0_usize);
     let mut storing = std::pin::pin!(async {
         for claim in claims {
             if let Err(error) = claim.store(session.broker(), &stop, output).await {
                 return Err(full::explained(error, claim, session).await);
             }
+            whole.set(whole.get() + 1);
         }
         Ok(())
     });
     tokio::select! {
-        stored = &mut storing => return stored.map(|()| true),
+        stored = &mut storing => return stored.map(|()| Claims::Stored),
         () = requests.next() => stop.store(true, Ordering::Relaxed),
     }
-    tokio::select! {
-        _ = tokio::time::timeout(CLEAN_LIMIT, &mut storing) => {}
-        () = requests.next() => {}
-    }
-    Ok(false)
+    let ended = tokio::select! {
+        ended = tokio::time::timeout(CLEAN_LIMIT, &mut storing) => ended.ok(),
+        () = requests.next() => None,
+    };
+    Ok(match ended {
+        Some(Err(_)) if whole.get() == 0 => Claims::Removed,
+        Some(Ok(()) | Err(_)) | None => Claims::Left,
+    })
 }
 
 async fn publish_all(

@@ -136,8 +136,11 @@ pub async fn run(
             let new = NewDefinitions { retire, ..NewDefinitions::default() };
             let mut answer = make_active(new, by, global, output).await?;
             if !answer.problems.is_empty() {
-                let active = BrokerSession::open(global).await?.active_definitions().await?;
-                retired::suggest(&mut answer, &names, &active);
+                // What the engine said is told also where no hint can be given.
+                let session = BrokerSession::open(global).await?;
+                if let Ok(active) = session.active_definitions().await {
+                    retired::suggest(&mut answer, &names, &active);
+                }
             }
             print_answer_to("retired", &answer, &what, output)
         }

@@ -38,7 +38,7 @@ pub fn after_connect(error: &ConnectError) -> &'static str {
             "start one with `fermata up`, or name one with `--nats-url`"
         }
         ConnectError::Silent { .. } => {
-            "its process may be stopped, its machine overloaded, or a firewall in between: look at these and at its \
+            "its process may be stopped, its machine overloaded or off, a firewall in between, or the address wrong: look at these and at its \
              log; to start another engine does not help"
         }
         ConnectError::Unresolved { .. } => {

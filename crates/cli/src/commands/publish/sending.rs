@@ -160,9 +160,7 @@ impl Sending {
         output: &mut Output,
     ) -> Result<(), CliError> {
         self.wait_for_turn(message.events, output).await?;
-        let (subject, headers) = (message.subject.clone(), message.headers());
-        let receipt = self.publisher.publish(subject, Some(headers), message.payload.clone()).await;
-        self.in_flight.push_back((message, receipt));
+        self.put_in_flight(message).await;
         self.settle(self.in_flight_max.saturating_sub(1), output).await
     }
 
@@ -194,25 +192,74 @@ impl Sending {
             let Some((message, receipt)) = self.in_flight.pop_front() else { break };
             let sequence = match stored_sequence(&message.subject, &receipt.await) {
                 // No server leads the stream: nothing was stored.
-                Err(CliError::NoEngine) => self.send_again(&message).await?,
+                Err(CliError::NoEngine) => {
+                    let not_taken = self.settle_behind(output).await?;
+                    let sequence = self.send_again(&message).await?;
+                    for message in not_taken {
+                        self.put_in_flight(message).await;
+                    }
+                    sequence
+                }
                 answered => answered?,
             };
-            self.tally.messages += 1;
-            self.tally.events += message.events as u64;
-            self.tally.bytes += message.payload.len() as u64;
-            self.progress.inc(message.events as u64);
-            if output.is_json() {
-                let EventMessage { origin, subject, events, .. } = &message;
-                output.json_line(&json!({
-                    "sequence": sequence, "subject": subject, "events": events, "from": origin,
-                }))?;
-            } else if !self.many {
-                let events = if message.events == 1 { "event" } else { "events" };
-                let (count, subject) = (message.events, &message.subject);
-                output.line(&format!("stored at {sequence}: {count} {events} on {subject}"))?;
-            }
+            self.stored(&message, sequence, output)?;
         }
         Ok(())
+    }
+
+    /// Tells that a message is stored.
+    fn stored(
+        &mut self,
+        message: &EventMessage,
+        sequence: u64,
+        output: &mut Output,
+    ) -> Result<(), CliError> {
+        self.tally.messages += 1;
+        self.tally.events += message.events as u64;
+        self.tally.bytes += message.payload.len() as u64;
+        self.progress.inc(message.events as u64);
+        if output.is_json() {
+            let EventMessage { origin, subject, events, .. } = message;
+            output.json_line(&json!({
+                "sequence": sequence, "subject": subject, "events": events, "from": origin,
+            }))?;
+        } else if !self.many {
+            let events = if message.events == 1 { "event" } else { "events" };
+            let (count, subject) = (message.events, &message.subject);
+            output.line(&format!("stored at {sequence}: {count} {events} on {subject}"))?;
+        }
+        Ok(())
+    }
+
+    /// Waits for all that is in flight behind a message that nobody took; those that nobody took either, in
+    /// their order, to be sent behind it. What was stored stands before it then, which is told: the order
+    /// of the file is another one.
+    async fn settle_behind(&mut self, output: &mut Output) -> Result<Vec<EventMessage>, CliError> {
+        let mut not_taken = Vec::new();
+        let mut before = 0;
+        while let Some((message, receipt)) = self.in_flight.pop_front() {
+            match stored_sequence(&message.subject, &receipt.await) {
+                Ok(sequence) => {
+                    before += message.events;
+                    self.stored(&message, sequence, output)?;
+                }
+                Err(CliError::NoEngine) => not_taken.push(message),
+                Err(error) => return Err(error),
+            }
+        }
+        if before > 0 {
+            output.note(&format!(
+                "the broker's servers elected a leader meanwhile: {before} events are stored before others \
+                 that come before them here"
+            ));
+        }
+        Ok(not_taken)
+    }
+
+    async fn put_in_flight(&mut self, message: EventMessage) {
+        let (subject, headers) = (message.subject.clone(), message.headers());
+        let receipt = self.publisher.publish(subject, Some(headers), message.payload.clone()).await;
+        self.in_flight.push_back((message, receipt));
     }
 
     async fn send_again(&self, message: &EventMessage) -> Result<u64, CliError> {

@@ -135,15 +135,23 @@ async fn nothing_of_tenant(
     let nothing = RunQuery { limit: 1, ..RunQuery::default() };
     let of_tenant = RunQuery { tenant: Some(tenant.clone()), ..nothing.clone() };
     let newest = RunQuery { limit: PAGE_RUNS_MAX, ..nothing };
-    let mut known = KnownTenants::of(&session.active_definitions().await?);
-    for query in [of_tenant, newest] {
-        let page = match ask(&query, partitions, session, output).await {
-            Ok(page) => page,
-            Err(NotAnswered::Failed(error)) => return Err(error),
-            Err(NotAnswered::Because(_) | NotAnswered::Behind(_)) => {
-                read(&query, partitions, session, output).await?
-            }
-        };
+    // A hint is worth no failure.
+    let Ok(active) = session.active_definitions().await else { return Ok(None) };
+    let mut known = KnownTenants::of(&active);
+    let pages = match ask(&of_tenant, partitions, session, output).await {
+        Ok(page) => {
+            let Ok(newest) = ask(&newest, partitions, session, output).await else {
+                return Ok(None);
+            };
+            vec![page, newest]
+        }
+        // The journals, which are read once: for other names it would be once more.
+        Err(_) => match read(&of_tenant, partitions, session, output).await {
+            Ok(page) => vec![page],
+            Err(_) => return Ok(None),
+        },
+    };
+    for page in pages {
         page.runs.iter().for_each(|run| known.see(run.tenant.as_str()));
     }
     Ok(known.nothing_of(Some(tenant.as_str()), "runs"))
