@@ -140,7 +140,15 @@ async fn follow(
                     Ok(snapshot)
                 }
                 Err(error) => {
-                    again = error.may_pass().then(|| (pauses.pause(), message));
+                    let pause = pauses.pause();
+                    // Who stores an object again writes its message again; a broker that comes back
+                    // tells nobody.
+                    let pause = if error.is_told_when_it_passes() {
+                        pause
+                    } else {
+                        OBJECT_AGAIN_AFTER.min(pause)
+                    };
+                    again = error.may_pass().then_some((pause, message));
                     Err(told(&error))
                 }
             },

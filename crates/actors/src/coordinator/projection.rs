@@ -133,10 +133,12 @@ impl Keeping {
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the definitions could not be projected; it is tried again");
-                    let pause = match &encoded {
-                        Some(Encoded { object: Some(_), .. }) => pauses.pause(),
-                        // One message takes nobody's time.
-                        _ => CHECK_INTERVAL.min(pauses.pause()),
+                    let pause = match &error {
+                        // Until somebody makes room, the object would be sent in vain.
+                        ProjectError::Store(error) if error.is_full() => pauses.pause(),
+                        ProjectError::Store(_)
+                        | ProjectError::Encode(_)
+                        | ProjectError::GivenUp(_) => CHECK_INTERVAL.min(pauses.pause()),
                     };
                     match tokio::time::timeout(pause, newest.changed()).await {
                         Err(_) => continue,

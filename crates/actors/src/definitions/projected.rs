@@ -60,6 +60,15 @@ pub enum ProjectionError {
 }
 
 impl ProjectionError {
+    /// Whether the message is written again when it can be read.
+    #[must_use]
+    pub(super) fn is_told_when_it_passes(&self) -> bool {
+        match self {
+            Self::Missing { .. } | Self::Damaged { .. } => true,
+            Self::Message(_) | Self::Unsound(_) | Self::Silent { .. } | Self::Store(_) => false,
+        }
+    }
+
     /// Whether the same message may be read with more luck later.
     #[must_use]
     pub fn may_pass(&self) -> bool {
