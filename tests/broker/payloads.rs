@@ -82,6 +82,12 @@ async fn an_event_starts_a_run_only_where_its_data_is_there_and_its_own() {
     let (_broker, engine) = engine().await;
     // More than one chunk.
     let found = store(&engine, events::TENANT, &vec![7; 1_200_000]).await;
+    // Published again it takes no room again.
+    let stream = format!("OBJ_{PAYLOADS_BUCKET}");
+    let room = async || engine.ports().reader.stream_state(&stream).await.expect("a state").bytes;
+    let before = room().await;
+    assert_eq!(store(&engine, events::TENANT, &vec![7; 1_200_000]).await, found);
+    assert_eq!(room().await, before);
     let others = store(&engine, "other", b"of another tenant").await;
     let missing = PayloadReference { digest: Digest::of(b"missing") };
     let changed = PayloadReference { digest: Digest::of(b"as it was") };

@@ -2,11 +2,20 @@
 
 /// Longest word that is looked up, in characters; longer ones are no typing errors.
 const WORD_CHARACTERS_MAX: usize = 64;
-/// Most candidates that one word is compared with.
+/// Most candidates that one word of a document is compared with: a document may have many words.
 const CANDIDATES_MAX: usize = 1_000;
 
-/// The candidate that `word` was probably meant to be.
+/// The candidate that `word` was probably meant to be, among the first 1,000.
 pub fn closest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
+    closest_of_all(word, candidates.into_iter().take(CANDIDATES_MAX))
+}
+
+/// The same among all of them, for one word that a person typed: a wrong name of thousands is worse than
+/// some milliseconds.
+pub fn closest_of_all<'c>(
+    word: &str,
+    candidates: impl IntoIterator<Item = &'c str>,
+) -> Option<&'c str> {
     let length = word.chars().count();
     if length > WORD_CHARACTERS_MAX {
         return None;
@@ -14,7 +23,6 @@ pub fn closest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) ->
     let tolerated = if length <= 4 { 1 } else { 2 };
     candidates
         .into_iter()
-        .take(CANDIDATES_MAX)
         .filter(|candidate| candidate.chars().count() <= WORD_CHARACTERS_MAX)
         .map(|candidate| (distance(word, candidate), candidate))
         .filter(|(distance, _)| *distance <= tolerated)
@@ -66,5 +74,15 @@ mod tests {
         assert_eq!(distance("paht", "path"), 1);
         assert_eq!(closest("depend_on", ["when", "depends_on"]), Some("depends_on"));
         assert_eq!(closest("banana", ["when", "depends_on"]), None);
+    }
+
+    #[test]
+    fn what_a_person_typed_is_looked_for_among_thousands() {
+        let names = (0..6_000).map(|number| format!("orders-of-shop-{number:04}"));
+        let names = names.collect::<Vec<_>>();
+        let all = || names.iter().map(String::as_str);
+
+        assert_eq!(closest_of_all("order-of-shop-5999", all()), Some("orders-of-shop-5999"));
+        assert_eq!(closest("order-of-shop-5999", all()), None);
     }
 }

@@ -32,10 +32,10 @@ pub struct Limits {
 impl Limits {
     /// For documents that people write: 256 KiB, 20,000 values.
     pub const WRITTEN: Self = Self { bytes_max: 256 * 1_024, values_max: 20_000 };
-    /// For documents that programs write: 16 MiB, 1,200,000 values, enough for a hundred
-    /// thousand calls with a dependency and a time limit. Keys count, and so do lists and
+    /// For documents that programs write: 16 MiB, 900,000 values, enough for a hundred
+    /// thousand tasks that wait for one other each. Keys count, and so do lists and
     /// mappings. More takes longer than a second to read.
-    pub const GENERATED: Self = Self { bytes_max: 16 * 1_024 * 1_024, values_max: 1_200_000 };
+    pub const GENERATED: Self = Self { bytes_max: 16 * 1_024 * 1_024, values_max: 900_000 };
 }
 
 impl Default for Limits {

@@ -10,7 +10,7 @@ use fermata_core::strategy::{
     Chosen, Decision, Explained, Explanation, PatternPart, Standing, Strategy, StrategyDefinition,
     StrategySet, TENANT_ANY,
 };
-use fermata_definitions::closest;
+use fermata_definitions::closest_of_all;
 use serde_json::{Value, json};
 
 use super::super::definitions::{CheckArguments, read_text};
@@ -115,7 +115,7 @@ fn unnamed_type(definitions: &[StrategyDefinition], tenant: &str, kind: &str) ->
     if kind.is_empty() || named.iter().any(|on| covers(on, kind)) {
         return None;
     }
-    let hint = match closest(kind, named) {
+    let hint = match closest_of_all(kind, named) {
         Some(meant) => format!("; did you mean `{meant}`?"),
         None => String::new(),
     };
