@@ -248,7 +248,7 @@ impl BrokerSession {
 /// # Errors
 ///
 /// [`CliError::NotStored`], with a reason for people; [`CliError::NoEngine`] where no engine was started,
-/// and [`CliError::NotLed`] after [`ELECTION_LIMIT`].
+/// and [`CliError::NotLed`] after 10 s.
 ///
 /// # Cancel safety
 ///
