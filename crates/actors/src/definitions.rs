@@ -18,7 +18,7 @@ use fermata_core::strategy::{StrategyDefinition, StrategySet};
 use fermata_jetstream::definitions_store::{
     DefinitionChange, DefinitionWatch, DefinitionsStore, StoreError,
 };
-use futures_util::FutureExt as _;
+use futures_util::{FutureExt as _, StreamExt as _, stream};
 use tokio::sync::watch;
 
 use crate::contracts::Contracts;
@@ -44,6 +44,11 @@ const OBJECT_AGAIN_AFTER: Duration = Duration::from_secs(2);
 
 /// Longest pause before an object of definitions is read again, or stored again by its owner.
 pub(crate) const OBJECT_AGAIN_AFTER_MAX: Duration = Duration::from_secs(30);
+
+/// Plans that are read at once: a worker that starts reads up to
+/// [`WORKFLOWS_MAX`](fermata_core::partition::WORKFLOWS_MAX), and for one that is missing it asks
+/// [`PLAN_READS_MAX`] times. Each takes a consumer of the broker while it is read.
+const PLANS_AT_ONCE: usize = 16;
 
 /// What is active, compiled; immutable, swapped as a whole.
 #[derive(Debug, Default)]
@@ -234,8 +239,13 @@ async fn compile(
         contracts,
         ..Snapshot::default()
     };
-    for WorkflowEntry { name, version, plan } in definitions.workflows {
-        match reading.plans.fetch(plan).await {
+    let mut plans = stream::iter(definitions.workflows)
+        .map(async |WorkflowEntry { name, version, plan }| {
+            (name, version, plan, reading.plans.fetch(plan).await)
+        })
+        .buffer_unordered(PLANS_AT_ONCE);
+    while let Some((name, version, plan, fetched)) = plans.next().await {
+        match fetched {
             Ok(executable) => {
                 snapshot.workflows.entry(name).or_default().insert(version, (plan, executable));
             }
@@ -247,6 +257,7 @@ async fn compile(
             }
         }
     }
+    drop(plans);
     Ok(snapshot)
 }
 
@@ -263,23 +274,20 @@ async fn compiled(
     definitions: Definitions,
 ) -> Result<Compiled, ProjectionError> {
     let compiled = tokio::task::spawn_blocking(move || {
-        let strategies = strategies_of(&definitions, &known.strategies)?;
+        let strategies = strategies_of(&definitions)?;
         let contracts = known.contracts.renewed(&definitions);
         Ok(Compiled { strategies, contracts, definitions })
     });
     compiled.await.map_err(|error| ProjectionError::Unsound(error.to_string()))?
 }
 
-fn strategies_of(
-    definitions: &Definitions,
-    before: &StrategySet,
-) -> Result<StrategySet, ProjectionError> {
+fn strategies_of(definitions: &Definitions) -> Result<StrategySet, ProjectionError> {
     let entries = definitions.strategies.values();
     let strategies = entries
         .map(|entry| serde_json::from_str::<StrategyDefinition>(entry.definition.as_str()))
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| ProjectionError::Unsound(error.to_string()))?;
-    StrategySet::compile_accepted(strategies, before).map_err(|problems| {
+    StrategySet::compile_accepted(strategies).map_err(|problems| {
         let first = problems.first().map_or_else(String::new, ToString::to_string);
         ProjectionError::Unsound(first)
     })

@@ -18,6 +18,10 @@ pub const DATA_DIR_DEFAULT: &str = "./.fermata";
 /// where its broker listens.
 pub const URL_FILE: &str = "fermata.url";
 
+/// Name of the file in the data folder in which the name of the engine stands whose folder it is. It
+/// stays when the engine ends.
+pub const ENGINE_FILE: &str = "engine";
+
 /// Reads how many of something are wanted; none is no list.
 ///
 /// # Errors
@@ -69,6 +73,12 @@ impl GlobalArguments {
     #[must_use]
     pub fn url_file(&self) -> PathBuf {
         self.data_dir().join(URL_FILE)
+    }
+
+    /// The file that names the engine of the data folder.
+    #[must_use]
+    pub fn engine_file(&self) -> PathBuf {
+        self.data_dir().join(ENGINE_FILE)
     }
 }
 

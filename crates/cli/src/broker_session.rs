@@ -87,13 +87,36 @@ impl BrokerSession {
     ///
     /// # Errors
     ///
-    /// When no broker is known, or none answers.
+    /// When no broker is known, or none answers; [`CliError::OtherEngine`] when the address is the
+    /// folder's and leads to an engine that is not the folder's.
     ///
     /// # Cancel safety
     ///
     /// Nothing stays open when dropped.
     pub async fn open(global: &GlobalArguments) -> Result<Self, CliError> {
-        Self::open_url(&broker_url(global)?).await
+        let url = broker_url(global)?;
+        let session = Self::open_url(&url).await?;
+        if global.nats_url.is_none() {
+            session.check_engine(global, url).await?;
+        }
+        Ok(session)
+    }
+
+    /// An engine that was killed leaves its address behind, and the port may be another engine's by now.
+    async fn check_engine(&self, global: &GlobalArguments, url: String) -> Result<(), CliError> {
+        let Ok(kept) = std::fs::read_to_string(global.engine_file()) else { return Ok(()) };
+        // Where it cannot be read, the command itself will say so, in its own words.
+        let Ok(Some(stored)) = read_engine_config(&self.broker).await else { return Ok(()) };
+        let found = serde_json::from_slice::<EngineConfig>(&stored.payload);
+        match found.map(|config| config.engine) {
+            Ok(found) if found != kept.trim() => Err(CliError::OtherEngine {
+                url,
+                url_file: global.url_file().display().to_string(),
+                found,
+                kept: kept.trim().to_owned(),
+            }),
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 
     /// Connects to `url`.

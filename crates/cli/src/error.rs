@@ -139,6 +139,22 @@ pub enum CliError {
     /// No engine was ever started on the broker.
     #[error("no engine was ever started on this broker; start one with `fermata up`")]
     NoEngine,
+    /// The address in the folder leads to another engine by now.
+    #[error(
+        "the engine of this folder does not run any more: at {url}, where `{url_file}` says that it is, another one \
+         answers (`{found}` instead of `{kept}`); start this folder's engine again with `fermata up`, or name the \
+         broker of the other one with `--nats-url {url}`"
+    )]
+    OtherEngine {
+        /// Where the folder says that the broker is.
+        url: String,
+        /// The file that says so.
+        url_file: String,
+        /// The engine that is there.
+        found: String,
+        /// The engine of the folder.
+        kept: String,
+    },
     /// Nobody answered in time.
     #[error("no engine answered within {seconds} s; {what_now}")]
     NoAnswer {
@@ -275,6 +291,7 @@ impl CliError {
             | Self::Connect(_)
             | Self::PortTaken { .. }
             | Self::NoEngine
+            | Self::OtherEngine { .. }
             | Self::NoAnswer { .. }
             | Self::NotStored { unknown: true, .. }
             | Self::NotLed { .. }

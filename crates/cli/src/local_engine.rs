@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! <data dir>/fermata.url      where the broker listens, without credentials, while the engine runs
+//! <data dir>/engine           the engine's name: an address that another engine has by now is seen
 //! <data dir>/fermata.monitor  where the engine's own broker can be monitored, while it runs
 //! <data dir>/fermata.http     where this process answers over HTTP, if it does
 //! <data dir>/lock             held by the one process that uses the folder
@@ -36,7 +37,7 @@ use fermata_partition::snapshot::SnapshotPolicy;
 use fermata_wire::replay::ReplayKeys;
 use tokio::task::JoinHandle;
 
-use crate::arguments::{GlobalArguments, URL_FILE};
+use crate::arguments::{ENGINE_FILE, GlobalArguments, URL_FILE};
 use crate::commands::doctor::MONITOR_FILE;
 use crate::commands::up::{EngineArguments, bytes};
 use crate::error::CliError;
@@ -125,6 +126,10 @@ impl LocalEngine {
     pub async fn start(start: Start<'_>) -> Result<Self, CliError> {
         let data_dir = start.data_dir;
         let folder = DataFolder::hold(data_dir)?;
+        if start.tells_url {
+            // What is there tells of one that was killed.
+            let _ = std::fs::remove_file(data_dir.join(URL_FILE));
+        }
         let key_file = audit_key_file(&start);
         let had_key = key_file.exists();
         let file = EngineFile::read(start.engine.config.as_deref())?;
@@ -175,9 +180,9 @@ impl LocalEngine {
         let exporting = telemetry::is_export_wanted().then(|| tokio::spawn(export(engine.clone())));
         let url_file = start.tells_url.then(|| data_dir.join(URL_FILE));
         if let Some(file) = &url_file {
+            write_line(&data_dir.join(ENGINE_FILE), &engine.ports().facts.engine)?;
             // Whoever may read the folder is not told a password by it.
-            std::fs::write(file, format!("{}\n", without_credentials(&url)))
-                .map_err(CliError::io(format!("write `{}`", file.display())))?;
+            write_line(file, &without_credentials(&url))?;
         }
         Ok(Self { engine, broker, url, url_file, endpoints, exporting, _folder: folder })
     }
@@ -412,11 +417,15 @@ fn worker_name(start: &Start<'_>) -> Result<String, CliError> {
         Ok(name) if !name.trim().is_empty() => Ok(name.trim().to_owned()),
         Ok(_) | Err(_) => {
             let name = format!("worker-{}", short_random());
-            std::fs::write(&file, format!("{name}\n"))
-                .map_err(CliError::io(format!("write `{}`", file.display())))?;
+            write_line(&file, &name)?;
             Ok(name)
         }
     }
+}
+
+fn write_line(file: &Path, line: &str) -> Result<(), CliError> {
+    std::fs::write(file, format!("{line}\n"))
+        .map_err(CliError::io(format!("write `{}`", file.display())))
 }
 
 /// The key in the file, or a new one that only its owner may read.

@@ -63,7 +63,6 @@ use crate::plan::Executable;
 use crate::record::{Body, EffectLate, Record};
 use crate::review::CaseReplayed;
 use crate::run::{AttemptReport, Run};
-use crate::strategy::StrategySet;
 
 pub use cases::Case;
 pub use closed_hours::ClosedHour;
@@ -102,9 +101,6 @@ pub struct Partition {
     case_expiry: BTreeSet<(JournalTime, Uuid)>,
     unfiled: BTreeMap<(u64, Option<u32>), DeadCommand>,
     definitions: Definitions,
-    /// What was compiled for the newest decision about definitions, so that the next compiles
-    /// only what is new: not part of the fold.
-    strategies: Arc<StrategySet>,
     running: u32,
     /// Looked up while folding, filled from outside: not part of the fold.
     plans: HashMap<Digest, Arc<Executable>>,
@@ -247,7 +243,6 @@ impl Partition {
             case_expiry: BTreeSet::new(),
             unfiled: BTreeMap::new(),
             definitions: Definitions::default(),
-            strategies: Arc::default(),
             running: 0,
             plans: HashMap::new(),
             held_back: HeldBack::default(),

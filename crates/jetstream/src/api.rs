@@ -7,14 +7,21 @@ use std::time::Duration;
 
 use async_nats::{Message, Request, RequestErrorKind};
 use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use crate::connection::Connection;
 
 /// How long the broker may take to answer an API request: an election takes 4 to 9 s.
 pub const API_ANSWER_LIMIT: Duration = Duration::from_secs(10);
+
+/// When what only reads is asked again, counted from the first time: a question that met a server which
+/// led the stream and was killed is never answered, while the next leader answers at once. Those before
+/// still count if they are answered late.
+const READ_AGAIN_AT: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(5)];
 
 /// The stream does not exist.
 pub(crate) const STREAM_NOT_FOUND: u64 = 10059;
@@ -140,6 +147,25 @@ pub(crate) async fn ask<T: DeserializeOwned>(
     operation: &str,
     body: &impl Serialize,
 ) -> Result<T, ApiError> {
+    ask_at(connection, operation, body, &[]).await
+}
+
+/// As [`ask`], for what changes nothing: it is asked again beside the first question while that is not
+/// answered, after 2 s and after 5 s.
+pub(crate) async fn ask_to_read<T: DeserializeOwned>(
+    connection: &Connection,
+    operation: &str,
+    body: &impl Serialize,
+) -> Result<T, ApiError> {
+    ask_at(connection, operation, body, &READ_AGAIN_AT).await
+}
+
+async fn ask_at<T: DeserializeOwned>(
+    connection: &Connection,
+    operation: &str,
+    body: &impl Serialize,
+    again_at: &[Duration],
+) -> Result<T, ApiError> {
     let request = format!("$JS.API.{operation}");
     let payload = match serde_json::to_vec(body) {
         // Some requests must come with an empty body.
@@ -147,7 +173,7 @@ pub(crate) async fn ask<T: DeserializeOwned>(
         Ok(payload) => payload,
         Err(source) => return Err(ApiError::Unreadable { request, source }),
     };
-    let answer = match answer(connection, &request, payload.into()).await {
+    let answer = match answer(connection, &request, payload.into(), again_at).await {
         Ok(answer) => answer,
         Err(source) => return Err(no_answer(request, source)),
     };
@@ -168,21 +194,37 @@ async fn answer(
     connection: &Connection,
     request: &str,
     payload: Bytes,
+    again_at: &[Duration],
 ) -> Result<Message, async_nats::RequestError> {
     let (client, mut link) = (&connection.client, connection.link.clone());
-    let deadline = Instant::now() + API_ANSWER_LIMIT;
-    loop {
-        let before = link.borrow().interruptions;
+    let begun = Instant::now();
+    let deadline = begun + API_ANSWER_LIMIT;
+    let ask = || {
         let question = Request::new()
             .payload(payload.clone())
             .inbox(client.new_inbox())
             .timeout(Some(deadline.saturating_duration_since(Instant::now())));
-        let answered = client.send_request(request.to_owned(), question);
-        tokio::select! {
-            biased;
-            answer = answered => return answer,
-            // Closed for good, the question says so by itself.
-            Ok(_) = link.wait_for(|link| link.interruptions != before) => {}
+        client.send_request(request.to_owned(), question)
+    };
+    let mut again_at = again_at.iter().map(|after| begun + *after);
+    let mut next = again_at.next();
+    loop {
+        let before = link.borrow().interruptions;
+        let mut asked = FuturesUnordered::from_iter([ask()]);
+        loop {
+            tokio::select! {
+                biased;
+                Some(answer) = asked.next() => match answer {
+                    Err(error) if error.kind() == RequestErrorKind::TimedOut && !asked.is_empty() => {}
+                    answer => return answer,
+                },
+                // Closed for good, the question says so by itself.
+                Ok(_) = link.wait_for(|link| link.interruptions != before) => break,
+                () = sleep_until(next.unwrap_or(deadline)), if next.is_some() => {
+                    asked.push(ask());
+                    next = again_at.next();
+                }
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    api::{ApiError, ask},
+    api::{ApiError, ask_to_read},
     connection::Connection,
     pull::{ConsumerSpec, create_consumer},
     shared_consumer::SharedConsumerError,
@@ -81,7 +81,7 @@ pub(crate) async fn drifts(
     spec: &ConsumerSpec,
 ) -> Result<Vec<ConsumerDrift>, ApiError> {
     let operation = format!("CONSUMER.INFO.{stream}.{}", spec.name);
-    let info: ConsumerInfo = ask(connection, &operation, &()).await?;
+    let info: ConsumerInfo = ask_to_read(connection, &operation, &()).await?;
     Ok(compare(stream, spec, &info.config))
 }
 

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use crate::{
-    api::{ApiError, ask},
+    api::{ApiError, ask_to_read},
     connection::Broker,
     reader::{ReadError, stream_state},
 };
@@ -51,7 +51,7 @@ pub async fn shared_progress(
     consumer: &str,
 ) -> Result<SharedProgress, ApiError> {
     let operation = format!("CONSUMER.INFO.{stream}.{consumer}");
-    let info: ConsumerInfo = ask(broker.publishing(), &operation, &()).await?;
+    let info: ConsumerInfo = ask_to_read(broker.publishing(), &operation, &()).await?;
     Ok(SharedProgress {
         acknowledged_up_to: info.ack_floor.stream_seq,
         unacknowledged: info.num_ack_pending,

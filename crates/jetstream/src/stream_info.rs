@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
-use crate::api::{ApiError, ask};
+use crate::api::{API_ANSWER_LIMIT, ApiError, ask_to_read};
 use crate::connection::Connection;
 use crate::pull::nanoseconds;
 
@@ -22,8 +22,8 @@ use crate::pull::nanoseconds;
 /// and no other one is elected before they were silent for 4 s.
 const REPLICA_SILENCE_MAX: Duration = Duration::from_secs(4);
 
-/// How long a stream without a leader that hears a majority is asked again: one that has just been elected
-/// hears it soon.
+/// How long a leader that does not hear a majority is asked again: one that has just been elected hears it
+/// soon. A stream without a leader is asked as long as an election may take, [`API_ANSWER_LIMIT`].
 const MAJORITY_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Pause before it is asked again.
@@ -53,22 +53,29 @@ struct ReplicaInfo {
 }
 
 impl ClusterInfo {
+    fn is_led(&self) -> bool {
+        self.leader.as_ref().is_some_and(|leader| !leader.is_empty())
+    }
+
     /// Whether there is a leader that has heard enough replicas lately to make a majority with itself.
     fn is_believed(&self) -> bool {
         let replicas = self.replicas.len();
         let silence_max = nanoseconds(REPLICA_SILENCE_MAX);
         let heard = |replica: &&ReplicaInfo| (1..silence_max).contains(&replica.active);
         let others = self.replicas.iter().filter(heard).count();
-        let is_led = self.leader.as_ref().is_some_and(|leader| !leader.is_empty());
-        is_led && (others + 1) * 2 > replicas + 1
+        self.is_led() && (others + 1) * 2 > replicas + 1
+    }
+
+    fn patience(&self) -> Duration {
+        if self.is_led() { MAJORITY_PATIENCE } else { API_ANSWER_LIMIT }
     }
 }
 
 /// Asks what `stream` holds; `body` says what else to tell, `()` nothing.
 ///
 /// # Errors
-/// When the broker refuses or does not answer, and [`ApiError::CutOff`] when for 3 s nobody answers who is
-/// believed.
+/// When the broker refuses or does not answer, and [`ApiError::CutOff`] when for 3 s a leader answers that
+/// is not believed, or for 10 s there is none.
 ///
 /// # Cancel safety
 /// Can be dropped.
@@ -79,11 +86,11 @@ pub(crate) async fn stream_info<T: DeserializeOwned>(
 ) -> Result<T, ApiError> {
     let begun = Instant::now();
     loop {
-        let told: Told<T> = ask(connection, &format!("STREAM.INFO.{stream}"), body).await?;
-        if told.cluster.as_ref().is_none_or(ClusterInfo::is_believed) {
+        let told: Told<T> = ask_to_read(connection, &format!("STREAM.INFO.{stream}"), body).await?;
+        let Some(cluster) = told.cluster.filter(|cluster| !cluster.is_believed()) else {
             return Ok(told.answer);
-        }
-        if begun.elapsed() >= MAJORITY_PATIENCE {
+        };
+        if begun.elapsed() >= cluster.patience() {
             return Err(ApiError::CutOff { stream: stream.to_owned() });
         }
         sleep(MAJORITY_PAUSE).await;

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use crate::{
-    api::{ApiError, ask},
+    api::{ApiError, ask_to_read},
     connection::{Connection, Losses},
     held_message::{HeldMessage, Wanted, held_message},
 };
@@ -92,7 +92,7 @@ pub(crate) async fn among_delivered(
     reach: Reach,
 ) -> Result<Found, ApiError> {
     let operation = format!("CONSUMER.INFO.{stream_name}.{consumer}");
-    let info: ConsumerInfo = ask(connection, &operation, &()).await?;
+    let info: ConsumerInfo = ask_to_read(connection, &operation, &()).await?;
     let (floor, delivered) = (info.ack_floor.stream_seq, info.delivered.stream_seq);
     let read = |sequence| held_message(connection, stream_name, Wanted::sequence(sequence));
     let (oldest, newest) = looked_at(floor, delivered, reach);
@@ -138,7 +138,7 @@ pub(crate) async fn among_tasks(
     subject: &str,
 ) -> Result<Vec<HeldMessage>, ApiError> {
     let operation = format!("CONSUMER.INFO.{stream_name}.{consumer}");
-    let info: ConsumerInfo = ask(connection, &operation, &()).await?;
+    let info: ConsumerInfo = ask_to_read(connection, &operation, &()).await?;
     let mut messages = Vec::new();
     let mut next = info.ack_floor.stream_seq + 1;
     for _ in 0..TASKS_LOOKED_AT_MAX {

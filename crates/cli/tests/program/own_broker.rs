@@ -161,6 +161,36 @@ async fn commands_find_the_broker_that_up_was_given_by_its_folder_which_has_no_p
     assert!(!url_file.exists(), "nothing tells of an engine that is gone");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn another_engine_on_the_port_of_one_that_was_killed_is_not_taken_for_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let mut killed = Running::of(program(&["up", "--json", "--data-dir", &at("killed")])).await;
+    let url = killed.said["nats_url"].as_str().expect("an address").to_owned();
+    killed.signal(Signal::KILL);
+    killed.ended().await;
+    kill_broker(&folder.path().join("killed"));
+    let port = url.rsplit(':').next().expect("a port");
+    let other = ["up", "--json", "--data-dir", &at("other"), "--port", port];
+    let mut other = Running::of(program(&other)).await;
+
+    let publish = ["publish", "--tenant", "acme", "--type", "a", "--data", "{}"];
+    let published = run(&[&["--data-dir", &at("killed")], &publish[..]].concat()).await;
+    let examined = run(&["doctor", "--json", "--data-dir", &at("killed")]).await;
+    let named = run(&[&["--json", "--nats-url", &url], &publish[..]].concat()).await;
+
+    assert_eq!(published.code, 3, "{}{}", published.stdout, published.stderr);
+    assert!(published.stderr.contains("does not run any more"), "{}", published.stderr);
+    let broker = examined.json().into_iter().find(|check| check["name"] == "broker");
+    assert_eq!(broker.expect("a check")["code"], "other_engine");
+    assert_eq!(named.json()[0]["sequence"], 1, "nothing was stored before: {}", named.stderr);
+    other.end().await;
+    let mut again = Running::of(program(&["up", "--json", "--data-dir", &at("killed")])).await;
+    let listed = run(&["runs", "list", "--data-dir", &at("killed")]).await;
+    assert_eq!(listed.code, 0, "{}", listed.stderr);
+    again.end().await;
+}
+
 async fn started_with(server: &Path, arguments: &[&str]) -> (i32, String) {
     let mut command: Command = program(arguments);
     let output = command.env("FERMATA_NATS_SERVER", server).output().await.expect("it starts");

@@ -106,16 +106,6 @@ impl Definitions {
     /// Everything that speaks against `command`; empty when it can be applied.
     #[must_use]
     pub fn problems(&self, command: &DefineCommand) -> Vec<String> {
-        self.problems_after(command, &StrategySet::default()).1
-    }
-
-    /// As [`Self::problems`]; what was compiled `before` is not compiled again. With all
-    /// strategies as they would be then, where nothing speaks against them.
-    pub(super) fn problems_after(
-        &self,
-        command: &DefineCommand,
-        before: &StrategySet,
-    ) -> (Option<StrategySet>, Vec<String>) {
         let bytes = command.bytes();
         if bytes > DEFINE_BYTES_MAX {
             let problem = format!(
@@ -123,16 +113,13 @@ impl Definitions {
                  `fermata strategy apply`, `workflow apply` and `contract apply` send more in several \
                  commands"
             );
-            return (None, vec![problem]);
+            return vec![problem];
         }
-        self.problems_of_parts(command, before)
+        self.problems_beside_size(command)
     }
 
-    pub(super) fn problems_of_parts(
-        &self,
-        command: &DefineCommand,
-        before: &StrategySet,
-    ) -> (Option<StrategySet>, Vec<String>) {
+    /// As [`Self::problems`], however large the command is.
+    pub(super) fn problems_beside_size(&self, command: &DefineCommand) -> Vec<String> {
         let mut problems = Vec::new();
         for workflow in &command.workflows {
             match self.plan(&workflow.name, &workflow.version) {
@@ -165,13 +152,10 @@ impl Definitions {
                 "all definitions together would have {bytes} bytes, at most {DEFINITIONS_BYTES_MAX} can be active"
             ));
         }
-        if !problems.is_empty() {
-            return (None, problems);
+        if problems.is_empty() {
+            problems = self.problems_of_all_strategies(command);
         }
-        match self.compiled_with(command, before) {
-            Ok(set) => (Some(set), problems),
-            Err(problems) => (None, problems),
-        }
+        problems
     }
 
     fn bytes_with(&self, command: &DefineCommand) -> usize {
@@ -196,13 +180,9 @@ impl Definitions {
             + retired
     }
 
-    /// All strategies, compiled together: what is recorded as active must be what every process
+    /// All strategies are compiled together: what is recorded as active must be what every process
     /// can use.
-    fn compiled_with(
-        &self,
-        command: &DefineCommand,
-        before: &StrategySet,
-    ) -> Result<StrategySet, Vec<String>> {
+    fn problems_of_all_strategies(&self, command: &DefineCommand) -> Vec<String> {
         let new = command.names();
         let gone = &command.retire.strategies;
         let kept = self.strategies.values();
@@ -214,10 +194,13 @@ impl Definitions {
         let parsed = all
             .values()
             .map(|entry| serde_json::from_str::<StrategyDefinition>(entry.definition.as_str()))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| vec![format!("a strategy cannot be read: {error}")])?;
-        StrategySet::compile_after(parsed, before)
-            .map_err(|problems| problems.iter().map(ToString::to_string).collect())
+            .collect::<Result<Vec<_>, _>>();
+        let compiled = match parsed {
+            Ok(parsed) => StrategySet::compile(parsed),
+            Err(error) => return vec![format!("a strategy cannot be read: {error}")],
+        };
+        let problems = compiled.err().unwrap_or_default();
+        problems.iter().map(ToString::to_string).collect()
     }
 
     fn strategy_problem(
@@ -273,12 +256,7 @@ impl Partition {
             return;
         }
         let mut problems = match self.id {
-            PartitionId::CONTROL => {
-                let before = self.strategies.clone();
-                let (compiled, problems) = self.definitions.problems_after(command, &before);
-                self.strategies = compiled.map_or(before, Arc::new);
-                problems
-            }
+            PartitionId::CONTROL => self.definitions.problems(command),
             other => {
                 vec![format!("partition {other} keeps no definitions; send them to `control`")]
             }
@@ -373,25 +351,5 @@ mod tests {
         assert!(problems.len() == 1 && problems[0].starts_with(told), "{problems:?}");
         active.workflows.pop();
         assert_eq!(active.problems(&workflows(5_999..6_000)), Vec::<String>::new());
-    }
-
-    #[test]
-    fn what_was_compiled_before_changes_no_verdict() {
-        let active = with(20);
-        let (before, problems) =
-            active.problems_after(&define((20..25).map(entry)), &StrategySet::default());
-        assert_eq!(problems, Vec::<String>::new());
-        let before = before.unwrap();
-        let mut broken = entry(30);
-        let text = broken.definition.as_str().replace("event.data.at", "evnt.data.at");
-        broken.definition = Json::from_text(&text).unwrap();
-
-        for command in [define(std::iter::once(broken)), define((20..30).map(entry))] {
-            let (set, problems) = active.problems_after(&command, &before);
-            assert_eq!(
-                (set.is_some(), &problems),
-                (problems.is_empty(), &active.problems(&command))
-            );
-        }
     }
 }

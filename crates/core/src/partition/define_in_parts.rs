@@ -2,14 +2,13 @@
 
 use super::Definitions;
 use crate::command::DefineCommand;
-use crate::strategy::StrategySet;
 
 impl Definitions {
     /// Everything that speaks against `command`, however large it is, as if all of it became active
     /// at once.
     #[must_use]
     pub fn problems_of_all(&self, command: &DefineCommand) -> Vec<String> {
-        self.problems_of_parts(command, &StrategySet::default()).1
+        self.problems_beside_size(command)
     }
 
     /// Which of `parts`, applied one after the other, is refused first, counted from 0, and what
@@ -17,13 +16,12 @@ impl Definitions {
     /// what a later one replaces counts until then, in bytes and in what one event costs.
     #[must_use]
     pub fn refused_part(&self, parts: &[DefineCommand]) -> Option<(usize, Vec<String>)> {
-        let (mut then, mut compiled) = (self.clone(), StrategySet::default());
+        let mut then = self.clone();
         for (at, part) in parts.iter().enumerate() {
-            let (with_part, problems) = then.problems_after(part, &compiled);
+            let problems = then.problems(part);
             if !problems.is_empty() {
                 return Some((at, problems));
             }
-            compiled = with_part.unwrap_or(compiled);
             let applied = then.applied(part);
             then.apply(&applied);
         }

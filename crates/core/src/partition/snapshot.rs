@@ -229,7 +229,6 @@ impl Partition {
             running: _,
             plans: _,
             // Compiled again for the next decision about definitions.
-            strategies: _,
             held_back: _,
             outbox,
             high_waters,

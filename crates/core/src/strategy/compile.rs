@@ -102,32 +102,18 @@ impl StrategySet {
     /// more than [`STRATEGIES_MAX`] definitions that one problem alone, and where nothing else is
     /// wrong what costs too much.
     pub fn compile(definitions: Vec<StrategyDefinition>) -> Result<Self, Vec<StrategyProblem>> {
-        Self::compile_after(definitions, &Self::default())
-    }
-
-    /// As [`StrategySet::compile`]; expressions that are in `before` are taken from it.
-    ///
-    /// # Errors
-    ///
-    /// As [`StrategySet::compile`].
-    pub fn compile_after(
-        definitions: Vec<StrategyDefinition>,
-        before: &Self,
-    ) -> Result<Self, Vec<StrategyProblem>> {
-        let set = Self::compile_accepted(definitions, before)?;
+        let set = Self::compile_accepted(definitions)?;
         set.too_costly().map_or(Ok(set), |problem| Err(vec![problem]))
     }
 
     /// Compiles a bundle that was accepted before, whatever it costs: how that is estimated may
-    /// have changed, and what is active stays so. Expressions that are in `before` are taken
-    /// from it.
+    /// have changed, and what is active stays so.
     ///
     /// # Errors
     ///
     /// As [`StrategySet::compile`].
     pub fn compile_accepted(
         definitions: Vec<StrategyDefinition>,
-        before: &Self,
     ) -> Result<Self, Vec<StrategyProblem>> {
         let count = definitions.len();
         if count > STRATEGIES_MAX {
@@ -136,11 +122,10 @@ impl StrategySet {
             return Err(vec![StrategyProblem { index: STRATEGIES_MAX, strategy, field, kind }]);
         }
         let mut problems = find_duplicates(&definitions);
-        let known = before.expressions();
         let mut strategies = Vec::with_capacity(count);
         for (index, definition) in definitions.into_iter().enumerate() {
             let (name, problems) = (excerpt(&definition.name), &mut problems);
-            let mut check = Check { index, name, known: &known, problems };
+            let mut check = Check { index, name, problems };
             strategies.push(check.compile(definition));
         }
         if !problems.is_empty() {
@@ -152,14 +137,6 @@ impl StrategySet {
         let beside = (0..).zip(&strategies).filter(|(_, strategy)| strategy.definition.fan_out);
         let last_beside = beside.map(|(rank, _)| rank).last();
         Ok(Self { strategies, index, last_beside })
-    }
-
-    /// Its expressions by their text.
-    fn expressions(&self) -> HashMap<&str, &Expression> {
-        let variables = self.strategies.iter().flat_map(|strategy| &strategy.variables);
-        let variables = variables.flatten().map(|(_, expression)| expression);
-        let conditions = self.strategies.iter().filter_map(|strategy| strategy.when.as_ref());
-        conditions.chain(variables).map(|known| (known.source(), known)).collect()
     }
 
     /// What is wrong when one event can make strategies be tried that score more than
@@ -264,8 +241,6 @@ fn find_duplicates(definitions: &[StrategyDefinition]) -> Vec<StrategyProblem> {
 struct Check<'p> {
     index: usize,
     name: String,
-    /// What was compiled before, by its text.
-    known: &'p HashMap<&'p str, &'p Expression>,
     problems: &'p mut Vec<StrategyProblem>,
 }
 
@@ -352,8 +327,7 @@ impl Check<'_> {
     }
 
     fn expression(&mut self, field: &str, source: &str) -> Option<Expression> {
-        let known = self.known.get(source).map(|known| Ok((*known).clone()));
-        match known.unwrap_or_else(|| Expression::compile(source)) {
+        match Expression::compile(source) {
             Ok(expression) => {
                 for root in &expression.references().roots {
                     let root: &str = root;

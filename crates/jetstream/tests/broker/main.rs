@@ -1,6 +1,8 @@
 //! Everything that this crate promises, against a real nats-server.
 
 #[cfg(test)]
+mod asking;
+#[cfg(test)]
 mod consuming;
 #[cfg(test)]
 mod objects;

@@ -1,6 +1,6 @@
 //! The managed server, against the real binary.
 
-use crate::support::{SOON, Stage, connect, options, small_topology};
+use crate::support::{PlainServer, SOON, Stage, connect, options, small_topology};
 use fermata_jetstream::{
     Broker, Bytes, ConnectOptions, ConnectionEvent, Durability, ManagedServer, ServerOptions,
     connection::{ConnectError, Credentials},
@@ -215,27 +215,10 @@ async fn a_server_ends_when_its_program_is_killed() {
 
 #[tokio::test]
 async fn a_refused_subject_is_told_although_the_caller_sees_only_a_time_out() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let mut config = String::from("listen: \"127.0.0.1:-1\"\n");
-    config += &format!("ports_file_dir: {:?}\n", folder.path());
-    config += "authorization { users = [ { user: a, password: b, permissions: { publish: { deny: \"secret.>\" } } } ] }\n";
-    let config_path = folder.path().join("nats.conf");
-    std::fs::write(&config_path, config).expect("written");
-    let (binary, _) = fermata_jetstream::server::find_server_binary().expect("a binary");
-    let mut process = std::process::Command::new(binary)
-        .arg("-c")
-        .arg(&config_path)
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .expect("a server");
-    let ports = folder.path().join(format!("nats-server_{}.ports", process.id()));
-    let url = loop {
-        let text = std::fs::read_to_string(&ports).unwrap_or_default();
-        if let Some(url) = text.split('"').find(|part| part.starts_with("nats://")) {
-            break url.to_owned();
-        }
-        tokio::task::yield_now().await;
-    };
+    let server = PlainServer::start(
+        "authorization { users = [ { user: a, password: b, permissions: { publish: { deny: \"secret.>\" } } } ] }\n",
+    )
+    .await;
     let credentials = |password: &str| Credentials::UserAndPassword {
         user: "a".to_owned(),
         password: password.to_owned(),
@@ -243,7 +226,7 @@ async fn a_refused_subject_is_told_although_the_caller_sees_only_a_time_out() {
     let connect = async |password| {
         let options =
             ConnectOptions { credentials: credentials(password), ..ConnectOptions::default() };
-        Broker::connect(&url, options).await
+        Broker::connect(&server.url, options).await
     };
 
     let stranger = connect("wrong").await;
@@ -252,8 +235,6 @@ async fn a_refused_subject_is_told_although_the_caller_sees_only_a_time_out() {
     CoreMessages::new(&broker).publish_core("secret.plan", Bytes::new()).await.expect("queued");
     let notice =
         tokio::time::timeout(SOON, notices.recv()).await.expect("in time").expect("a notice");
-    process.kill().expect("killed");
-    process.wait().expect("a status");
 
     assert!(matches!(stranger, Err(ConnectError::Refused { .. })), "{stranger:?}");
     assert!(

@@ -19,6 +19,44 @@ pub struct Stage {
     pub _folder: TempDir,
 }
 
+/// A server without JetStream; it ends with the value.
+pub struct PlainServer {
+    pub url: String,
+    process: std::process::Child,
+    _folder: TempDir,
+}
+
+impl PlainServer {
+    /// With what `config` says beside where it listens.
+    pub async fn start(config: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("nats.conf");
+        let ports = folder.path();
+        let config = format!("listen: \"127.0.0.1:-1\"\nports_file_dir: {ports:?}\n{config}");
+        std::fs::write(&file, config).expect("written");
+        let (binary, _) = fermata_jetstream::server::find_server_binary().expect("a binary");
+        let mut command = std::process::Command::new(binary);
+        command.arg("-c").arg(&file).stderr(std::process::Stdio::null());
+        let process = command.spawn().expect("a server");
+        let ports = folder.path().join(format!("nats-server_{}.ports", process.id()));
+        let url = loop {
+            let text = std::fs::read_to_string(&ports).unwrap_or_default();
+            if let Some(url) = text.split('"').find(|part| part.starts_with("nats://")) {
+                break url.to_owned();
+            }
+            tokio::task::yield_now().await;
+        };
+        Self { url, process, _folder: folder }
+    }
+}
+
+impl Drop for PlainServer {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
 pub fn options(folder: &TempDir) -> ServerOptions {
     ServerOptions {
         data_dir: folder.path().join("nats"),

@@ -16,8 +16,8 @@ use crate::output::{Output, Tone};
 /// Problems that are told of what is checked here, as the engine tells of one command.
 const PROBLEMS_MAX: usize = 50;
 
-/// How often what is active is read before it speaks against anything: what was applied a moment
-/// ago is not projected yet.
+/// How often what is active is read at most before it speaks against anything: what was applied a moment
+/// ago is not projected yet. What is the same after a pause is what it is.
 const READS_MAX: u32 = 4;
 
 /// Pause before it is read again.
@@ -128,13 +128,14 @@ async fn check(
     whole: &DefineCommand,
     parts: &[DefineCommand],
 ) -> Result<(u64, Vec<String>), CliError> {
-    let mut reads = 1;
+    let (mut reads, mut before) = (1, None);
     loop {
         let active = session.active_definitions().await?;
+        let is_settled = before == Some(active.revision) || reads >= READS_MAX;
         let mut problems = problems_of(&active, whole, parts);
-        if !problems.is_empty() && reads < READS_MAX {
+        if !problems.is_empty() && !is_settled {
             tokio::time::sleep(AGAIN_AFTER).await;
-            reads += 1;
+            (reads, before) = (reads + 1, Some(active.revision));
             continue;
         }
         let beyond = problems.len().saturating_sub(PROBLEMS_MAX);

@@ -66,6 +66,13 @@ pub(super) fn no_broker(error: &CliError) -> Check {
         };
         return Check::fail("broker", in_one_line(why), after_connect(why)).code(code);
     }
+    if let CliError::OtherEngine { url, found, kept, .. } = error {
+        let found = format!(
+            "the engine at {url} is `{found}`, and this folder is that of `{kept}`, which has ended"
+        );
+        let hint = "start this folder's engine again with `fermata up`, or name the one you mean with `--nats-url`";
+        return Check::fail("broker", found, hint).code("other_engine");
+    }
     let found = if let CliError::NoBroker { url_file } = error {
         format!("none is known: `{url_file}` is not there")
     } else {

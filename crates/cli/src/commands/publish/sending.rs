@@ -57,6 +57,8 @@ pub(super) struct Sending {
     batch_events: usize,
     in_flight_max: usize,
     in_flight: VecDeque<(EventMessage, PublishReceipt)>,
+    /// Events that no server took and that are to be sent again.
+    taken_back: usize,
     /// Lines that wait to be published together.
     batch: Option<EventMessage>,
     pace: Option<Pace>,
@@ -96,6 +98,7 @@ impl Sending {
             batch_events: arguments.batch.map_or(1, usize::from),
             in_flight_max: usize::from(arguments.max_in_flight),
             in_flight: VecDeque::new(),
+            taken_back: 0,
             batch: None,
             pace,
             many,
@@ -193,8 +196,10 @@ impl Sending {
             let sequence = match stored_sequence(&message.subject, &receipt.await) {
                 // No server leads the stream: nothing was stored.
                 Err(CliError::NoEngine) => {
+                    self.taken_back = message.events;
                     let not_taken = self.settle_behind(output).await?;
                     let sequence = self.send_again(&message).await?;
+                    self.taken_back = 0;
                     for message in not_taken {
                         self.put_in_flight(message).await;
                     }
@@ -243,7 +248,10 @@ impl Sending {
                     before += message.events;
                     self.stored(&message, sequence, output)?;
                 }
-                Err(CliError::NoEngine) => not_taken.push(message),
+                Err(CliError::NoEngine) => {
+                    self.taken_back += message.events;
+                    not_taken.push(message);
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -273,13 +281,14 @@ impl Sending {
     /// Tells what came of all; also when something ended it early.
     pub(super) fn finish(self, output: &mut Output) -> Result<Tally, CliError> {
         self.progress.finish_and_clear();
-        let Self { tally, begun, many, in_flight, .. } = self;
+        let Self { tally, begun, many, in_flight, taken_back, .. } = self;
         tally.print_hidden(output)?;
         if !many {
             return Ok(tally);
         }
         let milliseconds = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let unanswered: usize = in_flight.iter().map(|(message, _)| message.events).sum();
+        let in_flight: usize = in_flight.iter().map(|(message, _)| message.events).sum();
+        let unanswered = in_flight + taken_back;
         if output.is_json() {
             output.json_line(&json!({ "summary": {
                 "messages": tally.messages, "events": tally.events, "bytes": tally.bytes,

@@ -137,9 +137,7 @@ fn a_strategy_that_is_found_at_many_paths_counts_once() {
 #[test]
 fn what_was_accepted_before_is_compiled_whatever_it_costs() {
     let costly = |number| strategy(number, json!({ "type": ["job.done"] }), Some("true"));
-    let set =
-        StrategySet::compile_accepted((0..100).map(costly).collect(), &StrategySet::default())
-            .unwrap();
+    let set = StrategySet::compile_accepted((0..100).map(costly).collect()).unwrap();
 
     assert!(set.too_costly().is_some());
 }
@@ -205,7 +203,7 @@ proptest! {
         let all = patterns.into_iter().enumerate().map(|(number, (pattern, condition))| {
             strategy(number, pattern, condition.then_some("true"))
         });
-        let set = StrategySet::compile_accepted(all.collect(), &StrategySet::default()).unwrap();
+        let set = StrategySet::compile_accepted(all.collect()).unwrap();
         let data = json!({ "a": a, "b": b }).to_string();
         with_event("7", "job.done", &data, |event| {
             for (_, bucket) in set.index.met("acme", "job.done") {
