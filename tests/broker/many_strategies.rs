@@ -9,8 +9,9 @@ use fermata_core::digest::Digest;
 use fermata_core::record::Kind;
 use fermata_core::strategy::StrategyDefinition;
 use fermata_definitions::{Limits, read_workflow};
-use fermata_jetstream::Durability;
+use fermata_jetstream::definitions_store::DefinitionsStore;
 use fermata_jetstream::object_folder::ObjectFolder;
+use fermata_jetstream::{Broker, ConnectOptions, Durability};
 use fermata_tests::journal::{count, records_until};
 use fermata_tests::{TestBroker, TestEngine, definitions, events};
 use fermata_wire::projection::{Projected, StoredDefinitions};
@@ -58,7 +59,11 @@ async fn order(engine: &Engine, id: u64, shop: u64, started: usize) {
 
 /// What the projected message names.
 async fn pointer(engine: &Engine) -> StoredDefinitions {
-    let found = engine.ports().store.get(ACTIVE_KEY).await.expect("an answer");
+    pointer_in(&engine.ports().store).await
+}
+
+async fn pointer_in(store: &DefinitionsStore) -> StoredDefinitions {
+    let found = store.get(ACTIVE_KEY).await.expect("an answer");
     match Projected::decode(&found.expect("a projection").value).expect("a message") {
         Projected::Stored(stored) => stored,
         Projected::Whole(definitions) => panic!("revision {} is whole", definitions.revision),
@@ -151,4 +156,73 @@ async fn while_an_object_is_gone_or_damaged_the_old_set_decides_until_it_is_stor
     assert_eq!(first.ports().definitions.borrow().revision, revision);
     second.shut_down().await;
     first.shut_down().await;
+}
+
+/// Steps of a projection after which its owner is killed.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    /// The first command is on its way.
+    Asked,
+    /// An object is stored that no message named when it was looked for.
+    Stored,
+    /// The message names it.
+    Named,
+}
+
+async fn next_owner_projects_what_one_left_that_was_killed_after(step: Step) {
+    let broker = TestBroker::start(Durability::Process).await;
+    let mortal = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let (url, folder) = (broker.url(), broker.folder().to_owned());
+    let first = mortal.spawn(async move {
+        let engine = TestEngine::at(url).named("killed").start(&folder).await;
+        engine.ready().await;
+        apply(&engine, 0..4_000).await;
+        engine
+    });
+    let first = first.await.expect("an engine");
+    let connection = Broker::connect(&broker.url(), ConnectOptions::default()).await;
+    let store = DefinitionsStore::open(&connection.expect("a connection")).await.expect("a store");
+    let objects_then = store.folder(OBJECTS_FOLDER);
+    let before = pointer_in(&store).await;
+    mortal.spawn(async move { apply(&first, 4_000..4_100).await });
+    match step {
+        Step::Asked => {}
+        Step::Stored => {
+            until("an object is stored", async || {
+                let names = objects_then.list().await.expect("a list");
+                names.last().is_some_and(|name| *name > before.name())
+            })
+            .await;
+        }
+        Step::Named => {
+            until("it is named", async || pointer_in(&store).await.revision > before.revision)
+                .await;
+        }
+    }
+    mortal.shutdown_background();
+    let named = pointer_in(&store).await.revision;
+    eprintln!("killed after {step:?} of {}, with {named} named", before.revision + 1);
+
+    let second = engine(&broker, "w-2").await;
+    order(&second, 1, 3_999, 1).await;
+    let revision = apply(&second, 4_000..4_100).await;
+    order(&second, 2, 4_099, 2).await;
+
+    let active = active_definitions(&second.ports().store).await.expect("what is active");
+    assert_eq!((active.revision, active.strategies.len()), (revision, 4_100), "{step:?}");
+    until("superseded objects are removed", async || {
+        objects(&second).list().await.expect("a list").len() == 2
+    })
+    .await;
+    second.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_that_is_killed_while_it_projects_leaves_nothing_that_the_next_cannot_mend() {
+    let killed_after = next_owner_projects_what_one_left_that_was_killed_after;
+    tokio::join!(killed_after(Step::Asked), killed_after(Step::Stored), killed_after(Step::Named));
 }

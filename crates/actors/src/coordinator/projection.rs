@@ -87,6 +87,8 @@ struct Keeping {
     store: DefinitionsStore,
     objects: ObjectFolder,
     lease: LeaseView,
+    /// Whether an object was stored since a message was written: readers that pause are told by one.
+    is_untold: bool,
 }
 
 /// How a projection is looked at.
@@ -102,7 +104,7 @@ enum Look {
 
 impl Keeping {
     fn of(store: DefinitionsStore, lease: LeaseView) -> Self {
-        Self { objects: store.folder(OBJECTS_FOLDER), store, lease }
+        Self { objects: store.folder(OBJECTS_FOLDER), store, lease, is_untold: false }
     }
 
     /// Writes the newest definitions when they change, and when something else
@@ -162,8 +164,7 @@ impl Keeping {
     }
 
     /// Writes a projection where something else is there.
-    async fn put_if_other(&self, projection: &Encoded, look: Look) -> Result<(), ProjectError> {
-        let mut was_stored = true;
+    async fn put_if_other(&mut self, projection: &Encoded, look: Look) -> Result<(), ProjectError> {
         if let Some((stored, bytes)) = &projection.object
             && !self.is_stored(stored, &projection.message, look).await?
         {
@@ -171,11 +172,11 @@ impl Keeping {
                 tracing::warn!("the object of definitions is gone or damaged; it is stored again");
             }
             self.objects.put(&stored.name(), &Bytes::from(bytes.clone())).await?;
-            was_stored = false;
+            self.is_untold = true;
         }
         let (revision, found) = self.store.newest(ACTIVE_KEY).await?;
         let is_there = found.is_some_and(|found| found == projection.message);
-        if is_there && was_stored {
+        if is_there && !self.is_untold {
             return Ok(());
         }
         // Written again, it tells readers that pause that the object is there.
@@ -188,6 +189,7 @@ impl Keeping {
         }
         let message = Bytes::from(projection.message.clone());
         self.store.replace(ACTIVE_KEY, message, revision).await?;
+        self.is_untold = false;
         if let Err(error) = self.remove_superseded(projection.revision).await {
             tracing::warn!(%error, "objects of older definitions could not be removed; the next definitions try it again");
         }
