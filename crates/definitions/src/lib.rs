@@ -24,7 +24,7 @@ mod workflow;
 pub use build::{build, build_plan};
 pub use problem::{Problem, lines, report};
 pub use schema::{strategies_schema, workflow_schema};
-pub use spelling::{closest, closest_of_all};
+pub use spelling::{did_you_mean, meant, nearest};
 pub use strategies::{StrategiesDocument, read_strategies, read_strategies_document};
 pub use strategy_tests::{Expectation, StrategyTest};
 pub use tree::{DEPTH_MAX, ITEMS_MAX, Limits};

@@ -14,7 +14,7 @@ use fermata_core::contract::{
 use fermata_core::identity::{NotATenant, Tenant};
 use fermata_core::json::Json;
 use fermata_core::partition::Definitions;
-use fermata_definitions::closest;
+use fermata_definitions::{meant, nearest};
 use serde_json::{Value, json};
 
 use super::definitions::{NewDefinitions, make_active, print_answer, read_text};
@@ -328,8 +328,10 @@ fn no_contract(active: &Definitions, arguments: &ShowArguments) -> String {
             active.contracts_of(tenant, kind).map(|entry| format!("`{}`", entry.version));
         let versions = versions.collect::<Vec<_>>().join(", ");
         format!("its versions are {versions}, and none is `{version}`")
-    } else if let Some(meant) = closest(kind, kinds) {
-        format!("did you mean `--type {meant}`?")
+    } else if let Some(question) =
+        meant(nearest(kind, kinds).into_iter().map(|kind| format!("--type {kind}")))
+    {
+        question
     } else {
         "`fermata contract list` lists them".to_owned()
     };

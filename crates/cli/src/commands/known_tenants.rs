@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use fermata_core::partition::Definitions;
 use fermata_core::strategy::TENANT_ANY;
-use fermata_definitions::closest;
+use fermata_definitions::did_you_mean;
 use serde_json::Value;
 
 use crate::error::CliError;
@@ -47,8 +47,8 @@ impl KnownTenants {
         // Of more than that not all were kept.
         let tenant = tenant.filter(|_| self.0.len() < TENANTS_MAX)?;
         let tenant = Some(tenant).filter(|tenant| !self.0.contains(*tenant))?;
-        let hint = match closest(tenant, self.0.iter().map(String::as_str)) {
-            Some(meant) => format!("; did you mean `{meant}`?"),
+        let hint = match did_you_mean(tenant, self.0.iter().map(String::as_str)) {
+            Some(question) => format!("; {question}"),
             None if self.0.is_empty() => String::new(),
             None if self.0.len() <= NAMED_MAX => {
                 let known: Vec<_> = self.0.iter().map(String::as_str).collect();

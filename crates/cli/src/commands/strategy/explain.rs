@@ -10,7 +10,7 @@ use fermata_core::strategy::{
     Chosen, Decision, Explained, Explanation, PatternPart, Standing, Strategy, StrategyDefinition,
     StrategySet, TENANT_ANY,
 };
-use fermata_definitions::closest_of_all;
+use fermata_definitions::did_you_mean;
 use serde_json::{Value, json};
 
 use super::super::definitions::{CheckArguments, read_text};
@@ -115,10 +115,8 @@ fn unnamed_type(definitions: &[StrategyDefinition], tenant: &str, kind: &str) ->
     if kind.is_empty() || named.iter().any(|on| covers(on, kind)) {
         return None;
     }
-    let hint = match closest_of_all(kind, named) {
-        Some(meant) => format!("; did you mean `{meant}`?"),
-        None => String::new(),
-    };
+    let question = did_you_mean(kind, named);
+    let hint = question.map(|question| format!("; {question}")).unwrap_or_default();
     Some(format!("no strategy names the type `{kind}`, only what is for every type sees it{hint}"))
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use fermata_core::identity::PartitionId;
 use fermata_core::partition::Definitions;
 use fermata_core::record::Body;
-use fermata_definitions::closest_of_all;
+use fermata_definitions::did_you_mean;
 use fermata_jetstream::StreamReader;
 use serde::Serialize;
 
@@ -92,11 +92,11 @@ async fn with_reasons(
 /// Adds to what the engine says of names that are not there which ones may be meant.
 pub(super) fn suggest(answer: &mut Answer, names: &[Arc<str>], active: &Definitions) {
     for name in names.iter().filter(|name| !active.strategies.contains_key(*name)) {
-        let meant = closest_of_all(name, active.strategies.keys().map(|known| &**known));
+        let question = did_you_mean(name, active.strategies.keys().map(|known| &**known));
         let problem = format!("there is no strategy `{name}`");
         let problem = answer.problems.iter_mut().find(|told| told.starts_with(&problem));
-        if let (Some(meant), Some(problem)) = (meant, problem) {
-            *problem = format!("there is no strategy `{name}`; did you mean `{meant}`?");
+        if let (Some(question), Some(problem)) = (question, problem) {
+            *problem = format!("there is no strategy `{name}`; {question}");
         }
     }
 }
