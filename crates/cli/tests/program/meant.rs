@@ -23,6 +23,26 @@ fn strategy(name: &str) -> StrategyEntry {
     StrategyEntry { name: name.into(), version: 1, definition: Json::from_value(&definition) }
 }
 
+/// The record of strategies that were applied, or retired for a reason.
+fn applied(by: &str, strategies: Vec<StrategyEntry>, retire: &[&str], reason: &str) -> Record {
+    let strategies_to_retire = retire.iter().map(|name| (*name).into()).collect();
+    let retire = Retirement { strategies: strategies_to_retire, reason: Some(reason.into()) };
+    Record::of_partition(
+        DefinitionsApplied {
+            id: Uuid::from_u128(1),
+            by: by.into(),
+            revision: 7,
+            strategies,
+            workflows: Vec::new(),
+            flags: Flags::default(),
+            contracts: Vec::new(),
+            contract_modes: BTreeMap::new(),
+            retire,
+        }
+        .into(),
+    )
+}
+
 /// A tenant with a strategy, a mode and a retired strategy.
 async fn known(stage: &Stage) {
     let active = Definitions {
@@ -107,24 +127,6 @@ async fn a_contract_whose_tenant_and_type_were_swapped_is_told_the_right_way_rou
 async fn who_retired_a_strategy_when_and_why_is_listed() {
     let stage = Stage::new().await;
     known(&stage).await;
-    let applied = |by: &str, strategies: Vec<StrategyEntry>, retire: &[&str], reason: &str| {
-        let strategies_to_retire = retire.iter().map(|name| (*name).into()).collect();
-        let retire = Retirement { strategies: strategies_to_retire, reason: Some(reason.into()) };
-        Record::of_partition(
-            DefinitionsApplied {
-                id: Uuid::from_u128(1),
-                by: by.into(),
-                revision: 1,
-                strategies,
-                workflows: Vec::new(),
-                flags: Flags::default(),
-                contracts: Vec::new(),
-                contract_modes: BTreeMap::new(),
-                retire,
-            }
-            .into(),
-        )
-    };
     let records = [
         applied("alice", Vec::new(), &["old-jobs"], "a trial"),
         applied("bob", vec![strategy("old-jobs")], &[], ""),
@@ -140,6 +142,39 @@ async fn who_retired_a_strategy_when_and_why_is_listed() {
     let row: Vec<_> = row.split_whitespace().collect();
     let time = "2023-11-14T22:13:20.000Z";
     assert_eq!(row, ["old-jobs", "1", time, "carol", "the", "shop", "is", "closed"]);
+}
+
+#[tokio::test]
+async fn an_event_that_a_retired_strategy_took_is_told_so_and_when_it_was_retired() {
+    let stage = Stage::new().await;
+    let active =
+        Definitions { retired: [("old-jobs".into(), 1)].into(), ..Definitions::default() };
+    let bytes = fermata_wire::projection::Projection::of(&active).unwrap().message;
+    let store = DefinitionsStore::open(&stage.broker).await.unwrap();
+    store.put("active", bytes.into()).await.unwrap();
+    let records = [
+        applied("alice", vec![strategy("old-jobs")], &[], ""),
+        applied("carol", Vec::new(), &["old-jobs"], "the shop is closed"),
+    ];
+    stage.journal_of(PartitionId::CONTROL, 0, 0, &records).await;
+    let file = stage.folder.path().join("event.json").display().to_string();
+    let mut explained = Vec::new();
+    for (kind, tenant) in [("job.done", "acme"), ("job.dome", "acme"), ("job.done", "globex")] {
+        let event = json!({ "specversion": "1.0", "id": "1", "source": "/s", "type": kind });
+        std::fs::write(&file, event.to_string()).unwrap();
+        let explain = ["strategy", "explain", &file, "--tenant", tenant, "--json"];
+        explained.push(stage.run(&explain).await);
+    }
+
+    let told = "`old-jobs` took the type `job.done` until it was retired at 2023-11-14T22:13:20.000Z (revision 7) by \
+                carol: the shop is closed; applied in a version above 1, it takes it again";
+    assert!(explained[0].stderr.contains(told), "{}", explained[0].stderr);
+    let retired = &explained[0].json()[0]["retired"][0];
+    assert_eq!((&retired["strategy"], &retired["revision"]), (&json!("old-jobs"), &json!(7)));
+    for other in &explained[1..] {
+        assert!(!other.stderr.contains("old-jobs"), "{}", other.stderr);
+        assert_eq!(other.json()[0]["retired"], json!([]), "{}", other.stdout);
+    }
 }
 
 #[tokio::test]
