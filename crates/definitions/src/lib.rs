@@ -22,7 +22,7 @@ mod tree;
 mod workflow;
 
 pub use build::{build, build_plan};
-pub use problem::{Problem, lines, report};
+pub use problem::{FoundProblems, Problem, lines, report};
 pub use schema::{strategies_schema, workflow_schema};
 pub use spelling::{did_you_mean, meant, nearest};
 pub use strategies::{StrategiesDocument, read_strategies, read_strategies_document};

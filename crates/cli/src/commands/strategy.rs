@@ -113,10 +113,10 @@ pub async fn run(
 ) -> Result<ExitCode, CliError> {
     match command {
         StrategyCommand::Check(arguments) => {
-            check(&arguments)?.report("strategy", "strategies", output)
+            check(&arguments, output)?.report("strategy", "strategies", output)
         }
         StrategyCommand::Apply(arguments) => {
-            let checked = check(&CheckArguments { files: arguments.files.clone() })?;
+            let checked = check(&CheckArguments { files: arguments.files.clone() }, output)?;
             if !checked.problems.is_empty() {
                 return checked.report("strategy", "strategies", output);
             }
@@ -149,15 +149,18 @@ pub async fn run(
 }
 
 /// Reads the files, each by itself and then all together.
-fn check(arguments: &CheckArguments) -> Result<Checked<StrategyDefinition>, CliError> {
-    let mut checked = check_files(&arguments.files, Holds::Strategies, |text, name| {
+fn check(
+    arguments: &CheckArguments,
+    output: &mut Output,
+) -> Result<Checked<StrategyDefinition>, CliError> {
+    let mut checked = check_files(&arguments.files, Holds::Strategies, output, |text, name| {
         // Programs write strategies too, and more of them than people.
         read_strategies(text, Some(name), &Limits::GENERATED)
     })?;
     if checked.problems.is_empty()
         && let Err(found) = StrategySet::compile(checked.sound.clone())
     {
-        checked.problems = found.into_iter().map(|found| across_files(&found)).collect();
+        checked.add(found.iter().map(across_files).collect::<Vec<_>>());
     }
     Ok(checked)
 }

@@ -53,7 +53,7 @@ pub(super) async fn run(
     global: &GlobalArguments,
     output: &mut Output,
 ) -> Result<ExitCode, CliError> {
-    let checked = check_files(&arguments.against, Holds::Strategies, |text, name| {
+    let checked = check_files(&arguments.against, Holds::Strategies, output, |text, name| {
         read_strategies(text, Some(name), &Limits::GENERATED)
     })?;
     if !checked.problems.is_empty() {

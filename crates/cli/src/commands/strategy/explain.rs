@@ -80,7 +80,7 @@ pub async fn run(
         retired = taken_before(&definitions, (tenant, kind), &active, &session).await;
         definitions
     } else {
-        let checked = check(&CheckArguments { files: arguments.strategies })?;
+        let checked = check(&CheckArguments { files: arguments.strategies }, output)?;
         if !checked.problems.is_empty() {
             return checked.report("strategy", "strategies", output);
         }
