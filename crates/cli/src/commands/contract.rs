@@ -17,7 +17,7 @@ use fermata_core::partition::Definitions;
 use fermata_definitions::{meant, nearest};
 use serde_json::{Value, json};
 
-use super::definitions::{NewDefinitions, make_active, print_answer, read_text};
+use super::definitions::{Asked, NewDefinitions, make_active, print_answer, read_text};
 use super::known_tenants::{KnownTenants, tell_nothing};
 use crate::arguments::GlobalArguments;
 use crate::broker_session::BrokerSession;
@@ -191,15 +191,21 @@ async fn apply(
             schema: Json::from_value(&schema),
         });
     }
-    let what = match contracts.first() {
-        Some(contract) => format!("contract `{}` version `{}`", contract.kind, contract.version),
-        None => format!("the mode of tenant `{}`", arguments.tenant),
+    let mode_of = format!("the mode of tenant `{}`", arguments.tenant);
+    let what = match (contracts.first(), arguments.mode) {
+        (Some(ContractEntry { kind, version, .. }), None) => {
+            format!("contract `{kind}` version `{version}`")
+        }
+        (Some(ContractEntry { kind, version, .. }), Some(_)) => {
+            format!("contract `{kind}` version `{version}` and {mode_of}")
+        }
+        (None, _) => mode_of,
     };
     let mode = arguments.mode.map(|mode| (arguments.tenant.as_str().into(), mode.into()));
     let contract_modes = mode.into_iter().collect::<BTreeMap<_, _>>();
     let new = NewDefinitions { contracts, contract_modes, ..NewDefinitions::default() };
     let answer = make_active(new, arguments.by, global, output).await?;
-    print_answer(&answer, &what, output)
+    print_answer(Asked::Apply, &answer, &what, output)
 }
 
 fn json_error(file: &Path) -> impl FnOnce(serde_json::Error) -> CliError {

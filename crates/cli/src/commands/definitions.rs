@@ -19,7 +19,7 @@ use crate::diagnostics::{self, Sources};
 use crate::error::{CliError, ExitCode};
 use crate::output::{Output, Tone, counted};
 
-pub use applying::{Answer, make_active, print_answer, print_answer_to};
+pub use applying::{Answer, Asked, make_active, print_answer};
 pub use suspected::{Holds, told};
 
 /// Files to check.
@@ -135,7 +135,9 @@ impl<T> Checked<T> {
         let text = match (self.left_out, self.sources.len()) {
             (0, _) => counted(all, "problem", "problems"),
             (_, 0 | 1) => format!("the first {listed} of {all} problems"),
-            (_, files) => format!("{listed} of {all} problems in {files} files, the first ones of each"),
+            (_, files) => {
+                format!("{listed} of {all} problems in {files} files, the first ones of each")
+            }
         };
         if !output.is_json() {
             return output.line(&text);

@@ -17,8 +17,8 @@ use serde_json::{Value, json};
 pub use explain::ExplainArguments;
 
 use super::definitions::{
-    ApplyArguments, CheckArguments, Checked, Holds, NewDefinitions, check_files, make_active,
-    print_answer, print_answer_to,
+    ApplyArguments, Asked, CheckArguments, Checked, Holds, NewDefinitions, check_files,
+    make_active, print_answer,
 };
 use super::known_tenants::{KnownTenants, tell_nothing};
 use crate::arguments::GlobalArguments;
@@ -124,7 +124,7 @@ pub async fn run(
             let strategies = entries(checked.sound)?;
             let new = NewDefinitions { strategies, ..NewDefinitions::default() };
             let answer = make_active(new, arguments.by, global, output).await?;
-            print_answer(&answer, &counted(count, "strategy", "strategies"), output)
+            print_answer(Asked::Apply, &answer, &counted(count, "strategy", "strategies"), output)
         }
         StrategyCommand::Test(arguments) => cases::run(&arguments, output),
         StrategyCommand::Explain(arguments) => explain::run(arguments, global, output).await,
@@ -142,7 +142,7 @@ pub async fn run(
                     retired::suggest(&mut answer, &names, &active);
                 }
             }
-            print_answer_to("retired", &answer, &what, output)
+            print_answer(Asked::Retire, &answer, &what, output)
         }
         StrategyCommand::List(arguments) => list(&arguments, global, output).await,
     }

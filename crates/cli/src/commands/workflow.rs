@@ -10,8 +10,8 @@ use fermata_definitions::{FoundProblems, Limits, read_workflow};
 use std::path::PathBuf;
 
 use super::definitions::{
-    ApplyArguments, CheckArguments, Checked, Holds, NewDefinitions, check_files, make_active,
-    print_answer, read_text, told,
+    ApplyArguments, Asked, CheckArguments, Checked, Holds, NewDefinitions, check_files,
+    make_active, print_answer, read_text, told,
 };
 use crate::arguments::GlobalArguments;
 use crate::broker_session::BrokerSession;
@@ -78,7 +78,7 @@ pub async fn run(
             let count = checked.sound.len();
             let new = new_definitions(&checked.sound)?;
             let answer = make_active(new, arguments.by, global, output).await?;
-            print_answer(&answer, &counted(count, "workflow", "workflows"), output)
+            print_answer(Asked::Apply, &answer, &counted(count, "workflow", "workflows"), output)
         }
         WorkflowCommand::List => list(global, output).await,
         WorkflowCommand::Plan(arguments) => plan(&arguments, output),

@@ -143,11 +143,16 @@ async fn a_line_that_is_indented_wrongly_is_hinted_at() {
 }
 
 #[tokio::test]
-async fn problems_beyond_those_that_are_listed_are_counted_and_a_file_that_is_named_twice_is_read_once() {
+async fn problems_beyond_those_that_are_listed_are_counted_and_a_file_that_is_named_twice_is_read_once()
+ {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| folder.path().join(name).display().to_string();
     let text = |more: &str| {
-        let one = |at| format!("  - {{ name: s{at}, version: 1, tenant: acme, on: a, action: ignore{more} }}\n");
+        let one = |at| {
+            format!(
+                "  - {{ name: s{at}, version: 1, tenant: acme, on: a, action: ignore{more} }}\n"
+            )
+        };
         format!("strategies:\n{}", (0..300).map(one).collect::<String>())
     };
     let (broken, sound) = (file("broken.yaml"), file("sound.yaml"));

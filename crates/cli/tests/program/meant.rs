@@ -147,8 +147,7 @@ async fn who_retired_a_strategy_when_and_why_is_listed() {
 #[tokio::test]
 async fn an_event_that_a_retired_strategy_took_is_told_so_and_when_it_was_retired() {
     let stage = Stage::new().await;
-    let active =
-        Definitions { retired: [("old-jobs".into(), 1)].into(), ..Definitions::default() };
+    let active = Definitions { retired: [("old-jobs".into(), 1)].into(), ..Definitions::default() };
     let bytes = fermata_wire::projection::Projection::of(&active).unwrap().message;
     let store = DefinitionsStore::open(&stage.broker).await.unwrap();
     store.put("active", bytes.into()).await.unwrap();
