@@ -222,12 +222,14 @@ async fn list(
         }
         rows.push(row(&definition));
     }
+    let (known, tenant) = (KnownTenants::of(&definitions), arguments.tenant.as_deref());
     if rows.is_empty() {
-        let known = KnownTenants::of(&definitions);
-        if let Some(text) = known.nothing_of(arguments.tenant.as_deref(), "strategies") {
+        if let Some(text) = known.nothing_of(tenant, "strategies") {
             tell_nothing(&text, output)?;
             return Ok(ExitCode::Success);
         }
+    } else if let Some(text) = known.only_of_all(tenant, "strategy") {
+        output.note(&text);
     }
     if !output.is_json() {
         let columns =

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use fermata_core::command::{ContractMode, Retirement, StrategyEntry};
+use fermata_core::command::{ContractMode, Retirement, StrategyEntry, WorkflowEntry};
+use fermata_core::digest::Digest;
 use fermata_core::flags::Flags;
 use fermata_core::identity::PartitionId;
 use fermata_core::json::Json;
@@ -43,10 +44,12 @@ fn applied(by: &str, strategies: Vec<StrategyEntry>, retire: &[&str], reason: &s
     )
 }
 
-/// A tenant with a strategy, a mode and a retired strategy.
+/// A tenant with a strategy, a mode and a retired strategy, and a workflow.
 async fn known(stage: &Stage) {
+    let plan = Digest::of(b"a plan");
     let active = Definitions {
         revision: 3,
+        workflows: vec![WorkflowEntry { name: "report".into(), version: "1".into(), plan }],
         strategies: [("note-jobs".into(), strategy("note-jobs"))].into(),
         contract_modes: [("acme".into(), ContractMode::Enforce)].into(),
         retired: [("old-jobs".into(), 1)].into(),
@@ -79,6 +82,47 @@ async fn a_list_of_a_tenant_of_whom_nothing_is_known_says_so_and_who_may_be_mean
     }
     let of_known = stage.run(&["runs", "list", "--tenant", "acme"]).await;
     assert!(!of_known.stdout.contains("are known"), "{}", of_known.stdout);
+}
+
+#[tokio::test]
+async fn an_unknown_tenant_beside_what_is_for_every_tenant_and_an_unknown_workflow_are_asked_about() {
+    let stage = Stage::new().await;
+    known(&stage).await;
+
+    let entries = ["audit", "tail", "--from-start", "--no-follow", "--tenant"];
+    let tailed = stage.run(&[&entries[..], &["acne"]].concat()).await;
+    let of_known = stage.run(&[&entries[..], &["acme"]].concat()).await;
+    let slip = stage.run(&["runs", "list", "--workflow", "repotr"]).await;
+    let far = stage.run(&["runs", "list", "--workflow", "nightly", "--json"]).await;
+    let there = stage.run(&["runs", "list", "--workflow", "report"]).await;
+    let mut of_all = strategy("every-job");
+    let definition = json!({
+        "name": "every-job", "version": 1, "tenant": "*", "on": "job.done", "priority": 0,
+        "weight": 1, "fan_out": false, "action": "ignore",
+    });
+    of_all.definition = Json::from_value(&definition);
+    let mode = ("acme".into(), ContractMode::Enforce);
+    let active = Definitions {
+        strategies: [("every-job".into(), of_all)].into(),
+        contract_modes: [mode].into(),
+        ..Definitions::default()
+    };
+    let bytes = fermata_wire::projection::Projection::of(&active).unwrap().message;
+    let store = DefinitionsStore::open(&stage.broker).await.unwrap();
+    store.put("active", bytes.into()).await.unwrap();
+    let listed = stage.run(&["strategy", "list", "--tenant", "acne"]).await;
+
+    let told = "note: no strategies or contracts of tenant `acne` are known; did you mean `acme`?";
+    assert!(tailed.code == 0 && tailed.stderr.contains(told), "{}", tailed.stderr);
+    assert_eq!(of_known.stderr, "");
+    let told = "there is no workflow `repotr`; did you mean `report`?";
+    assert!(slip.code == 0 && slip.stdout.contains(told), "{}", slip.stdout);
+    let told = "there is no workflow `nightly`; `fermata workflow list` lists them";
+    assert!(far.stdout.is_empty() && far.stderr.contains(told), "{}", far.stderr);
+    assert!(!there.stdout.contains("no workflow"), "{}", there.stdout);
+    assert!(listed.code == 0 && listed.stdout.contains("every-job"), "{}", listed.stderr);
+    let told = "note: no strategy is for tenant `acne` alone; did you mean `acme`?";
+    assert!(listed.stderr.contains(told), "{}", listed.stderr);
 }
 
 #[tokio::test]
