@@ -12,7 +12,7 @@ use fermata_core::contract::{
     DataSize, MESSAGE_STEPS_MAX, VERSION_RULE, incompatibilities, major_of,
 };
 use fermata_core::identity::{NotATenant, Tenant};
-use fermata_core::json::Json;
+use fermata_core::json::{Json, told};
 use fermata_core::partition::Definitions;
 use fermata_definitions::{meant, nearest};
 use serde_json::{Value, json};
@@ -183,7 +183,7 @@ async fn apply(
         if let Err(found) = compile(&text) {
             return refused(&found, output);
         }
-        let schema: Value = serde_json::from_str(&text).map_err(json_error(file))?;
+        let schema = parsed(&text, file)?;
         contracts.push(ContractEntry {
             tenant: arguments.tenant.clone(),
             kind: kind.as_str().into(),
@@ -208,9 +208,11 @@ async fn apply(
     print_answer(Asked::Apply, &answer, &what, output)
 }
 
-fn json_error(file: &Path) -> impl FnOnce(serde_json::Error) -> CliError {
-    let what = format!("`{}`", file.display());
-    move |source| CliError::Given { what, source }
+/// The JSON that a file holds.
+fn parsed(text: &str, file: &Path) -> Result<Value, CliError> {
+    serde_json::from_str(text).map_err(|error| {
+        CliError::Usage(format!("`{}` is no JSON: {}", file.display(), told(&error, text)))
+    })
 }
 
 fn refused(found: &[String], output: &mut Output) -> Result<ExitCode, CliError> {
@@ -352,8 +354,8 @@ fn check(arguments: &CheckArguments, output: &mut Output) -> Result<ExitCode, Cl
     };
     let mut found = Vec::new();
     if let Some(before) = &arguments.after {
-        let new: Value = serde_json::from_str(&text).map_err(json_error(&arguments.file))?;
-        let old: Value = serde_json::from_str(&read_text(before)?).map_err(json_error(before))?;
+        let new = parsed(&text, &arguments.file)?;
+        let old = parsed(&read_text(before)?, before)?;
         found.extend(incompatibilities(&old, &new));
     }
     if let Some(file) = &arguments.data {
@@ -365,7 +367,7 @@ fn check(arguments: &CheckArguments, output: &mut Output) -> Result<ExitCode, Cl
         } else {
             read_text(file)?
         };
-        let data = serde_json::from_str(&text).map_err(json_error(file))?;
+        let data = parsed(&text, file)?;
         let steps = contract.price().steps(DataSize::of(&text));
         if steps > MESSAGE_STEPS_MAX {
             found.push(format!(

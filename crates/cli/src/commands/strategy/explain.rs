@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use fermata_core::event::{EVENT_DEPTH_MAX, Event, EventLimits, Subject, decode_message};
 use fermata_core::identity::Tenant;
+use fermata_core::json::told as told_json;
 use fermata_core::partition::Definitions;
 use fermata_core::strategy::{
     Chosen, Decision, Explained, Explanation, PatternPart, Standing, Strategy, StrategyDefinition,
@@ -66,8 +67,9 @@ pub async fn run(
                  {EVENT_DEPTH_MAX} levels; is a bracket left open? Make it flatter otherwise"
             ));
         }
+        let why = told_json(&error, &text);
         CliError::Usage(format!(
-            "the event in `{}` is no JSON: {error}; write it as `fermata publish` takes it, such as `{EXAMPLE}`",
+            "the event in `{}` is no JSON: {why}; write it as `fermata publish` takes it, such as `{EXAMPLE}`",
             arguments.event.display()
         ))
     })?;
