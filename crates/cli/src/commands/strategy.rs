@@ -2,6 +2,7 @@
 
 mod cases;
 mod explain;
+mod pattern;
 mod retired;
 
 use std::collections::BTreeSet;
@@ -60,6 +61,7 @@ Examples:
     /// Take strategies out of use: the next events are decided without them, runs go on
     #[command(after_help = "\
 All of them, or none where one was never there. A higher version, applied, brings a strategy back.
+A pattern such as 'old-*' is answered with the names that fit it, and retires nothing.
 
 Examples:
   fermata strategy retire note-placed-orders --reason 'the shop is closed'
@@ -129,6 +131,10 @@ pub async fn run(
         StrategyCommand::Test(arguments) => cases::run(&arguments, output),
         StrategyCommand::Explain(arguments) => explain::run(arguments, global, output).await,
         StrategyCommand::Retire(RetireArguments { names, reason, by }) => {
+            if let Some(name) = names.iter().find(|name| pattern::is_pattern(name)) {
+                let active = BrokerSession::open(global).await?.active_definitions().await?;
+                return Err(pattern::refused(name, &active));
+            }
             let strategies: BTreeSet<Arc<str>> = names.into_iter().map(Arc::from).collect();
             let names: Vec<_> = strategies.iter().cloned().collect();
             let what = counted(strategies.len(), "strategy", "strategies");

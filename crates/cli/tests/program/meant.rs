@@ -85,7 +85,8 @@ async fn a_list_of_a_tenant_of_whom_nothing_is_known_says_so_and_who_may_be_mean
 }
 
 #[tokio::test]
-async fn an_unknown_tenant_beside_what_is_for_every_tenant_and_an_unknown_workflow_are_asked_about() {
+async fn an_unknown_tenant_beside_what_is_for_every_tenant_and_an_unknown_workflow_are_asked_about()
+{
     let stage = Stage::new().await;
     known(&stage).await;
 
@@ -243,6 +244,8 @@ async fn a_strategy_to_retire_and_a_letter_that_are_nearly_named_are_asked_about
     let stored = stage.publisher.publish(subject.to_owned(), None, payload.into()).await.await;
     stored.sequence().expect("stored");
 
+    // Nothing is asked of the engine.
+    let pattern = stage.run(&["strategy", "retire", "note-*"]).await;
     let retired = stage.run(&["strategy", "retire", "note-job"]).await;
     engine.await.unwrap();
     let shown = stage.run(&["dead", "show", "17.1"]).await;
@@ -250,6 +253,9 @@ async fn a_strategy_to_retire_and_a_letter_that_are_nearly_named_are_asked_about
     assert_eq!((retired.code, shown.code), (1, 4), "{}{}", retired.stderr, shown.stderr);
     let told = "there is no strategy `note-job`; did you mean `note-jobs`?";
     assert!(retired.stdout.contains(told), "{}", retired.stdout);
+    assert_eq!(pattern.code, 2, "{}", pattern.stderr);
+    let told = "write `fermata strategy retire note-jobs`";
+    assert!(pattern.stderr.contains(told), "{}", pattern.stderr);
     let told = "there is no dead letter `17.1`; did you mean `17.0`?";
     assert!(shown.stderr.contains(told), "{}", shown.stderr);
 }
