@@ -153,10 +153,20 @@ impl Output {
     /// A bar for work of `total` steps, drawn on standard error of a terminal only.
     #[must_use]
     pub fn progress(&self, total: u64, what: &'static str) -> ProgressBar {
+        self.bar("{bar:32} {pos}/{len} {msg} {elapsed}", total, what)
+    }
+
+    /// As [`Self::progress`], where what is counted are bytes: in the units of [`size_text`].
+    #[must_use]
+    pub fn progress_of_bytes(&self, total: u64, what: &'static str) -> ProgressBar {
+        self.bar("{bar:32} {binary_bytes}/{binary_total_bytes} {msg} {elapsed}", total, what)
+    }
+
+    fn bar(&self, template: &str, total: u64, what: &'static str) -> ProgressBar {
         if self.json || !self.terminal {
             return ProgressBar::hidden();
         }
-        let style = ProgressStyle::with_template("{bar:32} {pos}/{len} {msg} {elapsed}")
+        let style = ProgressStyle::with_template(template)
             .unwrap_or_else(|_| ProgressStyle::default_bar());
         ProgressBar::new(total).with_style(style).with_message(what)
     }

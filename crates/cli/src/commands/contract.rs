@@ -57,7 +57,7 @@ pub struct ApplyArguments {
     /// File with the JSON Schema (2020-12) of the events' data
     #[arg(value_name = "FILE", requires_all = ["kind", "version"], required_unless_present = "mode")]
     pub file: Option<PathBuf>,
-    /// Whose events
+    /// Whose events they are
     #[arg(long, value_parser = tenant)]
     pub tenant: Tenant,
     /// Type of the events
@@ -69,7 +69,7 @@ pub struct ApplyArguments {
     /// What is done about breaches, for all contracts of the tenant; `warn` until it is said
     #[arg(long, value_enum)]
     pub mode: Option<Mode>,
-    /// Who asks; default: the user of the operating system
+    /// Who asks, for the audit log; default: the user of the operating system
     #[arg(long, value_name = "NAME")]
     pub by: Option<String>,
 }
@@ -106,7 +106,7 @@ impl From<Mode> for ContractMode {
 /// Arguments of `fermata contract list`.
 #[derive(Debug, Clone, Args)]
 pub struct ListArguments {
-    /// Only those of this tenant
+    /// Only what is of this tenant
     #[arg(long)]
     pub tenant: Option<String>,
 }
@@ -114,7 +114,7 @@ pub struct ListArguments {
 /// Arguments of `fermata contract show`.
 #[derive(Debug, Clone, Args)]
 pub struct ShowArguments {
-    /// Whose events
+    /// Whose events they are
     #[arg(long)]
     pub tenant: String,
     /// Type of the events

@@ -80,7 +80,7 @@ pub struct RetireArguments {
     /// Names of strategies
     #[arg(required = true, value_name = "NAME")]
     pub names: Vec<String>,
-    /// Why, for the audit log
+    /// Why, for people and the audit log
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
     /// Who asks, for the audit log; default: the user of the operating system

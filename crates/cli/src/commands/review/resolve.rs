@@ -49,7 +49,7 @@ pub struct ResolveArguments {
     /// Why, for people and the audit log
     #[arg(long, value_name = "TEXT")]
     pub reason: String,
-    /// Who decides, for the audit log; default: the user of the operating system
+    /// Who asks, for the audit log; default: the user of the operating system
     #[arg(long, value_name = "NAME")]
     pub by: Option<String>,
     /// Say what would be done, and do nothing

@@ -39,7 +39,7 @@ const STALE_MAX: Duration = Duration::from_secs(60);
 /// Arguments of `fermata runs list`.
 #[derive(Debug, Clone, Args)]
 pub struct ListArguments {
-    /// Only runs of this tenant
+    /// Only what is of this tenant
     #[arg(long)]
     pub tenant: Option<Tenant>,
     /// Only runs that stand here
