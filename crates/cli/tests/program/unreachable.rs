@@ -34,6 +34,34 @@ async fn a_port_that_is_taken_is_told_in_a_sentence_with_what_to_do() {
 }
 
 #[tokio::test]
+async fn an_address_for_http_that_is_taken_is_told_before_anything_is_started() {
+    let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = holder.local_addr().unwrap().to_string();
+    let port = holder.local_addr().unwrap().port();
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data").display().to_string();
+
+    let up = run(&["up", "--data-dir", &data, "--http", &address]).await;
+    // No broker is there: that is not come to.
+    let broker = ["--nats-url", "nats://127.0.0.1:1", "--data-dir", &data];
+    let worker = ["worker", "--roles", "matcher", "--http", &address];
+    let worker = run(&[&worker[..], &broker].concat()).await;
+    let elsewhere = run(&["up", "--data-dir", &data, "--http", "203.0.113.7:9464"]).await;
+
+    for ended in [&up, &worker] {
+        assert_eq!(ended.code, 2, "{}", ended.stderr);
+        assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+        let held = format!("`{address}` (`--http`): port {port} of 127.0.0.1 is held by another");
+        for told in [&*held, "`--http 127.0.0.1:0` takes a port that is free"] {
+            assert!(ended.stderr.contains(told), "{told}: {}", ended.stderr);
+        }
+    }
+    let told = "this machine has no address 203.0.113.7";
+    assert!(elsewhere.code == 2 && elsewhere.stderr.contains(told), "{}", elsewhere.stderr);
+    assert!(!folder.path().join("data/nats").exists());
+}
+
+#[tokio::test]
 async fn a_broker_that_is_stopped_is_told_as_silent_and_no_second_engine_is_advised() {
     let stage = Stage::new().await;
     let pid = Pid::from_raw(i32::try_from(stage.server.pid()).unwrap()).unwrap();
