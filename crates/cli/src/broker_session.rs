@@ -93,7 +93,8 @@ impl BrokerSession {
     ///
     /// Nothing stays open when dropped.
     pub async fn open(global: &GlobalArguments) -> Result<Self, CliError> {
-        Self::open_url(&broker_url(global)?).await
+        // The engine of this folder starts its own broker again where that ends; one that was named is there or not.
+        Self::connect(&broker_url(global)?, global.nats_url.is_none()).await
     }
 
     /// Connects to `url`.
@@ -106,9 +107,14 @@ impl BrokerSession {
     ///
     /// Nothing stays open when dropped.
     pub async fn open_url(url: &str) -> Result<Self, CliError> {
+        Self::connect(url, false).await
+    }
+
+    async fn connect(url: &str, awaits_listener: bool) -> Result<Self, CliError> {
         let options = ConnectOptions {
             name: "fermata-cli".to_owned(),
             connect_limit: CONNECT_LIMIT,
+            awaits_listener,
             ..ConnectOptions::default()
         };
         Ok(Self { broker: Broker::connect(url, options).await? })
