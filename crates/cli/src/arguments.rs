@@ -187,6 +187,46 @@ mod tests {
         check(&Arguments::command(), "fermata");
     }
 
+    #[test]
+    fn an_option_that_means_the_same_everywhere_is_told_in_the_same_words() {
+        fn check(command: &clap::Command, path: &str) {
+            for inner in command.get_subcommands() {
+                check(inner, &format!("{path} {}", inner.get_name()));
+            }
+            for argument in command.get_arguments() {
+                let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+                let values = argument.get_value_names().unwrap_or_default();
+                let value = values.first().map(|value| value.as_str()).unwrap_or_default();
+                let is_list = help.starts_with("Only ");
+                let (begin, end) = match (argument.get_long(), value) {
+                    (Some("by"), _) => ("Who asks", "default: the user of the operating system"),
+                    (Some("reason"), "TEXT") if path.ends_with("replay") => ("Why; signed", ""),
+                    (Some("reason"), "TEXT") => ("Why, for people and the audit log", ""),
+                    (Some("reason"), _) => ("Only ", ""),
+                    (Some("dry-run"), _) => ("Say what would be done, and do nothing", ""),
+                    (Some("limit"), _) => ("At most so many", ""),
+                    (Some("since"), _) => (
+                        "Only ",
+                        "then or later: a date as in RFC 3339, or how long ago (`30m`, `2h`, `7d`)",
+                    ),
+                    (Some("until"), _) => ("Only ", "before then, likewise"),
+                    (Some("vkey"), _) => ("Key that ", ""),
+                    (Some("tenant"), _) if path.ends_with("strategy list") => {
+                        ("Only what sees the events of this tenant", "")
+                    }
+                    (Some("tenant"), _) if is_list => ("Only what is of this tenant", ""),
+                    (Some("tenant"), _) => ("Whose event", ""),
+                    _ => continue,
+                };
+                assert!(
+                    help.starts_with(begin) && help.ends_with(end),
+                    "{path} {argument}: {help}"
+                );
+            }
+        }
+        check(&Arguments::command(), "fermata");
+    }
+
     /// The words of a line as a shell takes them; what is after a pipe or a comment is not ours.
     fn words(line: &str) -> Vec<String> {
         let mut words = vec![String::new()];

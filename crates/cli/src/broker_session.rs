@@ -95,8 +95,10 @@ impl BrokerSession {
     /// Nothing stays open when dropped.
     pub async fn open(global: &GlobalArguments) -> Result<Self, CliError> {
         let url = broker_url(global)?;
-        let session = Self::open_url(&url).await?;
-        if global.nats_url.is_none() {
+        let is_of_folder = global.nats_url.is_none();
+        // The engine of this folder starts its own broker again where that ends; one that was named is there or not.
+        let session = Self::connect(&url, is_of_folder).await?;
+        if is_of_folder {
             session.check_engine(global, url).await?;
         }
         Ok(session)
@@ -129,9 +131,14 @@ impl BrokerSession {
     ///
     /// Nothing stays open when dropped.
     pub async fn open_url(url: &str) -> Result<Self, CliError> {
+        Self::connect(url, false).await
+    }
+
+    async fn connect(url: &str, awaits_listener: bool) -> Result<Self, CliError> {
         let options = ConnectOptions {
             name: "fermata-cli".to_owned(),
             connect_limit: CONNECT_LIMIT,
+            awaits_listener,
             ..ConnectOptions::default()
         };
         Ok(Self { broker: Broker::connect(url, options).await? })

@@ -39,7 +39,8 @@ fn render(problem: &Problem, source: &str) -> String {
     let mut text = format!("{}\n", problem.message);
     let margin = " ".repeat(problem.line.to_string().len());
     // Writing to a String cannot fail.
-    let _ = write!(text, "{margin}--> {}", problem.file.as_deref().unwrap_or("<memory>"));
+    let file = problem.file.as_deref().unwrap_or("the files together");
+    let _ = write!(text, "{margin}--> {file}");
     if problem.line > 0 {
         let _ = write!(text, ":{}:{}", problem.line, problem.column);
     }

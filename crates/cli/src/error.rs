@@ -21,7 +21,7 @@ use thiserror::Error;
 use crate::local_engine::{BROKER_RESTARTS_MAX, BROKER_RESTARTS_WINDOW};
 use crate::telemetry::TelemetryError;
 
-pub use advice::{after_connect, in_one_line};
+pub use advice::{after_connect, in_one_line, reasons};
 use advice::{after_io, after_missing};
 
 /// How the program ends. These codes are promised to scripts.

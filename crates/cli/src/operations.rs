@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::error::Error as _;
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -72,9 +73,7 @@ impl Endpoints {
         receipts: bool,
         file: PathBuf,
     ) -> Result<Self, CliError> {
-        let server = Server::bind(address)
-            .await
-            .map_err(CliError::io(format!("listen at `{address}` (`--http`)")))?;
+        let server = Server::bind(address).await.map_err(|error| not_bound(address, error))?;
         let url = format!("http://{}", server.address());
         std::fs::write(&file, format!("{url}\n"))
             .map_err(CliError::io(format!("write `{}`", file.display())))?;
@@ -98,6 +97,30 @@ impl Endpoints {
         let receipts = Receipts::new(engine.ports().clone());
         let _ = self.engine.set(Started { engine: engine.clone(), receipts });
     }
+}
+
+/// Why nothing can answer at `address`, and what to do.
+fn not_bound(address: SocketAddr, error: io::Error) -> CliError {
+    let (ip, port) = (address.ip(), address.port());
+    let other = SocketAddr::new(ip, 0);
+    let why = if error.kind() == io::ErrorKind::AddrInUse {
+        format!(
+            "port {port} of {ip} is held by another program, perhaps by another `fermata up` or worker (`ss -ltnp \
+             'sport = :{port}'` shows which): end that, or name another address; `--http {other}` takes a port that \
+             is free"
+        )
+    } else if error.kind() == io::ErrorKind::AddrNotAvailable {
+        format!(
+            "this machine has no address {ip}: name one that it has, or 0.0.0.0 for all of them"
+        )
+    } else if error.kind() == io::ErrorKind::PermissionDenied {
+        format!(
+            "port {port} is not for every user: name one from 1024, or start the process as a user who may"
+        )
+    } else {
+        return CliError::io(format!("listen at `{address}` (`--http`)"))(error);
+    };
+    CliError::Usage(format!("nothing can answer at `{address}` (`--http`): {why}"))
 }
 
 struct OperatedEngine {

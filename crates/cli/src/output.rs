@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Iso8601;
 use time::format_description::well_known::iso8601::{Config, EncodedConfig, TimePrecision};
 
-use crate::error::CliError;
+use crate::error::{CliError, reasons};
 
 /// What is counted where whole journals are read.
 pub const RECORDS_READ: &str = "records read";
@@ -153,11 +153,21 @@ impl Output {
     /// A bar for work of `total` steps, drawn on standard error of a terminal only.
     #[must_use]
     pub fn progress(&self, total: u64, what: &'static str) -> ProgressBar {
+        self.bar("{bar:32} {pos}/{len} {msg} {elapsed}", total, what)
+    }
+
+    /// As [`Self::progress`], where what is counted are bytes: in the units of [`size_text`].
+    #[must_use]
+    pub fn progress_of_bytes(&self, total: u64, what: &'static str) -> ProgressBar {
+        self.bar("{bar:32} {binary_bytes}/{binary_total_bytes} {msg} {elapsed}", total, what)
+    }
+
+    fn bar(&self, template: &str, total: u64, what: &'static str) -> ProgressBar {
         if self.json || !self.terminal {
             return ProgressBar::hidden();
         }
-        let style = ProgressStyle::with_template("{bar:32} {pos}/{len} {msg} {elapsed}")
-            .unwrap_or_else(|_| ProgressStyle::default_bar());
+        let style =
+            ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
         ProgressBar::new(total).with_style(style).with_message(what)
     }
 
@@ -189,12 +199,7 @@ impl Output {
 
     /// Tells on standard error what went wrong, with all that lies behind it.
     pub fn error(&mut self, error: &CliError) {
-        let mut reasons = Vec::new();
-        let mut source = std::error::Error::source(error);
-        while let Some(reason) = source {
-            reasons.push(reason.to_string());
-            source = reason.source();
-        }
+        let reasons = reasons(error);
         let mut stderr = io::stderr();
         // With standard error gone there is nobody left to tell.
         if self.json {

@@ -11,7 +11,7 @@ mod price;
 
 use serde_json::Value;
 
-use crate::json::check_unique_keys;
+use crate::json::{check_unique_keys, told};
 
 pub use compatibility::incompatibilities;
 pub use price::{DataSize, Price};
@@ -103,7 +103,7 @@ pub fn read_schema(text: &str) -> Result<Value, Vec<String>> {
         return Err(vec![format!("the schema has {bytes} bytes, at most {SCHEMA_BYTES_MAX}")]);
     }
     let schema: Value = serde_json::from_str(text)
-        .map_err(|error| vec![format!("the schema is no JSON: {error}")])?;
+        .map_err(|error| vec![format!("the schema is no JSON: {}", told(&error, text))])?;
     check_unique_keys(text)
         .map_err(|error| vec![format!("{error}: which of both holds? Keep one of them")])?;
     if !schema.is_object() && !schema.is_boolean() {

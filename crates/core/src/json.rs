@@ -4,12 +4,16 @@
 //! often than they are looked into, so they stay compact text and are parsed
 //! where an expression needs them.
 
+mod told;
+
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
 use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+pub use told::told;
 
 /// How much of a key an error shows, in characters.
 const KEY_CHARACTERS_SHOWN: usize = 80;

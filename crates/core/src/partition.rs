@@ -47,6 +47,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod unchanged;
 #[cfg(test)]
 mod wait_tests;
 mod waits;

@@ -44,7 +44,7 @@ impl Reader {
 
     fn check_key(&mut self, path: &str, entry: &Entry, keys: &Keys) {
         let key = entry.key.as_str();
-        if keys.known.contains(&key) || self.problems.is_full() {
+        if keys.known.contains(&key) {
             return;
         }
         let path = join(path, key);
@@ -54,9 +54,13 @@ impl Reader {
             return;
         }
         let shown: String = key.chars().take(80).collect();
+        let message = format!("`{shown}` is not known here");
+        if self.problems.is_full() {
+            self.problems.add(entry.key_start, &path, message);
+            return;
+        }
         let hint = spelling::hint(key, keys.known.iter().copied())
             .unwrap_or_else(|| format!("known here: {}", keys.known.join(", ")));
-        let message = format!("`{shown}` is not known here");
         self.problems.add_with_hint(entry.key_start, &path, message, hint);
     }
 

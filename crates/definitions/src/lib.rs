@@ -22,9 +22,9 @@ mod tree;
 mod workflow;
 
 pub use build::{build, build_plan};
-pub use problem::{Problem, lines, report};
+pub use problem::{FoundProblems, Problem, lines, report};
 pub use schema::{strategies_schema, workflow_schema};
-pub use spelling::{closest, closest_of_all};
+pub use spelling::{did_you_mean, meant, nearest};
 pub use strategies::{StrategiesDocument, read_strategies, read_strategies_document};
 pub use strategy_tests::{Expectation, StrategyTest};
 pub use tree::{DEPTH_MAX, ITEMS_MAX, Limits};

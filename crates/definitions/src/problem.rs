@@ -1,6 +1,9 @@
 //! What is wrong with a document, and where.
 
+use std::collections::HashSet;
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::Deref;
 
 use serde::Serialize;
 
@@ -67,19 +70,46 @@ pub fn report(problems: &[Problem]) -> String {
 /// document of a hundred thousand mistakes must stay cheap.
 const PROBLEMS_MAX: usize = 200;
 
+/// What is wrong with a document: the first problems, and how many more there are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FoundProblems {
+    /// The first 200 that were found, in the order of the document.
+    pub listed: Vec<Problem>,
+    /// How many others were found.
+    pub left_out: usize,
+}
+
+impl From<Vec<Problem>> for FoundProblems {
+    fn from(mut listed: Vec<Problem>) -> Self {
+        let left_out = listed.len().saturating_sub(PROBLEMS_MAX);
+        listed.truncate(PROBLEMS_MAX);
+        Self { listed, left_out }
+    }
+}
+
+impl Deref for FoundProblems {
+    type Target = [Problem];
+
+    fn deref(&self) -> &[Problem] {
+        &self.listed
+    }
+}
+
 /// Collects the problems of one document.
 #[derive(Debug, Default)]
 pub(crate) struct Problems {
     list: Vec<Problem>,
     file: Option<String>,
+    /// Hashes of those that are not kept: what is told twice counts once.
+    left_out: HashSet<u64>,
 }
 
 impl Problems {
     pub(crate) fn of_file(file: Option<&str>) -> Self {
-        Self { list: Vec::new(), file: file.map(str::to_owned) }
+        Self { file: file.map(str::to_owned), ..Self::default() }
     }
 
-    /// Whether nothing further is kept: then nothing needs to be worked out.
+    /// Whether nothing further is kept but counted: then no hint needs to be worked out.
     pub(crate) fn is_full(&self) -> bool {
         self.list.len() >= PROBLEMS_MAX
     }
@@ -99,7 +129,11 @@ impl Problems {
     }
 
     pub(crate) fn push(&mut self, place: Place, path: &str, message: String, hint: Option<String>) {
-        if !self.is_full() {
+        if self.is_full() {
+            let mut hasher = DefaultHasher::new();
+            (place.line, place.column, path, &message).hash(&mut hasher);
+            self.left_out.insert(hasher.finish());
+        } else {
             self.list.push(Problem {
                 file: self.file.clone(),
                 line: place.line,
@@ -128,17 +162,17 @@ impl Problems {
         self.list.is_empty()
     }
 
-    /// How many have been kept so far.
+    /// How many have been found so far.
     pub(crate) fn count(&self) -> usize {
-        self.list.len()
+        self.list.len() + self.left_out.len()
     }
 
-    /// All problems in the order of the document.
-    pub(crate) fn into_sorted(self) -> Vec<Problem> {
-        let mut list = self.list;
-        list.sort_by_key(|problem| (problem.line, problem.column));
-        list.dedup();
-        list
+    /// What was found, in the order of the document.
+    pub(crate) fn into_sorted(self) -> FoundProblems {
+        let mut listed = self.list;
+        listed.sort_by_key(|problem| (problem.line, problem.column));
+        listed.dedup();
+        FoundProblems { listed, left_out: self.left_out.len() }
     }
 }
 

@@ -8,7 +8,7 @@ use fermata_core::strategy::{
 };
 
 use crate::fields::{Fields, Keys, Reader, join};
-use crate::problem::{Problem, Problems};
+use crate::problem::{FoundProblems, Problem, Problems};
 use crate::strategy_tests::{self, StrategyTest};
 use crate::tree::{Entry, Limits, Located, Tree};
 
@@ -57,7 +57,7 @@ pub fn read_strategies(
     source: &str,
     file: Option<&str>,
     limits: &Limits,
-) -> Result<Vec<StrategyDefinition>, Vec<Problem>> {
+) -> Result<Vec<StrategyDefinition>, FoundProblems> {
     read_strategies_document(source, file, limits).map(|document| document.strategies)
 }
 
@@ -70,7 +70,7 @@ pub fn read_strategies_document(
     source: &str,
     file: Option<&str>,
     limits: &Limits,
-) -> Result<StrategiesDocument, Vec<Problem>> {
+) -> Result<StrategiesDocument, FoundProblems> {
     let mut problems = Problems::of_file(file);
     let Some(tree) = Located::parse(source, limits, &mut problems) else {
         return Err(problems.into_sorted());

@@ -4,7 +4,7 @@ mod bounds;
 mod strategies;
 
 use crate::{
-    Expectation, Limits, Problem, TaskDocument, WorkflowDocument, build, build_plan,
+    Expectation, FoundProblems, Limits, TaskDocument, WorkflowDocument, build, build_plan,
     read_strategies, read_strategies_document, read_workflow, report,
 };
 use fermata_core::plan::{FailureClass, Join, RetryPolicy, Work};
@@ -18,7 +18,7 @@ fn example(name: &str) -> String {
 }
 
 /// Problems as `line:column path: message (hint)`.
-fn lines(problems: Vec<Problem>) -> Vec<String> {
+fn lines(problems: FoundProblems) -> Vec<String> {
     report(&problems).lines().map(str::to_owned).collect()
 }
 

@@ -10,7 +10,7 @@ use fermata_core::plan::{Executable, RUN_TIMEOUT_MS_DEFAULT, input};
 use crate::build::build_read;
 use crate::duration;
 use crate::fields::{Keys, Reader};
-use crate::problem::{Problem, Problems};
+use crate::problem::{FoundProblems, Problems};
 use crate::spelling;
 use crate::tree::{Limits, Located};
 
@@ -76,7 +76,7 @@ pub fn read_workflow(
     source: &str,
     file: Option<&str>,
     limits: &Limits,
-) -> Result<Executable, Vec<Problem>> {
+) -> Result<Executable, FoundProblems> {
     let mut problems = Problems::of_file(file);
     let Some(tree) = Located::parse(source, limits, &mut problems) else {
         return Err(problems.into_sorted());

@@ -4,6 +4,7 @@
 //! cores work and a burst of deliveries does not hold up an append. What the library tells only to a
 //! callback (refused permissions, dropped messages, lost connections) is told here to whoever listens.
 
+mod first;
 mod observing;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -67,6 +68,9 @@ pub struct ConnectOptions {
     pub ping_interval: Duration,
     /// How long the first connect is tried.
     pub connect_limit: Duration,
+    /// Whether it is tried on where this machine itself says that nobody listens there: whoever starts both wants
+    /// that. Another machine is always tried on.
+    pub awaits_listener: bool,
     /// Who connects.
     pub credentials: Credentials,
 }
@@ -78,6 +82,7 @@ impl Default for ConnectOptions {
             inbox_prefix: "_INBOX".to_owned(),
             ping_interval: PING_INTERVAL,
             connect_limit: CONNECT_LIMIT,
+            awaits_listener: true,
             credentials: Credentials::None,
         }
     }
@@ -154,6 +159,15 @@ pub enum ConnectError {
         /// How long it was tried.
         limit: Duration,
         /// The last refusal.
+        #[source]
+        source: async_nats::ConnectError,
+    },
+    /// This machine says that no program listens there, and none was waited for.
+    #[error("nobody listens at `{url}`")]
+    NobodyListens {
+        /// Where.
+        url: String,
+        /// The refusal.
         #[source]
         source: async_nats::ConnectError,
     },
@@ -317,15 +331,18 @@ async fn open(
     notices: &broadcast::Sender<ConnectionNotice>,
 ) -> Result<Connection, ConnectError> {
     let deadline = Instant::now() + options.connect_limit;
+    let given_up = first::given_up_at(options);
     // The library is told user and password by its options, and logs addresses as they are.
     let addresses = without_credentials(url);
+    let listed: Vec<_> = addresses.split(',').map(str::trim).collect();
     loop {
         let (link_sender, link) = watch::channel(Link::default());
         // What stands in the first address holds for all servers of a cluster.
         let first = url.split(',').next().unwrap_or_default().trim();
         let settings =
             settings(first, options, role, notices.clone(), Arc::new(link_sender)).await?;
-        match settings.connect(addresses.split(',').map(str::trim).collect::<Vec<_>>()).await {
+        let settings = settings.connection_timeout(first::try_limit(options, listed.len()));
+        match first::try_once(settings, &listed, given_up).await {
             Ok(client) => {
                 // The callback runs on a task of its own: wait for it, so that this first event is
                 // not taken for an interruption later.
@@ -334,6 +351,9 @@ async fn open(
             }
             Err(source) if refused(&source) => {
                 return Err(ConnectError::Refused { url: addresses, source });
+            }
+            Err(source) if !options.awaits_listener && first::nobody_listens(&source, &listed) => {
+                return Err(ConnectError::NobodyListens { url: addresses, source });
             }
             Err(source) if Instant::now() >= deadline => {
                 return Err(not_connected(addresses, options.connect_limit, source));

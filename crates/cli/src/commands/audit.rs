@@ -131,7 +131,7 @@ pub struct VerifyArguments {
 /// Arguments of `fermata audit tail`.
 #[derive(Debug, Clone, Args)]
 pub struct TailArguments {
-    /// Only entries of this tenant
+    /// Only what is of this tenant
     #[arg(long)]
     pub tenant: Option<Tenant>,
     /// Begin with the oldest entry stored, partition by partition

@@ -1,6 +1,7 @@
 //! `fermata complete`: the outcome of a call that was accepted earlier.
 
 use clap::Args;
+use fermata_core::json::told;
 use fermata_executors::unverified_claim;
 use fermata_jetstream::Bytes;
 use fermata_jetstream::core_messages::{CoreMessageError, CoreMessages};
@@ -87,7 +88,8 @@ fn outcome_of(arguments: &CompleteArguments) -> Result<Value, CliError> {
         return Ok(json!({ "token": token, "failed": failed }));
     }
     let text = arguments.output.as_deref().unwrap_or("null");
-    let output: Value = serde_json::from_str(text)
-        .map_err(|error| CliError::Usage(format!("`--output` is no JSON: {error}")))?;
+    let output: Value = serde_json::from_str(text).map_err(|error| {
+        CliError::Usage(format!("`--output` is no JSON: {}", told(&error, text)))
+    })?;
     Ok(json!({ "token": token, "output": output }))
 }

@@ -12,12 +12,12 @@ use fermata_core::contract::{
     DataSize, MESSAGE_STEPS_MAX, VERSION_RULE, incompatibilities, major_of,
 };
 use fermata_core::identity::{NotATenant, Tenant};
-use fermata_core::json::Json;
+use fermata_core::json::{Json, told};
 use fermata_core::partition::Definitions;
-use fermata_definitions::closest;
+use fermata_definitions::{meant, nearest};
 use serde_json::{Value, json};
 
-use super::definitions::{NewDefinitions, make_active, print_answer, read_text};
+use super::definitions::{Asked, NewDefinitions, make_active, print_answer, read_text};
 use super::known_tenants::{KnownTenants, tell_nothing};
 use crate::arguments::GlobalArguments;
 use crate::broker_session::BrokerSession;
@@ -57,7 +57,7 @@ pub struct ApplyArguments {
     /// File with the JSON Schema (2020-12) of the events' data
     #[arg(value_name = "FILE", requires_all = ["kind", "version"], required_unless_present = "mode")]
     pub file: Option<PathBuf>,
-    /// Whose events
+    /// Whose events they are
     #[arg(long, value_parser = tenant)]
     pub tenant: Tenant,
     /// Type of the events
@@ -69,7 +69,7 @@ pub struct ApplyArguments {
     /// What is done about breaches, for all contracts of the tenant; `warn` until it is said
     #[arg(long, value_enum)]
     pub mode: Option<Mode>,
-    /// Who asks; default: the user of the operating system
+    /// Who asks, for the audit log; default: the user of the operating system
     #[arg(long, value_name = "NAME")]
     pub by: Option<String>,
 }
@@ -106,7 +106,7 @@ impl From<Mode> for ContractMode {
 /// Arguments of `fermata contract list`.
 #[derive(Debug, Clone, Args)]
 pub struct ListArguments {
-    /// Only those of this tenant
+    /// Only what is of this tenant
     #[arg(long)]
     pub tenant: Option<String>,
 }
@@ -114,7 +114,7 @@ pub struct ListArguments {
 /// Arguments of `fermata contract show`.
 #[derive(Debug, Clone, Args)]
 pub struct ShowArguments {
-    /// Whose events
+    /// Whose events they are
     #[arg(long)]
     pub tenant: String,
     /// Type of the events
@@ -183,7 +183,7 @@ async fn apply(
         if let Err(found) = compile(&text) {
             return refused(&found, output);
         }
-        let schema: Value = serde_json::from_str(&text).map_err(json_error(file))?;
+        let schema = parsed(&text, file)?;
         contracts.push(ContractEntry {
             tenant: arguments.tenant.clone(),
             kind: kind.as_str().into(),
@@ -191,20 +191,28 @@ async fn apply(
             schema: Json::from_value(&schema),
         });
     }
-    let what = match contracts.first() {
-        Some(contract) => format!("contract `{}` version `{}`", contract.kind, contract.version),
-        None => format!("the mode of tenant `{}`", arguments.tenant),
+    let mode_of = format!("the mode of tenant `{}`", arguments.tenant);
+    let what = match (contracts.first(), arguments.mode) {
+        (Some(ContractEntry { kind, version, .. }), None) => {
+            format!("contract `{kind}` version `{version}`")
+        }
+        (Some(ContractEntry { kind, version, .. }), Some(_)) => {
+            format!("contract `{kind}` version `{version}` and {mode_of}")
+        }
+        (None, _) => mode_of,
     };
     let mode = arguments.mode.map(|mode| (arguments.tenant.as_str().into(), mode.into()));
     let contract_modes = mode.into_iter().collect::<BTreeMap<_, _>>();
     let new = NewDefinitions { contracts, contract_modes, ..NewDefinitions::default() };
     let answer = make_active(new, arguments.by, global, output).await?;
-    print_answer(&answer, &what, output)
+    print_answer(Asked::Apply, &answer, &what, output)
 }
 
-fn json_error(file: &Path) -> impl FnOnce(serde_json::Error) -> CliError {
-    let what = format!("`{}`", file.display());
-    move |source| CliError::Given { what, source }
+/// The JSON that a file holds.
+fn parsed(text: &str, file: &Path) -> Result<Value, CliError> {
+    serde_json::from_str(text).map_err(|error| {
+        CliError::Usage(format!("`{}` is no JSON: {}", file.display(), told(&error, text)))
+    })
 }
 
 fn refused(found: &[String], output: &mut Output) -> Result<ExitCode, CliError> {
@@ -328,8 +336,10 @@ fn no_contract(active: &Definitions, arguments: &ShowArguments) -> String {
             active.contracts_of(tenant, kind).map(|entry| format!("`{}`", entry.version));
         let versions = versions.collect::<Vec<_>>().join(", ");
         format!("its versions are {versions}, and none is `{version}`")
-    } else if let Some(meant) = closest(kind, kinds) {
-        format!("did you mean `--type {meant}`?")
+    } else if let Some(question) =
+        meant(nearest(kind, kinds).into_iter().map(|kind| format!("--type {kind}")))
+    {
+        question
     } else {
         "`fermata contract list` lists them".to_owned()
     };
@@ -344,8 +354,8 @@ fn check(arguments: &CheckArguments, output: &mut Output) -> Result<ExitCode, Cl
     };
     let mut found = Vec::new();
     if let Some(before) = &arguments.after {
-        let new: Value = serde_json::from_str(&text).map_err(json_error(&arguments.file))?;
-        let old: Value = serde_json::from_str(&read_text(before)?).map_err(json_error(before))?;
+        let new = parsed(&text, &arguments.file)?;
+        let old = parsed(&read_text(before)?, before)?;
         found.extend(incompatibilities(&old, &new));
     }
     if let Some(file) = &arguments.data {
@@ -357,7 +367,7 @@ fn check(arguments: &CheckArguments, output: &mut Output) -> Result<ExitCode, Cl
         } else {
             read_text(file)?
         };
-        let data = serde_json::from_str(&text).map_err(json_error(file))?;
+        let data = parsed(&text, file)?;
         let steps = contract.price().steps(DataSize::of(&text));
         if steps > MESSAGE_STEPS_MAX {
             found.push(format!(

@@ -13,13 +13,13 @@ use clap::Args;
 use fermata_core::command::{
     ContractEntry, ContractMode, Retirement, StrategyEntry, WorkflowEntry,
 };
-use fermata_definitions::Problem;
+use fermata_definitions::{FoundProblems, Problem};
 
 use crate::diagnostics::{self, Sources};
 use crate::error::{CliError, ExitCode};
 use crate::output::{Output, Tone, counted};
 
-pub use applying::{Answer, make_active, print_answer, print_answer_to};
+pub use applying::{Answer, Asked, make_active, print_answer};
 pub use suspected::{Holds, told};
 
 /// Files to check.
@@ -48,12 +48,14 @@ pub struct Checked<T> {
     pub sound: Vec<T>,
     /// What is not.
     pub problems: Vec<Problem>,
+    /// How many more problems there are.
+    pub left_out: usize,
     /// The texts.
     pub sources: Sources,
 }
 
 /// Reads every file, which should hold `wanted`, with `read`, which returns what the file holds or all that
-/// is wrong with it.
+/// is wrong with it. One that is named twice is told once and read once.
 ///
 /// # Errors
 ///
@@ -61,17 +63,25 @@ pub struct Checked<T> {
 pub fn check_files<T>(
     files: &[PathBuf],
     wanted: Holds,
-    read: impl Fn(&str, &str) -> Result<Vec<T>, Vec<Problem>>,
+    output: &mut Output,
+    read: impl Fn(&str, &str) -> Result<Vec<T>, FoundProblems>,
 ) -> Result<Checked<T>, CliError> {
-    let mut checked = Checked { sound: Vec::new(), problems: Vec::new(), sources: Sources::new() };
+    let mut checked =
+        Checked { sound: Vec::new(), problems: Vec::new(), left_out: 0, sources: Sources::new() };
+    let mut seen = BTreeMap::new();
     for path in files {
         let name = path.display().to_string();
+        // What cannot be found is told by the reading of it.
+        let place = fs::canonicalize(path).unwrap_or_else(|_| path.clone());
+        if let Some(first) = seen.insert(place, name.clone()) {
+            let other = if first == name { String::new() } else { format!(", also as `{first}`") };
+            output.note(&format!("the file `{name}` is named twice{other}; it is read once"));
+            continue;
+        }
         let text = read_text(path)?;
         match read(&text, &name) {
             Ok(sound) => checked.sound.extend(sound),
-            Err(problems) => {
-                checked.problems.extend(told(wanted, problems, &text, &name));
-            }
+            Err(found) => checked.add(told(wanted, found, &text, &name)),
         }
         checked.sources.insert(name, text);
     }
@@ -88,6 +98,13 @@ pub fn read_text(path: &Path) -> Result<String, CliError> {
 }
 
 impl<T> Checked<T> {
+    /// Adds problems that were found.
+    pub fn add(&mut self, found: impl Into<FoundProblems>) {
+        let FoundProblems { listed, left_out } = found.into();
+        self.problems.extend(listed);
+        self.left_out += left_out;
+    }
+
     /// Tells what was found: the problems, or that there are none, and how many things `one` or
     /// `many` of which are called.
     ///
@@ -98,9 +115,7 @@ impl<T> Checked<T> {
         diagnostics::print(output, &self.problems, &self.sources)?;
         let files = self.sources.len();
         if !self.problems.is_empty() {
-            if !output.is_json() {
-                output.line(&counted(self.problems.len(), "problem", "problems"))?;
-            }
+            self.report_count(output)?;
             return Ok(ExitCode::Findings);
         }
         let count = self.sound.len();
@@ -112,6 +127,25 @@ impl<T> Checked<T> {
             output.line(&format!("{title}: {what} in {files}"))?;
         }
         Ok(ExitCode::Success)
+    }
+
+    /// Tells how many problems there are, and how many of them are listed where these are not all.
+    fn report_count(&self, output: &mut Output) -> Result<(), CliError> {
+        let (listed, all) = (self.problems.len(), self.problems.len() + self.left_out);
+        let text = match (self.left_out, self.sources.len()) {
+            (0, _) => counted(all, "problem", "problems"),
+            (_, 0 | 1) => format!("the first {listed} of {all} problems"),
+            (_, files) => {
+                format!("{listed} of {all} problems in {files} files, the first ones of each")
+            }
+        };
+        if !output.is_json() {
+            return output.line(&text);
+        }
+        if self.left_out > 0 {
+            output.note(&text);
+        }
+        Ok(())
     }
 }
 

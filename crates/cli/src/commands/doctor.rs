@@ -52,10 +52,10 @@ pub struct DoctorArguments {
     /// Why, for people and the audit log
     #[arg(long, value_name = "TEXT", requires = "repair")]
     pub reason: Option<String>,
-    /// Who repairs, for the audit log; default: the user of the operating system
+    /// Who asks, for the audit log; default: the user of the operating system
     #[arg(long, value_name = "NAME", requires = "repair")]
     pub by: Option<String>,
-    /// Say what would be repaired, and do nothing
+    /// Say what would be done, and do nothing
     #[arg(long, requires = "repair")]
     pub dry_run: bool,
     /// The halted partition to repair: a number, or `control`

@@ -1,6 +1,6 @@
 //! Codes that a list can be narrowed to, so that a slip is not answered with an empty list.
 
-use fermata_definitions::closest;
+use fermata_definitions::did_you_mean;
 
 use crate::error::CliError;
 
@@ -75,8 +75,8 @@ const SHOWN_MAX: usize = 8;
 /// What the code may have been meant to be.
 pub(super) fn check(what: &str, code: Option<&String>, known: &[&str]) -> Result<(), CliError> {
     let Some(code) = code.filter(|code| !known.contains(&code.as_str())) else { return Ok(()) };
-    let hint = match closest(code, known.iter().copied()) {
-        Some(meant) => format!("did you mean `{meant}`?"),
+    let hint = match did_you_mean(code, known.iter().copied()) {
+        Some(question) => question,
         None if known.len() <= SHOWN_MAX => format!("known are {}", known.join(", ")),
         None => "docs/reason-codes.md lists them".to_owned(),
     };

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use fermata_core::partition::Definitions;
 use fermata_core::strategy::TENANT_ANY;
-use fermata_definitions::closest;
+use fermata_definitions::did_you_mean;
 use serde_json::Value;
 
 use crate::error::CliError;
@@ -41,14 +41,27 @@ impl KnownTenants {
         }
     }
 
+    /// Whether nobody is known.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// What to say beside a list that has only what is for every tenant: which tenant may be meant by one of whom
+    /// nothing is known; nothing where that is known, none is near, or no tenant was named.
+    pub(super) fn only_of_all(&self, tenant: Option<&str>, one: &str) -> Option<String> {
+        let tenant = tenant.filter(|tenant| !self.0.contains(*tenant))?;
+        let question = did_you_mean(tenant, self.0.iter().map(String::as_str))?;
+        Some(format!("no {one} is for tenant `{tenant}` alone; {question}"))
+    }
+
     /// What to say of a list of `what` that is empty: that nothing is known of the tenant it was narrowed to,
     /// and which one may be meant; nothing where that is known, or no tenant was named.
     pub(super) fn nothing_of(&self, tenant: Option<&str>, what: &str) -> Option<String> {
         // Of more than that not all were kept.
         let tenant = tenant.filter(|_| self.0.len() < TENANTS_MAX)?;
         let tenant = Some(tenant).filter(|tenant| !self.0.contains(*tenant))?;
-        let hint = match closest(tenant, self.0.iter().map(String::as_str)) {
-            Some(meant) => format!("; did you mean `{meant}`?"),
+        let hint = match did_you_mean(tenant, self.0.iter().map(String::as_str)) {
+            Some(question) => format!("; {question}"),
             None if self.0.is_empty() => String::new(),
             None if self.0.len() <= NAMED_MAX => {
                 let known: Vec<_> = self.0.iter().map(String::as_str).collect();
@@ -93,5 +106,12 @@ mod tests {
         assert_eq!(near, "no runs of tenant `acne` are known; did you mean `acme`?");
         let far = told(Some("initech")).unwrap();
         assert!(far.ends_with("are known; known tenants are acme, globex"), "{far}");
+        let beside = |tenant| known.only_of_all(tenant, "strategy");
+        let near = "no strategy is for tenant `acne` alone; did you mean `acme`?";
+        assert_eq!(beside(Some("acne")).as_deref(), Some(near));
+        assert_eq!(
+            (beside(Some("acme")), beside(Some("initech")), beside(None)),
+            (None, None, None)
+        );
     }
 }

@@ -50,7 +50,7 @@ Examples:
 /// Arguments of `fermata review list`.
 #[derive(Debug, Clone, Args)]
 pub struct ListArguments {
-    /// Only cases of this tenant
+    /// Only what is of this tenant
     #[arg(long)]
     pub tenant: Option<Tenant>,
     /// Only cases of this reason: unmatched, run_failed, run_timed_out, run_quarantined

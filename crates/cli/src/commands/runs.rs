@@ -71,7 +71,7 @@ pub struct CancelArguments {
     #[arg(value_name = "ID", value_parser = run_id)]
     pub id: RunId,
     /// Why, for people and the audit log
-    #[arg(long, default_value = "cancelled from the command line")]
+    #[arg(long, value_name = "TEXT", default_value = "cancelled from the command line")]
     pub reason: String,
     /// Who asks, for the audit log; default: the user of the operating system
     #[arg(long, value_name = "NAME")]

@@ -2,6 +2,7 @@
 
 mod cases;
 mod explain;
+mod pattern;
 mod retired;
 
 use std::collections::BTreeSet;
@@ -17,8 +18,8 @@ use serde_json::{Value, json};
 pub use explain::ExplainArguments;
 
 use super::definitions::{
-    ApplyArguments, CheckArguments, Checked, Holds, NewDefinitions, check_files, make_active,
-    print_answer, print_answer_to,
+    ApplyArguments, Asked, CheckArguments, Checked, Holds, NewDefinitions, check_files,
+    make_active, print_answer,
 };
 use super::known_tenants::{KnownTenants, tell_nothing};
 use crate::arguments::GlobalArguments;
@@ -60,6 +61,7 @@ Examples:
     /// Take strategies out of use: the next events are decided without them, runs go on
     #[command(after_help = "\
 All of them, or none where one was never there. A higher version, applied, brings a strategy back.
+A pattern such as 'old-*' is answered with the names that fit it, and retires nothing.
 
 Examples:
   fermata strategy retire note-placed-orders --reason 'the shop is closed'
@@ -78,7 +80,7 @@ pub struct RetireArguments {
     /// Names of strategies
     #[arg(required = true, value_name = "NAME")]
     pub names: Vec<String>,
-    /// Why, for the audit log
+    /// Why, for people and the audit log
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
     /// Who asks, for the audit log; default: the user of the operating system
@@ -113,10 +115,10 @@ pub async fn run(
 ) -> Result<ExitCode, CliError> {
     match command {
         StrategyCommand::Check(arguments) => {
-            check(&arguments)?.report("strategy", "strategies", output)
+            check(&arguments, output)?.report("strategy", "strategies", output)
         }
         StrategyCommand::Apply(arguments) => {
-            let checked = check(&CheckArguments { files: arguments.files.clone() })?;
+            let checked = check(&CheckArguments { files: arguments.files.clone() }, output)?;
             if !checked.problems.is_empty() {
                 return checked.report("strategy", "strategies", output);
             }
@@ -124,11 +126,15 @@ pub async fn run(
             let strategies = entries(checked.sound)?;
             let new = NewDefinitions { strategies, ..NewDefinitions::default() };
             let answer = make_active(new, arguments.by, global, output).await?;
-            print_answer(&answer, &counted(count, "strategy", "strategies"), output)
+            print_answer(Asked::Apply, &answer, &counted(count, "strategy", "strategies"), output)
         }
         StrategyCommand::Test(arguments) => cases::run(&arguments, output),
         StrategyCommand::Explain(arguments) => explain::run(arguments, global, output).await,
         StrategyCommand::Retire(RetireArguments { names, reason, by }) => {
+            if let Some(name) = names.iter().find(|name| pattern::is_pattern(name)) {
+                let active = BrokerSession::open(global).await?.active_definitions().await?;
+                return Err(pattern::refused(name, &active));
+            }
             let strategies: BTreeSet<Arc<str>> = names.into_iter().map(Arc::from).collect();
             let names: Vec<_> = strategies.iter().cloned().collect();
             let what = counted(strategies.len(), "strategy", "strategies");
@@ -142,22 +148,25 @@ pub async fn run(
                     retired::suggest(&mut answer, &names, &active);
                 }
             }
-            print_answer_to("retired", &answer, &what, output)
+            print_answer(Asked::Retire, &answer, &what, output)
         }
         StrategyCommand::List(arguments) => list(&arguments, global, output).await,
     }
 }
 
 /// Reads the files, each by itself and then all together.
-fn check(arguments: &CheckArguments) -> Result<Checked<StrategyDefinition>, CliError> {
-    let mut checked = check_files(&arguments.files, Holds::Strategies, |text, name| {
+fn check(
+    arguments: &CheckArguments,
+    output: &mut Output,
+) -> Result<Checked<StrategyDefinition>, CliError> {
+    let mut checked = check_files(&arguments.files, Holds::Strategies, output, |text, name| {
         // Programs write strategies too, and more of them than people.
         read_strategies(text, Some(name), &Limits::GENERATED)
     })?;
     if checked.problems.is_empty()
         && let Err(found) = StrategySet::compile(checked.sound.clone())
     {
-        checked.problems = found.into_iter().map(|found| across_files(&found)).collect();
+        checked.add(found.iter().map(across_files).collect::<Vec<_>>());
     }
     Ok(checked)
 }
@@ -219,12 +228,14 @@ async fn list(
         }
         rows.push(row(&definition));
     }
+    let (known, tenant) = (KnownTenants::of(&definitions), arguments.tenant.as_deref());
     if rows.is_empty() {
-        let known = KnownTenants::of(&definitions);
-        if let Some(text) = known.nothing_of(arguments.tenant.as_deref(), "strategies") {
+        if let Some(text) = known.nothing_of(tenant, "strategies") {
             tell_nothing(&text, output)?;
             return Ok(ExitCode::Success);
         }
+    } else if let Some(text) = known.only_of_all(tenant, "strategy") {
+        output.note(&text);
     }
     if !output.is_json() {
         let columns =

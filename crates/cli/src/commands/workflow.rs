@@ -6,16 +6,16 @@ mod plan_view;
 use clap::{Args, Subcommand};
 use fermata_core::command::WorkflowEntry;
 use fermata_core::plan::Executable;
-use fermata_definitions::{Limits, Problem, read_workflow};
+use fermata_definitions::{FoundProblems, Limits, read_workflow};
 use std::path::PathBuf;
 
 use super::definitions::{
-    ApplyArguments, CheckArguments, Checked, Holds, NewDefinitions, check_files, make_active,
-    print_answer, read_text, told,
+    ApplyArguments, Asked, CheckArguments, Checked, Holds, NewDefinitions, check_files,
+    make_active, print_answer, read_text, told,
 };
 use crate::arguments::GlobalArguments;
 use crate::broker_session::BrokerSession;
-use crate::diagnostics::{self, Sources};
+use crate::diagnostics::Sources;
 use crate::error::{CliError, ExitCode};
 use crate::output::{Output, counted};
 
@@ -68,31 +68,31 @@ pub async fn run(
 ) -> Result<ExitCode, CliError> {
     match command {
         WorkflowCommand::Check(arguments) => {
-            check(&arguments.files)?.report("workflow", "workflows", output)
+            check(&arguments.files, output)?.report("workflow", "workflows", output)
         }
         WorkflowCommand::Apply(arguments) => {
-            let checked = check(&arguments.files)?;
+            let checked = check(&arguments.files, output)?;
             if !checked.problems.is_empty() {
                 return checked.report("workflow", "workflows", output);
             }
             let count = checked.sound.len();
             let new = new_definitions(&checked.sound)?;
             let answer = make_active(new, arguments.by, global, output).await?;
-            print_answer(&answer, &counted(count, "workflow", "workflows"), output)
+            print_answer(Asked::Apply, &answer, &counted(count, "workflow", "workflows"), output)
         }
         WorkflowCommand::List => list(global, output).await,
         WorkflowCommand::Plan(arguments) => plan(&arguments, output),
     }
 }
 
-fn read(text: &str, name: &str) -> Result<Executable, Vec<Problem>> {
+fn read(text: &str, name: &str) -> Result<Executable, FoundProblems> {
     // Programs write workflows too, and larger ones than people.
     read_workflow(text, Some(name), &Limits::GENERATED)
 }
 
-fn check(files: &[PathBuf]) -> Result<Checked<Executable>, CliError> {
+fn check(files: &[PathBuf], output: &mut Output) -> Result<Checked<Executable>, CliError> {
     let read = |text: &str, name: &str| read(text, name).map(|executable| vec![executable]);
-    check_files(files, Holds::Workflow, read)
+    check_files(files, Holds::Workflow, output, read)
 }
 
 /// Workflows as the control partition keeps them, with their plans' bytes.
@@ -141,10 +141,11 @@ fn plan(arguments: &PlanArguments, output: &mut Output) -> Result<ExitCode, CliE
             plan_view::print(executable.plan(), output)?;
             Ok(ExitCode::Success)
         }
-        Err(problems) => {
-            let problems = told(Holds::Workflow, problems, &text, &name);
-            diagnostics::print(output, &problems, &Sources::from([(name, text)]))?;
-            Ok(ExitCode::Findings)
+        Err(found) => {
+            let FoundProblems { listed, left_out } = told(Holds::Workflow, found, &text, &name);
+            let sources = Sources::from([(name, text)]);
+            let checked = Checked { sound: Vec::<()>::new(), problems: listed, left_out, sources };
+            checked.report("workflow", "workflows", output)
         }
     }
 }

@@ -34,7 +34,7 @@ pub(super) fn after_io(error: &io::Error) -> &'static str {
 #[must_use]
 pub fn after_connect(error: &ConnectError) -> &'static str {
     match error {
-        ConnectError::Unreachable { .. } => {
+        ConnectError::Unreachable { .. } | ConnectError::NobodyListens { .. } => {
             "start one with `fermata up`, or name one with `--nats-url`"
         }
         ConnectError::Silent { .. } => {
@@ -51,17 +51,27 @@ pub fn after_connect(error: &ConnectError) -> &'static str {
     }
 }
 
-/// An error and the reasons behind it, in one line; what repeats the end of the one before is left out.
+/// The reasons behind an error; what repeats the end of the one before is left out.
 #[must_use]
-pub fn in_one_line(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
+pub fn reasons(error: &dyn std::error::Error) -> Vec<String> {
+    let mut before = error.to_string();
+    let mut reasons = Vec::new();
     let mut source = error.source();
     while let Some(reason) = source {
-        let reason_text = reason.to_string();
-        if !text.ends_with(&reason_text) {
-            text = format!("{text}: {reason_text}");
+        let text = reason.to_string();
+        if !before.ends_with(&text) {
+            reasons.push(text.clone());
+            before = text;
         }
         source = reason.source();
     }
-    text
+    reasons
+}
+
+/// An error and the reasons behind it, in one line.
+#[must_use]
+pub fn in_one_line(error: &dyn std::error::Error) -> String {
+    let mut told = vec![error.to_string()];
+    told.extend(reasons(error));
+    told.join(": ")
 }

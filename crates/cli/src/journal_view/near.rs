@@ -48,8 +48,7 @@ impl NearIds {
 /// The question whether one of these was meant; nothing when there are none.
 #[must_use]
 pub fn did_you_mean(near: &[RunId]) -> Option<String> {
-    let named: Vec<_> = near.iter().map(|run| format!("`{run}`")).collect();
-    (!named.is_empty()).then(|| format!("did you mean {}?", named.join(" or ")))
+    fermata_definitions::meant(near)
 }
 
 #[cfg(test)]

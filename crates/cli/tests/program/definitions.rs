@@ -141,3 +141,43 @@ async fn a_line_that_is_indented_wrongly_is_hinted_at() {
         assert!(checked.stdout.contains(hint), "{hint}: {}\n{wrong}", checked.stdout);
     }
 }
+
+#[tokio::test]
+async fn problems_beyond_those_that_are_listed_are_counted_and_a_file_that_is_named_twice_is_read_once()
+ {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let text = |more: &str| {
+        let one = |at| {
+            format!(
+                "  - {{ name: s{at}, version: 1, tenant: acme, on: a, action: ignore{more} }}\n"
+            )
+        };
+        format!("strategies:\n{}", (0..300).map(one).collect::<String>())
+    };
+    let (broken, sound) = (file("broken.yaml"), file("sound.yaml"));
+    std::fs::write(&broken, text(", wieght: 1")).unwrap();
+    std::fs::write(&sound, text("")).unwrap();
+    std::fs::copy(&sound, file("copy.yaml")).unwrap();
+    let again = format!("{}/./sound.yaml", folder.path().display());
+
+    let checked = run(&["strategy", "check", &broken]).await;
+    let of_programs = run(&["strategy", "check", &broken, "--json"]).await;
+    let several = run(&["strategy", "check", &broken, &sound]).await;
+    let twice = run(&["strategy", "check", &sound, &again]).await;
+    let copied = run(&["strategy", "check", &sound, &file("copy.yaml")]).await;
+
+    let told = "the first 200 of 300 problems";
+    assert_eq!(checked.stdout.lines().last(), Some(told));
+    assert_eq!((of_programs.code, of_programs.json().len()), (1, 200));
+    assert!(of_programs.stderr.contains(told), "{}", of_programs.stderr);
+    let of_each = "200 of 300 problems in 2 files, the first ones of each";
+    assert_eq!(several.stdout.lines().last(), Some(of_each));
+    assert_eq!((twice.code, twice.stdout.trim()), (0, "sound: 300 strategies in 1 file"));
+    let told = format!("the file `{again}` is named twice, also as `{sound}`; it is read once");
+    assert!(twice.stderr.contains(&told), "{}", twice.stderr);
+    // The same names in two files are another matter.
+    assert_eq!(copied.code, 1);
+    assert!(!copied.stderr.contains("named twice"), "{}", copied.stderr);
+    assert!(!copied.stdout.contains("<memory>"), "{}", copied.stdout);
+}

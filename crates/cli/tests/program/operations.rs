@@ -346,6 +346,10 @@ async fn a_taken_address_is_told_before_anything_starts() {
     let ended = run(&["up", "--data-dir", &data_dir, "--http", &address]).await;
 
     assert_eq!(ended.code, 2, "{}", ended.stderr);
-    assert!(ended.stderr.contains(&format!("listen at `{address}`")), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains(&format!("nothing can answer at `{address}`")),
+        "{}",
+        ended.stderr
+    );
     assert!(!folder.path().join("nats").exists());
 }

@@ -11,6 +11,20 @@ import os, pty, sys
 sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))
 ";
 
+/// What the program shows on a terminal.
+async fn shown_on_terminal(command: &[&str], url: &str) -> String {
+    let typed = program(&[]);
+    let mut terminal = tokio::process::Command::new("python3");
+    terminal.args(["-c", TERMINAL]).arg(typed.as_std().get_program());
+    terminal.args(command).args(["--nats-url", url]);
+    terminal.env_remove("FERMATA_NATS_URL").env("TERM", "xterm").stdin(Stdio::null());
+    let shown = tokio::time::timeout(SOON, terminal.output()).await.expect("in time");
+    let shown = shown.expect("a python3 with a pseudo terminal");
+    let text = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.status.success(), "{text}{}", String::from_utf8_lossy(&shown.stderr));
+    text
+}
+
 #[tokio::test]
 async fn reading_a_journal_is_shown_on_a_terminal_and_only_there() {
     let stage = Stage::new().await;
@@ -23,18 +37,22 @@ async fn reading_a_journal_is_shown_on_a_terminal_and_only_there() {
         (&["review", "list"], "records read"),
         (&["dead", "list"], "messages read"),
     ] {
-        let typed = program(&[]);
-        let mut terminal = tokio::process::Command::new("python3");
-        terminal.args(["-c", TERMINAL]).arg(typed.as_std().get_program());
-        terminal.args(command).args(["--nats-url", &url]);
-        terminal.env_remove("FERMATA_NATS_URL").env("TERM", "xterm").stdin(Stdio::null());
-        let shown = tokio::time::timeout(SOON, terminal.output()).await.expect("in time");
-        let shown = shown.expect("a python3 with a pseudo terminal");
-        let text = String::from_utf8_lossy(&shown.stdout);
-        assert!(shown.status.success(), "{text}{}", String::from_utf8_lossy(&shown.stderr));
+        let text = shown_on_terminal(command, &url).await;
         assert!(text.contains(counted), "{command:?} shows no sign of life: {text:?}");
 
         let piped = stage.run(command).await;
         assert_eq!((piped.code, piped.stderr.as_str()), (0, ""), "{command:?}");
     }
+}
+
+#[tokio::test]
+async fn an_upload_is_shown_in_the_units_in_which_sizes_are_told() {
+    let stage = Stage::new().await;
+    let file = stage.folder.path().join("scan.bin").display().to_string();
+    std::fs::write(&file, vec![7; 3 << 20]).unwrap();
+
+    let publish = ["publish", "--tenant", "acme", "--type", "scan.stored", "--data-file", &file];
+    let text = shown_on_terminal(&publish, &stage.server.url()).await;
+
+    assert!(text.contains("/3.00 MiB of data stored"), "{text:?}");
 }

@@ -34,6 +34,61 @@ async fn a_port_that_is_taken_is_told_in_a_sentence_with_what_to_do() {
 }
 
 #[tokio::test]
+async fn an_address_for_http_that_is_taken_is_told_before_anything_is_started() {
+    let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = holder.local_addr().unwrap().to_string();
+    let port = holder.local_addr().unwrap().port();
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data").display().to_string();
+
+    let up = run(&["up", "--data-dir", &data, "--http", &address]).await;
+    // No broker is there: that is not come to.
+    let broker = ["--nats-url", "nats://127.0.0.1:1", "--data-dir", &data];
+    let worker = ["worker", "--roles", "matcher", "--http", &address];
+    let worker = run(&[&worker[..], &broker].concat()).await;
+    let elsewhere = run(&["up", "--data-dir", &data, "--http", "203.0.113.7:9464"]).await;
+
+    for ended in [&up, &worker] {
+        assert_eq!(ended.code, 2, "{}", ended.stderr);
+        assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+        let held = format!("`{address}` (`--http`): port {port} of 127.0.0.1 is held by another");
+        for told in [&*held, "`--http 127.0.0.1:0` takes a port that is free"] {
+            assert!(ended.stderr.contains(told), "{told}: {}", ended.stderr);
+        }
+    }
+    let told = "this machine has no address 203.0.113.7";
+    assert!(elsewhere.code == 2 && elsewhere.stderr.contains(told), "{}", elsewhere.stderr);
+    assert!(!folder.path().join("data/nats").exists());
+}
+
+#[tokio::test]
+async fn a_named_address_of_this_machine_where_nobody_listens_is_told_at_once_with_the_cause_once()
+{
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let url = format!("nats://{free}");
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().display().to_string();
+    std::fs::write(folder.path().join("fermata.url"), format!("{url}\n")).unwrap();
+
+    let begun = std::time::Instant::now();
+    let named = run(&["runs", "list", "--nats-url", &url]).await;
+    let took = begun.elapsed();
+    let of_programs = run(&["runs", "list", "--json", "--nats-url", &url]).await;
+    // The engine of the folder may be starting its broker again.
+    let of_folder = run(&["runs", "list", "--data-dir", &data]).await;
+
+    assert_eq!((named.code, of_programs.code, of_folder.code), (3, 3, 3), "{}", named.stderr);
+    assert!(took < std::time::Duration::from_secs(2), "{took:?}");
+    assert!(named.stderr.contains(&format!("nobody listens at `{url}`")), "{}", named.stderr);
+    let told: Value = serde_json::from_str(&of_programs.stderr).unwrap();
+    assert_eq!(told["reasons"].as_array().map(Vec::len), Some(2), "{told}");
+    for ended in [&named, &of_programs, &of_folder] {
+        assert_eq!(ended.stderr.matches("Connection refused").count(), 1, "{}", ended.stderr);
+    }
+    assert!(of_folder.stderr.contains("within 3s"), "{}", of_folder.stderr);
+}
+
+#[tokio::test]
 async fn a_broker_that_is_stopped_is_told_as_silent_and_no_second_engine_is_advised() {
     let stage = Stage::new().await;
     let pid = Pid::from_raw(i32::try_from(stage.server.pid()).unwrap()).unwrap();

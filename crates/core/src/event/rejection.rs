@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::EventLimits;
 use super::masking::{MASK, is_secret_name};
+use crate::json;
 
 /// Why input was refused; the codes are stable and stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -134,8 +135,10 @@ impl Problem {
         Self::new(RejectReason::BadAttribute, detail)
     }
 
+    /// What stands in the text is not told: it may be a secret, and a detail is stored and shown.
     pub fn not_json(error: &serde_json::Error) -> Self {
-        Self::new(RejectReason::NotJson, format!("the text is not JSON: {error}"))
+        let why = json::told(error, "");
+        Self::new(RejectReason::NotJson, format!("the text is not JSON: {why}"))
     }
 
     pub fn event_too_large(bytes: usize, limits: &EventLimits) -> Self {

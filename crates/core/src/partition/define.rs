@@ -267,6 +267,9 @@ impl Partition {
         if beyond > 0 {
             problems.push(format!("and {beyond} more"));
         }
+        // Of a command that was applied before nobody knows any more what it changed.
+        let unchanged = !repeated && problems.is_empty();
+        let unchanged = unchanged.then(|| self.definitions.unchanged_by(command));
         if !repeated {
             let body = if problems.is_empty() {
                 self.definitions.applied(command).into()
@@ -281,7 +284,10 @@ impl Partition {
         }
         if let Some(to) = &command.reply_to {
             let revision = self.definitions.revision;
-            let answer = json!({ "revision": revision, "problems": problems });
+            let mut answer = json!({ "revision": revision, "problems": problems });
+            if let (Some(answer), Some(unchanged)) = (answer.as_object_mut(), unchanged) {
+                answer.insert("unchanged".to_owned(), unchanged.into());
+            }
             out.effects.push(Effect::Reply { to: to.clone(), answer: Json::from_value(&answer) });
         }
     }

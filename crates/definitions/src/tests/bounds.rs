@@ -203,7 +203,7 @@ mod laws {
             }
             let lines = u32::try_from(source.lines().count()).unwrap() + 1;
 
-            for problem in read_workflow(&source, None, &Limits::WRITTEN).err().unwrap_or_default() {
+            for problem in read_workflow(&source, None, &Limits::WRITTEN).err().unwrap_or_default().listed {
                 prop_assert!((1..=lines).contains(&problem.line), "{problem}");
             }
         }
@@ -250,4 +250,27 @@ fn what_nests_too_deep_is_told_with_the_limit_and_what_to_do() {
         let [problem] = &found[..] else { panic!("{found:?}") };
         assert!(problem.contains("nests deeper than 64 levels (is a bracket"), "{problem}");
     }
+}
+
+#[test]
+fn problems_that_are_not_listed_are_counted_each_once() {
+    let tasks: String =
+        (0..3_000).map(|at| format!("    - {{ id: t{at}, paht: {at} }}\n")).collect();
+    let workflow = format!("workflow:\n  name: w\n  version: '1'\n  tasks:\n{tasks}");
+    let strategies: String = (0..3_000)
+        .map(|at| {
+            let rest = "version: 1, tenant: acme, on: a, action: ignore, wieght: 1";
+            format!("  - {{ name: s{at}, {rest} }}\n")
+        })
+        .collect();
+
+    let of_workflow = read_workflow(&workflow, None, &Limits::GENERATED).unwrap_err();
+    let strategies = format!("strategies:\n{strategies}");
+    let of_strategies = read_strategies(&strategies, None, &Limits::GENERATED).unwrap_err();
+
+    // Of each task its key, and that it does nothing; of each strategy its key.
+    assert_eq!((of_workflow.len(), of_workflow.left_out), (200, 5_800));
+    assert_eq!((of_strategies.len(), of_strategies.left_out), (200, 2_800));
+    let few = read_workflow("workflow: {}", None, &Limits::WRITTEN).unwrap_err();
+    assert_eq!((few.len(), few.left_out), (3, 0), "{few:?}");
 }

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use super::TailArguments;
 use crate::broker_session::BrokerSession;
 use crate::canonical_json::entry_text;
+use crate::commands::known_tenants::KnownTenants;
 use crate::error::{CliError, ExitCode};
 use crate::output::Output;
 
@@ -29,6 +30,7 @@ pub(super) async fn live(
     output: &mut Output,
 ) -> Result<ExitCode, CliError> {
     session.engine_config().await?;
+    tell_unknown(tenant, session, output).await;
     let subject = format!("fermata.audit.{}", tenant.map_or("*", Tenant::as_str));
     let mut entries = CoreMessages::new(session.broker()).subscribe(&subject).await?;
     while let Some(message) = entries.next().await {
@@ -51,6 +53,7 @@ pub(super) async fn stored(
 ) -> Result<ExitCode, CliError> {
     let partitions = session.engine_config().await?.partition_ids();
     let tenant = arguments.tenant.as_ref();
+    tell_unknown(tenant, session, output).await;
     let reader = StreamReader::new(session.broker());
     let mut positions = Vec::new();
     for partition in partitions {
@@ -72,6 +75,21 @@ pub(super) async fn stored(
         return Ok(ExitCode::Success);
     }
     follow(positions, arguments.tenant.clone(), session.broker(), output).await
+}
+
+/// Says of a tenant whom nothing that is active names that this is so, before entries are waited for.
+async fn tell_unknown(tenant: Option<&Tenant>, session: &BrokerSession, output: &mut Output) {
+    let Some(tenant) = tenant else { return };
+    // A hint is worth no failure.
+    let Ok(active) = session.active_definitions().await else { return };
+    let known = KnownTenants::of(&active);
+    // Where all that is active is for every tenant, none of them is unknown.
+    if known.is_empty() {
+        return;
+    }
+    if let Some(text) = known.nothing_of(Some(tenant.as_str()), "strategies or contracts") {
+        output.note(&text);
+    }
 }
 
 /// Follows every partition from its position; ends with the first that cannot be followed.

@@ -25,7 +25,7 @@ const DETAIL_CHARACTERS_MAX: usize = 70;
 /// Arguments of `fermata dead list`.
 #[derive(Debug, Clone, Args)]
 pub struct ListArguments {
-    /// Only those of this tenant
+    /// Only what is of this tenant
     #[arg(long)]
     pub tenant: Option<String>,
     /// Only those that this stage filed: listener, matcher, builder, partition, coordinator, tasks, escalator
@@ -34,10 +34,10 @@ pub struct ListArguments {
     /// Only those with this reason code, as in docs/reason-codes.md
     #[arg(long, value_name = "CODE")]
     pub reason: Option<String>,
-    /// Only those filed since then: a time (RFC 3339), or how long ago, as in `30m`, `2h`, `7d`
+    /// Only letters filed then or later: a date as in RFC 3339, or how long ago (`30m`, `2h`, `7d`)
     #[arg(long, value_name = "TIME", value_parser = moment)]
     pub since: Option<u64>,
-    /// Only those filed before then, likewise
+    /// Only letters filed before then, likewise
     #[arg(long, value_name = "TIME", value_parser = moment)]
     pub until: Option<u64>,
     /// At most so many

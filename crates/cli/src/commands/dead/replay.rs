@@ -9,6 +9,7 @@ use fermata_core::event::{
     EventLimits, Form, MessageHeaders, REPLAY_HEADER, REPLAY_REASON_ATTRIBUTE,
     REPLAYED_BY_ATTRIBUTE, SUBJECT_PREFIX, decode_message, parse_subject, read_form,
 };
+use fermata_core::json::told;
 use fermata_jetstream::topology::EVENTS_STREAM;
 use fermata_jetstream::{Bytes, Headers, StreamReader};
 use fermata_wire::dead::DeadLetter;
@@ -307,7 +308,7 @@ fn patch(text: &str) -> Result<Map<String, Value>, CliError> {
     let why = match serde_json::from_str(text) {
         Ok(Value::Object(members)) => return Ok(members),
         Ok(_) => "is no JSON object".to_owned(),
-        Err(error) => format!("is no JSON: {error}"),
+        Err(error) => format!("is no JSON: {}", told(&error, text)),
     };
     Err(CliError::Usage(format!(
         "`--edit` {why}; it is a JSON merge patch (RFC 7396), which names what changes in the event, as in `--edit \
@@ -319,7 +320,8 @@ fn object(text: &str, what: &str) -> Result<Map<String, Value>, CliError> {
     match serde_json::from_str(text) {
         Ok(Value::Object(members)) => Ok(members),
         Ok(_) => Err(unusable(what, "it is no JSON object")),
-        Err(error) => Err(unusable(what, &error.to_string())),
+        // What stands there may be a secret of the event.
+        Err(error) => Err(unusable(what, &told(&error, ""))),
     }
 }
 
@@ -391,7 +393,10 @@ mod tests {
     #[test]
     fn an_edit_that_is_no_patch_is_told_with_its_place_and_one_that_is() {
         for (edit, why) in [
-            ("{\"data\":\n{amount: 1}}", "is no JSON: key must be a string at line 2 column 2"),
+            (
+                "{\"data\":\n{amount: 1}}",
+                "is no JSON: expected a key in double quotes, found `amount` at line 2 column 2",
+            ),
             ("[1]", "is no JSON object"),
         ] {
             let told = patch(edit).unwrap_err().to_string();

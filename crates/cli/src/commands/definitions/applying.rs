@@ -33,6 +33,12 @@ pub struct Answer {
     /// Where one command was not enough.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parts: Option<Parts>,
+    /// How much of what was asked for was so before; absent where the engine does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unchanged: Option<usize>,
+    /// How much of it was not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed: Option<usize>,
 }
 
 /// How many commands it took.
@@ -77,14 +83,21 @@ pub async fn make_active(
         retire,
         ..DefineCommand::default()
     };
+    let asked = whole.strategies.len()
+        + whole.workflows.len()
+        + whole.contracts.len()
+        + whole.contract_modes.len()
+        + whole.retire.strategies.len();
     let mut parts = whole.clone().parts();
-    match parts.pop() {
+    let mut answer = match parts.pop() {
         Some(only) if parts.is_empty() => ask(&session, only).await,
         last => {
             parts.extend(last);
             apply_parts(&session, whole, parts, output).await
         }
-    }
+    }?;
+    answer.changed = answer.unchanged.map(|unchanged| asked.saturating_sub(unchanged));
+    Ok(answer)
 }
 
 async fn apply_parts(
@@ -96,17 +109,22 @@ async fn apply_parts(
     let of = parts.len();
     let (mut revision, problems) = check(session, &whole, &parts).await?;
     if !problems.is_empty() {
-        return Ok(Answer { revision, problems, parts: Some(Parts { applied: 0, of }) });
+        let parts = Some(Parts { applied: 0, of });
+        return Ok(Answer { revision, problems, parts, unchanged: None, changed: None });
     }
     output.note(&format!(
         "this is more than one command may have: it is sent in {of}, and each is active once it \
          is applied"
     ));
     let bar = output.progress(u64::try_from(of).unwrap_or(u64::MAX), "commands applied");
+    let mut unchanged = Some(0);
     for (applied, part) in parts.into_iter().enumerate() {
         let told = Parts { applied, of };
         match ask(session, part).await {
-            Ok(answer) if answer.problems.is_empty() => revision = answer.revision,
+            Ok(answer) if answer.problems.is_empty() => {
+                revision = answer.revision;
+                unchanged = unchanged.zip(answer.unchanged).map(|(before, here)| before + here);
+            }
             Ok(answer) => return Ok(Answer { parts: Some(told), ..answer }),
             Err(error) => {
                 output.note(&format!(
@@ -119,7 +137,7 @@ async fn apply_parts(
     }
     bar.finish_and_clear();
     let parts = Some(Parts { applied: of, of });
-    Ok(Answer { revision, problems: Vec::new(), parts })
+    Ok(Answer { revision, problems: Vec::new(), parts, unchanged, changed: None })
 }
 
 /// What speaks against what is to be sent in parts, with the revision that was looked at.
@@ -179,35 +197,55 @@ async fn ask(session: &BrokerSession, command: DefineCommand) -> Result<Answer, 
         .map_err(|source| CliError::Json { what: "the engine's answer".to_owned(), source })
 }
 
+/// What the engine was asked to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// To make something active.
+    Apply,
+    /// To take something out of use.
+    Retire,
+}
+
+impl Asked {
+    fn done(self) -> &'static str {
+        match self {
+            Self::Apply => "applied",
+            Self::Retire => "retired",
+        }
+    }
+
+    /// That so much was done to `what`, of which so much was done before: the word for it, and the rest.
+    fn told(self, what: &str, answer: &Answer) -> (&'static str, String) {
+        match (self, answer.unchanged.unwrap_or(0), answer.changed) {
+            (_, 0, _) | (_, _, None) => (self.done(), what.to_owned()),
+            (Self::Apply, _, Some(0)) => ("unchanged", format!("{what}, active as before")),
+            (Self::Retire, _, Some(0)) => ("unchanged", format!("{what}, retired already")),
+            (Self::Apply, before, _) => ("applied", format!("{what}, {before} of them unchanged")),
+            (Self::Retire, before, _) => {
+                ("retired", format!("{what}, {before} of them retired already"))
+            }
+        }
+    }
+}
+
 /// Tells the engine's answer.
 ///
 /// # Errors
 ///
 /// When it cannot be written.
 pub fn print_answer(
+    asked: Asked,
     answer: &Answer,
     what: &str,
     output: &mut Output,
 ) -> Result<ExitCode, CliError> {
-    print_answer_to("applied", answer, what, output)
-}
-
-/// As [`print_answer`], where something else was done than to apply.
-///
-/// # Errors
-///
-/// When it cannot be written.
-pub fn print_answer_to(
-    done: &str,
-    answer: &Answer,
-    what: &str,
-    output: &mut Output,
-) -> Result<ExitCode, CliError> {
+    let done = asked.done();
     let code = if answer.problems.is_empty() { ExitCode::Success } else { ExitCode::Findings };
     if output.is_json() {
         output.json_line(answer)?;
     } else if answer.problems.is_empty() {
-        let title = output.tone(Tone::Good, done);
+        let (word, what) = asked.told(what, answer);
+        let title = output.tone(Tone::Good, word);
         let commands = match answer.parts {
             Some(parts) => format!(" in {} commands", parts.of),
             None => String::new(),
@@ -264,5 +302,27 @@ mod tests {
         assert!(told[0].contains("becomes smaller first"), "{told:?}");
         assert!(told[1].starts_with("command 2 of 2: strategy `s0` version 1 is"), "{told:?}");
         assert_eq!(problems_of(&active, &few, &[few.clone(), few.clone()]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_was_so_before_is_not_told_as_done() {
+        let told = |asked: Asked, unchanged, changed| {
+            let (revision, problems, parts) = (3, Vec::new(), None);
+            let answer = Answer { revision, problems, parts, unchanged, changed };
+            let (word, rest) = asked.told("3 strategies", &answer);
+            format!("{word}: {rest}")
+        };
+
+        let all = told(Asked::Apply, Some(3), Some(0));
+        assert_eq!(all, "unchanged: 3 strategies, active as before");
+        let some = told(Asked::Apply, Some(1), Some(2));
+        assert_eq!(some, "applied: 3 strategies, 1 of them unchanged");
+        let all = told(Asked::Retire, Some(3), Some(0));
+        assert_eq!(all, "unchanged: 3 strategies, retired already");
+        let some = told(Asked::Retire, Some(2), Some(1));
+        assert_eq!(some, "retired: 3 strategies, 2 of them retired already");
+        // Of an older engine nobody knows.
+        assert_eq!(told(Asked::Apply, None, None), "applied: 3 strategies");
+        assert_eq!(told(Asked::Retire, Some(0), Some(3)), "retired: 3 strategies");
     }
 }

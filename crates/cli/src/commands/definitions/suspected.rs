@@ -1,7 +1,7 @@
 //! What is probably the matter with a file whose problems are many and say little: it is of another kind,
 //! or a line of it is indented wrongly.
 
-use fermata_definitions::{Problem, lines};
+use fermata_definitions::{FoundProblems, Problem, lines};
 
 /// What a file can hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,9 +31,9 @@ impl Holds {
 
 /// The problems of a file that should hold `wanted`, told better where the text shows how.
 #[must_use]
-pub fn told(wanted: Holds, problems: Vec<Problem>, text: &str, file: &str) -> Vec<Problem> {
+pub fn told(wanted: Holds, found: FoundProblems, text: &str, file: &str) -> FoundProblems {
     if is_of(wanted.other(), text) && !is_of(wanted, text) {
-        return vec![other_kind(wanted, file)];
+        return vec![other_kind(wanted, file)].into();
     }
     let hinted = |mut problem: Problem| {
         // What the parser itself does not understand is nowhere in the document.
@@ -42,7 +42,8 @@ pub fn told(wanted: Holds, problems: Vec<Problem>, text: &str, file: &str) -> Ve
         }
         problem
     };
-    problems.into_iter().map(hinted).collect()
+    let FoundProblems { listed, left_out } = found;
+    FoundProblems { listed: listed.into_iter().map(hinted).collect(), left_out }
 }
 
 /// Whether the text has the name at its top.
@@ -132,17 +133,18 @@ mod tests {
         for text in
             ["# all\nstrategies:\n  - {}\n", "{\"strategies\": []}", "{\n  \"strategies\" : []\n}"]
         {
-            let problems = told(Holds::Workflow, Vec::new(), text, "s.yaml");
+            let problems = told(Holds::Workflow, FoundProblems::default(), text, "s.yaml");
 
             assert_eq!(problems.len(), 1, "{text}");
             assert_eq!(problems[0].message, "the file holds `strategies`, not `workflow`");
             let hint = problems[0].hint.as_deref().unwrap();
             assert!(hint.starts_with("`fermata strategy check s.yaml`"), "{hint}");
         }
-        assert_eq!(told(Holds::Strategies, Vec::new(), WORKFLOW, "w.yaml").len(), 1);
-        assert_eq!(told(Holds::Workflow, Vec::new(), WORKFLOW, "w.yaml"), []);
+        let told = |wanted, text| told(wanted, FoundProblems::default(), text, "w.yaml").listed;
+        assert_eq!(told(Holds::Strategies, WORKFLOW).len(), 1);
+        assert_eq!(told(Holds::Workflow, WORKFLOW), []);
         // Deeper down it is only a word.
-        assert_eq!(told(Holds::Strategies, Vec::new(), "tests:\n  workflow: a\n", "t.yaml"), []);
+        assert_eq!(told(Holds::Strategies, "tests:\n  workflow: a\n"), []);
     }
 
     #[test]

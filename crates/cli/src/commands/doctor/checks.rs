@@ -60,6 +60,7 @@ pub(super) fn no_broker(error: &CliError) -> Check {
         let code = match why {
             ConnectError::Silent { .. } => "broker_silent",
             ConnectError::Unreachable { .. }
+            | ConnectError::NobodyListens { .. }
             | ConnectError::Unresolved { .. }
             | ConnectError::Refused { .. }
             | ConnectError::CredentialsFile { .. } => "no_broker",

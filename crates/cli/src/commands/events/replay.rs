@@ -33,13 +33,13 @@ pub struct ReplayArguments {
     /// Strategies file of the draft; may be repeated
     #[arg(long, required = true, value_name = "FILE")]
     pub against: Vec<PathBuf>,
-    /// Events stored then or later: a date as in RFC 3339, or how long ago (`30m`, `2h`, `7d`)
+    /// Only events stored then or later: a date as in RFC 3339, or how long ago (`30m`, `2h`, `7d`)
     #[arg(long, value_name = "TIME", value_parser = moment)]
     pub since: Option<u64>,
-    /// Events stored before then, likewise
+    /// Only events stored before then, likewise
     #[arg(long, value_name = "TIME", value_parser = moment)]
     pub until: Option<u64>,
-    /// Only events of this tenant
+    /// Only what is of this tenant
     #[arg(long)]
     pub tenant: Option<Tenant>,
     /// Samples of each strategy
@@ -53,7 +53,7 @@ pub(super) async fn run(
     global: &GlobalArguments,
     output: &mut Output,
 ) -> Result<ExitCode, CliError> {
-    let checked = check_files(&arguments.against, Holds::Strategies, |text, name| {
+    let checked = check_files(&arguments.against, Holds::Strategies, output, |text, name| {
         read_strategies(text, Some(name), &Limits::GENERATED)
     })?;
     if !checked.problems.is_empty() {

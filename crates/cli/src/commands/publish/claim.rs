@@ -147,7 +147,7 @@ impl Claim {
         stop: &AtomicBool,
         output: &Output,
     ) -> Result<(), CliError> {
-        let progress = output.progress(self.bytes, "bytes of data stored");
+        let progress = output.progress_of_bytes(self.bytes, "of data stored");
         let on_progress = |bytes: usize| progress.inc(bytes as u64);
         let (tenant, name) = (self.tenant.as_str(), self.digest.to_string());
         let digest = self.digest.0;

@@ -6,6 +6,7 @@ use fermata_core::event::{
     DataForm, Event, EventLimits, MESSAGE_BYTES_MAX, RejectReason, SUBJECT_PREFIX, decode_message,
     msgpack_of_json, parse_subject,
 };
+use fermata_core::json::told;
 use fermata_jetstream::{Bytes, Headers};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -99,7 +100,8 @@ impl EventMessage {
         if let Err(error) = &parsed
             && (tenant.is_none() || kind.is_none())
         {
-            return refuse("not_json", &format!("this is no JSON: {error}; {NO_JSON}"));
+            let why = told(error, std::str::from_utf8(&bytes).unwrap_or_default());
+            return refuse("not_json", &format!("this is no JSON: {why}; {NO_JSON}"));
         }
         let Some(tenant) = tenant.or_else(|| common(events, "tenant")) else {
             let detail =
@@ -262,8 +264,9 @@ pub(super) fn inline_event(arguments: &PublishArguments) -> Result<Vec<u8>, CliE
     }
     if let Some(data) = &arguments.data {
         let data: Value = serde_json::from_str(data).map_err(|error| {
+            let why = told(&error, data);
             CliError::Usage(format!(
-                "`--data` is no JSON: {error}; write it in single quotes of the shell, as in `--data \
+                "`--data` is no JSON: {why}; write it in single quotes of the shell, as in `--data \
                  '{{\"amount\": 12}}'` or, for a text, `--data '\"done\"'`; what is no JSON goes with `--data-file`"
             ))
         })?;

@@ -8,7 +8,7 @@ use fermata_core::command::Command;
 use fermata_core::identity::PartitionId;
 use fermata_core::review::{Resolution, ResolveCommand};
 use fermata_core::strategy::{Action, StrategyDefinition, TENANT_ANY};
-use fermata_definitions::closest;
+use fermata_definitions::did_you_mean;
 use fermata_jetstream::core_messages::CoreMessages;
 use fermata_jetstream::topology::EVENTS_STREAM;
 use fermata_jetstream::{Bytes, StreamReader};
@@ -49,7 +49,7 @@ pub struct ResolveArguments {
     /// Why, for people and the audit log
     #[arg(long, value_name = "TEXT")]
     pub reason: String,
-    /// Who decides, for the audit log; default: the user of the operating system
+    /// Who asks, for the audit log; default: the user of the operating system
     #[arg(long, value_name = "NAME")]
     pub by: Option<String>,
     /// Say what would be done, and do nothing
@@ -208,10 +208,11 @@ async fn check_strategy(
 ) -> Result<(), CliError> {
     let active = session.active_definitions().await?;
     let unknown = || {
-        let hint = match closest(strategy, active.strategies.keys().map(|known| &**known)) {
-            Some(meant) if meant != strategy => format!("did you mean `{meant}`?"),
-            Some(_) | None => "`fermata strategy list` lists them".to_owned(),
-        };
+        let known = active.strategies.keys().map(|known| &**known);
+        let question = did_you_mean(strategy, known);
+        // One of that name that is for another tenant was named as it was meant.
+        let question = question.filter(|_| !active.strategies.contains_key(strategy));
+        let hint = question.unwrap_or_else(|| "`fermata strategy list` lists them".to_owned());
         let tenant = &review.tenant;
         CliError::NotFound(format!(
             "there is no strategy `{strategy}` for tenant `{tenant}`; {hint}"

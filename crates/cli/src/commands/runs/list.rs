@@ -1,10 +1,12 @@
 //! `fermata runs list`: asked of a projector where one runs, else read from the journals.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use fermata_core::identity::{PartitionId, Tenant};
+use fermata_definitions::did_you_mean;
 use fermata_jetstream::core_messages::{CoreMessageError, CoreMessages};
 use fermata_jetstream::topology::journal_stream;
 use fermata_jetstream::{Bytes, StreamReader};
@@ -37,7 +39,7 @@ const STALE_MAX: Duration = Duration::from_secs(60);
 /// Arguments of `fermata runs list`.
 #[derive(Debug, Clone, Args)]
 pub struct ListArguments {
-    /// Only runs of this tenant
+    /// Only what is of this tenant
     #[arg(long)]
     pub tenant: Option<Tenant>,
     /// Only runs that stand here
@@ -105,12 +107,16 @@ pub(super) async fn run(
             read(&query, partitions, session, output).await?
         }
     };
-    if page.runs.is_empty()
-        && arguments.cursor.is_none()
-        && let Some(text) = nothing_of_tenant(&query, partitions, session, output).await?
-    {
-        tell_nothing(&text, output)?;
-        return Ok(ExitCode::Success);
+    if page.runs.is_empty() && arguments.cursor.is_none() {
+        let of_tenant = nothing_of_tenant(&query, partitions, session, output).await?;
+        let told = match of_tenant {
+            None => nothing_of_workflow(&query, session).await,
+            told => told,
+        };
+        if let Some(text) = told {
+            tell_nothing(&text, output)?;
+            return Ok(ExitCode::Success);
+        }
     }
     print_runs(&page.runs, output)?;
     if let Some(next) = page.next {
@@ -155,6 +161,20 @@ async fn nothing_of_tenant(
         page.runs.iter().for_each(|run| known.see(run.tenant.as_str()));
     }
     Ok(known.nothing_of(Some(tenant.as_str()), "runs"))
+}
+
+/// That there is no such workflow, where that is so; a version of one stays active for ever.
+async fn nothing_of_workflow(query: &RunQuery, session: &BrokerSession) -> Option<String> {
+    let workflow = query.workflow.as_deref()?;
+    // A hint is worth no failure.
+    let active = session.active_definitions().await.ok()?;
+    let known: BTreeSet<_> = active.workflows.iter().map(|entry| &*entry.name).collect();
+    if known.contains(workflow) {
+        return None;
+    }
+    let hint = did_you_mean(workflow, known)
+        .unwrap_or_else(|| "`fermata workflow list` lists them".to_owned());
+    Some(format!("there is no workflow `{workflow}`; {hint}"))
 }
 
 /// Asks a projector, page by page.

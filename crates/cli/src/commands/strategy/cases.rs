@@ -29,8 +29,8 @@ struct Outcome {
 ///
 /// When a file cannot be read, or no file holds a test.
 pub fn run(arguments: &CheckArguments, output: &mut Output) -> Result<ExitCode, CliError> {
-    let Checked { sound, mut problems, sources } =
-        check_files(&arguments.files, Holds::Strategies, |text, name| {
+    let Checked { sound, problems, left_out, sources } =
+        check_files(&arguments.files, Holds::Strategies, output, |text, name| {
             read_strategies_document(text, Some(name), &Limits::GENERATED)
                 .map(|document| vec![(name.to_owned(), document)])
         })?;
@@ -43,15 +43,12 @@ pub fn run(arguments: &CheckArguments, output: &mut Output) -> Result<ExitCode, 
     let set = match StrategySet::compile(definitions.clone()) {
         Ok(set) if problems.is_empty() => set,
         outcome => {
-            if problems.is_empty() {
+            let mut checked = Checked { sound: definitions, problems, left_out, sources };
+            if checked.problems.is_empty() {
                 let found = outcome.err().unwrap_or_default();
-                problems = found.iter().map(across_files).collect();
+                checked.add(found.iter().map(across_files).collect::<Vec<_>>());
             }
-            return Checked { sound: definitions, problems, sources }.report(
-                "strategy",
-                "strategies",
-                output,
-            );
+            return checked.report("strategy", "strategies", output);
         }
     };
     if tests.is_empty() {

@@ -6,15 +6,18 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use fermata_core::event::{EVENT_DEPTH_MAX, Event, EventLimits, Subject, decode_message};
 use fermata_core::identity::Tenant;
+use fermata_core::json::told as told_json;
+use fermata_core::partition::Definitions;
 use fermata_core::strategy::{
     Chosen, Decision, Explained, Explanation, PatternPart, Standing, Strategy, StrategyDefinition,
     StrategySet, TENANT_ANY,
 };
-use fermata_definitions::closest_of_all;
+use fermata_definitions::did_you_mean;
 use serde_json::{Value, json};
 
 use super::super::definitions::{CheckArguments, read_text};
 use super::check;
+use super::retired::{self, Retired};
 use crate::arguments::GlobalArguments;
 use crate::broker_session::BrokerSession;
 use crate::error::{CliError, ExitCode};
@@ -64,22 +67,31 @@ pub async fn run(
                  {EVENT_DEPTH_MAX} levels; is a bracket left open? Make it flatter otherwise"
             ));
         }
+        let why = told_json(&error, &text);
         CliError::Usage(format!(
-            "the event in `{}` is no JSON: {error}; write it as `fermata publish` takes it, such as `{EXAMPLE}`",
+            "the event in `{}` is no JSON: {why}; write it as `fermata publish` takes it, such as `{EXAMPLE}`",
             arguments.event.display()
         ))
     })?;
     let (tenant, kind) = head_of(&head, arguments.tenant.as_deref())?;
+    let mut retired = Vec::new();
     let definitions = if arguments.strategies.is_empty() {
-        active(global).await?
+        let session = BrokerSession::open(global).await?;
+        let active = session.active_definitions().await?;
+        let definitions = definitions_of(&active)?;
+        retired = taken_before(&definitions, (tenant, kind), &active, &session).await;
+        definitions
     } else {
-        let checked = check(&CheckArguments { files: arguments.strategies })?;
+        let checked = check(&CheckArguments { files: arguments.strategies }, output)?;
         if !checked.problems.is_empty() {
             return checked.report("strategy", "strategies", output);
         }
         checked.sound
     };
-    let unnamed = unnamed_type(&definitions, tenant, kind);
+    let mut notes: Vec<_> = retired.iter().map(|retired| retired.told(kind)).collect();
+    if notes.is_empty() {
+        notes.extend(unnamed_type(&definitions, tenant, kind));
+    }
     let set = StrategySet::compile(definitions).map_err(|problems| {
         let first = problems.first().map(ToString::to_string).unwrap_or_default();
         CliError::Usage(format!("the active strategies do not compile: {first}"))
@@ -88,8 +100,8 @@ pub async fn run(
     let limits = EventLimits::default();
     match decode_message(None, text.as_bytes(), subject, &limits).into_iter().next() {
         Some(Ok(event)) => {
-            print(&event, &set.explain(&event), output)?;
-            unnamed.iter().for_each(|text| output.note(text));
+            print(&event, &set.explain(&event), &retired, output)?;
+            notes.iter().for_each(|text| output.note(text));
             Ok(ExitCode::Success)
         }
         Some(Err(rejected)) => {
@@ -110,16 +122,39 @@ pub async fn run(
 
 /// That no strategy of the tenant is for this type but those for every type, and which type may be meant.
 fn unnamed_type(definitions: &[StrategyDefinition], tenant: &str, kind: &str) -> Option<String> {
-    let ours = definitions.iter().filter(|of| of.tenant == tenant || of.tenant == TENANT_ANY);
-    let named: Vec<_> = ours.map(|of| of.on.as_str()).filter(|on| *on != EVERY_TYPE).collect();
+    let named: Vec<_> = of_tenant(definitions, tenant).filter(|on| *on != EVERY_TYPE).collect();
     if kind.is_empty() || named.iter().any(|on| covers(on, kind)) {
         return None;
     }
-    let hint = match closest_of_all(kind, named) {
-        Some(meant) => format!("; did you mean `{meant}`?"),
-        None => String::new(),
-    };
+    let question = did_you_mean(kind, named);
+    let hint = question.map(|question| format!("; {question}")).unwrap_or_default();
     Some(format!("no strategy names the type `{kind}`, only what is for every type sees it{hint}"))
+}
+
+/// What the strategies are on that see the events of a tenant.
+fn of_tenant<'d>(
+    definitions: &'d [StrategyDefinition],
+    tenant: &str,
+) -> impl Iterator<Item = &'d str> {
+    let ours = definitions.iter().filter(move |of| of.tenant == tenant || of.tenant == TENANT_ANY);
+    ours.map(|of| of.on.as_str())
+}
+
+/// The retired strategies that took events like this one, where none that is active names their type.
+async fn taken_before(
+    definitions: &[StrategyDefinition],
+    (tenant, kind): (&str, &str),
+    active: &Definitions,
+    session: &BrokerSession,
+) -> Vec<Retired> {
+    let seen: Vec<_> = of_tenant(definitions, tenant).filter(|on| covers(on, kind)).collect();
+    if kind.is_empty() || seen.iter().any(|on| *on != EVERY_TYPE) {
+        return Vec::new();
+    }
+    // Beside an active strategy for every type, a retired one of these is missed by nobody.
+    let took = |on: &str| covers(on, kind) && (on != EVERY_TYPE || seen.is_empty());
+    // A hint is worth no failure.
+    retired::that_took(tenant, active, session, took).await.unwrap_or_default()
 }
 
 /// Whether a pattern of types (`*` one token, `>` the rest) covers one.
@@ -163,8 +198,7 @@ fn head_of<'e>(event: &'e Value, tenant: Option<&'e str>) -> Result<(&'e str, &'
     Ok((tenant, text("type").unwrap_or_default()))
 }
 
-async fn active(global: &GlobalArguments) -> Result<Vec<StrategyDefinition>, CliError> {
-    let active = BrokerSession::open(global).await?.active_definitions().await?;
+fn definitions_of(active: &Definitions) -> Result<Vec<StrategyDefinition>, CliError> {
     let read = |entry: &fermata_core::command::StrategyEntry| {
         serde_json::from_str(entry.definition.as_str())
             .map_err(|source| CliError::Json { what: format!("strategy `{}`", entry.name), source })
@@ -175,10 +209,11 @@ async fn active(global: &GlobalArguments) -> Result<Vec<StrategyDefinition>, Cli
 fn print(
     event: &Event<'_>,
     explanation: &Explanation<'_>,
+    retired: &[Retired],
     output: &mut Output,
 ) -> Result<(), CliError> {
     if output.is_json() {
-        return output.json_line(&to_json(explanation));
+        return output.json_line(&to_json(explanation, retired));
     }
     let (id, kind, tenant) = (&event.id, &event.kind, event.tenant);
     let title = output.tone(Tone::Strong, &format!("event `{id}`"));
@@ -289,7 +324,7 @@ fn objection(candidate: &Explained<'_>) -> String {
     }
 }
 
-fn to_json(explanation: &Explanation<'_>) -> Value {
+fn to_json(explanation: &Explanation<'_>, retired: &[Retired]) -> Value {
     let candidates = explanation.candidates.iter().map(|candidate| {
         let parts = candidate.parts.iter().map(|part| {
             let PatternPart { path, wanted, found, holds } = part;
@@ -330,6 +365,7 @@ fn to_json(explanation: &Explanation<'_>) -> Value {
         "started": started,
         "candidates": candidates.collect::<Vec<_>>(),
         "omitted": explanation.omitted,
+        "retired": retired,
     })
 }
 
