@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use fermata_actors::hop::Hop;
 use fermata_actors::listener::{LISTENER_CONSUMER, Listener};
+use fermata_actors::metrics::Metrics;
 use fermata_actors::source::Source;
 use fermata_actors::stage::{Durable, Stage, spawn_stage};
 use fermata_actors::{Engine, Role};
@@ -56,7 +57,8 @@ impl Scene {
         let engine = engine.start(broker.folder()).await;
         let (seen, frames) = mpsc::unbounded_channel();
         let told = spawn_stage(Told { seen }, None).await.expect("the stage starts");
-        let listener = Listener::new(engine.ports().clone(), Hop::Memory(told.clone()));
+        let listener =
+            Listener::new(engine.ports().clone(), Hop::Memory(told.clone()), Metrics::new());
         let listener = spawn_stage(listener, None).await.expect("the listener starts");
         let options = SharedConsumerOptions {
             acknowledge_within: ACKNOWLEDGE_WITHIN,

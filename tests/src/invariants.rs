@@ -37,8 +37,8 @@ pub fn invariant_no_key_starts_twice(records: &[Entry]) -> Vec<String> {
     let mut wrong = Vec::new();
     for (_, record) in records {
         if let Body::EventStarted(event) = &record.body
-            && event.replay.is_none()
             && !started.insert(event.key)
+            && event.replay.is_none()
         {
             wrong.push(format!("event {} starts work again", event.source));
         }

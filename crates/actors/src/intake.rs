@@ -92,7 +92,7 @@ impl Intake {
             Hop::Stream { publisher, subject }
         };
         if roles.contains(&Role::Listener) {
-            let listener = Listener::new(ports.clone(), admitted);
+            let listener = Listener::new(ports.clone(), admitted, metrics.clone());
             let listener = spawn_stage(listener, supervisor()).await?;
             intake.stages.insert(0, listener.get_cell());
             intake.sources.push(Source::start(ports.clone(), Listener::consumer(), listener));

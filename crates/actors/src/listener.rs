@@ -5,6 +5,7 @@
 //! acknowledged only after everything that came of it is durable.
 
 mod admission;
+mod breaches;
 mod checks;
 mod original;
 mod outcomes;
@@ -28,10 +29,12 @@ use futures_util::future::BoxFuture;
 use futures_util::{StreamExt as _, stream};
 
 use self::admission::Shared;
+use self::breaches::Breaches;
 pub(crate) use self::original::Original;
 use self::outcomes::Outcomes;
 use self::spilling::Spilling;
 use crate::hop::{Hop, publish};
+use crate::metrics::Metrics;
 use crate::ports::Ports;
 use crate::source::Input;
 use crate::stage::{Durable, Stage};
@@ -102,17 +105,20 @@ pub struct Listener {
     /// Where the stages behind it run here too: nobody else knows whether room is short, and
     /// whoever spills can drain.
     spilling: Option<Arc<Spilling>>,
+    breaches: Arc<Breaches>,
 }
 
 impl Listener {
     /// A listener that passes on to `next`.
     #[must_use]
-    pub fn new(ports: Ports, next: Hop<AdmittedFrame>) -> Self {
+    pub fn new(ports: Ports, next: Hop<AdmittedFrame>, metrics: Metrics) -> Self {
         let spilling = match next {
             Hop::Memory(_) => Some(Arc::new(Spilling::new(ports.clone()))),
             Hop::Stream { .. } => None,
         };
-        Self { ports, next, limits: EventLimits::default(), shared: Shared::default(), spilling }
+        let breaches = Arc::new(Breaches::new(metrics));
+        let (limits, shared) = (EventLimits::default(), Shared::default());
+        Self { ports, next, limits, shared, spilling, breaches }
     }
 
     /// How all listeners together take from EVENTS.
@@ -134,10 +140,11 @@ impl Stage for Listener {
         }
         let sequences: Vec<u64> = messages.iter().map(|message| message.sequence).collect();
         let (ports, next) = (self.ports.clone(), self.next.clone());
-        let spilling = self.spilling.clone();
+        let (spilling, breaches) = (self.spilling.clone(), self.breaches.clone());
         Box::pin(async move {
             let held_back = settle(&ports, &mut out).await;
             let (events, dead) = out.into_parts();
+            breaches.tell(&events);
             if !file(&ports, dead).await {
                 return Durable::No;
             }

@@ -13,6 +13,7 @@ pub struct Metrics {
     strategies: StrategyFigures,
     generated: Counter<u64>,
     node_success: Counter<u64>,
+    contract_breached: Counter<u64>,
     escalated: Counter<u64>,
     run_latency: Histogram<f64>,
     tasks_served: Counter<u64>,
@@ -56,6 +57,10 @@ impl Metrics {
             node_success: meter
                 .u64_counter("agent.node.success_total")
                 .with_description("Nodes that ended well")
+                .build(),
+            contract_breached: meter
+                .u64_counter("agent.contract.breached_total")
+                .with_description("Events that break their contract and go on, since it only warns")
                 .build(),
             escalated: meter
                 .u64_counter("agent.manual_escalation_total")
@@ -116,6 +121,11 @@ impl Metrics {
         if nodes > 0 {
             self.node_success.add(nodes, &[]);
         }
+    }
+
+    /// An event that breaks its contract goes on.
+    pub fn contract_breached(&self) {
+        self.contract_breached.add(1, &[]);
     }
 
     /// A review case was opened.

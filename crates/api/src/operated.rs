@@ -62,6 +62,10 @@ pub trait Operated: Send + Sync + 'static {
     /// Can be dropped: an answer that takes too long is.
     fn obstacles(&self) -> impl Future<Output = Vec<Obstacle>> + Send;
 
+    /// Parts of the engine that people switched off: what waits for that, waits although the process is
+    /// ready.
+    fn switched_off(&self) -> Vec<&'static str>;
+
     /// Its figures in the Prometheus text format 0.0.4, or why there are none.
     ///
     /// # Cancel safety

@@ -149,6 +149,10 @@ mod tests {
             Vec::new()
         }
 
+        fn switched_off(&self) -> Vec<&'static str> {
+            Vec::new()
+        }
+
         async fn metrics(&self) -> Result<String, String> {
             Ok(String::new())
         }

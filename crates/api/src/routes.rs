@@ -34,6 +34,8 @@ struct Health {
 struct Ready {
     status: &'static str,
     worker: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    switched_off: Vec<&'static str>,
 }
 
 /// All paths; each answers within `limit` or says that it could not.
@@ -60,7 +62,8 @@ async fn health<O: Operated>(State(operated): State<Arc<O>>) -> Response {
 async fn ready<O: Operated>(State(operated): State<Arc<O>>) -> Response {
     let obstacles = operated.obstacles().await;
     if obstacles.is_empty() {
-        return Json(Ready { status: "ready", worker: operated.identity().worker }).into_response();
+        let (worker, switched_off) = (operated.identity().worker, operated.switched_off());
+        return Json(Ready { status: "ready", worker, switched_off }).into_response();
     }
     Problem::not_ready(obstacles).into_response()
 }

@@ -179,6 +179,10 @@ mod tests {
             self.0.clone()
         }
 
+        fn switched_off(&self) -> Vec<&'static str> {
+            vec!["orchestration"]
+        }
+
         async fn metrics(&self) -> Result<String, String> {
             std::future::pending().await
         }
@@ -309,6 +313,8 @@ mod tests {
             "{health}"
         );
         assert!(ready.starts_with("HTTP/1.1 200 "), "{ready}");
+        let body = r#"{"status":"ready","worker":"w","switched_off":["orchestration"]}"#;
+        assert!(ready.ends_with(body), "{ready}");
     }
 
     #[tokio::test]

@@ -25,7 +25,7 @@ use fermata_wire::WireError;
 use fermata_wire::journal::{JournalFrame, SealedRecord};
 use indicatif::ProgressBar;
 
-pub use case_events::{CaseEvents, EventsOfCase};
+pub use case_events::{CaseEvents, Done, EventsOfCase};
 pub use cases::{Review, ReviewList, Sample, partition_of};
 pub use fermata_store::{RunStatus, RunSummary};
 pub use history::{Failure, NodeView, RunHistory, TimelineEntry, What};

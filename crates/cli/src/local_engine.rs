@@ -14,6 +14,7 @@
 //! <data dir>/nats/            streams and log of the engine's own broker
 //! ```
 
+mod absence;
 mod data_folder;
 mod ending;
 mod engine_file;
@@ -100,6 +101,8 @@ pub struct LocalEngine {
     url_file: Option<PathBuf>,
     endpoints: Option<Endpoints>,
     exporting: Option<JoinHandle<()>>,
+    /// Tells of a broker that is another's.
+    telling: Option<JoinHandle<()>>,
     _folder: DataFolder,
 }
 
@@ -109,7 +112,7 @@ impl Drop for LocalEngine {
         self.url_file.iter().for_each(|file| {
             let _ = std::fs::remove_file(file);
         });
-        self.exporting.iter().for_each(JoinHandle::abort);
+        self.exporting.iter().chain(&self.telling).for_each(JoinHandle::abort);
     }
 }
 
@@ -178,13 +181,17 @@ impl LocalEngine {
             endpoints.started(&engine);
         }
         let exporting = telemetry::is_export_wanted().then(|| tokio::spawn(export(engine.clone())));
+        let telling = broker.is_none().then(|| {
+            let url = without_credentials(&url);
+            tokio::spawn(absence::tell(engine.clone(), url))
+        });
         let url_file = start.tells_url.then(|| data_dir.join(URL_FILE));
         if let Some(file) = &url_file {
             write_line(&data_dir.join(ENGINE_FILE), &engine.ports().facts.engine)?;
             // Whoever may read the folder is not told a password by it.
             write_line(file, &without_credentials(&url))?;
         }
-        Ok(Self { engine, broker, url, url_file, endpoints, exporting, _folder: folder })
+        Ok(Self { engine, broker, url, url_file, endpoints, exporting, telling, _folder: folder })
     }
 
     /// Where the broker listens.
@@ -266,6 +273,7 @@ impl LocalEngine {
     ///
     /// As a kill: nothing accepted is lost.
     pub async fn shut_down(mut self, limit: Duration) -> Result<Drained, CliError> {
+        self.telling.take().iter().for_each(JoinHandle::abort);
         let Self { engine, broker, .. } = &mut self;
         let drained = tokio::select! {
             drained = engine.drain(limit) => drained,

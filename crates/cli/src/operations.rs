@@ -16,6 +16,7 @@ use fermata_api::{
     Identity, Obstacle, Operated, Problem, ReceiptProblem, Replay, ReplayProblem, ReplayRequest,
     Server,
 };
+use fermata_core::flags::Flag;
 use fermata_core::identity::PartitionId;
 use fermata_wire::replay::{ReplayHeaders, ReplayRefusal};
 use tokio::task::JoinHandle;
@@ -148,6 +149,13 @@ impl Operated for OperatedEngine {
         };
         let obstacles = engine.obstacles().await.into_iter();
         obstacles.map(|found| Obstacle { code: found.code(), detail: found.to_string() }).collect()
+    }
+
+    fn switched_off(&self) -> Vec<&'static str> {
+        let Some(engine) = self.engine() else { return Vec::new() };
+        let definitions = engine.ports().definitions.borrow().clone();
+        let off = Flag::ALL.into_iter().filter(|flag| !definitions.flags.is_on(*flag));
+        off.map(Flag::as_str).collect()
     }
 
     async fn metrics(&self) -> Result<String, String> {

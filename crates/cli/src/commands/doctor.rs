@@ -7,6 +7,7 @@ mod permissions;
 mod queues;
 mod repair;
 mod room;
+mod switched_off;
 mod truncation;
 mod workers;
 
@@ -187,6 +188,7 @@ async fn examine(arguments: &DoctorArguments, global: &GlobalArguments) -> Vec<C
             list.push(checks::streams(&session, &config).await);
             list.push(load::room(&session, &config).await);
             list.push(load::lag(&session).await);
+            list.extend(switched_off::parts(&session).await);
             list.push(queues::served(&session).await);
             list.extend(queues::servable(&session).await);
             list.extend(checks::ownership(&session, &config).await);

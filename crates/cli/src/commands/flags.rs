@@ -101,7 +101,8 @@ pub async fn run(
     }
 }
 
-fn off_means(flag: Flag) -> &'static str {
+/// What happens while a part is off.
+pub(super) fn off_means(flag: Flag) -> &'static str {
     match flag {
         Flag::Orchestration | Flag::StrategyLibrary => "events are accepted and wait",
         Flag::AuditFeed => "subscribers are sent nothing; the audit log goes on",

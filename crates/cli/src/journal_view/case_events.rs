@@ -19,6 +19,17 @@ pub struct EventsOfCase {
     pub places: Vec<SourcePosition>,
     /// Those whose places are not known or do not fit.
     pub left_out: u64,
+    /// What the case's run did, where it is of one.
+    pub done: Done,
+}
+
+/// What runs did that a new run from the beginning does again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Done {
+    /// Nodes that succeeded.
+    pub succeeded: u64,
+    /// Nodes of which nobody knows whether their effect happened.
+    pub unknown: u64,
 }
 
 impl EventsOfCase {
@@ -93,6 +104,13 @@ impl CaseEvents {
     }
 
     fn take(&mut self, record: &Record) {
+        if let Some(case) = record.run.and_then(|run| self.runs.get(&run))
+            && let Some(events) = self.cases.get_mut(case)
+        {
+            let Done { succeeded, unknown } = &mut events.done;
+            *succeeded += u64::from(matches!(record.body, Body::NodeSucceeded(_)));
+            *unknown += u64::from(matches!(record.body, Body::NodeUnknown(_)));
+        }
         if let Body::EventStarted(started) = &record.body {
             for run in &started.runs {
                 let case = self.runs.get(run).and_then(|case| self.cases.get_mut(case));

@@ -30,6 +30,9 @@ pub struct RunHistory {
     pub plan: String,
     /// W3C trace context of the event.
     pub traceparent: Option<Arc<str>>,
+    /// What the event's contract says against it, where that does not refuse it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub breach: Option<Arc<str>>,
     /// Who had the event decided once more, and why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replayed: Option<Arc<Replayed>>,
@@ -158,6 +161,7 @@ impl RunHistory {
             deadline_ms: started.deadline.0,
             plan: started.plan.to_string(),
             traceparent: started.event.traceparent.clone(),
+            breach: started.event.breach.clone(),
             replayed: started.event.replayed.clone(),
             nodes: Vec::new(),
             timeline: Vec::new(),

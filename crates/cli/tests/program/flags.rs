@@ -67,6 +67,12 @@ async fn events_wait_while_orchestration_or_the_strategies_are_off_and_none_is_l
     scene.publish(4..5).await;
     let listed = scene.engine.do_it(&["flags", "list", "--json"]).await;
     let waiting = scene.data_kinds().await;
+    let examined = scene.engine.run(&["doctor", "--json"]).await.json();
+    let told = examined.iter().find(|check| check["name"] == "flags").expect("a check");
+    assert_eq!(
+        (&told["code"], &told["details"][0]),
+        (&json!("switched_off"), &json!("strategy_library"))
+    );
     scene.engine.set(&["flags", "set", "strategy_library=on"]).await;
     for _ in 0..5 {
         assert_eq!(scene.gate.next().await.0, "held");

@@ -40,9 +40,8 @@ impl Partition {
                 self.unfiled.remove(&(filed.sequence, filed.index));
             }
             Body::EventStarted(started) => {
-                if started.replay.is_none() {
-                    self.keys.insert(started.key, started.source, self.time);
-                }
+                // Also by a replay: the event that is published again afterwards is a repeat.
+                self.keys.insert(started.key, started.source, self.time);
                 self.decided(started.source, started.replay);
             }
             Body::EventIgnored(ignored) => self.decided(ignored.source, ignored.replay),
@@ -102,9 +101,7 @@ impl Partition {
             Body::OutboxDelivered(delivered) => self.evolve_outbox_delivered(record, delivered)?,
             Body::RelayTaken(taken) => self.evolve_relay_taken(record, taken)?,
             Body::EventSignalled(signalled) => {
-                if signalled.replay.is_none() {
-                    self.keys.insert(signalled.key, signalled.source, self.time);
-                }
+                self.keys.insert(signalled.key, signalled.source, self.time);
                 self.decided(signalled.source, signalled.replay);
             }
             Body::NodeWaiting(_) => self.evolve_run(record)?,

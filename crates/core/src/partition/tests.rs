@@ -63,8 +63,27 @@ fn an_authorised_replay_is_decided_once_whatever_is_decided() {
         assert!(!first.is_empty(), "{verdict:?}");
         assert_eq!(again, [], "{verdict:?}");
         let (event_itself, _) = decided(&mut partition, &event(1, None, start()));
-        assert_eq!(event_itself.first(), Some(&Kind::EventStarted), "{verdict:?}");
+        let is_claimed = matches!(verdict, Verdict::Start { .. });
+        let expected = if is_claimed { Kind::EventRepeated } else { Kind::EventStarted };
+        assert_eq!(event_itself.first(), Some(&expected), "{verdict:?}");
     }
+}
+
+#[test]
+fn what_a_replay_starts_claims_its_key_and_only_a_new_key_needs_room() {
+    let limits = Limits { keys_max: 1, ..Limits::default() };
+    let mut partition = partition(limits);
+    let replay = |source: u64, key: u128, id: u128| {
+        let mut command = event(source, Some(Uuid::from_u128(id)), start());
+        let Command::Event(of_event) = &mut command else { panic!() };
+        of_event.key = key;
+        command
+    };
+
+    assert_eq!(decided(&mut partition, &replay(1, 1, 11)).0.first(), Some(&Kind::EventStarted));
+    assert_eq!(decided(&mut partition, &replay(1, 1, 12)).0.first(), Some(&Kind::EventStarted));
+    assert_eq!(decided(&mut partition, &replay(2, 2, 13)).0, [Kind::EventRejected]);
+    assert_eq!(partition.keys.len(), 1);
 }
 
 #[test]

@@ -135,7 +135,8 @@ impl Reference {
         self.invariant_no_delay_ends_before_its_time(header, record)?;
         match &record.body {
             Body::EventStarted(event) => {
-                if event.replay.is_none() && !self.keys.insert(event.key) {
+                let is_repeated = !self.keys.insert(event.key);
+                if is_repeated && event.replay.is_none() {
                     let detail = format!("event key {:032x} starts work twice", event.key);
                     return Err(Broken::new("invariant_events_are_journaled_once", detail));
                 }

@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use crate::broker_session::{ANSWER_LIMIT, BrokerSession, asking_user, random_id, stored_by};
 use crate::error::{CliError, ExitCode};
-use crate::journal_view::{CaseEvents, EventsOfCase, Review, ReviewList, partition_of};
+use crate::journal_view::{CaseEvents, Done, EventsOfCase, Review, ReviewList, partition_of};
 use crate::output::{Output, RECORDS_READ, Tone, counted, time_text};
 
 /// Bytes of commands that are sent to a partition in one message: what it
@@ -150,6 +150,37 @@ impl Plan {
         self.cases.iter().map(|(.., events)| events.left_out).sum()
     }
 
+    /// What failed runs did that new ones will do again.
+    fn done_again(&self) -> Done {
+        let done = self.cases.iter().map(|(.., events)| events.done);
+        done.fold(Done::default(), |sum, done| Done {
+            succeeded: sum.succeeded + done.succeeded,
+            unknown: sum.unknown + done.unknown,
+        })
+    }
+
+    /// The warning that goes with events of failed runs.
+    fn starts_over(&self) -> Option<String> {
+        let runs = self.cases.iter().filter(|(_, run, _)| run.is_some()).count();
+        let run = self.cases.iter().find_map(|(_, run, _)| *run)?;
+        let Done { succeeded, unknown } = self.done_again();
+        let mut text = format!(
+            "{} as new ones from the beginning, under new idempotency keys: what {} of the failed ones did is done \
+             again",
+            counted(runs, "failed run starts", "failed runs start"),
+            counted(succeeded, "node", "nodes"),
+        );
+        if unknown > 0 {
+            let nodes = counted(unknown, "node", "nodes");
+            text += &format!(", and perhaps what {nodes} did whose outcome is UNKNOWN");
+        }
+        Some(
+            text + &format!(
+                "; `fermata runs explain {run}` tells what a run did, and `--close` lets it be"
+            ),
+        )
+    }
+
     fn tell(&self, dry_run: bool, output: &mut Output) -> Result<(), CliError> {
         let (cases, events, left_out) = (self.cases.len(), self.events(), self.left_out());
         if output.is_json() {
@@ -159,6 +190,8 @@ impl Plan {
             return output.json_line(&json!({
                 "dry_run": true, "resolution": self.resolution, "cases": cases,
                 "events": events, "left_out": left_out, "cases_beyond": self.beyond,
+                "nodes_done_again": self.done_again().succeeded,
+                "nodes_of_unknown_outcome_again": self.done_again().unknown,
             }));
         }
         let verb = if dry_run { "would resolve" } else { "resolving" };
@@ -167,6 +200,9 @@ impl Plan {
         if self.resolution != Resolution::Close {
             let events = counted(events, "event", "events");
             output.line(&format!("{events} to decide once more"))?;
+            if let Some(warning) = self.starts_over() {
+                output.line(&format!("{} {warning}", output.tone(Tone::Warning, "careful:")))?;
+            }
         }
         if left_out > 0 {
             output.line(&format!(
@@ -361,8 +397,11 @@ fn sentence(answer: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use fermata_core::identity::SourcePosition;
+
     use super::*;
     use crate::commands::testing::printed;
+    use crate::journal_view::testing::run_of;
 
     fn answer(word: &str) -> Value {
         json!({
@@ -383,6 +422,31 @@ mod tests {
         assert!(shown.contains("by ada at 1970-01-01T00:00:00"), "{shown}");
         assert!(shown.contains("(route)"), "{shown}");
         assert_eq!(code, Some(ExitCode::Findings));
+    }
+
+    #[test]
+    fn what_failed_runs_did_is_told_before_it_is_done_again() {
+        let of_run = |run, succeeded, unknown| {
+            let events = EventsOfCase {
+                places: vec![SourcePosition { sequence: 7, index: 0 }],
+                done: Done { succeeded, unknown },
+                ..EventsOfCase::default()
+            };
+            (Uuid::nil(), run, events)
+        };
+        let told = |cases| {
+            let plan = Plan { resolution: Resolution::Retry, cases, beyond: 0 };
+            printed(|output| plan.tell(true, output))
+        };
+        let (a, b) = (run_of("a"), run_of("b"));
+
+        let unmatched = told(vec![of_run(None, 0, 0)]);
+        assert!(unmatched.ends_with("1 event to decide once more\n"), "{unmatched}");
+        let failed = told(vec![of_run(Some(a), 2, 0), of_run(Some(b), 1, 0)]);
+        assert!(failed.contains("what 3 nodes of the failed ones did is done again;"), "{failed}");
+        assert!(failed.contains(&format!("`fermata runs explain {a}`")), "{failed}");
+        let unknown = told(vec![of_run(Some(a), 0, 1)]);
+        assert!(unknown.contains("what 1 node did whose outcome is UNKNOWN"), "{unknown}");
     }
 
     #[test]

@@ -76,6 +76,7 @@ fn sentences(
 ) -> Vec<String> {
     let told = Told { history, plan, around, now_ms };
     let mut sentences = vec![told.beginning()];
+    sentences.extend(told.breach());
     sentences.extend(told.replayed());
     sentences.push(told.input());
     if history.summary.status.has_ended() {
@@ -120,6 +121,11 @@ impl Told<'_> {
             run.event_type,
             run.event_source,
         )
+    }
+
+    fn breach(&self) -> Option<String> {
+        let breach = self.history.breach.as_deref()?;
+        Some(format!("The event breaks its contract, which only warns: {breach}."))
     }
 
     fn replayed(&self) -> Option<String> {

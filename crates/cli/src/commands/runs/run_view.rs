@@ -71,6 +71,9 @@ pub(super) fn print_head(history: &RunHistory, output: &mut Output) -> Result<()
         "event     {} {} from {}",
         run.event_type, run.event_id, run.event_source
     ))?;
+    if let Some(breach) = &history.breach {
+        output.line(&format!("contract  {} {breach}", output.tone(Tone::Warning, "broken:")))?;
+    }
     if let Some(replayed) = &history.replayed {
         let who = replayed.by.as_deref().unwrap_or("somebody");
         let why = replayed.reason.as_ref().map(|reason| format!(": {reason}"));
@@ -153,6 +156,8 @@ fn tone(status: RunStatus) -> Tone {
 
 #[cfg(test)]
 mod tests {
+    use fermata_core::record::Body;
+
     use super::*;
     use crate::commands::testing::printed;
     use crate::journal_view::testing::{Script, run_of};
@@ -177,6 +182,18 @@ mod tests {
     #[test]
     fn a_run_is_shown_with_its_tasks_and_its_timeline() {
         insta::assert_snapshot!(printed(|output| print_history(&history(), output)));
+    }
+
+    #[test]
+    fn an_event_that_breaks_a_contract_which_only_warns_is_told_with_its_run() {
+        let (header, mut record) = Script::default().started(run_of("a"));
+        let Body::RunStarted(started) = &mut record.body else { panic!("{record:?}") };
+        started.event.breach = Some("version `v1`: /iban: is missing".into());
+        let history = RunHistory::begin(&header, &record).unwrap();
+
+        let shown = printed(|output| print_history(&history, output));
+
+        assert!(shown.contains("contract  broken: version `v1`: /iban: is missing\n"), "{shown}");
     }
 
     #[test]
