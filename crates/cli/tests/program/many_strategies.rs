@@ -69,8 +69,10 @@ async fn a_bundle_that_needs_several_commands_is_applied_and_again_and_refused_a
     engine.up.logs.until_applied(&applied.stdout).await;
     let again = engine.run(&["strategy", "apply", &many, "--json"]).await;
     assert_eq!(again.code, 0, "{}{}", again.stdout, again.stderr);
-    let told = serde_json::json!(
-        { "revision": 5, "problems": [], "parts": { "applied": 2, "of": 2 } });
+    let told = serde_json::json!({
+        "revision": 5, "problems": [], "parts": { "applied": 2, "of": 2 },
+        "unchanged": 4_000, "changed": 0,
+    });
     assert_eq!(again.json(), [told]);
 
     let mut order = event("e-1", "many.t3999");

@@ -127,5 +127,8 @@ mod tests {
     fn what_does_not_fit_the_form_keeps_its_words() {
         let error = serde_json::from_str::<u8>("-1").unwrap_err();
         assert_eq!(told(&error, "-1"), error.to_string());
+        // Whoever reads a form says in words of their own what they expected.
+        let ours: serde_json::Error = serde::de::Error::custom("expected value of a gauge");
+        assert_eq!(told(&ours, ""), "expected value of a gauge");
     }
 }

@@ -4,12 +4,11 @@ use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use fermata_core::digest::Digest;
 use fermata_core::event::{
     EventLimits, Form, MessageHeaders, REPLAY_HEADER, REPLAY_REASON_ATTRIBUTE,
     REPLAYED_BY_ATTRIBUTE, SUBJECT_PREFIX, decode_message, parse_subject, read_form,
 };
-use fermata_core::json::told;
+use fermata_core::{digest::Digest, json::told};
 use fermata_jetstream::topology::EVENTS_STREAM;
 use fermata_jetstream::{Bytes, Headers, StreamReader};
 use fermata_wire::dead::DeadLetter;
@@ -320,8 +319,7 @@ fn object(text: &str, what: &str) -> Result<Map<String, Value>, CliError> {
     match serde_json::from_str(text) {
         Ok(Value::Object(members)) => Ok(members),
         Ok(_) => Err(unusable(what, "it is no JSON object")),
-        // What stands there may be a secret of the event.
-        Err(error) => Err(unusable(what, &told(&error, ""))),
+        Err(error) => Err(unusable(what, &told(&error, ""))), // a word of it may be secret
     }
 }
 
@@ -393,10 +391,7 @@ mod tests {
     #[test]
     fn an_edit_that_is_no_patch_is_told_with_its_place_and_one_that_is() {
         for (edit, why) in [
-            (
-                "{\"data\":\n{amount: 1}}",
-                "is no JSON: expected a key in double quotes, found `amount` at line 2 column 2",
-            ),
+            ("[\n1 2]", "is no JSON: expected `,` or `]`, found `2` at line 2 column 3"),
             ("[1]", "is no JSON object"),
         ] {
             let told = patch(edit).unwrap_err().to_string();
