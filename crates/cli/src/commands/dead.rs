@@ -1,22 +1,21 @@
 //! `fermata dead`: input that could not be used, why, and once more after repair.
 
+mod edit;
+mod hints;
+mod letters;
 mod list;
 mod near;
 mod replay;
 mod replayed;
+mod request;
 mod show;
 
-use std::collections::{HashSet, VecDeque};
-
 use clap::{Args, Subcommand};
-use fermata_core::digest::hash_parts_128;
 use fermata_jetstream::StreamReader;
-use fermata_jetstream::reader::Holes;
-use fermata_jetstream::topology::DEAD_STREAM;
 use fermata_wire::dead::DeadLetter;
-use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
+pub use self::letters::{DeadLetters, FiledLetter};
 use self::list::ListArguments;
 use self::near::{NearLetters, not_there};
 use self::replay::ReplayArguments;
@@ -27,23 +26,8 @@ use crate::broker_session::BrokerSession;
 use crate::error::{CliError, ExitCode};
 use crate::output::{Output, hex, time_text};
 
-/// How many messages are taken from the stream at a time.
-const BATCH_MESSAGES: usize = 256;
-
-/// Letters whose keys are remembered while the stream is read. Default 100,000, some
-/// megabytes: a letter is filed again, if it is, within minutes of the first time. One
-/// that is filed again behind so many others is listed again.
-const RECENT_MAX: usize = 100_000;
-
 /// Letters that are kept of those asked for by id. Default 1,000.
 const NAMED_MAX: usize = 1_000;
-
-/// Notes of replays that are remembered while the stream is read, the newest. Default 10,000, some
-/// megabytes: of a letter whose replay so many others follow it is told no more.
-const REPLAYS_MAX: usize = 10_000;
-
-/// Messages that are no dead letters and are named; the others are counted.
-const UNREADABLE_NAMED_MAX: usize = 20;
 
 /// What to do with dead letters.
 #[derive(Debug, Subcommand)]
@@ -89,147 +73,6 @@ pub struct ShowArguments {
     pub unmasked: bool,
 }
 
-/// A dead letter and where it stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FiledLetter {
-    /// Sequence in the stream DEAD.
-    pub sequence: u64,
-    /// The letter.
-    pub letter: DeadLetter,
-}
-
-/// What was looked for in the stream.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct DeadLetters {
-    /// The newest that fit, in the order in which they were filed first; each stage and id once.
-    pub letters: Vec<FiledLetter>,
-    /// How many fit, those that are not kept included.
-    pub found: u64,
-    /// The first sequences of messages that are no dead letters.
-    pub unreadable: Vec<u64>,
-    /// How many such messages there are.
-    pub unreadable_count: u64,
-    /// Replays that were asked for, in their order.
-    pub replays: Vec<Replayed>,
-}
-
-impl DeadLetters {
-    /// Reads the stream for the newest `keep` letters that `takes` says yes to, and for notes of
-    /// replays. What it holds at a time is that, `REPLAYS_MAX` such notes, and the keys of the
-    /// last `RECENT_MAX` letters.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be read.
-    ///
-    /// # Cancel safety
-    ///
-    /// Can be dropped.
-    pub async fn read(
-        reader: &StreamReader,
-        keep: usize,
-        takes: impl Fn(&DeadLetter) -> bool,
-        progress: &ProgressBar,
-    ) -> Result<Self, CliError> {
-        let mut gathered = Gathered::new(keep, takes);
-        let mut replay = reader.replay(DEAD_STREAM, 1, Holes::Allowed).await?;
-        loop {
-            let messages = replay.next_batch(BATCH_MESSAGES).await?;
-            if messages.is_empty() {
-                return Ok(gathered.finish());
-            }
-            progress.inc(u64::try_from(messages.len()).unwrap_or(0));
-            for message in messages {
-                gathered.add(message.sequence, &message.payload);
-            }
-        }
-    }
-
-    /// The replays of what was filed under an id.
-    fn replays_of(&self, id: &str) -> Vec<&Replayed> {
-        self.replays.iter().filter(|replayed| replayed.id == id).collect()
-    }
-
-    /// What was filed under an id, by whichever stages.
-    fn of_id<'a>(&'a self, id: &'a str) -> impl Iterator<Item = &'a FiledLetter> {
-        self.letters.iter().filter(move |filed| filed.letter.id == id)
-    }
-}
-
-struct Gathered<Takes> {
-    keep: usize,
-    takes: Takes,
-    letters: VecDeque<FiledLetter>,
-    recent: HashSet<u128>,
-    recent_order: VecDeque<u128>,
-    found: u64,
-    unreadable: Vec<u64>,
-    unreadable_count: u64,
-    replays: VecDeque<Replayed>,
-}
-
-impl<Takes: Fn(&DeadLetter) -> bool> Gathered<Takes> {
-    fn new(keep: usize, takes: Takes) -> Self {
-        Self {
-            keep,
-            takes,
-            letters: VecDeque::new(),
-            recent: HashSet::new(),
-            recent_order: VecDeque::new(),
-            found: 0,
-            unreadable: Vec::new(),
-            unreadable_count: 0,
-            replays: VecDeque::new(),
-        }
-    }
-
-    /// Takes a message; a letter that was filed before under its stage and id is the same.
-    fn add(&mut self, sequence: u64, payload: &[u8]) {
-        let Ok(letter) = DeadLetter::decode(payload) else {
-            self.unreadable_count += 1;
-            if self.unreadable.len() < UNREADABLE_NAMED_MAX {
-                self.unreadable.push(sequence);
-            }
-            return;
-        };
-        if replayed::is_note(&letter) {
-            self.replays.extend(Replayed::of(letter));
-            if self.replays.len() > REPLAYS_MAX {
-                self.replays.pop_front();
-            }
-            return;
-        }
-        if !(self.takes)(&letter) || !self.is_new(&letter) {
-            return;
-        }
-        self.found += 1;
-        self.letters.push_back(FiledLetter { sequence, letter });
-        if self.letters.len() > self.keep {
-            self.letters.pop_front();
-        }
-    }
-
-    fn is_new(&mut self, letter: &DeadLetter) -> bool {
-        let key = hash_parts_128(&[letter.stage.as_bytes(), letter.id.as_bytes()]);
-        if !self.recent.insert(key) {
-            return false;
-        }
-        self.recent_order.push_back(key);
-        if self.recent_order.len() > RECENT_MAX
-            && let Some(oldest) = self.recent_order.pop_front()
-        {
-            self.recent.remove(&oldest);
-        }
-        true
-    }
-
-    fn finish(self) -> DeadLetters {
-        let Self { letters, found, unreadable, unreadable_count, replays, .. } = self;
-        let (letters, replays) = (letters.into(), replays.into());
-        DeadLetters { letters, found, unreadable, unreadable_count, replays }
-    }
-}
-
 /// Does what was typed.
 ///
 /// # Errors
@@ -258,9 +101,8 @@ pub async fn run(
             let dead = DeadLetters::read(&reader, arguments.limit, takes, &progress).await;
             progress.finish_and_clear();
             let dead = dead?;
-            let listed = list::list(&dead, known.nothing_of(&arguments).as_deref(), output)?;
             arguments.check_codes(&known)?;
-            Ok(listed)
+            list::list(&dead, known.nothing_of(&arguments).as_deref(), output)
         }
         DeadCommand::Show(arguments) => {
             let near = NearLetters::default();
@@ -317,7 +159,7 @@ fn letter_to_json(
         "headers": letter.headers,
         "attempts": letter.attempts,
         "trace": letter.trace,
-        "hint": show::hint(letter),
+        "hint": hints::hint(letter),
         "masked": masked,
         "replays": replays.iter().map(|replayed| replayed.to_json()).collect::<Vec<_>>(),
     });
@@ -333,83 +175,48 @@ fn letter_to_json(
 
 #[cfg(test)]
 mod tests {
+    use super::letters::testing::{gathered, letter};
     use super::*;
     use crate::commands::testing::printed;
 
-    fn letter(id: &str, original: &'static [u8]) -> DeadLetter {
-        DeadLetter {
-            id: id.to_owned(),
-            tenant: "acme".to_owned(),
-            stage: "listener".to_owned(),
-            reason: "not_json".to_owned(),
-            detail: "the text is not JSON".to_owned(),
-            subject: "fermata.events.acme.a".to_owned(),
-            original: original.into(),
-            time_ms: 1_700_000_000_000,
-            headers: Vec::new(),
-            attempts: None,
-            trace: None,
-        }
-    }
-
-    fn gathered(messages: &[Vec<u8>]) -> DeadLetters {
-        newest(usize::MAX, messages)
-    }
-
-    fn newest(keep: usize, messages: &[Vec<u8>]) -> DeadLetters {
-        let mut gathered = Gathered::new(keep, |letter| letter.tenant == "acme");
-        for (sequence, payload) in (1..).zip(messages) {
-            gathered.add(sequence, payload);
-        }
-        gathered.finish()
-    }
-
-    #[test]
-    fn a_letter_that_was_filed_twice_is_listed_once_at_its_first_place() {
-        let first = letter("7.0", b"{").encode().unwrap();
-        let second = letter("7.1", b"[").encode().unwrap();
-
-        let dead = gathered(&[first.clone(), second, first]);
-
-        let ids: Vec<_> =
-            dead.letters.iter().map(|filed| (filed.sequence, filed.letter.id.as_str())).collect();
-        assert_eq!(ids, [(1, "7.0"), (2, "7.1")]);
-    }
-
-    #[test]
-    fn only_the_newest_that_fit_are_kept_and_all_that_fit_are_counted() {
-        let other = DeadLetter { tenant: "other".to_owned(), ..letter("8.0", b"{") };
-        let letters = [letter("7.0", b"{"), letter("7.1", b"{"), other, letter("7.2", b"{")];
-        let messages = letters.map(|letter| letter.encode().unwrap());
-
-        let dead = newest(2, &messages);
-
-        let ids = dead.letters.iter().map(|filed| filed.letter.id.as_str()).collect::<Vec<_>>();
-        assert_eq!((ids, dead.found), (vec!["7.1", "7.2"], 3));
-    }
-
-    #[test]
-    fn a_message_that_is_no_letter_is_counted_and_hides_no_other() {
-        let dead = gathered(&[b"garbage".to_vec(), letter("7.0", b"{").encode().unwrap()]);
-
-        assert_eq!((dead.letters.len(), dead.unreadable), (1, vec![1]));
-    }
-
-    #[test]
-    fn a_note_of_a_replay_is_no_letter_and_marks_the_letters_of_its_id() {
+    /// What a note of a replay of the letter `7.0` says: as it is stored before the request is sent, and
+    /// behind it with the request's place in EVENTS.
+    fn note(request: &str, seconds: u64, stored: Option<&str>) -> Vec<u8> {
+        let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let mut headers = vec![header("Fermata-Replay", "7.0"), header("webhook-id", request)];
+        headers.extend(stored.map(|sequence| header("Fermata-Stored", sequence)));
         let note = DeadLetter {
             stage: "replays".to_owned(),
             reason: "replayed".to_owned(),
             detail: "alice: a typo".to_owned(),
-            headers: vec![
-                ("Fermata-Replay".to_owned(), "7.0".to_owned()),
-                ("webhook-id".to_owned(), "replay_1".to_owned()),
-            ],
-            ..letter("REPLAY.replay_1", b"")
+            time_ms: seconds * 1_000,
+            headers,
+            ..letter(&format!("REPLAY.{request}"), b"")
         };
-        let messages = [letter("7.0", b"{"), note, letter("8.0", b"{")];
+        note.encode().unwrap()
+    }
 
-        let dead = gathered(&messages.map(|letter| letter.encode().unwrap()));
+    /// The letter of a request to replay `7.0`, stored at `sequence`, that was refused.
+    fn refused(sequence: u64) -> Vec<u8> {
+        let headers = vec![("fermata-replay".to_owned(), "7.0".to_owned())];
+        let id = format!("{sequence}.0");
+        let reason = "replay_forged".to_owned();
+        DeadLetter { reason, headers, ..letter(&id, b"{}") }.encode().unwrap()
+    }
+
+    /// The cell below `REPLAYED` in the row of the letter `7.0`.
+    fn listed(dead: &DeadLetters) -> String {
+        let listed = printed(|output| list::list(dead, None, output).map(|_| ()));
+        let row = listed.lines().find(|line| line.starts_with(" 7.0 ")).expect(&listed);
+        let cells = row.split("  ").map(str::trim).filter(|cell| !cell.is_empty());
+        cells.collect::<Vec<_>>()[6].to_owned()
+    }
+
+    #[test]
+    fn a_note_of_a_replay_is_no_letter_and_marks_the_letters_of_its_id() {
+        let [first, other] = ["7.0", "8.0"].map(|id| letter(id, b"{").encode().unwrap());
+
+        let dead = gathered(&[first, note("replay_1", 1_700_000_000, None), other]);
 
         assert_eq!((dead.found, dead.unreadable_count), (2, 0));
         assert!(dead.replays_of("8.0").is_empty());
@@ -418,11 +225,43 @@ mod tests {
         let told = "\nreplayed  2023-11-14T22:13:20.000Z as `replay_1` by alice: a typo\n";
         assert!(shown.contains(told), "{shown}");
         assert_eq!(to_json(&dead.letters[0], &replays)["replays"][0]["request"], "replay_1");
-        let listed = printed(|output| list::list(&dead, None, output).map(|_| ()));
-        let marked = listed
-            .lines()
-            .filter(|line| line.ends_with("2023-11-14T22:13:20.000Z  the text is not JSON"));
-        assert_eq!(marked.count(), 1, "{listed}");
+        assert_eq!(listed(&dead), "2023-11-14T22:13:20.000Z");
+    }
+
+    #[test]
+    fn a_letter_whose_replay_was_refused_is_not_shown_as_replayed() {
+        let seven = letter("7.0", b"{").encode().unwrap();
+        let asked = |seconds, sequence| {
+            [note("replay_1", seconds, None), note("replay_1", seconds, Some(sequence))]
+        };
+        let [before, behind] = asked(1_700_000_000, "9");
+
+        // The letter of the refused request may be filed before the note that says where it stands.
+        let messages = [seven.clone(), before.clone(), refused(9), behind.clone()];
+        let dead = gathered(&messages);
+
+        assert_eq!(listed(&dead), "refused: 9.0");
+        let replays = dead.replays_of("7.0");
+        let shown = printed(|output| show::show(&dead.letters[0], &replays, false, output));
+        let told = "\nrefused   a replay 2023-11-14T22:13:20.000Z as `replay_1` by alice: a typo: \
+                    `replay_forged`, `fermata dead show 9.0` says more\n";
+        assert!(shown.contains(told) && !shown.contains("\nreplayed"), "{shown}");
+        let told = &to_json(&dead.letters[0], &replays)["replays"][0];
+        let refusal = json!({"letter": "9.0", "reason": "replay_forged"});
+        assert_eq!((&told["sequence"], &told["refused"]), (&json!(9), &refusal));
+
+        // Asked for again, with the right secret, and once more by who did not know.
+        let [again, again_behind] = asked(1_700_000_060, "11");
+        let copy = asked(1_700_000_120, "13");
+        let messages = [&messages[..], &[again, again_behind], &copy].concat();
+        let dead = gathered(&messages);
+        assert_eq!(listed(&dead), "2023-11-14T22:14:20.000Z");
+        let told = dead.replays_of("7.0").into_iter().map(|replayed| replayed.sequence);
+        assert_eq!(told.collect::<Vec<_>>(), [Some(9), Some(11)]);
+
+        // A copy that is refused behind it changes nothing, nor what is refused elsewhere.
+        let dead = gathered(&[&messages[..], &[refused(13), refused(15)]].concat());
+        assert_eq!(listed(&dead), "2023-11-14T22:14:20.000Z");
     }
 
     #[test]

@@ -67,6 +67,9 @@ pub(super) const CASE_REASONS: &[&str] =
 /// Longest list of codes that an error shows.
 const SHOWN_MAX: usize = 8;
 
+/// Most codes of a long list that an error names as near.
+const NEAR_MAX: usize = 4;
+
 /// Refuses a code that nothing has and that is not `known`. A code that something has is fine
 /// whatever this version knows: a newer one may have filed it.
 ///
@@ -78,9 +81,24 @@ pub(super) fn check(what: &str, code: Option<&String>, known: &[&str]) -> Result
     let hint = match did_you_mean(code, known.iter().copied()) {
         Some(question) => question,
         None if known.len() <= SHOWN_MAX => format!("known are {}", known.join(", ")),
-        None => "docs/reason-codes.md lists them".to_owned(),
+        None => match near(code, known).as_slice() {
+            [] => "docs/reason-codes.md lists them".to_owned(),
+            near => format!("near are {}; docs/reason-codes.md lists all", near.join(", ")),
+        },
     };
     Err(CliError::Usage(format!("`{code}` is no {what}, and nothing has it; {hint}")))
+}
+
+/// Codes that share words with one that is none, slips aside; those that share most of them first.
+fn near<'k>(code: &str, known: &[&'k str]) -> Vec<&'k str> {
+    let shared = |known: &str| {
+        let words = code.split('_').filter(|word| !word.is_empty());
+        words.filter(|word| closest(word, known.split('_')).is_some()).count()
+    };
+    let mut near = known.iter().map(|known| (shared(known), *known)).collect::<Vec<_>>();
+    near.retain(|(shared, _)| *shared > 0);
+    near.sort_by_key(|(shared, _)| std::cmp::Reverse(*shared));
+    near.into_iter().map(|(_, known)| known).take(NEAR_MAX).collect()
 }
 
 #[cfg(test)]
@@ -116,6 +134,14 @@ mod tests {
         assert_eq!(slip, "`listner` is no stage, and nothing has it; did you mean `listener`?");
         let other = told("nobody", CASE_REASONS).unwrap_err().to_string();
         assert!(other.ends_with("known are unmatched, run_failed, run_timed_out, run_quarantined"));
+        let near = told("signature_forged", DEAD_REASONS).unwrap_err().to_string();
+        assert!(
+            near.ends_with("; near are replay_forged; docs/reason-codes.md lists all"),
+            "{near}"
+        );
+        let near = told("mising", DEAD_REASONS).unwrap_err().to_string();
+        let all = "missing_attribute, payload_missing, definition_missing;";
+        assert!(near.contains(&format!("; near are {all}")), "{near}");
         let other = told("nobody", DEAD_REASONS).unwrap_err().to_string();
         assert!(other.ends_with("docs/reason-codes.md lists them"), "{other}");
     }

@@ -155,6 +155,9 @@ impl PublishArguments {
             let mut claim = None;
             if let (Some(file), Some(tenant)) = (&self.data_file, &self.tenant) {
                 (bytes, claim) = Claim::of_file(&bytes, file, self.data_type.as_deref(), tenant)?;
+                if !self.no_check && claim.is_none() {
+                    claim::check_keys(file)?;
+                }
             }
             let message = self.message("the event".to_owned(), bytes);
             let message = message.and_then(|message| message.in_form(self.form()));
@@ -172,7 +175,10 @@ impl PublishArguments {
                 Some((bytes, claim)) => (bytes, Some(claim)),
                 None => (bytes, None),
             };
-            let message = self.message(name, bytes);
+            let message = self.message(name, bytes).and_then(|message| match self.no_check {
+                true => Ok(message),
+                false => message.with_unique_keys(),
+            });
             let message = message.and_then(|message| message.in_form(self.form()));
             messages.push(message.map(|message| message.with_claim(claim)));
         }

@@ -138,7 +138,10 @@ fn list(
     let matching = all.iter().filter(|review| arguments.takes(review)).collect::<Vec<_>>();
     let is_there = |reason: &&String| all.iter().any(|review| *review.reason == *reason.as_str());
     let unseen = arguments.reason.as_ref().filter(|reason| !is_there(reason));
-    let known = check("reason of cases", unseen, CASE_REASONS);
+    if let Err(unknown) = check("reason of cases", unseen, CASE_REASONS) {
+        caveats.iter().for_each(|caveat| output.note(caveat));
+        return Err(unknown);
+    }
     let shown = matching.get(..arguments.limit).unwrap_or(&matching);
     let mut tenants = KnownTenants::default();
     all.iter().for_each(|review| tenants.see(review.tenant.as_str()));
@@ -147,7 +150,7 @@ fn list(
         nothing.iter().for_each(|text| output.note(text));
         shown.iter().try_for_each(|review| output.json_line(review))?;
         caveats.iter().for_each(|caveat| output.note(caveat));
-        return known;
+        return Ok(());
     }
     let row = |review: &&Review| {
         vec![
@@ -169,7 +172,7 @@ fn list(
         output.line(&format!("{shown} of {all} reviews; `--limit` shows more"))?;
     }
     caveats.iter().for_each(|caveat| output.note(caveat));
-    known
+    Ok(())
 }
 
 /// Whether somebody has decided about it, in a word or two.

@@ -73,6 +73,45 @@ async fn nothing_is_published_when_one_of_the_files_is_unusable() {
 }
 
 #[tokio::test]
+async fn a_key_that_is_there_twice_in_what_a_person_writes_is_refused_and_lines_pass_as_they_are() {
+    let stage = Stage::new().await;
+    let path = |name: &str| stage.folder.path().join(name).display().to_string();
+    let data = "{\"n\":1,\"n\":2}";
+    let event = format!(
+        "{{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"/s\",\"type\":\"a\",\"data\":{data}}}"
+    );
+    std::fs::write(path("data.json"), data).unwrap();
+    std::fs::write(path("event.json"), &event).unwrap();
+    std::fs::write(path("event.ndjson"), &event).unwrap();
+    let publish = async |more: &[&str]| {
+        stage.run(&[&["publish", "--tenant", "acme", "--type", "a"], more].concat()).await
+    };
+
+    let typed = publish(&["--data", data]).await;
+    let of_file = publish(&["--data-file", &path("data.json")]).await;
+    let in_file = publish(&[&path("event.json")]).await;
+
+    let told = "`n` is there twice at line 1 column";
+    assert_eq!((typed.code, of_file.code, in_file.code), (2, 2, 1));
+    assert!(typed.stderr.contains(&format!("in `--data` {told} 10;")), "{}", typed.stderr);
+    assert!(of_file.stderr.contains(told), "{}", of_file.stderr);
+    assert!(in_file.stdout.contains(told), "{}", in_file.stdout);
+    assert!(in_file.stdout.contains("(duplicate_key)"), "{}", in_file.stdout);
+    assert_eq!(stored(&stage).await, 0);
+
+    // On purpose it goes, and in lines as from every other publisher.
+    for more in [&["--no-check", &*path("event.json")][..], &[&path("event.ndjson")]] {
+        let published = publish(more).await;
+        assert_eq!(published.code, 0, "{}{}", published.stdout, published.stderr);
+    }
+    let reader = StreamReader::new(&stage.broker);
+    for sequence in [1, 2] {
+        let stored = reader.read_one(EVENTS_STREAM, sequence).await.unwrap().unwrap();
+        assert_eq!(stored.payload, event.as_bytes());
+    }
+}
+
+#[tokio::test]
 async fn lines_of_standard_input_are_published_and_an_unusable_one_is_passed_over() {
     let stage = Stage::new().await;
     let url = stage.server.url();
@@ -268,6 +307,34 @@ fn letter(id: &str, reason: &str) -> Bytes {
         trace: None,
     };
     letter.encode().unwrap().into()
+}
+
+#[tokio::test]
+async fn an_event_without_a_type_is_replayed_under_the_one_that_the_edit_gives_it() {
+    let stage = Stage::new().await;
+    let original = br#"{"specversion":"1.0","id":"1","data":{}}"#;
+    let letter = DeadLetter {
+        original: Bytes::from_static(original),
+        ..DeadLetter::decode(&letter("7.0", "missing_attribute")).unwrap()
+    };
+    let subject = fermata_wire::subjects::dead("acme", "listener");
+    let payload = letter.encode().unwrap().into();
+    stage.publisher.publish(subject, None, payload).await.await.sequence().expect(DEAD_STREAM);
+    let secrets = stage.folder.path().join("secrets").display().to_string();
+    std::fs::write(&secrets, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n").unwrap();
+    let replay = async |edit: &str| {
+        let replay = ["dead", "replay", "7.0", "--replay-secrets", &secrets, "--edit", edit];
+        stage.run(&replay).await
+    };
+
+    let lacking = replay(r#"{"source":"/s"}"#).await;
+    assert_eq!(lacking.code, 2, "{}", lacking.stderr);
+    let told = r#"edited like that, would be refused again: `type` is missing"#;
+    assert!(lacking.stderr.contains(told), "{}", lacking.stderr);
+    assert!(lacking.stderr.contains(r#"`--edit '{"type":"a"}'`"#), "{}", lacking.stderr);
+    let whole = replay(r#"{"source":"/s","type":"c.d"}"#).await;
+    assert_eq!(whole.code, 0, "{}", whole.stderr);
+    assert!(whole.stdout.contains("on fermata.events.acme.c.d, stored at 1;"), "{}", whole.stdout);
 }
 
 #[tokio::test]

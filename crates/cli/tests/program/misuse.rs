@@ -120,12 +120,15 @@ async fn a_list_narrowed_to_what_does_not_exist_says_so() {
     for (command, told) in [
         (["dead", "list", "--stage", "listner"], "did you mean `listener`?"),
         (["dead", "list", "--reason", "not_jsn"], "did you mean `not_json`?"),
+        (["dead", "list", "--reason", "forged"], "near are replay_forged; docs/reason-codes.md"),
         (["dead", "list", "--reason", "cold"], "docs/reason-codes.md"),
         (["review", "list", "--reason", "cold"], "known are unmatched, run_failed"),
     ] {
         let ended = stage.run(&command).await;
         assert_eq!(ended.code, 2, "{command:?}: {}{}", ended.stdout, ended.stderr);
         assert!(ended.stderr.contains(told), "{}", ended.stderr);
+        // It is the only answer: that there are none is another one.
+        assert_eq!(ended.stdout, "", "{command:?}");
     }
     // What is there can be asked for, whatever this version knows; what is known may be absent.
     for command in [

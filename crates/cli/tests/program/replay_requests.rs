@@ -1,5 +1,7 @@
 //! `POST /internal/agent/events` of a running engine.
 
+mod at_once;
+mod crashes;
 mod ids;
 
 use std::io::Write as _;

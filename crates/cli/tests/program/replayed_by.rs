@@ -81,3 +81,56 @@ async fn who_had_a_letter_replayed_and_why_is_journaled_and_proven() {
     assert!(checked.contains("\"opened\":true"), "{checked}");
     engine.do_it(&["audit", "verify"]).await;
 }
+
+/// The id of the only letter with a reason, once there is one.
+async fn letter_of(engine: &RunningEngine, reason: &str) -> String {
+    let letters = soon(engine, &["dead", "list", "--reason", reason], 1).await;
+    letters[0]["id"].as_str().expect("an id").to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_replay_is_told_as_such_and_the_letter_itself_can_be_replayed_behind_it() {
+    let file = |secret: &str| {
+        let mut secrets = NamedTempFile::new().expect("a file");
+        writeln!(secrets, "{secret}").expect("a file");
+        secrets
+    };
+    let (right, wrong) = (file(SECRET), file("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"));
+    let [right, wrong] = [&right, &wrong].map(|file| file.path().to_str().expect("text"));
+    let engine = RunningEngine::start(&["--partitions", "1", "--replay-secrets", right], &[]).await;
+    engine.apply("workflow", WORKFLOW).await;
+    engine.apply("strategy", STRATEGIES).await;
+    engine.publish(&event("o-1", "order.placed").to_string()).await;
+    let letter = letter_of(&engine, "variables_failed").await;
+
+    let edit = r#"{"data":{"amount":12}}"#;
+    let replay = ["dead", "replay", &letter, "--edit", edit, "--replay-secrets"];
+    let told = engine.do_it(&[&replay[..], &[wrong]].concat()).await;
+    let refused = letter_of(&engine, "replay_forged").await;
+    assert!(told.contains(&format!("`fermata dead show {refused}` has why")), "{told}");
+    let listed = engine.do_it(&["dead", "list"]).await;
+    let row = |listed: &str| {
+        let row = listed.lines().find(|line| line.starts_with(&format!(" {letter} ")));
+        row.expect(listed).to_owned()
+    };
+    assert!(row(&listed).contains(&format!("  refused: {refused}  ")), "{listed}");
+    let shown = engine.do_it(&["dead", "show", &letter]).await;
+    assert!(shown.contains("\nrefused   a replay ") && !shown.contains("\nreplayed"), "{shown}");
+    let shown = engine.do_it(&["dead", "show", &refused]).await;
+    let hint = format!("`fermata dead replay {letter}`");
+    assert!(shown.contains(&hint) && shown.contains("`config_differs`"), "{shown}");
+
+    // The letter of the request is none to be replayed.
+    let of_request = engine.run(&["dead", "replay", &refused, "--replay-secrets", right]).await;
+    assert_eq!(of_request.code, 2, "{}", of_request.stderr);
+    assert!(of_request.stderr.contains(&format!("replay `{letter}`")), "{}", of_request.stderr);
+
+    // With the secret that is known the same command goes through, for nothing was replayed.
+    engine.do_it(&[&replay[..], &[right]].concat()).await;
+    soon(&engine, &["runs", "list"], 1).await;
+    let listed = engine.do_it(&["dead", "list"]).await;
+    assert!(!row(&listed).contains("refused") && !row(&listed).contains("  -  "), "{listed}");
+    let other = [&replay[..], &[right, "--reason", "once more"]].concat();
+    let other = engine.run(&other).await;
+    assert!(other.code == 1 && other.stderr.contains("`--again`"), "{}", other.stderr);
+}

@@ -56,17 +56,14 @@ impl<'a> Members<'a> {
         if let Some(problem) = self.problem.take() {
             return Err(problem);
         }
-        let specversion = required("specversion", self.specversion.take())?;
-        if specversion != "1.0" {
+        if let Some(other) = self.specversion.as_deref().filter(|version| *version != "1.0") {
             return Err(Problem::new(
                 RejectReason::UnsupportedSpecversion,
-                format!("`specversion` is `{}`; only `1.0` is read here", excerpt(&specversion)),
+                format!("`specversion` is `{}`; only `1.0` is read here", excerpt(other)),
             ));
         }
         let text_max = limits.attribute_bytes_max;
-        let id = required("id", self.id.take())?;
-        let source = required("source", self.source.take())?;
-        let kind = required("type", self.kind.take())?;
+        let [id, source, kind] = self.take_required()?;
         check_text("id", &id, text_max)?;
         check_text("source", &source, text_max)?;
         check_type(&kind)?;
@@ -114,6 +111,19 @@ impl<'a> Members<'a> {
             data_base64: self.data_base64.take(),
             raw,
         })
+    }
+
+    /// `id`, `source` and `type`, or all that is missing of what every event has.
+    fn take_required(&mut self) -> Result<[Cow<'a, str>; 3], Problem> {
+        match (self.specversion.take(), self.id.take(), self.source.take(), self.kind.take()) {
+            (Some(_), Some(id), Some(source), Some(kind)) => Ok([id, source, kind]),
+            (specversion, id, source, kind) => Err(missing([
+                ("specversion", specversion.is_none()),
+                ("id", id.is_none()),
+                ("source", source.is_none()),
+                ("type", kind.is_none()),
+            ])),
+        }
     }
 
     fn note(&mut self, problem: Problem) {
@@ -176,13 +186,17 @@ impl<'a> Members<'a> {
     }
 }
 
-fn required<'a>(name: &str, value: Option<Cow<'a, str>>) -> Result<Cow<'a, str>, Problem> {
-    value.ok_or_else(|| {
-        Problem::new(
-            RejectReason::MissingAttribute,
-            format!("`{name}` is missing; every event has it"),
-        )
-    })
+fn missing(attributes: [(&str, bool); 4]) -> Problem {
+    let names = attributes.iter().filter(|(_, is_missing)| *is_missing);
+    let names = names.map(|(name, _)| format!("`{name}`")).collect::<Vec<_>>();
+    let detail = match names.split_last() {
+        Some((last, [])) => format!("{last} is missing; every event has it"),
+        Some((last, others)) => {
+            format!("{} and {last} are missing; every event has them", others.join(", "))
+        }
+        None => String::new(),
+    };
+    Problem::new(RejectReason::MissingAttribute, detail)
 }
 
 fn agrees(

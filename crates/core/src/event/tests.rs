@@ -101,6 +101,20 @@ fn an_event_without_one_of_its_attributes_or_of_another_version_is_refused_by_na
             assert!(detail.contains(&format!("`{name}`")), "{detail}");
         }
     }
+    let all = "`specversion`, `id`, `source` and `type` are missing; every event has them";
+    for (text, told) in [
+        ("{}", all),
+        (
+            r#"{"specversion":"1.0","id":"1"}"#,
+            "`source` and `type` are missing; every event has them",
+        ),
+        (
+            r#"{"specversion":"1.0","id":"1","source":"/s"}"#,
+            "`type` is missing; every event has it",
+        ),
+    ] {
+        assert_eq!(refused(text), Err((RejectReason::MissingAttribute, told.to_owned())));
+    }
     for version in ["0.3", "2.0", "1.0.2", "1", "1.1"] {
         let (reason, _) = refused(&event_with(json!({"specversion": version}))).unwrap_err();
         assert_eq!(reason, RejectReason::UnsupportedSpecversion, "{version}");

@@ -9,7 +9,7 @@ use fermata_wire::dead::DeadLetter;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::{DeadLetters, FiledLetter, to_json};
+use super::{DeadLetters, FiledLetter, Replayed, to_json};
 use crate::arguments::at_least_one;
 use crate::commands::known_codes::{DEAD_REASONS, DEAD_STAGES, check};
 use crate::commands::known_tenants::KnownTenants;
@@ -129,8 +129,7 @@ pub(super) fn list(
     } else {
         let row = |filed: &FiledLetter| {
             let letter = &filed.letter;
-            let replays = dead.replays_of(&letter.id);
-            let replayed = replays.last().map(|replayed| time_text(replayed.time_ms));
+            let replayed = replayed_cell(&dead.replays_of(&letter.id));
             vec![
                 letter.id.clone(),
                 time_text(letter.time_ms),
@@ -138,7 +137,7 @@ pub(super) fn list(
                 letter.stage.clone(),
                 letter.reason.clone(),
                 letter.original.len().to_string(),
-                replayed.unwrap_or_else(|| "-".to_owned()),
+                replayed,
                 excerpt(&letter.detail, DETAIL_CHARACTERS_MAX),
             ]
         };
@@ -155,6 +154,17 @@ pub(super) fn list(
         output.line(&format!("in stream {DEAD_STREAM} {messages}, the first at: {first:?}"))?;
     }
     Ok(ExitCode::Success)
+}
+
+/// When the newest replay was asked for that was not refused; where all were, which letter says why.
+fn replayed_cell(replays: &[&Replayed]) -> String {
+    let taken = replays.iter().rev().find(|replayed| replayed.refused.is_none());
+    let refused = replays.iter().rev().find_map(|replayed| replayed.refused.as_ref());
+    match (taken, refused) {
+        (Some(replayed), _) => time_text(replayed.time_ms),
+        (None, Some(refused)) => format!("refused: {}", refused.letter),
+        (None, None) => "-".to_owned(),
+    }
 }
 
 #[cfg(test)]

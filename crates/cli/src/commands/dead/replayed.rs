@@ -5,6 +5,8 @@
 //! people; nothing is decided by it but whether they are asked to say that they mean it. It has an id of
 //! its own, for whoever lists an id once must not lose the letter to it.
 
+use std::collections::{HashMap, HashSet, VecDeque};
+
 use fermata_core::event::REPLAY_HEADER;
 use fermata_jetstream::{Bytes, Publisher};
 use fermata_wire::dead::DeadLetter;
@@ -25,6 +27,9 @@ const NOTE_REASON: &str = "replayed";
 /// What the ids of the notes begin with; the request's name follows.
 const NOTE_ID: &str = "REPLAY.";
 
+/// Header of a note that is stored behind its request: where that stands in EVENTS.
+const STORED_HEADER: &str = "Fermata-Stored";
+
 /// How long the same request is safely the same replay: an hour less than the 24 that partitions know it,
 /// for their time is not that of this machine.
 const REQUEST_KNOWN_MS: u64 = 23 * 60 * 60 * 1_000;
@@ -40,6 +45,40 @@ pub struct Replayed {
     pub detail: String,
     /// When, milliseconds since 1970 by the clock of whoever asked.
     pub time_ms: u64,
+    /// Where the request stands in EVENTS; nothing from older programs, and where nobody knows whether
+    /// it was stored.
+    pub sequence: Option<u64>,
+    /// That the request was refused: then the event was not decided once more.
+    pub refused: Option<RefusedRequest>,
+}
+
+/// The letter of a request to replay that was refused where events are listened to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedRequest {
+    /// Its id.
+    pub letter: String,
+    /// Why, a reason code.
+    pub reason: String,
+}
+
+impl RefusedRequest {
+    /// That a letter is of such a request, where it is: the listener keeps the headers of what it refuses.
+    pub(super) fn of(letter: &DeadLetter) -> Option<Self> {
+        let is_header = |(name, _): &(String, String)| name.eq_ignore_ascii_case(REPLAY_HEADER);
+        let is_request = letter.stage == "listener" && letter.headers.iter().any(is_header);
+        let (id, reason) = (&letter.id, &letter.reason);
+        is_request.then(|| Self { letter: id.clone(), reason: reason.clone() })
+    }
+}
+
+/// The id of the letter that a refused request was to replay, where the request names one: another
+/// program may have sent it, and says there what it likes.
+pub(super) fn original_of(letter: &DeadLetter) -> Option<&str> {
+    let named = letter.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(REPLAY_HEADER));
+    let (_, id) = named?;
+    let (sequence, index) = id.split_once('.')?;
+    let is_number = |text: &str| text.parse::<u64>().is_ok();
+    (is_number(sequence) && is_number(index)).then_some(id)
 }
 
 /// Whether a letter is a note of a replay.
@@ -58,7 +97,22 @@ impl Replayed {
             found.map(|(_, value)| value.clone())
         };
         let (id, request) = (header(REPLAY_HEADER)?, header(ID_HEADER)?);
-        Some(Self { id, request, detail: letter.detail, time_ms: letter.time_ms })
+        let sequence = header(STORED_HEADER).and_then(|sequence| sequence.parse().ok());
+        let (detail, time_ms) = (letter.detail, letter.time_ms);
+        Some(Self { id, request, detail, time_ms, sequence, refused: None })
+    }
+
+    /// Takes the place of the note of the same request that was stored before it was sent, or is a new one.
+    pub(super) fn note_in(self, notes: &mut VecDeque<Self>) {
+        let is_same = |other: &&mut Self| {
+            other.sequence.is_none()
+                && (&other.id, &other.request, other.time_ms)
+                    == (&self.id, &self.request, self.time_ms)
+        };
+        match notes.iter_mut().rev().find(is_same) {
+            Some(other) => *other = self,
+            None => notes.push_back(self),
+        }
     }
 
     /// Stores the note behind the letter of `tenant`.
@@ -78,10 +132,7 @@ impl Replayed {
             // What was sent stands in EVENTS.
             original: Bytes::new(),
             time_ms: self.time_ms,
-            headers: vec![
-                (REPLAY_HEADER.to_owned(), self.id.clone()),
-                (ID_HEADER.to_owned(), self.request.clone()),
-            ],
+            headers: self.headers(),
             attempts: None,
             trace: None,
         };
@@ -91,40 +142,81 @@ impl Replayed {
         stored_sequence(&subject, &outcome).map(|_| ())
     }
 
+    fn headers(&self) -> Vec<(String, String)> {
+        let named =
+            [(REPLAY_HEADER, self.id.clone()), (ID_HEADER, self.request.clone())].into_iter();
+        let stored = self.sequence.map(|sequence| (STORED_HEADER, sequence.to_string()));
+        named.chain(stored).map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+
     /// When, under which name, by whom and why.
     pub(super) fn text(&self) -> String {
         format!("{} as `{}` by {}", time_text(self.time_ms), self.request, self.detail)
     }
 
     pub(super) fn to_json(&self) -> Value {
-        let Self { request, detail, time_ms, .. } = self;
-        json!({ "time": time_text(*time_ms), "request": request, "detail": detail })
+        let Self { request, detail, time_ms, sequence, refused, .. } = self;
+        let refused = refused
+            .as_ref()
+            .map(|RefusedRequest { letter, reason }| json!({ "letter": letter, "reason": reason }));
+        json!({
+            "time": time_text(*time_ms), "request": request, "detail": detail,
+            "sequence": sequence, "refused": refused,
+        })
     }
 }
 
+/// The replays with what became of their requests. Behind one that was not refused the same request
+/// is only a copy of it, and is left out.
+pub(super) fn settled(
+    notes: VecDeque<Replayed>,
+    refused: VecDeque<RefusedRequest>,
+) -> Vec<Replayed> {
+    let refused: HashMap<_, _> =
+        refused.into_iter().map(|refused| (refused.letter.clone(), refused)).collect();
+    let mut taken = HashSet::new();
+    let mut replays = Vec::with_capacity(notes.len());
+    for mut replayed in notes {
+        // A request is a message with one event.
+        let letter = replayed.sequence.map(|sequence| format!("{sequence}.0"));
+        replayed.refused = letter.and_then(|letter| refused.get(&letter).cloned());
+        let is_copy = match &replayed.refused {
+            None => !taken.insert((replayed.id.clone(), replayed.request.clone())),
+            Some(_) => taken.contains(&(replayed.id.clone(), replayed.request.clone())),
+        };
+        if !is_copy {
+            replays.push(replayed);
+        }
+    }
+    replays
+}
+
 /// The replay of the same letter that `request` would repeat the effect of: another request for it, or
-/// the same one so long ago that its partition has forgotten it.
+/// the same one so long ago that its partition has forgotten it. One that was refused had none.
 pub(super) fn earlier<'a>(
     replays: &[&'a Replayed],
     request: &str,
     now_ms: u64,
 ) -> Option<&'a Replayed> {
+    let mut taken = replays.iter().filter(|replayed| replayed.refused.is_none());
     let is_known = |replayed: &&&Replayed| {
         replayed.request == request && now_ms.saturating_sub(replayed.time_ms) < REQUEST_KNOWN_MS
     };
-    match replays.iter().find(is_known) {
+    match taken.clone().find(is_known) {
         Some(_) => None,
-        None => replays.last().copied(),
+        None => taken.next_back().copied(),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::letters::testing::letter;
     use super::*;
 
     fn replayed(request: &str, time_ms: u64) -> Replayed {
         let (id, detail) = ("7.0".to_owned(), "alice: a typo".to_owned());
-        Replayed { id, request: request.to_owned(), detail, time_ms }
+        let (request, sequence, refused) = (request.to_owned(), Some(9), None);
+        Replayed { id, request, detail, time_ms, sequence, refused }
     }
 
     #[test]
@@ -136,5 +228,27 @@ mod tests {
         assert_eq!(earlier(&both, "a", 3_000), None);
         assert_eq!(earlier(&both, "a", 1_000 + REQUEST_KNOWN_MS), Some(&second));
         assert_eq!(earlier(&[], "a", 3_000), None);
+        // Nothing came of one that was refused.
+        let (letter, reason) = ("9.0".to_owned(), "replay_forged".to_owned());
+        let refused = Some(RefusedRequest { letter, reason });
+        let second = Replayed { refused, ..second };
+        assert_eq!(earlier(&[&first, &second], "c", 3_000), Some(&first));
+        assert_eq!(earlier(&[&second], "c", 3_000), None);
+    }
+
+    #[test]
+    fn a_letter_of_a_request_names_what_was_to_be_replayed_where_it_is_a_letter() {
+        let named = |value: &str| {
+            let headers = vec![("Fermata-replay".to_owned(), value.to_owned())];
+            let letter = DeadLetter { headers, ..letter("9.0", b"{}") };
+            original_of(&letter).map(str::to_owned)
+        };
+
+        assert_eq!(named("7.0").as_deref(), Some("7.0"));
+        for value in ["http", "", "7", "7.x", "-1.0", "7.0.1"] {
+            assert_eq!(named(value), None, "{value}");
+        }
+        assert_eq!(original_of(&letter("9.0", b"{}")), None);
+        assert_eq!(RefusedRequest::of(&letter("9.0", b"{}")), None);
     }
 }

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use fermata_wire::dead::DeadLetter;
-
+use super::hints::hint;
+use super::replayed::RefusedRequest;
 use super::{FiledLetter, Replayed, letter_to_json};
 use crate::error::CliError;
 use crate::output::{Output, counted, time_text};
@@ -38,7 +38,13 @@ pub(super) fn show(
         output.line(&format!("trace     {trace}"))?;
     }
     for replayed in replays {
-        output.line(&format!("replayed  {}", replayed.text()))?;
+        match &replayed.refused {
+            None => output.line(&format!("replayed  {}", replayed.text()))?,
+            Some(RefusedRequest { letter, reason }) => output.line(&format!(
+                "refused   a replay {}: `{reason}`, `fermata dead show {letter}` says more",
+                replayed.text()
+            ))?,
+        }
     }
     output.line(&format!("hint      {}", hint(letter)))?;
     match masked {
@@ -74,70 +80,6 @@ fn rows(bytes: &[u8]) -> String {
     }
     text.truncate(text.trim_end().len());
     text
-}
-
-/// What can be done about what was filed.
-pub(super) fn hint(letter: &DeadLetter) -> &'static str {
-    match letter.stage.as_str() {
-        "escalator" => {
-            "see why the webhook did not take it; the case itself is open, `fermata review list` has it"
-        }
-        _ => hint_of_reason(&letter.reason),
-    }
-}
-
-fn hint_of_reason(reason: &str) -> &'static str {
-    match reason {
-        "not_json" | "not_utf8" | "not_an_object" | "bad_batch" | "not_msgpack" => {
-            "write the event anew and send it with `fermata dead replay <ID> --data FILE`"
-        }
-        "missing_attribute"
-        | "bad_attribute"
-        | "tenant_mismatch"
-        | "type_mismatch"
-        | "unsupported_specversion" => {
-            "set what is wrong with `fermata dead replay <ID> --edit '{\"attribute\": \"value\"}'`, or publish the corrected event under the same id"
-        }
-        "duplicate_attribute" | "duplicate_key" | "ambiguous_headers" | "bad_header" => {
-            "one of two values has to go: decide which, and send the event with `fermata dead replay <ID> --data FILE`"
-        }
-        "too_large" | "too_deep" | "too_many_in_batch" => {
-            "make it smaller: split the batch, or let `fermata publish` store the data and refer to it"
-        }
-        "contract_violation" => {
-            "repair the data with `fermata dead replay <ID> --edit`, or apply a version of the contract that takes it"
-        }
-        "contract_too_costly" => {
-            "send less data or each event by itself, or apply a simpler version of the contract"
-        }
-        "contract_unchecked" => {
-            "put the data into the event with `fermata dead replay <ID> --edit`, or let `fermata publish` store it; or set the tenant's mode to `warn`"
-        }
-        "payload_missing" | "payload_changed" | "bad_payload_reference" => {
-            "store the data again (`fermata publish --data-file`), which publishes the event anew, or correct `dataref` and `datadigest` with `--edit`"
-        }
-        "unsupported_content_type" | "bad_subject" => {
-            "publish it again with another `Content-Type` or subject; `docs/events.md` lists the forms"
-        }
-        "variables_failed" | "input_invalid" | "too_many_runs" => {
-            "apply a corrected strategy or workflow, then `fermata dead replay <ID>`; or repair the event with `--edit`"
-        }
-        "definition_missing" => {
-            "apply the workflow that is missing, then `fermata dead replay <ID>`"
-        }
-        "window_full" => "wait until older keys are forgotten, then `fermata dead replay <ID>`",
-        "task_poisoned" => {
-            "look into why the workers of its queue died or could not read it; then replay the event that started its run"
-        }
-        "replay_not_configured" => "start the listeners with the secret of replays",
-        "replay_unsigned" | "replay_expired" | "replay_forged" | "bad_replay" => {
-            "ask with `fermata dead replay`, which signs; look into who sent this"
-        }
-        "decision_panicked" | "decision_too_large" => {
-            "report it with these bytes; a whole command is no event and cannot be replayed"
-        }
-        _ => "`docs/reason-codes.md` says what the reason means",
-    }
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use fermata_core::digest::Digest;
 use fermata_core::event::{
     DATADIGEST_ATTRIBUTE, DATAREF_ATTRIBUTE, EVENT_BYTES_MAX, PayloadReference,
 };
+use fermata_core::json::check_unique_keys;
 use fermata_jetstream::definitions_store::BLOB_BYTES_MAX;
 use fermata_jetstream::payloads::put_payload;
 use fermata_jetstream::{Broker, Bytes};
@@ -21,6 +22,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncRead, ReadBuf};
 
+use super::message::TWICE;
 use crate::error::CliError;
 use crate::output::{Output, size_text};
 
@@ -62,6 +64,14 @@ fn refer(event: &mut Members, tenant: &str, digest: Digest) -> Result<Vec<u8>, C
     event.insert(DATAREF_ATTRIBUTE.to_owned(), text(&reference.uri(tenant))?);
     event.insert(DATADIGEST_ATTRIBUTE.to_owned(), text(&reference.datadigest())?);
     serde_json::to_vec(event).map_err(event_error)
+}
+
+/// Refuses a file of JSON data, small enough for an event, in which an object has a key twice.
+pub(super) fn check_keys(file: &Path) -> Result<(), CliError> {
+    let failed = CliError::io(format!("read `{}`", file.display()));
+    let text = std::fs::read_to_string(file).map_err(failed)?;
+    check_unique_keys(&text)
+        .map_err(|error| CliError::Usage(format!("in `{}` {error}; {TWICE}", file.display())))
 }
 
 impl Claim {

@@ -6,7 +6,7 @@ use fermata_core::event::{
     DataForm, Event, EventLimits, MESSAGE_BYTES_MAX, RejectReason, SUBJECT_PREFIX, decode_message,
     msgpack_of_json, parse_subject,
 };
-use fermata_core::json::told;
+use fermata_core::json::{check_unique_keys, told};
 use fermata_jetstream::{Bytes, Headers};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -20,6 +20,9 @@ use crate::error::CliError;
 
 /// What to do with a file or line that is no JSON.
 const NO_JSON: &str = r#"an event is a JSON object such as `{"id": "1", "type": "scan.stored", "data": {}}`; data that is no event goes with `--data-file FILE --tenant NAME --type TYPE`, and `--data-type` where it is no JSON"#;
+
+/// What to do about a key that is there twice.
+pub(super) const TWICE: &str = "whoever reads it takes the last of both: keep one of them, or publish it as it is with `--no-check`";
 
 /// Type in the subject of a batch, whose events have types of their own.
 const BATCH_TYPE: &str = "batch";
@@ -229,6 +232,15 @@ impl EventMessage {
         }
     }
 
+    /// The message, if no object in it has a key twice. The engine takes such data as it came, and what reads it
+    /// takes the last; in a file that a person wrote it is a slip.
+    pub(super) fn with_unique_keys(self) -> Result<Self, Refused> {
+        let text = std::str::from_utf8(&self.payload).unwrap_or_default();
+        let Err(error) = check_unique_keys(text) else { return Ok(self) };
+        let detail = format!("{error}; {TWICE}");
+        Err(Refused { from: self.origin, index: None, reason: "duplicate_key", detail })
+    }
+
     /// Headers of the message.
     pub(super) fn headers(&self) -> Headers {
         let mut headers = Headers::new();
@@ -263,11 +275,17 @@ pub(super) fn inline_event(arguments: &PublishArguments) -> Result<Vec<u8>, CliE
         event.insert("time".to_owned(), json!(now));
     }
     if let Some(data) = &arguments.data {
-        let data: Value = serde_json::from_str(data).map_err(|error| {
-            let why = told(&error, data);
+        let text = data;
+        let data: Value = serde_json::from_str(text).map_err(|error| {
+            let why = told(&error, text);
             CliError::Usage(format!(
                 "`--data` is no JSON: {why}; write it in single quotes of the shell, as in `--data \
                  '{{\"amount\": 12}}'` or, for a text, `--data '\"done\"'`; what is no JSON goes with `--data-file`"
+            ))
+        })?;
+        check_unique_keys(text).map_err(|error| {
+            CliError::Usage(format!(
+                "in `--data` {error}; only the last of both would be sent: keep one of them"
             ))
         })?;
         event.insert("datacontenttype".to_owned(), json!("application/json"));
@@ -295,6 +313,17 @@ mod tests {
     #[test]
     fn an_event_says_itself_where_it_goes() {
         assert_eq!(message(EVENT, None, None).unwrap().subject, "fermata.events.acme.a.b");
+    }
+
+    #[test]
+    fn a_key_that_is_there_twice_is_refused_with_its_place() {
+        let twice = EVENT.replace('}', ",\"data\":{\"n\":1,\n\"n\":2}}");
+
+        let refused = message(&twice, None, None).unwrap().with_unique_keys().unwrap_err();
+        assert_eq!(refused.reason, "duplicate_key");
+        assert!(refused.detail.starts_with("`n` is there twice at line 2 column 3;"), "{refused}");
+        let same_key_in_two = EVENT.replace('}', r#","data":[{"n":1},{"n":{"n":2}}]}"#);
+        assert!(message(&same_key_in_two, None, None).unwrap().with_unique_keys().is_ok());
     }
 
     #[test]

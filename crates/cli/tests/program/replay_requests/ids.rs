@@ -10,7 +10,7 @@ use super::*;
 use crate::support::program;
 
 /// Has the broker forget the ids of all messages in EVENTS.
-async fn forget_message_ids(engine: &RunningEngine) {
+pub async fn forget_message_ids(engine: &RunningEngine) {
     let core = CoreMessages::new(&engine.broker().await);
     let api = async |request: &str, body: String| -> Value {
         let subject = format!("$JS.API.{request}");
@@ -47,13 +47,13 @@ async fn forget_message_ids(engine: &RunningEngine) {
     assert!(edited["error"].is_null(), "{edited}");
 }
 
-async fn stored(engine: &RunningEngine) -> u64 {
+pub async fn stored(engine: &RunningEngine) -> u64 {
     let reader = StreamReader::new(&engine.broker().await);
     reader.stream_state("EVENTS").await.expect("a stream").last_sequence
 }
 
 /// As [`ask`], of a process that is starting.
-async fn ask_until_ready(up: &Running, id: &str, body: &Value) -> Answer {
+pub async fn ask_until_ready(up: &Running, id: &str, body: &Value) -> Answer {
     let asked = async {
         loop {
             let answer = ask(up, id, body).await;
@@ -63,6 +63,21 @@ async fn ask_until_ready(up: &Running, id: &str, body: &Value) -> Answer {
         }
     };
     tokio::time::timeout(SOON, asked).await.expect("it is ready")
+}
+
+/// Another process that takes requests, and listens.
+pub async fn other_process(engine: &RunningEngine, secrets: &NamedTempFile) -> Running {
+    process_of(engine, secrets, "listener").await
+}
+
+/// One with these roles.
+pub async fn process_of(engine: &RunningEngine, secrets: &NamedTempFile, roles: &str) -> Running {
+    let url = engine.up.said["nats_url"].as_str().expect("an address");
+    let path = secrets.path().to_str().expect("text");
+    let mut command = program(&["worker", "--json", "--roles", roles, "--nats-url", url]);
+    command.args(["--audit-key", &engine.path("audit.key"), "--data-dir", &engine.path("other")]);
+    command.args(["--replay-secrets", path]).args(ARGUMENTS);
+    Running::of(command).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -88,12 +103,7 @@ async fn an_id_belongs_to_its_body_behind_the_window_after_a_restart_and_in_ever
     told(&engine.up).await;
     engine.kill_and_restart(&knowing(&secrets)).await;
     told(&engine.up).await;
-    let url = engine.up.said["nats_url"].as_str().expect("an address");
-    let path = secrets.path().to_str().expect("text");
-    let mut command = program(&["worker", "--json", "--roles", "listener", "--nats-url", url]);
-    command.args(["--audit-key", &engine.path("audit.key"), "--data-dir", &engine.path("other")]);
-    command.args(["--replay-secrets", path]).args(ARGUMENTS);
-    let mut other = Running::of(command).await;
+    let mut other = other_process(&engine, &secrets).await;
     told(&other).await;
     other.end().await;
 
