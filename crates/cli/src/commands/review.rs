@@ -138,7 +138,7 @@ fn list(
     let matching = all.iter().filter(|review| arguments.takes(review)).collect::<Vec<_>>();
     let is_there = |reason: &&String| all.iter().any(|review| *review.reason == *reason.as_str());
     let unseen = arguments.reason.as_ref().filter(|reason| !is_there(reason));
-    let known = check("reason of cases", unseen, CASE_REASONS);
+    let known = check("reason of cases", unseen, &CASE_REASONS);
     let shown = matching.get(..arguments.limit).unwrap_or(&matching);
     let mut tenants = KnownTenants::default();
     all.iter().for_each(|review| tenants.see(review.tenant.as_str()));
