@@ -361,7 +361,7 @@ fn engine_config(
         roles: start.roles.clone(),
         topology: topology.fitted_to(room_bytes),
         executors: file.executors(start.engine),
-        signer: signer(&key_file)?,
+        signer: signer(&key_file, start.engine.audit_key.is_some())?,
         engine: format!("fermata-{}", short_random()),
         checkpoint_dir: data_dir.join("checkpoints"),
         read_model_dir: data_dir.join("read-model"),
@@ -437,9 +437,18 @@ fn write_line(file: &Path, line: &str) -> Result<(), CliError> {
 }
 
 /// The key in the file, or a new one that only its owner may read.
-fn signer(file: &Path) -> Result<Signer, CliError> {
+/// The key in `file`, made where it is not there. A file that was named is there: in the place of
+/// a name that was mistyped a new engine would get a key that nobody meant.
+fn signer(file: &Path, is_named: bool) -> Result<Signer, CliError> {
     match std::fs::read_to_string(file) {
         Ok(text) => Ok(Signer::parse(text.trim())?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && is_named => {
+            Err(CliError::Usage(format!(
+                "there is no file `{}` (`--audit-key`); copy it from the engine that has it, or leave \
+                 `--audit-key` out for a new engine: a key is made as `{AUDIT_KEY_FILE}` in the data folder",
+                file.display()
+            )))
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let signer = Signer::from_seed(KEY_NAME, rand::random())?;
             write_secret(file, &signer.to_private_text())
@@ -461,4 +470,21 @@ fn write_secret(file: &Path, text: &str) -> io::Result<()> {
     let mut file = options.open(file)?;
     file.write_all(format!("{text}\n").as_bytes())?;
     file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_made_where_none_was_named_and_not_in_the_place_of_one_that_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join(AUDIT_KEY_FILE);
+
+        let refused = signer(&file, true).unwrap_err().to_string();
+        assert!(refused.contains("leave `--audit-key` out"), "{refused}");
+        assert!(!file.exists());
+        let made = signer(&file, false).unwrap().vkey();
+        assert_eq!(signer(&file, true).unwrap().vkey(), made);
+    }
 }

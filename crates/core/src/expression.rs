@@ -24,6 +24,7 @@ mod operators;
 mod references;
 mod scope;
 mod screening;
+mod slips;
 mod tree;
 
 use std::fmt;

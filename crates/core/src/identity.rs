@@ -34,15 +34,22 @@ impl Tenant {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether `text` can be the name of a tenant.
+    #[must_use]
+    pub fn is_name(text: &str) -> bool {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric())
+            && text.len() <= TENANT_BYTES_MAX
+            && text.bytes().all(allowed)
+    }
 }
 
 impl FromStr for Tenant {
     type Err = NotATenant;
 
     fn from_str(name: &str) -> Result<Self, NotATenant> {
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-        let begins = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
-        if !begins || name.len() > TENANT_BYTES_MAX || !name.bytes().all(allowed) {
+        if !Self::is_name(name) {
             return Err(NotATenant(name.chars().take(80).collect()));
         }
         Ok(Self(Arc::from(name)))

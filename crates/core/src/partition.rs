@@ -65,7 +65,7 @@ use crate::record::{Body, EffectLate, Record};
 use crate::review::CaseReplayed;
 use crate::run::{AttemptReport, Run};
 
-pub use cases::Case;
+pub use cases::{CASE_REASONS, CASE_TIERS, Case};
 pub use closed_hours::ClosedHour;
 pub use correlation::{Correlations, SIGNALS_OF_KEY_MAX, WAITS_OF_KEY_MAX};
 pub use dead_events::UNFILED_EVENTS_MAX;

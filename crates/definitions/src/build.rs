@@ -55,7 +55,7 @@ pub(crate) fn build_read(
     };
     let plan = plan(document, &predecessors, &order);
     let found = if problems.is_empty() && !incomplete.contains(&true) {
-        match Executable::new(plan) {
+        match Executable::written(plan) {
             Ok(executable) => return Ok(executable),
             Err(found) => found,
         }

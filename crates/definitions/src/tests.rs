@@ -1,6 +1,7 @@
 //! What people write, right and wrong.
 
 mod bounds;
+mod meaning;
 mod strategies;
 
 use crate::{
@@ -281,7 +282,7 @@ workflow:
         workflow_problems(beside),
         [
             "7:29: workflow.tasks[1].transform: `tasks.one` is mentioned, but `one` need not have ended before `two` (add `one` to `depends_on`)",
-            "8:31: workflow.tasks[2].transform: `taks` is not known here (a workflow's expressions see `input`, `tasks` and `event`)",
+            "8:31: workflow.tasks[2].transform: `taks` is not known here (a workflow's expressions see `input` and `tasks`)",
         ]
     );
 }

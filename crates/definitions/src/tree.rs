@@ -213,6 +213,9 @@ fn message_of(error: &serde_saphyr::Error) -> String {
         if text.contains("depth") {
             return too_deep();
         }
+        if text.contains("documents") {
+            return "there is more than one YAML document (`---`); one file holds one".to_owned();
+        }
     }
     let text = error.to_string();
     // Brackets in a line are counted by the scanner, which has a word of its own for it.

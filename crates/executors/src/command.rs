@@ -5,7 +5,8 @@ mod process;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -110,7 +111,7 @@ struct Ended {
 }
 
 impl CommandExecutor {
-    /// Checks the configuration. Whether the files are there is seen when they run.
+    /// Checks the configuration, and that the files of the programs are there.
     ///
     /// # Errors
     /// Returns the first [`ConfigError`].
@@ -124,8 +125,7 @@ impl CommandExecutor {
             }
         }
         for (name, program) in &config.programs {
-            if !program.path.is_absolute() {
-                let problem = "has no absolute `path`; nothing is looked up in a search path";
+            if let Some(problem) = problem_of(&program.path) {
                 return Err(ConfigError::Program { program: name.clone(), problem });
             }
         }
@@ -310,6 +310,22 @@ fn failed(name: &str, ended: &Ended) -> Failure {
     let said = stderr.split_whitespace().collect::<Vec<_>>().join(" ");
     let said = if said.is_empty() { said } else { format!(": {said}") };
     Failure::new(class, format!("program `{name}` ended with {how}{said}"))
+}
+
+/// Why no program can be started from `path`.
+fn problem_of(path: &Path) -> Option<String> {
+    if !path.is_absolute() {
+        return Some("has no absolute `path`; nothing is looked up in a search path".to_owned());
+    }
+    let shown = path.display();
+    match path.metadata() {
+        Err(error) => Some(format!("names `{shown}`, which cannot be used: {error}")),
+        Ok(found) if !found.is_file() => Some(format!("names `{shown}`, which is no file")),
+        Ok(found) if found.permissions().mode() & 0o111 == 0 => {
+            Some(format!("names `{shown}`, which nobody may execute; `chmod +x` allows it"))
+        }
+        Ok(_) => None,
+    }
 }
 
 fn not_started(name: &str, error: &io::Error) -> Failure {

@@ -131,7 +131,7 @@ pub enum ConfigError {
         /// The program's name.
         program: String,
         /// What is wrong with it.
-        problem: &'static str,
+        problem: String,
     },
     /// A pattern of subjects can't be allowed.
     #[error("`nats.subjects`: `{pattern}` {problem}")]

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use fermata_core::digest::Digest;
 use fermata_core::identity::Tenant;
+use fermata_core::partition::{CASE_REASONS, CASE_TIERS};
 
 use crate::config::{ConfigError, ExecutorsConfig};
 use crate::target::check_path;
@@ -15,9 +16,6 @@ pub const WEBHOOKS_MAX: usize = 32;
 
 /// The tenant that stands for every tenant.
 const TENANT_ANY: &str = "*";
-
-/// Rungs of the escalation ladder.
-const TIERS: std::ops::RangeInclusive<u8> = 1..=4;
 
 /// 1 h: longer than most deployments and reboots of a receiver take.
 const GIVE_UP_AFTER_MS: u64 = 60 * 60 * 1_000;
@@ -36,10 +34,11 @@ pub struct WebhookConfig {
     /// Whose escalations: a tenant, or `*` for all of them, the default.
     #[serde(default = "any_tenant")]
     pub tenant: String,
-    /// Which rungs of the ladder, 1 to 4; all of them when empty, the default.
+    /// Which rungs of the ladder; all of them when empty, the default. Cases are on 3, where a
+    /// person decides.
     #[serde(default)]
     pub tiers: BTreeSet<u8>,
-    /// Which reason codes; all of them when empty, the default.
+    /// Which reason codes of cases; all of them when empty, the default.
     #[serde(default)]
     pub reasons: BTreeSet<String>,
     /// How long a message is tried before it is given up and filed as a dead
@@ -123,14 +122,13 @@ fn problems_of(webhook: &WebhookConfig, config: &ExecutorsConfig) -> Vec<String>
     if tenant != TENANT_ANY && tenant.parse::<Tenant>().is_err() {
         problems.push(format!("`tenant`: `{tenant}` is neither a tenant's name nor `*`"));
     }
-    if !tiers.iter().all(|tier| TIERS.contains(tier)) {
-        problems.push("`tiers`: the rungs of the ladder are 1 to 4".to_owned());
+    for tier in tiers.iter().filter(|tier| !CASE_TIERS.contains(tier)) {
+        let known = CASE_TIERS.map(|tier| tier.to_string()).join(", ");
+        problems.push(format!("`tiers`: no case is on rung {tier}; there are cases on {known}"));
     }
-    let is_code = |reason: &String| {
-        !reason.is_empty() && reason.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
-    };
-    if let Some(reason) = reasons.iter().find(|reason| !is_code(reason)) {
-        problems.push(format!("`reasons`: `{reason}` is no reason code, as `run_failed` is one"));
+    for reason in reasons.iter().filter(|reason| !CASE_REASONS.contains(&reason.as_str())) {
+        let (shown, known) = (reason.chars().take(80).collect::<String>(), CASE_REASONS.join(", "));
+        problems.push(format!("`reasons`: no case has the reason `{shown}`; there are {known}"));
     }
     if *give_up_after_ms == 0 {
         problems.push("`give_up_after_ms` is 0, so that nothing could ever be sent".to_owned());
@@ -161,7 +159,10 @@ mod tests {
         for (config, wanted) in [
             (config(webhook(), false), "has no `signing`"),
             (config(json!({ "plugin": "nobody" }), true), "no plugin `nobody`"),
-            (config(json!({ "plugin": "pager", "tiers": [5] }), true), "1 to 4"),
+            (
+                config(json!({ "plugin": "pager", "tiers": [5] }), true),
+                "no case is on rung 5; there are cases on 3",
+            ),
             (config(json!({ "plugin": "pager", "give_up_after_ms": 0 }), true), "is 0"),
         ] {
             let problem = check(&config).unwrap_err().to_string();
@@ -174,7 +175,10 @@ mod tests {
         let of = |value: serde_json::Value| serde_json::from_value::<WebhookConfig>(value).unwrap();
         let mut config = config(json!({ "plugin": "pager", "path": "token-1" }), true);
         config.webhooks.extend([
-            of(json!({ "plugin": "pager", "tenant": "Not A Name", "reasons": ["Run failed"] })),
+            of(json!({
+                "plugin": "pager", "tenant": "Not A Name",
+                "reasons": ["run_failed", "run_fail", "Unmatched"], "tiers": [1, 3],
+            })),
             of(json!({ "plugin": "pager", "path": "/a", "give_up_after_ms": 5 })),
             of(json!({ "plugin": "pager", "path": "/a" })),
             of(json!({ "plugin": "pager", "path": "/a", "tenant": "acme" })),
@@ -184,7 +188,9 @@ mod tests {
         for wanted in [
             "webhook 1: `path` ",
             "webhook 2: `tenant`: `Not A Name`",
-            "webhook 2: `reasons`: `Run failed`",
+            "webhook 2: `tiers`: no case is on rung 1",
+            "webhook 2: `reasons`: no case has the reason `run_fail`; there are unmatched, run_failed",
+            "webhook 2: `reasons`: no case has the reason `Unmatched`",
             "webhook 4: it is the same as webhook 3",
         ] {
             assert!(told.contains(wanted), "{wanted}: {told}");

@@ -1,6 +1,6 @@
 //! `fermata complete`: the outcome of a call that was accepted earlier.
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use fermata_core::json::told;
 use fermata_executors::unverified_claim;
 use fermata_jetstream::Bytes;
@@ -15,16 +15,19 @@ use crate::output::Output;
 
 /// Arguments of `fermata complete`.
 #[derive(Debug, Clone, Args)]
+// The first outcome counts for ever, so none is taken for granted.
+#[command(group(ArgGroup::new("outcome").required(true).args(["output", "fail"])))]
 #[command(after_help = "\
 Examples:
   fermata complete TOKEN --output '{\"approved\": true}'
+  fermata complete TOKEN --output null
   fermata complete TOKEN --fail 'declined by ada'")]
 pub struct CompleteArguments {
     /// Token of the call, as the callee got it in `fermata-callback-token`
     #[arg(value_name = "TOKEN")]
     pub token: String,
-    /// What the task answers; null when absent
-    #[arg(long, value_name = "JSON", conflicts_with = "fail")]
+    /// What the task answers; `null` for nothing
+    #[arg(long, value_name = "JSON")]
     pub output: Option<String>,
     /// The call failed; why, for people
     #[arg(long, value_name = "TEXT")]
@@ -92,4 +95,35 @@ fn outcome_of(arguments: &CompleteArguments) -> Result<Value, CliError> {
         CliError::Usage(format!("`--output` is no JSON: {}", told(&error, text)))
     })?;
     Ok(json!({ "token": token, "output": output }))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Typed {
+        #[command(flatten)]
+        arguments: CompleteArguments,
+    }
+
+    #[test]
+    fn nothing_is_completed_without_an_outcome_or_with_two() {
+        let typed = |more: &[&str]| {
+            let typed = Typed::try_parse_from([&["complete", "token"], more].concat());
+            typed.map(|typed| outcome_of(&typed.arguments).unwrap())
+        };
+
+        let refused = typed(&[]).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::MissingRequiredArgument);
+        assert!(refused.to_string().contains("--output <JSON>|--fail <TEXT>"), "{refused}");
+        let both = typed(&["--output", "1", "--fail", "no"]).unwrap_err();
+        assert_eq!(both.kind(), ErrorKind::ArgumentConflict);
+        let nothing = json!({ "token": "token", "output": null });
+        assert_eq!(typed(&["--output", "null"]).unwrap(), nothing);
+        assert!(typed(&["--fail", "no"]).is_ok());
+    }
 }

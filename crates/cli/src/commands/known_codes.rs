@@ -4,6 +4,8 @@ use fermata_definitions::did_you_mean;
 
 use crate::error::CliError;
 
+pub(super) use fermata_core::partition::CASE_REASONS;
+
 /// Who files dead letters.
 pub(super) const DEAD_STAGES: &[&str] =
     &["listener", "matcher", "builder", "partition", "coordinator", "tasks", "escalator"];
@@ -59,10 +61,6 @@ pub(super) const DEAD_REASONS: &[&str] = &[
     "webhook_overflow",
     "route_unknown",
 ];
-
-/// Why a case is opened.
-pub(super) const CASE_REASONS: &[&str] =
-    &["unmatched", "run_failed", "run_timed_out", "run_quarantined"];
 
 /// Longest list of codes that an error shows.
 const SHOWN_MAX: usize = 8;
@@ -132,7 +130,7 @@ mod tests {
         assert!(told("listener", DEAD_STAGES).is_ok() && check("stage", None, &[]).is_ok());
         let slip = told("listner", DEAD_STAGES).unwrap_err().to_string();
         assert_eq!(slip, "`listner` is no stage, and nothing has it; did you mean `listener`?");
-        let other = told("nobody", CASE_REASONS).unwrap_err().to_string();
+        let other = told("nobody", &CASE_REASONS).unwrap_err().to_string();
         assert!(other.ends_with("known are unmatched, run_failed, run_timed_out, run_quarantined"));
         let near = told("signature_forged", DEAD_REASONS).unwrap_err().to_string();
         assert!(

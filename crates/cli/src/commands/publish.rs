@@ -20,7 +20,7 @@ use tokio::fs::File;
 use tokio::io::{AsyncBufRead, BufReader};
 
 use self::claim::Claim;
-use self::lines::{Line, Lines};
+use self::lines::{BYTE_ORDER_MARK, Line, Lines};
 use self::message::{EventMessage, Form, Refused, inline_event};
 use self::sending::{Sending, Tally};
 use crate::arguments::GlobalArguments;
@@ -206,6 +206,9 @@ fn read_bounded(path: &Path, name: &str) -> Result<Vec<u8>, CliError> {
              per line give `--ndjson`, for its data alone `--data-file`"
         )));
     }
+    if bytes.starts_with(BYTE_ORDER_MARK) {
+        bytes.drain(..BYTE_ORDER_MARK.len());
+    }
     Ok(bytes)
 }
 
@@ -242,6 +245,9 @@ pub async fn run(
         }
         if tally.refused > 0 {
             tally.print_hidden(output)?;
+            let has_rest = !(sound.is_empty() && lines.is_empty());
+            let rest = if has_rest { "; `--keep-going` publishes the rest" } else { "" };
+            output.note(&format!("nothing was published{rest}"));
             return Ok(ExitCode::Findings);
         }
     }

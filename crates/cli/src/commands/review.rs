@@ -138,7 +138,7 @@ fn list(
     let matching = all.iter().filter(|review| arguments.takes(review)).collect::<Vec<_>>();
     let is_there = |reason: &&String| all.iter().any(|review| *review.reason == *reason.as_str());
     let unseen = arguments.reason.as_ref().filter(|reason| !is_there(reason));
-    if let Err(unknown) = check("reason of cases", unseen, CASE_REASONS) {
+    if let Err(unknown) = check("reason of cases", unseen, &CASE_REASONS) {
         caveats.iter().for_each(|caveat| output.note(caveat));
         return Err(unknown);
     }

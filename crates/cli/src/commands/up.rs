@@ -77,7 +77,8 @@ pub struct EngineArguments {
     /// How long attempts that are under way may take to end when the process is asked to
     #[arg(long, env = "FERMATA_DRAIN_SECONDS", default_value_t = ATTEMPTS_LIMIT_DEFAULT.as_secs(), value_parser = clap::value_parser!(u64).range(..=DRAIN_SECONDS_MAX), value_name = "SECONDS")]
     pub drain_seconds: u64,
-    /// Key that signs checkpoints, the same for all workers; default: audit.key in the data folder, made when absent
+    /// File with the key that signs checkpoints, the same for all workers; default: audit.key in the data folder,
+    /// made when absent
     #[arg(long, value_name = "FILE")]
     pub audit_key: Option<PathBuf>,
     /// File with the secrets that requests to replay are verified with (`whsec_…`, the newest

@@ -16,7 +16,7 @@ use tokio::sync::{Semaphore, mpsc};
 use crate::engine::event;
 use crate::operations::{count, kinds};
 use crate::process::Running;
-use crate::support::{SOON, Stage};
+use crate::support::{SOON, Stage, write_key};
 
 const WORKFLOW: &str = "
 workflow:
@@ -80,7 +80,9 @@ impl Gate {
 }
 
 async fn worker(stage: &Stage, gate: &Gate, name: &str, arguments: &[&str]) -> Running {
-    let key = stage.folder.path().join("audit.key").display().to_string();
+    let key = stage.folder.path().join("audit.key");
+    write_key(&key);
+    let key = key.display().to_string();
     let plugin = format!("gate={}", gate.url);
     let own = [
         ["--name", name],

@@ -65,6 +65,16 @@ async fn nothing_is_published_when_one_of_the_files_is_unusable() {
     assert!(refused.stdout.contains("not_json"), "{}", refused.stdout);
     assert_eq!(stored(&stage).await, 0);
 
+    // A batch without events, and a tenant that is none, would leave nothing but a dead letter.
+    std::fs::write(path("empty.json"), "[]").unwrap();
+    let empty = ["publish", "--json", "--tenant", "acme", &path("empty.json")];
+    let nobody = ["publish", "--json", "--tenant", "_engine", "--type", "a"];
+    for (arguments, reason) in [(&empty[..], "bad_batch"), (&nobody[..], "bad_subject")] {
+        let refused = stage.run(arguments).await;
+        assert_eq!((refused.code, stored(&stage).await), (1, 0), "{}", refused.stderr);
+        assert_eq!(refused.json()[0]["reason"], reason, "{}", refused.stdout);
+    }
+
     // On purpose it can be published.
     let garbage = stage
         .run(&["publish", "--tenant", "acme", "--type", "a", "--no-check", &path("broken.json")])
@@ -157,6 +167,7 @@ async fn a_file_of_lines_is_checked_through_and_then_published_in_batches_at_a_r
         "{}",
         refused.stdout
     );
+    assert!(refused.stderr.contains("nothing was published; `--keep-going`"), "{}", refused.stderr);
 
     let begun = std::time::Instant::now();
     let more = ["--keep-going", "--rate", "100/s", "--max-in-flight", "2", "--json"];

@@ -199,6 +199,13 @@ impl Stage {
         let plugin = Plugin::default();
         let plugin_url = plugin.start().await;
         let stage = Self { data, vault, server, plugin, plugin_url };
+        // Bytes that stand nowhere else by chance.
+        let mut seed = [0_u8; 32];
+        for (byte, number) in seed.iter_mut().zip(11_u8..) {
+            *byte = number.wrapping_mul(37);
+        }
+        let key = fermata_audit::Signer::from_seed("canary", seed).expect("a key");
+        std::fs::write(stage.key_file(), key.to_private_text()).expect("a file");
         std::fs::write(stage.secret_file(), secret(LEDGER_OLD)).expect("a file");
         std::fs::write(stage.config_file(), stage.config().to_string()).expect("a file");
         stage

@@ -199,6 +199,8 @@ async fn the_chapter_on_clusters_leads_to_one_that_goes_on_without_one_of_its_se
     let [up, worker] = commands.as_slice() else { panic!("other commands: {commands:?}") };
 
     let first = Running::of(servers.typed(up)).await;
+    // The copy that the chapter wants.
+    std::fs::copy(servers.path("fermata/audit.key"), servers.path("audit.key")).expect("a key");
     let mut second = servers.typed(worker);
     second.args(["--http", "127.0.0.1:0"]);
     let second = Running::of(second).await;

@@ -46,6 +46,10 @@ pub struct Stage {
     pub folder: TempDir,
 }
 
+pub fn write_key(file: &std::path::Path) {
+    std::fs::write(file, signer().to_private_text()).expect("a file");
+}
+
 pub fn signer() -> fermata_audit::Signer {
     fermata_audit::Signer::from_seed(ENGINE, [1; 32]).expect("a key")
 }

@@ -142,7 +142,7 @@ fn msgpack_events(
         rest = rest.get(bytes..).unwrap_or_default();
     }
     if rest.is_empty() {
-        return Ok(events);
+        return if events.is_empty() { Err(Problem::empty_batch()) } else { Ok(events) };
     }
     Err(Problem::new(RejectReason::NotMsgpack, format!("{} bytes follow the batch", rest.len())))
 }

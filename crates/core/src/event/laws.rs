@@ -118,7 +118,7 @@ proptest! {
     }
 
     #[test]
-    fn a_bad_event_spoils_no_other(elements in vec(batch_element(), 0..12)) {
+    fn a_bad_event_spoils_no_other(elements in vec(batch_element(), 1..12)) {
         let texts: Vec<&str> = elements.iter().map(|(text, _)| text.as_str()).collect();
         let batch = format!("[{}]", texts.join(","));
 

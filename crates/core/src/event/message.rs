@@ -22,7 +22,7 @@ type Outcome<'a> = Result<Event<'a>, Rejected<'a>>;
 /// A message that is refused as a whole (not UTF-8, not JSON, too large, too
 /// many events, unknown content type) is the only outcome, at index 0. In a
 /// batch whose brackets are sound, an element that is no JSON is refused
-/// alone. An empty batch has no outcome.
+/// alone. A batch without events is refused as a whole: it would leave no trace.
 #[must_use]
 pub fn decode_message<'a>(
     content_type: Option<&str>,
@@ -146,7 +146,7 @@ fn decode_batch<'a>(
     let mut outcomes = Vec::new();
     let mut rest = trim_start(elements);
     if rest == "]" {
-        return Ok(outcomes);
+        return Err(Problem::empty_batch());
     }
     loop {
         if outcomes.len() >= limits.batch_events_max {

@@ -15,7 +15,7 @@ pub enum RejectReason {
     NotUtf8,
     /// JSON, but not an object.
     NotAnObject,
-    /// Declared as a batch, but not a JSON array.
+    /// Declared as a batch, but not an array, or a batch without events.
     BadBatch,
     /// `specversion`, `id`, `source` or `type` is absent.
     MissingAttribute,
@@ -157,6 +157,10 @@ impl Problem {
             RejectReason::TooLarge,
             format!("the message has {bytes} bytes, the limit is {limit}; send smaller batches"),
         )
+    }
+
+    pub fn empty_batch() -> Self {
+        Self::new(RejectReason::BadBatch, "the batch holds no event")
     }
 
     pub fn too_many_in_batch(limits: &EventLimits) -> Self {

@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use super::TYPE_BYTES_MAX;
-use crate::identity::TENANT_BYTES_MAX;
+use crate::identity::Tenant;
 
 /// What every subject of an event begins with.
 pub const SUBJECT_PREFIX: &str = "fermata.events.";
@@ -22,7 +22,7 @@ pub struct Subject<'a> {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error(
     "`{0}` is not a subject for events; publish to `fermata.events.<tenant>.<type>`, \
-     the tenant being 1 to 64 ASCII letters, digits, `-` and `_`"
+     the tenant being 1 to 64 ASCII letters, digits, `-` and `_`, the first a letter or digit"
 )]
 pub struct SubjectError(pub String);
 
@@ -37,13 +37,8 @@ pub fn parse_subject(subject: &str) -> Result<Subject<'_>, SubjectError> {
         .strip_prefix(SUBJECT_PREFIX)
         .and_then(|rest| rest.split_once('.'))
         .map(|(tenant, kind)| Subject { tenant, kind })
-        .filter(|subject| is_tenant(subject.tenant) && is_concrete(subject.kind))
+        .filter(|subject| Tenant::is_name(subject.tenant) && is_concrete(subject.kind))
         .ok_or_else(|| SubjectError(super::rejection::excerpt(subject)))
-}
-
-fn is_tenant(name: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-    !name.is_empty() && name.len() <= TENANT_BYTES_MAX && name.bytes().all(allowed)
 }
 
 fn is_concrete(kind: &str) -> bool {

@@ -231,8 +231,14 @@ fn the_content_type_chooses_the_mode() {
 }
 
 #[test]
-fn an_empty_batch_has_no_events() {
-    assert!(decode_message(None, b" [ ] ", SUBJECT, &limits()).is_empty());
+fn a_batch_without_events_is_refused_as_a_whole() {
+    let limits = limits();
+    let [Err(refused)] = &decode_message(None, b" [ ] ", SUBJECT, &limits)[..] else {
+        panic!("an empty batch was taken")
+    };
+
+    assert_eq!((refused.reason, refused.index), (RejectReason::BadBatch, 0));
+    assert_eq!(refused.detail, "the batch holds no event");
 }
 
 #[test]
@@ -370,6 +376,8 @@ fn a_subject_names_a_tenant_and_a_type_of_one_or_more_tokens() {
         "fermata.events.acme.*",
         "fermata.events.acme.a.>",
         "fermata.events.ac me.a",
+        "fermata.events._engine.a",
+        "fermata.events.-x.a",
         "fermata.events.acme.a b",
         "other.events.acme.a",
     ] {

@@ -7,7 +7,7 @@ use cel::common::ast::{
 
 use super::limits::{DEPTH_MAX, NESTING_MAX, NODES_MAX};
 use super::tree::{Fold, FoldKind, Function, Literal, Node, Operator, Style};
-use super::{ExpressionError, position};
+use super::{ExpressionError, position, slips};
 
 /// Parses `source`, whose size has been screened.
 ///
@@ -18,6 +18,9 @@ pub(super) fn parse(source: &str) -> Result<IdedExpr, ExpressionError> {
         .max_expression_node_count(PARSED_NODES_MAX)
         .error_reporting_limit(1);
     parser.parse(source).map_err(|errors| {
+        if let Some(slip) = slips::of_other_languages(source) {
+            return slip;
+        }
         let Some(first) = errors.errors.first() else {
             return ExpressionError::new("the expression cannot be parsed");
         };

@@ -66,13 +66,13 @@ impl Kind {
 /// the rest. Where it errs (an unfinished or triple-quoted literal), more
 /// text is counted or the parser refuses it anyway.
 #[derive(Default)]
-struct Text {
+pub(super) struct Text {
     quote: Option<u8>,
     escaped: bool,
 }
 
 impl Text {
-    fn holds(&mut self, source: &str, offset: usize, byte: u8) -> bool {
+    pub(super) fn holds(&mut self, source: &str, offset: usize, byte: u8) -> bool {
         match self.quote {
             None => {
                 let comment = byte == b'/' && source.as_bytes().get(offset + 1) == Some(&b'/');

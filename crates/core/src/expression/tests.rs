@@ -75,6 +75,20 @@ fn expressions_have_the_values_that_their_readers_expect() {
 }
 
 #[test]
+fn a_number_beyond_64_bits_becomes_what_the_documentation_says() {
+    let page = include_str!("../../../../docs/events.md");
+    for sent in ["98765432109876543210987", "1234567890.123456789", "18446744073709551615"] {
+        let input = serde_json::from_str(sent).unwrap();
+
+        let got = value("input", input).unwrap().to_string();
+
+        let kept = got == sent;
+        assert!(kept || page.contains(&format!("`{sent}`")), "{sent}");
+        assert!(kept || page.contains(&format!("`{got}`")), "{sent} becomes {got}");
+    }
+}
+
+#[test]
 fn an_expression_is_shared_between_threads() {
     fn shared<T: Send + Sync + 'static>(_: &T) {}
 

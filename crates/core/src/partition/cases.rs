@@ -16,6 +16,21 @@ use crate::record::{CaseNotified, CaseNotifying, CaseOpened, EndReason, Record};
 /// The rung of the escalation ladder where a person decides.
 pub const TIER_PERSON: u8 = 3;
 
+/// Nobody knew what to do with an event.
+const UNMATCHED: &str = "unmatched";
+/// A task of a run failed for good.
+const RUN_FAILED: &str = "run_failed";
+/// A run took longer than it may.
+const RUN_TIMED_OUT: &str = "run_timed_out";
+/// A run cannot be decided about.
+pub(super) const RUN_QUARANTINED: &str = "run_quarantined";
+
+/// Why a case is opened: every reason that a case can have.
+pub const CASE_REASONS: [&str; 4] = [UNMATCHED, RUN_FAILED, RUN_TIMED_OUT, RUN_QUARANTINED];
+
+/// The rungs of the escalation ladder on which cases are.
+pub const CASE_TIERS: [u8; 1] = [TIER_PERSON];
+
 const MINUTE_MS: u64 = 60_000;
 
 /// A case that was opened and may still be told of, or added to.
@@ -109,7 +124,7 @@ impl Partition {
             return;
         }
         let detail = json!({ "type": kind, "sample": sample });
-        self.open_case(case, tenant, None, "unmatched", &detail, out);
+        self.open_case(case, tenant, None, UNMATCHED, &detail, out);
     }
 
     pub(super) fn open_run_case(
@@ -225,10 +240,10 @@ fn next_minute(now: JournalTime) -> JournalTime {
 pub(super) fn run_case(reason: &EndReason) -> Option<(&'static str, serde_json::Value)> {
     match reason {
         EndReason::Failed { node, class, detail } => Some((
-            "run_failed",
+            RUN_FAILED,
             json!({ "node": &**node, "class": class.as_str(), "detail": detail }),
         )),
-        EndReason::TimedOut => Some(("run_timed_out", json!({}))),
+        EndReason::TimedOut => Some((RUN_TIMED_OUT, json!({}))),
         EndReason::Cancelled { .. } => None,
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::cases::run_case;
+use super::cases::{RUN_QUARANTINED, run_case};
 use super::held_back::HeldBack;
 use super::timers::Timer;
 use super::waits::subscribe_of;
@@ -123,7 +123,7 @@ impl Partition {
             self.unsubscribe(waits, out);
             out.effects.push(Effect::Abort(id));
             out.effects.extend(recall);
-            self.open_run_case(id, &tenant, "run_quarantined", &json!({ "detail": detail }), out);
+            self.open_run_case(id, &tenant, RUN_QUARANTINED, &json!({ "detail": detail }), out);
         }
     }
 

@@ -23,6 +23,15 @@ pub struct Executable {
     roots: Vec<NodeIndex>,
 }
 
+/// Where a plan comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// Somebody writes it now, and can mend it.
+    Written,
+    /// The store, where earlier versions put plans that must be of use for ever.
+    Stored,
+}
+
 /// Something wrong with a plan.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{message}")]
@@ -51,7 +60,8 @@ impl PlanProblem {
 }
 
 impl Executable {
-    /// Checks `plan` in full and compiles its expressions.
+    /// Checks `plan`, which may have been stored by an earlier version, in full and compiles its
+    /// expressions.
     ///
     /// Takes time linear in nodes, edges and text, whatever the plan; equal
     /// expressions are compiled once.
@@ -60,7 +70,21 @@ impl Executable {
     ///
     /// Everything that is wrong with the plan.
     pub fn new(plan: Plan) -> Result<Self, Vec<PlanProblem>> {
-        let (expressions, problems) = check(&plan, &[]);
+        Self::of(plan, Origin::Stored)
+    }
+
+    /// As [`Executable::new`], of a plan that somebody writes now: what earlier versions took
+    /// though it cannot do what it says is refused too, as an expression that mentions `event`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Executable::new`].
+    pub fn written(plan: Plan) -> Result<Self, Vec<PlanProblem>> {
+        Self::of(plan, Origin::Written)
+    }
+
+    fn of(plan: Plan, origin: Origin) -> Result<Self, Vec<PlanProblem>> {
+        let (expressions, problems) = check(&plan, origin, &[]);
         if !problems.is_empty() {
             return Err(problems);
         }
@@ -77,14 +101,15 @@ impl Executable {
         Ok(Self { plan, guards, values, second_values, places, roots })
     }
 
-    /// Everything that is wrong with a plan of which it is known that something is.
+    /// Everything that is wrong with a plan that somebody writes now, of which it is known that
+    /// something is.
     ///
     /// `incomplete` says, node by node, whose predecessors are not all known, as those of a task
     /// that names one that does not exist. What such nodes, and those behind them, mention of
     /// other nodes' outcomes is not judged. Nodes that it does not reach are complete.
     #[must_use]
     pub fn problems(plan: &Plan, incomplete: &[bool]) -> Vec<PlanProblem> {
-        check(plan, incomplete).1
+        check(plan, Origin::Written, incomplete).1
     }
 
     /// The plan.
@@ -137,9 +162,13 @@ impl Executable {
 }
 
 /// The compiled expressions, and what is wrong, by node.
-fn check(plan: &Plan, incomplete: &[bool]) -> (checks::Expressions, Vec<PlanProblem>) {
+fn check(
+    plan: &Plan,
+    origin: Origin,
+    incomplete: &[bool],
+) -> (checks::Expressions, Vec<PlanProblem>) {
     let checks::Checked { mut problems, edges_hold } = checks::of_plan(plan);
-    let (expressions, of_expressions) = checks::of_expressions(plan);
+    let (expressions, of_expressions) = checks::of_expressions(plan, origin);
     problems.extend(of_expressions);
     // Nothing may follow indices that have not been checked.
     if edges_hold {

@@ -71,7 +71,7 @@ struct Task {
     id: String,
     /// The tasks that this one waits for.
     depends_on: Option<Vec<String>>,
-    /// CEL over `input`, `tasks`, `event`: whether the task runs at all.
+    /// CEL over `input` and `tasks`: whether the task runs at all.
     when: Option<Cel>,
     /// `all` (default): all have ended and one completed; `any`: the first has completed.
     join: Option<Join>,

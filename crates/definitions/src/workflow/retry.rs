@@ -63,13 +63,19 @@ fn retry(
         let message = "only `jitter: full` has an effect";
         reader.problems.add(located.start, &fields.path_to("jitter"), message);
     }
+    let initial_ms = fields.read(reader, "initial", duration::milliseconds);
+    let max_ms = fields.read(reader, "max", duration::milliseconds).unwrap_or(usual.max_ms);
+    if let (Some(_), Some(located)) = (initial_ms.filter(|ms| *ms > max_ms), fields.get("initial"))
+    {
+        let hint = "make `max` at least as long; it is 30s when it is left out";
+        let message = "`initial` is longer than `max`, which no pause exceeds";
+        reader.problems.add_with_hint(located.start, &fields.path_to("initial"), message, hint);
+    }
     Some(RetryPolicy {
         max_attempts: fields.require(reader, "max_attempts", Reader::whole).unwrap_or(1),
-        initial_ms: fields
-            .read(reader, "initial", duration::milliseconds)
-            .unwrap_or(usual.initial_ms),
+        initial_ms: initial_ms.unwrap_or(usual.initial_ms),
         factor_permille: fields.read(reader, "factor", factor).unwrap_or(usual.factor_permille),
-        max_ms: fields.read(reader, "max", duration::milliseconds).unwrap_or(usual.max_ms),
+        max_ms,
         on: fields.read(reader, "on", classes).unwrap_or_else(|| usual.on.clone()),
     })
 }
@@ -91,7 +97,13 @@ fn factor(reader: &mut Reader, path: &str, located: &Located) -> Option<u32> {
 fn classes(reader: &mut Reader, path: &str, located: &Located) -> Option<Vec<FailureClass>> {
     let names = FailureClass::ALL.map(FailureClass::as_str);
     let mut classes = Vec::new();
-    for (at, item) in reader.list(path, located)?.iter().enumerate() {
+    let items = reader.list(path, located)?;
+    if items.is_empty() {
+        let message = "the list is empty, so that no failure is followed by another attempt";
+        let hint = "name classes of failures, or leave `on` out for the usual ones";
+        reader.problems.add_with_hint(located.start, path, message, hint);
+    }
+    for (at, item) in items.iter().enumerate() {
         let path = format!("{path}[{at}]");
         let Some(name) = reader.text(&path, item) else { continue };
         match FailureClass::ALL.into_iter().find(|class| class.as_str() == name) {

@@ -222,3 +222,23 @@ fn a_runtime_that_ends_kills_what_still_runs() {
         std::thread::yield_now();
     }
 }
+
+#[test]
+fn a_program_that_could_never_be_started_is_refused_with_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let plain = folder.path().join("plain");
+    std::fs::write(&plain, "").unwrap();
+    for (path, why) in [
+        ("/no/such".into(), "names `/no/such`, which cannot be used: No such file"),
+        ("sh".into(), "has no absolute `path`"),
+        (folder.path().to_owned(), "which is no file"),
+        (plain, "which nobody may execute"),
+    ] {
+        let mut config = config(CommandOutput::Json);
+        config.programs.insert("report".to_owned(), Program { path, ..Program::default() });
+
+        let refused = CommandExecutor::new(&config).unwrap_err().to_string();
+        assert!(refused.starts_with("`commands.programs.report` "), "{refused}");
+        assert!(refused.contains(why), "{refused}");
+    }
+}

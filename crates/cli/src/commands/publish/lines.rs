@@ -4,6 +4,9 @@ use std::io;
 
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _};
 
+/// What some programs put before UTF-8; it is no part of the text.
+pub(super) const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// A line without its end.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Line {
@@ -56,6 +59,9 @@ impl<R: AsyncBufRead + Unpin> Lines<R> {
                 return Ok(None);
             }
             self.number += 1;
+            if self.number == 1 && self.line.starts_with(BYTE_ORDER_MARK) {
+                self.line.drain(..BYTE_ORDER_MARK.len());
+            }
             let line = match std::mem::take(&mut self.beyond) {
                 0 => Line::Bytes(std::mem::take(&mut self.line)),
                 bytes => Line::TooLong(bytes),
@@ -90,5 +96,13 @@ mod tests {
             assert_eq!(found, (1..).zip(expected).collect::<Vec<_>>(), "{capacity}");
         }
         assert_eq!(read("", 1).await, []);
+    }
+
+    #[tokio::test]
+    async fn a_byte_order_mark_is_no_part_of_the_first_line() {
+        let found = read("\u{feff}a\n\u{feff}b", 100).await;
+
+        let bytes = |text: &str| Line::Bytes(text.as_bytes().to_vec());
+        assert_eq!(found, [(1, bytes("a")), (2, bytes("\u{feff}b"))]);
     }
 }

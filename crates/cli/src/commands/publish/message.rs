@@ -6,6 +6,7 @@ use fermata_core::event::{
     DataForm, Event, EventLimits, MESSAGE_BYTES_MAX, RejectReason, SUBJECT_PREFIX, decode_message,
     msgpack_of_json, parse_subject,
 };
+use fermata_core::identity::Tenant;
 use fermata_core::json::{check_unique_keys, told};
 use fermata_jetstream::{Bytes, Headers};
 use serde::Serialize;
@@ -116,11 +117,16 @@ impl EventMessage {
             let detail = "the event has no `type`; name one with `--type`";
             return refuse("no_type", detail);
         };
+        // One that is none would be nobody's: its event is filed under the tenant `unknown`.
+        if let Err(error) = tenant.parse::<Tenant>() {
+            return refuse("bad_subject", &error.to_string());
+        }
         let subject = format!("{SUBJECT_PREFIX}{tenant}.{kind}");
         if let Err(error) = parse_subject(&subject) {
             return refuse("bad_subject", &error.to_string());
         }
-        let events = events.len().max(1);
+        // Of what cannot be read nobody knows; it is one of something.
+        let events = if parsed.is_ok() { events.len() } else { 1 };
         let media_type = if is_batch {
             "application/cloudevents-batch+json"
         } else {
@@ -217,7 +223,9 @@ impl EventMessage {
                     .find_map(Result::err)
                     .map(|rejected| Refused {
                         from: self.origin.clone(),
-                        index: self.is_batch.then_some(rejected.index),
+                        // What is refused as a whole is so for no single event of it.
+                        index: (rejected.original.len() < self.payload.len())
+                            .then_some(rejected.index),
                         reason: rejected.reason.as_str(),
                         detail: match rejected.reason == RejectReason::NotJson {
                             true => format!("{}; {NO_JSON}", rejected.detail),
@@ -432,6 +440,26 @@ mod tests {
         let garbage = EventMessage::new("f".to_owned(), b"{".to_vec(), Some("acme"), Some("a"));
 
         assert_eq!(garbage.unwrap().subject, "fermata.events.acme.a");
+    }
+
+    #[test]
+    fn a_batch_without_events_is_refused_unless_it_is_meant() {
+        let refused = message(" []\n", Some("acme"), None).unwrap_err();
+
+        assert_eq!((refused.reason, refused.index), ("bad_batch", None));
+        assert_eq!(refused.to_string(), "f: the batch holds no event (bad_batch)");
+        let meant = EventMessage::new("f".to_owned(), b"[]".to_vec(), Some("acme"), None);
+        assert_eq!(meant.unwrap().events, 0);
+    }
+
+    #[test]
+    fn a_tenant_that_the_engine_takes_for_none_is_refused() {
+        for name in ["_engine", "-x", "", "a.b", "a b", "*"] {
+            let refused = message(EVENT, Some(name), None).unwrap_err();
+
+            assert_eq!(refused.reason, "bad_subject", "{name}");
+            assert!(refused.detail.contains("is not a tenant name; use 1 to 64"), "{refused}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{PUBLISHERS_SPAN, TRACE, event, hex, plugin};
 use crate::collector::Collector;
 use crate::process::Running;
-use crate::support::{SOON, Stage, program};
+use crate::support::{SOON, Stage, program, write_key};
 
 const WORKFLOW: &str = "
 workflow:
@@ -35,6 +35,7 @@ impl Part {
     async fn start(stage: &Stage, plugin: &str, name: &str, does: [&str; 2]) -> Self {
         let collector = Collector::start().await;
         let path = |name: &str| stage.folder.path().join(name);
+        write_key(&path("audit.key"));
         let mut command = program(&["worker", "--json", "--partitions", "1", "--name", name]);
         command.args(does).arg("--nats-url").arg(stage.server.url());
         command.arg("--data-dir").arg(path(name)).arg("--audit-key").arg(path("audit.key"));

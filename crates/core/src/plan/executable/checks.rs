@@ -5,7 +5,7 @@ mod work;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use super::PlanProblem;
+use super::{Origin, PlanProblem};
 use crate::expression::{Expression, ExpressionError};
 use crate::plan::retry::{ATTEMPTS_MAX, RETRY_DELAY_MS_MAX, RETRY_FACTOR_PERMILLE_MAX};
 use crate::plan::{
@@ -14,8 +14,12 @@ use crate::plan::{
     is_queue_name,
 };
 
-/// The values from outside that a workflow's expressions may mention.
-pub(in crate::plan) const ROOTS: [&str; 3] = ["input", "tasks", "event"];
+/// The values from outside that a workflow's expressions see.
+const ROOTS: [&str; 2] = ["input", "tasks"];
+/// What earlier versions took besides, though no run has it.
+const ROOT_ONCE_TAKEN: &str = "event";
+const EVENT_HINT: &str = "a workflow's expressions see `input` and `tasks`; what a run needs of its event, \
+                          the strategy's `variables` pass as `input`";
 
 /// The compiled expressions of a plan, by node.
 pub(super) struct Expressions {
@@ -175,8 +179,8 @@ fn asymmetric(index: NodeIndex) -> PlanProblem {
 }
 
 /// Compiles every expression, equal ones once.
-pub(super) fn of_expressions(plan: &Plan) -> (Expressions, Vec<PlanProblem>) {
-    let mut compiler = Compiler { known: HashMap::new(), problems: Vec::new() };
+pub(super) fn of_expressions(plan: &Plan, origin: Origin) -> (Expressions, Vec<PlanProblem>) {
+    let mut compiler = Compiler { origin, known: HashMap::new(), problems: Vec::new() };
     let mut expressions = Expressions {
         guards: Vec::with_capacity(plan.nodes.len()),
         values: Vec::with_capacity(plan.nodes.len()),
@@ -196,6 +200,7 @@ pub(super) fn of_expressions(plan: &Plan) -> (Expressions, Vec<PlanProblem>) {
 }
 
 struct Compiler<'p> {
+    origin: Origin,
     known: HashMap<&'p str, Result<Expression, ExpressionError>>,
     problems: Vec<PlanProblem>,
 }
@@ -213,13 +218,19 @@ impl<'p> Compiler<'p> {
         };
         match compiled {
             Ok(expression) => {
-                for root in &expression.references().roots {
-                    if !ROOTS.contains(&root.as_str()) {
-                        let message = format!("`{}` is not known here", shortened(root));
-                        self.problems.push(PlanProblem::new(Some(node), field, message).with_hint(
-                            "a workflow's expressions see `input`, `tasks` and `event`",
-                        ));
+                let origin = self.origin;
+                for root in expression.references().roots.iter().map(String::as_str) {
+                    let is_event = root == ROOT_ONCE_TAKEN;
+                    if ROOTS.contains(&root) || is_event && origin == Origin::Stored {
+                        continue;
                     }
+                    let message = format!("`{}` is not known here", shortened(root));
+                    let hint = match is_event {
+                        true => EVENT_HINT,
+                        false => "a workflow's expressions see `input` and `tasks`",
+                    };
+                    self.problems
+                        .push(PlanProblem::new(Some(node), field, message).with_hint(hint));
                 }
                 Some(expression.clone())
             }

@@ -102,6 +102,20 @@ fn everything_that_is_wrong_is_named_at_once() {
 }
 
 #[test]
+fn an_event_that_no_run_sees_is_refused_of_a_writer_and_taken_from_the_store() {
+    let mut plan = noop_plan(1);
+    plan.nodes[0].work = transform("event.data.n + input.n");
+
+    assert!(Executable::new(plan.clone()).is_ok());
+    let refused = Executable::written(plan.clone()).unwrap_err();
+    assert_eq!(refused[0].message, "`event` is not known here");
+    assert!(refused[0].hint.as_deref().is_some_and(|hint| hint.contains("`variables`")));
+    assert_eq!(Executable::problems(&plan, &[]), refused);
+    plan.nodes[0].work = transform("evnt.data.n");
+    assert!(Executable::new(plan).is_err());
+}
+
+#[test]
 fn edges_that_do_not_fit_are_refused() {
     let broken: [fn(&mut Plan); 8] = [
         |plan| plan.nodes[1].predecessors = vec![1],
