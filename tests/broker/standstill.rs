@@ -8,7 +8,7 @@ use fermata_actors::readiness::Obstacle;
 use fermata_core::identity::PartitionId;
 use fermata_core::record::Kind;
 use fermata_jetstream::purge::room_of;
-use fermata_jetstream::topology::{audit_stream, journal_stream};
+use fermata_jetstream::topology::{Enlargement, audit_stream, journal_stream};
 use fermata_jetstream::{Durability, Topology};
 use fermata_tests::engine::all_owned;
 use fermata_tests::journal::{count, records_of_until};
@@ -50,7 +50,9 @@ async fn fill(broker: &TestBroker, engine: &Engine, stream: &str) {
 /// Gives every stream the room that it had, and says which had less.
 async fn enlarge(engine: &Engine) -> Vec<String> {
     let topology = Topology { partitions: 1, ..Topology::default() }.fitted_to(6 << 30);
-    let enlarged = topology.enlarge(&engine.ports().broker, false).await.expect("more room");
+    let broker = &engine.ports().broker;
+    let enlargement = Enlargement::plan(broker, &topology.streams()).await.expect("streams");
+    let enlarged = enlargement.make(broker).await.expect("more room");
     enlarged.into_iter().map(|enlarged| enlarged.stream).collect()
 }
 

@@ -473,6 +473,7 @@ mod tests {
             name: name.to_owned(),
             state: StreamState { last_sequence, ..StreamState::default() },
             bytes_max: None,
+            replicas: 1,
         };
         let streams = vec![usage("COMMANDS_3", 40), usage("COMMANDS_30", 99)];
         let figures = Figures { streams, ..Figures::default() };

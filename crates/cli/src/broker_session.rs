@@ -321,6 +321,12 @@ pub fn stored_sequence(subject: &str, outcome: &PublishOutcome) -> Result<u64, C
         PublishOutcome::Refused { refusal: Refusal::NoResponders, .. } => {
             return Err(CliError::NoEngine);
         }
+        PublishOutcome::Refused { refusal: Refusal::StreamFull, code, description, .. } => (
+            format!(
+                "{description} (code {code}); `fermata doctor` says which stream is full, and what gives it room"
+            ),
+            false,
+        ),
         PublishOutcome::Refused { code, description, .. } => {
             (format!("{description} (code {code})"), false)
         }

@@ -14,7 +14,7 @@ use fermata_jetstream::leases::LeaseError;
 use fermata_jetstream::publisher::PublisherError;
 use fermata_jetstream::reader::{FollowError, ReadError};
 use fermata_jetstream::server::ServerError;
-use fermata_jetstream::topology::TopologyError;
+use fermata_jetstream::topology::{EnlargeError, TopologyError};
 use fermata_wire::WireError;
 use thiserror::Error;
 
@@ -227,6 +227,9 @@ pub enum CliError {
     /// The streams could not be compared.
     #[error(transparent)]
     Topology(#[from] TopologyError),
+    /// Streams could not be enlarged.
+    #[error(transparent)]
+    Enlarge(#[from] EnlargeError),
     /// The local server could not be found or started.
     #[error(transparent)]
     Server(ServerError),
@@ -312,8 +315,8 @@ impl CliError {
             Self::Archive(
                 ArchiveError::Segment { .. } | ArchiveError::Wire(_) | ArchiveError::Removed(_),
             ) => ExitCode::Internal,
-            Self::Topology(TopologyError::NoRoom { .. }) => ExitCode::Unreachable,
-            Self::Topology(TopologyError::Api { source, .. }) => of_api(source),
+            Self::Topology(error) => of_topology(error),
+            Self::Enlarge(error) => of_topology(&error.source),
             Self::Publisher(_)
             | Self::Lease(_)
             | Self::Output(_)
@@ -440,6 +443,13 @@ fn of_follow(error: &FollowError) -> ExitCode {
     match error {
         FollowError::Read { source, .. } => of_read(source),
         FollowError::Gap { .. } | FollowError::EndsBefore { .. } => ExitCode::Internal,
+    }
+}
+
+fn of_topology(error: &TopologyError) -> ExitCode {
+    match error {
+        TopologyError::NoRoom { .. } => ExitCode::Unreachable,
+        TopologyError::Api { source, .. } => of_api(source),
     }
 }
 

@@ -13,6 +13,7 @@
 //! | [`canonical_json`] | audit entries as people see them |
 //! | [`diagnostics`] | problems of documents, as a compiler shows them |
 //! | [`operations`] | how this process answers whoever operates it |
+//! | [`stream_room`] | how much larger the streams can become |
 //! | `output` | tables, lines, times |
 //! | [`telemetry`] | logs, traces, metrics |
 //! | [`demo`] | the parts of the demonstration that are not the engine |
@@ -29,6 +30,7 @@ pub mod journal_view;
 pub mod local_engine;
 pub mod operations;
 mod output;
+pub mod stream_room;
 pub mod telemetry;
 pub mod usage_error;
 

@@ -32,7 +32,7 @@ use fermata_actors::{Engine, EngineConfig, EngineError, Role};
 use fermata_audit::Signer;
 use fermata_jetstream::connection::without_credentials;
 use fermata_jetstream::leases::is_worker_name;
-use fermata_jetstream::topology::{Enlarged, STREAM_ROOM_BYTES_DEFAULT};
+use fermata_jetstream::topology::{Enlarged, Enlargement, STREAM_ROOM_BYTES_DEFAULT};
 use fermata_jetstream::{Durability, ServerOptions, Topology};
 use fermata_partition::snapshot::SnapshotPolicy;
 use fermata_wire::replay::ReplayKeys;
@@ -312,8 +312,9 @@ async fn export(engine: Engine) {
 async fn enlarge_streams(engine: &Engine, room_bytes: i64) -> Result<(), CliError> {
     let ports = engine.ports();
     let topology = Topology { partitions: ports.facts.partitions, ..Topology::default() };
-    let enlarged = topology.fitted_to(room_bytes).enlarge(&ports.broker, false).await?;
-    for Enlarged { stream, from_bytes, to_bytes } in enlarged {
+    let specs = topology.fitted_to(room_bytes).streams();
+    let enlargement = Enlargement::plan(&ports.broker, &specs).await?;
+    for Enlarged { stream, from_bytes, to_bytes } in enlargement.make(&ports.broker).await? {
         tracing::warn!(stream, from_bytes, to_bytes, "a stream was enlarged (`--stream-room`)");
     }
     Ok(())

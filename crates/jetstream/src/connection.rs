@@ -269,6 +269,11 @@ impl Broker {
         self.publishing.client.server_info().version
     }
 
+    /// Which server the publishing connection is with.
+    pub fn server_id(&self) -> String {
+        self.publishing.client.server_info().server_id
+    }
+
     /// Whether both connections are up.
     pub fn is_connected(&self) -> bool {
         self.publishing.link.borrow().connected && self.consuming.link.borrow().connected

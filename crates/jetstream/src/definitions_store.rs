@@ -48,7 +48,8 @@ pub enum StoreError {
     },
     /// The blob is larger than [`BLOB_BYTES_MAX`].
     #[error(
-        "blob `{digest_hex}` has {bytes} bytes, more than {BLOB_BYTES_MAX}; cut it into several"
+        "blob `{digest_hex}` has {bytes} bytes, more than the {} MiB that are stored; cut it into several",
+        BLOB_BYTES_MAX >> 20
     )]
     TooLarge {
         /// Its digest.

@@ -40,6 +40,7 @@ mod reply_tokens;
 pub mod server;
 mod server_process;
 pub mod shared_consumer;
+pub mod store_room;
 mod stored_object;
 mod stream_info;
 pub mod topology;

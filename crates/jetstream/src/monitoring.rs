@@ -35,10 +35,15 @@ pub enum MonitoringError {
 
 #[derive(Deserialize)]
 struct JetStreamReport {
+    #[serde(default)]
+    server_id: String,
     config: JetStreamConfig,
     /// Bytes that streams take.
     #[serde(default)]
     storage: u64,
+    /// Bytes that streams may grow to.
+    #[serde(default)]
+    reserved_storage: u64,
 }
 
 #[derive(Deserialize)]
@@ -50,14 +55,18 @@ struct JetStreamConfig {
 }
 
 /// What a server says about its store of streams.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Store {
+    /// Which server says so, as its clients are told it.
+    pub server_id: String,
     /// Whether every message is synced to disk before it is acknowledged (`sync_interval: always`).
     pub is_sync_always: bool,
     /// Bytes that all streams on it take.
     pub bytes: u64,
     /// Bytes that they may take: what is configured, or three quarters of what the disk had free at the start.
     pub bytes_max: u64,
+    /// Bytes that they are promised, empty or not: the server makes and enlarges none beyond `bytes_max`.
+    pub reserved_bytes: u64,
 }
 
 /// Asks a server about its store of streams.
@@ -73,9 +82,11 @@ pub async fn store(monitor_url: &str) -> Result<Store, MonitoringError> {
     let body = ask(monitor_url, "/jsz").await?;
     let report: JetStreamReport = serde_json::from_str(&body)?;
     Ok(Store {
+        server_id: report.server_id,
         is_sync_always: report.config.sync_always,
         bytes: report.storage,
         bytes_max: report.config.max_storage,
+        reserved_bytes: report.reserved_storage,
     })
 }
 

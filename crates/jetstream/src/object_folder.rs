@@ -5,10 +5,7 @@
 //! upload left that never ended can be found and removed; a removed object leaves no marker behind, of which
 //! there would be one for ever for each. How it is read, see `stored_object`.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use async_nats::HeaderMap;
 use base64::{Engine as _, prelude::BASE64_URL_SAFE};
@@ -26,7 +23,7 @@ use crate::{
     definitions_store::{BLOB_BYTES_MAX, StoreError},
     reader::StreamReader,
     stored_object::{self, Chunks, StoredObject},
-    stream_info::stream_info,
+    stream_info::{broker_time, stream_info},
 };
 
 /// Size of a chunk in bytes: half of the largest message, so that no answer waits long behind one.
@@ -407,8 +404,16 @@ impl ObjectFolder {
         let newest = newest.map_err(StoreError::broker("look at the chunks of", &self.folder))?;
         let Some(newest) = newest else { return Ok(false) };
         let stored = Duration::from_nanos(u64::try_from(newest.broker_time_ns).unwrap_or(0));
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Ok(now.saturating_sub(stored) > ORPHAN_AGE)
+        let now = self.broker_time().await?;
+        // Without a time nobody knows, and it may be under way.
+        Ok(now.is_some_and(|now| now.saturating_sub(stored) > ORPHAN_AGE))
+    }
+
+    /// What time it is where objects are stored, since 1970; nothing where the broker does not tell.
+    pub(crate) async fn broker_time(&self) -> Result<Option<Duration>, StoreError> {
+        let stream = format!("OBJ_{}", self.bucket);
+        let told = broker_time(self.broker.consuming(), &stream).await;
+        told.map_err(StoreError::broker("ask the time of the objects of", &self.folder))
     }
 
     fn full(&self, name: &str) -> String {

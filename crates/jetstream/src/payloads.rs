@@ -1,12 +1,13 @@
 //! Payloads that are too large for an event: stored by their digest, below the tenant's name.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE};
 use serde::Deserialize;
 use tokio::io::AsyncRead;
 
 use crate::{
+    api::{ApiError, ask},
     connection::Broker,
     definitions_store::StoreError,
     object_folder::ObjectFolder,
@@ -36,6 +37,34 @@ struct Info {
 /// How old a payload may be that is not stored again when somebody publishes it again: it is kept for 30 days
 /// from when it was stored, and who publishes it may rely on 29 of them.
 const STORED_AGAIN_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How far in the future of the broker's clock a payload may have been stored: servers of a cluster do not
+/// have the same time to the second. Further, nobody knows how old it is.
+const CLOCKS_APART_MAX: Duration = Duration::from_secs(60);
+
+#[derive(Deserialize)]
+struct StoreInfo {
+    config: StoreConfig,
+}
+
+#[derive(Deserialize)]
+struct StoreConfig {
+    #[serde(default)]
+    max_bytes: i64,
+}
+
+/// How many bytes the store of payloads may hold; nothing where it has no limit of its own.
+///
+/// # Errors
+/// When the broker refuses or does not answer.
+///
+/// # Cancel safety
+/// Can be dropped.
+pub async fn payload_room_bytes(broker: &Broker) -> Result<Option<u64>, ApiError> {
+    let request = format!("STREAM.INFO.OBJ_{PAYLOADS_BUCKET}");
+    let info: StoreInfo = ask(broker.publishing(), &request, &()).await?;
+    Ok(u64::try_from(info.config.max_bytes).ok().filter(|bytes| *bytes > 0))
+}
 
 /// Asks for a payload by its name, the digest in hexadecimal; nothing when there is none. The leader answers.
 ///
@@ -103,9 +132,33 @@ async fn stored_lately(
     let Some(found) = found.map_err(failed)?.filter(|found| found.digest == Some(digest)) else {
         return Ok(None);
     };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let stored = folder.stored_ms(digest_hex).await?.map(Duration::from_millis);
-    let is_young = stored.is_some_and(|stored| now.saturating_sub(stored) < STORED_AGAIN_AFTER);
-    let is_there = is_young && folder.is_whole(digest_hex).await?;
+    let is_there =
+        is_young(stored, folder.broker_time().await?) && folder.is_whole(digest_hex).await?;
     Ok(is_there.then(|| usize::try_from(found.bytes).unwrap_or(usize::MAX)))
+}
+
+/// Whether a payload was stored lately, both times being the broker's: the clock of whoever publishes may be
+/// days behind, and a payload that is about to go would be young.
+fn is_young(stored: Option<Duration>, now: Option<Duration>) -> bool {
+    let (Some(stored), Some(now)) = (stored, now) else { return false };
+    let age = (now + CLOCKS_APART_MAX).checked_sub(stored);
+    age.is_some_and(|age| age < STORED_AGAIN_AFTER + CLOCKS_APART_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_payload_of_no_known_age_is_stored_again() {
+        let at = |seconds: u64| Some(Duration::from_secs(1_800_000_000 + seconds));
+        let day = STORED_AGAIN_AFTER.as_secs();
+
+        assert!(is_young(at(0), at(0)) && is_young(at(0), at(day - 1)));
+        assert!(!is_young(at(0), at(day)));
+        // A clock that is behind the one by which it was stored, by a little and by days.
+        assert!(is_young(at(59), at(0)) && !is_young(at(3 * day), at(0)));
+        assert!(!is_young(None, at(0)) && !is_young(at(0), None));
+    }
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::time::{Instant, sleep};
 
 use crate::api::{API_ANSWER_LIMIT, ApiError, ask_to_read};
@@ -97,6 +98,34 @@ pub(crate) async fn stream_info<T: DeserializeOwned>(
     }
 }
 
+#[derive(Deserialize)]
+struct Timed {
+    /// RFC 3339; every answer of the broker about a stream has it.
+    #[serde(default)]
+    ts: String,
+}
+
+/// The time of the broker that answers for `stream`, since 1970: what is stored carries its time, with which
+/// that of another machine cannot be compared. Nothing where it tells none.
+///
+/// # Errors
+/// As [`stream_info`].
+///
+/// # Cancel safety
+/// Can be dropped.
+pub(crate) async fn broker_time(
+    connection: &Connection,
+    stream: &str,
+) -> Result<Option<Duration>, ApiError> {
+    let told: Timed = stream_info(connection, stream, &()).await?;
+    Ok(since_1970(&told.ts))
+}
+
+fn since_1970(text: &str) -> Option<Duration> {
+    let time = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+    u64::try_from(time.unix_timestamp_nanos()).ok().map(Duration::from_nanos)
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -126,6 +155,14 @@ mod tests {
         ] {
             assert_eq!(is_believed(&json!("n-1"), heard_ms_ago), believed, "{heard_ms_ago:?}");
         }
+    }
+
+    #[test]
+    fn the_time_of_the_broker_is_read_to_the_nanosecond() {
+        let read = since_1970("2026-11-22T14:38:16.123456789Z");
+
+        assert_eq!(read, Some(Duration::from_nanos(1_795_358_296_123_456_789)));
+        assert_eq!(since_1970(""), None);
     }
 
     #[test]

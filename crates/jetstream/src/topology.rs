@@ -17,12 +17,14 @@ use crate::{
     usage::subject_count,
 };
 
+mod enlarging;
 mod names;
 mod room;
 mod spec;
 
+pub use enlarging::{EnlargeError, Enlarged, Enlargement};
 pub use names::*;
-pub use room::{Enlarged, STREAM_ROOM_BYTES_DEFAULT, STREAM_ROOM_BYTES_MAX, STREAM_ROOM_BYTES_MIN};
+pub use room::{STREAM_ROOM_BYTES_DEFAULT, STREAM_ROOM_BYTES_MAX, STREAM_ROOM_BYTES_MIN};
 pub use spec::{LANE_FRAME_BYTES_TARGET, Limits, StreamSpec};
 
 /// The partition that holds what is not of one run: definitions, their approvals, schedules.
@@ -128,12 +130,14 @@ pub enum TopologyError {
 
 fn failed(spec: &StreamSpec) -> impl Fn(ApiError) -> TopologyError + use<> {
     let (stream, max_bytes) = (spec.name.clone(), spec.max_bytes);
-    move |source| {
-        if has_no_room(&source) {
-            TopologyError::NoRoom { stream: stream.clone(), max_bytes }
-        } else {
-            TopologyError::Api { stream: stream.clone(), source }
-        }
+    move |source| failure(&stream, max_bytes, source)
+}
+
+fn failure(stream: &str, max_bytes: i64, source: ApiError) -> TopologyError {
+    let stream = stream.to_owned();
+    match has_no_room(&source) {
+        true => TopologyError::NoRoom { stream, max_bytes },
+        false => TopologyError::Api { stream, source },
     }
 }
 

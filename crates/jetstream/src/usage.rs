@@ -23,6 +23,8 @@ pub struct StreamUsage {
     pub state: StreamState,
     /// How many bytes it may hold; nothing when it has no limit of its own.
     pub bytes_max: Option<u64>,
+    /// How many servers hold it.
+    pub replicas: usize,
 }
 
 #[derive(Serialize)]
@@ -49,6 +51,8 @@ struct Config {
     name: String,
     #[serde(default)]
     max_bytes: i64,
+    #[serde(default)]
+    num_replicas: usize,
 }
 
 /// Asks how full every stream of the account is, those of other programs included.
@@ -69,6 +73,7 @@ pub async fn stream_usages(broker: &Broker) -> Result<Vec<StreamUsage>, ApiError
             name: config.name,
             state,
             bytes_max: u64::try_from(config.max_bytes).ok().filter(|bytes| *bytes > 0),
+            replicas: config.num_replicas,
         }));
         if is_last {
             break;

@@ -22,9 +22,10 @@ use serde_json::Value;
 
 use crate::arguments::GlobalArguments;
 use crate::broker_session::BrokerSession;
-use crate::commands::up::{DurabilityArgument, stream_room};
+use crate::commands::up::{DurabilityArgument, stream_room, stream_size};
 use crate::error::{CliError, ExitCode, in_one_line};
 use crate::output::{Output, Tone, counted};
+use crate::stream_room::stores;
 
 /// Arguments of `fermata doctor`.
 #[derive(Debug, Clone, Args)]
@@ -34,7 +35,8 @@ Ends with 1 if a check fails.
 Examples:
   fermata doctor
   fermata doctor --nats-url nats://broker:4222 --monitor-url http://broker:8222 --json
-  fermata doctor --repair room --stream-room 40GiB
+  fermata doctor --repair room --stream-room 40GiB --dry-run
+  fermata doctor --repair room --only payloads --to 2GiB
   fermata doctor --repair orphaned-nodes --reason 'the machine is gone'
   fermata doctor --repair halted-partition --partition 3 --accept-truncation --reason 'power cut'")]
 pub struct DoctorArguments {
@@ -48,7 +50,7 @@ pub struct DoctorArguments {
     #[arg(long)]
     pub as_worker: bool,
     /// Repair this instead of looking around; recorded with who and why
-    #[arg(long, value_enum, value_name = "WHAT", conflicts_with_all = ["durability", "as_worker", "monitor_url"])]
+    #[arg(long, value_enum, value_name = "WHAT", conflicts_with_all = ["durability", "as_worker"])]
     pub repair: Option<Repair>,
     /// Why, for people and the audit log
     #[arg(long, value_name = "TEXT", requires = "repair")]
@@ -65,6 +67,12 @@ pub struct DoctorArguments {
     /// How much of the broker's file store the streams take together; default: as much as doubles those that fill
     #[arg(long, value_parser = stream_room, requires = "repair", value_name = "SIZE")]
     pub stream_room: Option<u64>,
+    /// Enlarge this stream alone: `payloads`, `EVENTS`, `AUDIT_3`
+    #[arg(long, requires = "repair", conflicts_with = "stream_room", value_name = "STREAM")]
+    pub only: Option<String>,
+    /// How much that stream may hold; default: twice what it may now
+    #[arg(long, value_parser = stream_size, requires = "only", value_name = "SIZE")]
+    pub to: Option<u64>,
     /// Let the partition go on without the records that its journal lost; nobody gets them back
     #[arg(long, requires = "partition")]
     pub accept_truncation: bool,
@@ -186,7 +194,9 @@ async fn examine(arguments: &DoctorArguments, global: &GlobalArguments) -> Vec<C
             );
             list.push(Check::ok("engine", engine));
             list.push(checks::streams(&session, &config).await);
-            list.push(load::room(&session, &config).await);
+            // An endpoint that does not answer is told by its own check.
+            let stores = stores(&session, global, &arguments.monitor_url).await;
+            list.push(load::room(&session, &config, &stores.unwrap_or_default()).await);
             list.push(load::lag(&session).await);
             list.extend(switched_off::parts(&session).await);
             list.push(queues::served(&session).await);

@@ -1,6 +1,6 @@
 //! Codes that a list can be narrowed to, so that a slip is not answered with an empty list.
 
-use fermata_definitions::did_you_mean;
+use fermata_definitions::{did_you_mean, nearest};
 
 use crate::error::CliError;
 
@@ -91,7 +91,7 @@ pub(super) fn check(what: &str, code: Option<&String>, known: &[&str]) -> Result
 fn near<'k>(code: &str, known: &[&'k str]) -> Vec<&'k str> {
     let shared = |known: &str| {
         let words = code.split('_').filter(|word| !word.is_empty());
-        words.filter(|word| closest(word, known.split('_')).is_some()).count()
+        words.filter(|word| !nearest(word, known.split('_')).is_empty()).count()
     };
     let mut near = known.iter().map(|known| (shared(known), *known)).collect::<Vec<_>>();
     near.retain(|(shared, _)| *shared > 0);

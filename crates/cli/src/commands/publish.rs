@@ -5,12 +5,11 @@ mod full;
 mod lines;
 mod message;
 mod sending;
+mod storing;
 
-use std::cell::Cell;
 use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::Args;
@@ -23,6 +22,7 @@ use self::claim::Claim;
 use self::lines::{BYTE_ORDER_MARK, Line, Lines};
 use self::message::{EventMessage, Form, Refused, inline_event};
 use self::sending::{Sending, Tally};
+use self::storing::{Claims, store_claims};
 use crate::arguments::GlobalArguments;
 use crate::broker_session::BrokerSession;
 use crate::error::{CliError, ExitCode};
@@ -39,10 +39,6 @@ const REFUSED_SHOWN_MAX: usize = 50;
 /// How long a batch of lines waits to become full before it is published as it is:
 /// who types or follows a file sees it arrive.
 const BATCH_WAIT: Duration = Duration::from_millis(200);
-
-/// How long an upload that a signal ends may take to remove what it has stored; longer, the next upload an
-/// hour later removes it. Default 5 s: as long as the broker may take to acknowledge the part under way.
-const CLEAN_LIMIT: Duration = Duration::from_secs(5);
 
 /// Arguments of `fermata publish`.
 #[derive(Debug, Clone, Args)]
@@ -115,6 +111,9 @@ pub struct PublishArguments {
 /// event around it.
 const FILE_BYTES_MAX: usize = BLOB_BYTES_MAX + EVENT_BYTES_MAX;
 
+/// Largest payload, for people.
+const PAYLOAD_MIB_MAX: usize = BLOB_BYTES_MAX >> 20;
+
 /// Largest `--batch`: what one message may hold.
 const BATCH_MAX: i64 = BATCH_EVENTS_MAX as i64;
 
@@ -185,6 +184,15 @@ impl PublishArguments {
         Ok(messages)
     }
 
+    /// Whether data may have to be stored before its event is published.
+    fn may_have_claims(&self) -> bool {
+        let is_large = |path: &PathBuf| {
+            let size = fs::metadata(path).map_or(0, |file| file.len());
+            !self.has_lines(path) && size > EVENT_BYTES_MAX as u64
+        };
+        self.data_file.is_some() || self.files.iter().any(is_large)
+    }
+
     fn has_lines(&self, path: &Path) -> bool {
         let by_name =
             path.extension().is_some_and(|extension| extension == "ndjson" || extension == "jsonl");
@@ -202,8 +210,9 @@ fn read_bounded(path: &Path, name: &str) -> Result<Vec<u8>, CliError> {
     file.read_to_end(&mut bytes).map_err(failed())?;
     if bytes.len() > FILE_BYTES_MAX {
         return Err(CliError::Usage(format!(
-            "`{name}` has more than {FILE_BYTES_MAX} bytes, which is no one event; with an event \
-             per line give `--ndjson`, for its data alone `--data-file`"
+            "`{name}` has more than {PAYLOAD_MIB_MAX} MiB and the {} KiB of an event around them, which is no one \
+             event; with an event per line give `--ndjson`, for its data alone `--data-file`",
+            EVENT_BYTES_MAX >> 10
         )));
     }
     if bytes.starts_with(BYTE_ORDER_MARK) {
@@ -230,9 +239,19 @@ pub async fn run(
     global: &GlobalArguments,
     output: &mut Output,
 ) -> Result<ExitCode, CliError> {
+    // Whoever listens no longer ends by itself at a signal, which lines of standard input rely on.
+    let mut requests = match arguments.may_have_claims() {
+        true => Some(EndRequests::listen()?),
+        false => None,
+    };
+    let read = tokio::select! {
+        read = read_messages(&arguments) => Some(read?),
+        () = asked_to_end(&mut requests) => None,
+    };
+    let Some(messages) = read else { return Ok(ended_before_all(output)) };
     let mut tally = Tally::default();
     let mut sound = Vec::new();
-    for message in arguments.messages()? {
+    for message in messages {
         match message {
             Ok(message) => sound.push(message),
             Err(refused) => tally.refuse(&refused, output)?,
@@ -251,15 +270,15 @@ pub async fn run(
             return Ok(ExitCode::Findings);
         }
     }
-    let session = BrokerSession::open(global).await?;
-    let claims: Vec<_> = sound.iter().filter_map(|message| message.claim.as_ref()).collect();
-    // Whoever listens no longer ends by itself at a signal, which lines of standard input rely on.
-    let mut requests = match claims.is_empty() {
-        true => None,
-        false => Some(EndRequests::listen()?),
+    let session = tokio::select! {
+        session = BrokerSession::open(global) => Some(session?),
+        () = asked_to_end(&mut requests) => None,
     };
-    if let Some(requests) = &mut requests {
-        let left = match store_claims(&claims, &session, requests, output).await? {
+    let Some(session) = session else { return Ok(ended_before_all(output)) };
+    let claims: Vec<_> = sound.iter().filter_map(|message| message.claim.as_ref()).collect();
+    let has_claims = !claims.is_empty();
+    if let (Some(requests), true) = (&mut requests, has_claims) {
+        let left = match store_claims(&claims, &session, global, requests, output).await? {
             Claims::Stored => None,
             Claims::Removed => Some("is removed"),
             Claims::Left => {
@@ -279,11 +298,33 @@ pub async fn run(
         published = publish_all(&arguments, sound, &lines, &mut sending, output) => Some(published),
         () = asked_to_end(&mut requests) => None,
     };
+    let under_way = sending.told_under_way();
     let finished = sending.finish(output);
-    let Some(published) = published else { return Ok(ExitCode::Interrupted) };
+    let Some(published) = published else {
+        let data = if has_claims { "; all of the data that they refer to is stored" } else { "" };
+        output.note(&format!("ended by a signal: {under_way}{data}"));
+        return Ok(ExitCode::Interrupted);
+    };
     published?;
     let tally = finished?;
     Ok(if tally.refused > 0 { ExitCode::Findings } else { ExitCode::Success })
+}
+
+/// Reads what is published besides lines, the files with data of events included, which may be large.
+async fn read_messages(
+    arguments: &PublishArguments,
+) -> Result<Vec<Result<EventMessage, Refused>>, CliError> {
+    let arguments = arguments.clone();
+    let read = tokio::task::spawn_blocking(move || arguments.messages()).await;
+    read.map_err(|source| CliError::Failed {
+        action: "reading what is to be published".to_owned(),
+        source: Box::new(source),
+    })?
+}
+
+fn ended_before_all(output: &mut Output) -> ExitCode {
+    output.note("ended by a signal: nothing was stored or published");
+    ExitCode::Interrupted
 }
 
 /// Waits for a request to end, where they are listened for.
@@ -292,48 +333,6 @@ async fn asked_to_end(requests: &mut Option<EndRequests>) {
         Some(requests) => requests.next().await,
         None => std::future::pending().await,
     }
-}
-
-/// What became of the data that events refer to.
-enum Claims {
-    Stored,
-    /// A signal came, and nothing of it is left.
-    Removed,
-    /// A signal came, and some of it may be left.
-    Left,
-}
-
-/// Stores the data that events refer to. When a signal comes before all of it is stored, what was stored of
-/// the one under way is removed, for which [`CLEAN_LIMIT`] or a second signal is waited.
-async fn store_claims(
-    claims: &[&Claim],
-    session: &BrokerSession,
-    requests: &mut EndRequests,
-    output: &Output,
-) -> Result<Claims, CliError> {
-    let stop = AtomicBool::new(false);
-    let whole = Cell::new(0_usize);
-    let mut storing = std::pin::pin!(async {
-        for claim in claims {
-            if let Err(error) = claim.store(session.broker(), &stop, output).await {
-                return Err(full::explained(error, claim, session).await);
-            }
-            whole.set(whole.get() + 1);
-        }
-        Ok(())
-    });
-    tokio::select! {
-        stored = &mut storing => return stored.map(|()| Claims::Stored),
-        () = requests.next() => stop.store(true, Ordering::Relaxed),
-    }
-    let ended = tokio::select! {
-        ended = tokio::time::timeout(CLEAN_LIMIT, &mut storing) => ended.ok(),
-        () = requests.next() => None,
-    };
-    Ok(match ended {
-        Some(Err(_)) if whole.get() == 0 => Claims::Removed,
-        Some(Ok(()) | Err(_)) | None => Claims::Left,
-    })
 }
 
 async fn publish_all(
@@ -437,7 +436,7 @@ mod tests {
         fs::File::create(&path).unwrap().set_len(64 * 1024 * 1024 * 1024).unwrap();
 
         let refused = read_bounded(&path, "event.json").unwrap_err().to_string();
-        assert!(refused.contains("--ndjson"), "{refused}");
+        assert!(refused.contains("more than 256 MiB") && refused.contains("--ndjson"), "{refused}");
     }
 
     #[test]

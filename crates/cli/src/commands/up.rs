@@ -114,6 +114,27 @@ fn queue_name(text: &str) -> Result<String, String> {
 ///
 /// When it is none, or not within bounds; for people.
 pub fn stream_room(text: &str) -> Result<u64, String> {
+    let bytes = size(text)?;
+    if (STREAM_ROOM_BYTES_MIN..=STREAM_ROOM_BYTES_MAX).contains(&bytes) {
+        return Ok(bytes);
+    }
+    Err("the streams of an engine take 2GiB to 1024TiB".to_owned())
+}
+
+/// A size that one stream may be given, as in `512MiB`.
+///
+/// # Errors
+///
+/// When it is none, or more than all streams may be given; for people.
+pub fn stream_size(text: &str) -> Result<u64, String> {
+    let bytes = size(text)?;
+    if (1..=STREAM_ROOM_BYTES_MAX).contains(&bytes) {
+        return Ok(bytes);
+    }
+    Err("a stream of an engine takes 1024TiB at the most".to_owned())
+}
+
+fn size(text: &str) -> Result<u64, String> {
     let digits = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let shift = match unit {
@@ -125,11 +146,7 @@ pub fn stream_room(text: &str) -> Result<u64, String> {
     };
     let number = number.parse::<u64>().ok().zip(shift);
     let bytes = number.and_then(|(number, shift)| number.checked_mul(1 << shift));
-    let bytes = bytes.ok_or("expected a size in bytes, MiB, GiB or TiB, as in `40GiB`")?;
-    if (STREAM_ROOM_BYTES_MIN..=STREAM_ROOM_BYTES_MAX).contains(&bytes) {
-        return Ok(bytes);
-    }
-    Err("the streams of an engine take 2GiB to 1024TiB".to_owned())
+    bytes.ok_or_else(|| "expected a size in bytes, MiB, GiB or TiB, as in `40GiB`".to_owned())
 }
 
 /// Longest that a retention of archives may be, a century: whoever means more means for ever.

@@ -67,6 +67,8 @@ mod resolve;
 #[cfg(test)]
 mod review;
 #[cfg(test)]
+mod room;
+#[cfg(test)]
 mod runs;
 #[cfg(test)]
 mod schemas;

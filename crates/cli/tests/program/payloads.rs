@@ -8,7 +8,7 @@ use fermata_jetstream::topology::EVENTS_STREAM;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::support::{SOON, Stage, program};
+use crate::support::{Ended, SOON, Stage, program};
 
 const PAYLOADS: &str = "OBJ_fermata-payloads";
 const MIB: u64 = 1024 * 1024;
@@ -39,25 +39,96 @@ async fn messages(stage: &Stage, stream: &str) -> u64 {
     StreamReader::new(&stage.broker).stream_state(stream).await.unwrap().messages
 }
 
+/// Publishes a file of so many bytes, by a program whose data folder tells how to monitor the broker.
+async fn publish(stage: &Stage, bytes: u64) -> Ended {
+    let monitor = stage.server.monitor_url().expect("it was asked for");
+    std::fs::write(stage.folder.path().join("fermata.monitor"), monitor).unwrap();
+    let folder = stage.folder.path().display().to_string();
+    let arguments = publishing(stage, bytes);
+    let arguments = arguments.iter().map(String::as_str);
+    stage.run(&["--data-dir", &folder].into_iter().chain(arguments).collect::<Vec<_>>()).await
+}
+
 #[tokio::test]
 async fn a_store_of_payloads_without_room_is_told_with_its_figures_and_what_to_do() {
     let stage = Stage::new().await;
-    give_room(&stage, 2 * MIB).await;
+    give_room(&stage, 5 * MIB).await;
 
-    let arguments = publishing(&stage, 4 * MIB);
-    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-    let refused = stage.run(&arguments).await;
+    let stored = publish(&stage, 4 * MIB).await;
+    assert_eq!(stored.code, 0, "{}", stored.stderr);
+    let held = messages(&stage, PAYLOADS).await;
+    let refused = publish(&stage, 3 * MIB).await;
 
     assert_eq!(refused.code, 1, "{}", refused.stderr);
     for part in [
-        "the store of payloads (`OBJ_fermata-payloads`) has no room for the 4.0 MiB of `",
-        "scan.tiff`: 0 bytes of 2.0 MiB are used",
-        "`fermata doctor --repair room --stream-room ",
+        "the store of payloads (`OBJ_fermata-payloads`) has no room for the 3.0 MiB of `",
+        "scan.tiff`: 4.0 MiB of 5.0 MiB are used",
+        "`fermata doctor --repair room --only OBJ_fermata-payloads --to 10MiB`. Payloads",
         "nothing was published",
     ] {
         assert!(refused.stderr.contains(part), "{part}: {}", refused.stderr);
     }
-    assert_eq!((messages(&stage, PAYLOADS).await, messages(&stage, EVENTS_STREAM).await), (0, 0));
+    let left = (messages(&stage, PAYLOADS).await, messages(&stage, EVENTS_STREAM).await);
+    assert_eq!(left, (held, 1));
+}
+
+#[tokio::test]
+async fn a_payload_that_the_store_can_never_hold_is_refused_before_it_is_uploaded() {
+    let stage = Stage::new().await;
+    give_room(&stage, 2 * MIB).await;
+
+    let refused = publish(&stage, 50 * MIB).await;
+
+    assert_eq!(refused.code, 1, "{}", refused.stderr);
+    for part in [
+        "holds 2.0 MiB at the most, and never the 50.0 MiB of `",
+        "`fermata doctor --repair room --only OBJ_fermata-payloads --to 51MiB`;",
+        "nothing was stored or published",
+    ] {
+        assert!(refused.stderr.contains(part), "{part}: {}", refused.stderr);
+    }
+    let state = StreamReader::new(&stage.broker).stream_state(PAYLOADS).await.unwrap();
+    assert_eq!(state.last_sequence, 0, "a part was uploaded");
+}
+
+#[tokio::test]
+async fn no_room_is_advised_that_the_server_does_not_have() {
+    let stage = Stage::with_store(4_115 * MIB).await;
+    let filled = publish(&stage, 200 * MIB).await;
+
+    assert_eq!(filled.code, 1, "{}", filled.stderr);
+    for part in ["the server has 4.0 GiB for streams", "raise `max_file_store`"] {
+        assert!(filled.stderr.contains(part), "{part}: {}", filled.stderr);
+    }
+    assert!(!filled.stderr.contains("--repair"), "{}", filled.stderr);
+}
+
+#[tokio::test]
+async fn a_signal_while_the_data_is_read_is_told_of() {
+    for signal in [Signal::INT, Signal::TERM] {
+        let stage = Stage::new().await;
+        let pipe = stage.folder.path().join("scan.tiff");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo");
+        assert!(made.success());
+        let url = stage.server.url();
+        let mut command = program(&["--nats-url", &url]);
+        let arguments = ["publish", "--tenant", "acme", "--type", "scan.stored", "--data-file"];
+        let child = command.args(arguments).arg(&pipe).spawn().expect("a program");
+        // It opens when somebody reads, and gives nothing.
+        let opened =
+            tokio::task::spawn_blocking(move || std::fs::OpenOptions::new().write(true).open(pipe));
+        let _held = tokio::time::timeout(SOON, opened).await.expect("it reads").unwrap().unwrap();
+
+        let pid = Pid::from_raw(i32::try_from(child.id().expect("it runs")).unwrap()).unwrap();
+        kill_process(pid, signal).expect("a signal");
+        let ended = tokio::time::timeout(SOON, child.wait_with_output()).await;
+
+        let ended = ended.expect("in time").expect("an end");
+        let told = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(130), "{told}");
+        assert!(told.contains("nothing was stored or published"), "{told}");
+        assert_eq!(messages(&stage, EVENTS_STREAM).await, 0, "{told}");
+    }
 }
 
 #[tokio::test]

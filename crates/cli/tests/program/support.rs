@@ -7,6 +7,7 @@ use fermata_core::identity::{JournalTime, PartitionId, StreamPosition};
 use fermata_core::record::Record;
 use fermata_jetstream::connection::ConnectOptions;
 use fermata_jetstream::engine_config::agree_on_engine_config;
+use fermata_jetstream::server::Placement;
 use fermata_jetstream::{
     Broker, Durability, ManagedServer, Publisher, PublisherOptions, ServerOptions, Topology,
 };
@@ -80,6 +81,10 @@ pub async fn run(arguments: &[&str]) -> Ended {
 impl Stage {
     /// A broker without an engine.
     pub async fn bare() -> Self {
+        Self::placed(Placement::default()).await
+    }
+
+    async fn placed(placement: Placement) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let options = ServerOptions {
             data_dir: folder.path().join("nats"),
@@ -87,7 +92,8 @@ impl Stage {
             port: None,
             monitor: true,
         };
-        let server = ManagedServer::start(options).await.expect("a server; `make tools` gets it");
+        let server = ManagedServer::start_at(options, placement).await;
+        let server = server.expect("a server; `make tools` gets it");
         let broker = Broker::connect(&server.url(), ConnectOptions::default()).await.unwrap();
         let publisher = Publisher::new(&broker, PublisherOptions::default()).await.unwrap();
         Self { server, broker, publisher, folder }
@@ -95,7 +101,17 @@ impl Stage {
 
     /// A broker on which an engine was set up.
     pub async fn new() -> Self {
-        let stage = Self::bare().await;
+        Self::bare().await.set_up().await
+    }
+
+    /// As [`Self::new`], on a broker whose streams may reserve so many bytes.
+    pub async fn with_store(bytes: u64) -> Self {
+        let placement = Placement { file_store_bytes: Some(bytes), ..Placement::default() };
+        Self::placed(placement).await.set_up().await
+    }
+
+    async fn set_up(self) -> Self {
+        let stage = self;
         topology().apply(&stage.broker).await.expect("streams");
         let config = json!({
             "engine": ENGINE, "partitions": 1, "audit_vkey": signer().vkey(), "version": 1,

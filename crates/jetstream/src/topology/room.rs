@@ -7,10 +7,9 @@
 //!
 //! Of a small room half is for what is kept, of a large one two thirds.
 
-use serde_json::Value;
+use std::collections::HashMap;
 
-use super::{Limits, Topology, TopologyError, failed, found_config, spec::MIB};
-use crate::{api::ask, connection::Broker};
+use super::{Limits, Topology, spec::MIB};
 
 const GIB: i64 = 1024 * 1024 * 1024;
 
@@ -33,22 +32,12 @@ const PASSING_BYTES_SMALL: i64 = 4 * GIB;
 const AUDIT_PERCENT: i64 = 46;
 const CHECKPOINTS_PERCENT: i64 = 10;
 
-/// A stream that was given more room.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Enlarged {
-    /// Its name.
-    pub stream: String,
-    /// How many bytes it held when it was full.
-    pub from_bytes: i64,
-    /// How many it holds now.
-    pub to_bytes: i64,
-}
-
 impl Topology {
     /// The same topology with limits that fill about `room_bytes`: larger and smaller ones than the
     /// default's, and a mebibyte at least for each stream.
     ///
-    /// The sizes hold for what is created; streams that are there keep theirs until [`Topology::enlarge`].
+    /// The sizes hold for what is created; streams that are there keep theirs until an
+    /// [`Enlargement`](super::Enlargement).
     #[must_use]
     pub fn fitted_to(self, room_bytes: i64) -> Self {
         let partitions = i64::from(self.partitions) + 1;
@@ -86,45 +75,39 @@ impl Topology {
         })
     }
 
-    /// Gives every stream that is there as much room as this topology says, where it has less; nothing
-    /// shrinks, and nothing else is changed. Says what it changed, or with `dry_run` would.
-    ///
-    /// # Errors
-    /// When the broker has not the room, refuses or does not answer.
-    ///
-    /// # Cancel safety
-    /// Some streams may have been enlarged; enlarge again.
-    pub async fn enlarge(
-        &self,
-        broker: &Broker,
-        dry_run: bool,
-    ) -> Result<Vec<Enlarged>, TopologyError> {
-        let mut enlarged = Vec::new();
-        for spec in self.streams() {
-            let failed = failed(&spec);
-            let Some(mut config) = found_config(broker, &spec.name).await.map_err(&failed)? else {
-                continue;
-            };
-            let found = config.get("max_bytes").and_then(Value::as_i64).unwrap_or(-1);
-            // One without a limit of its own has room.
-            if found <= 0 || found >= spec.max_bytes {
-                continue;
-            }
-            if let (Value::Object(config), false) = (&mut config, dry_run) {
-                config.insert("max_bytes".to_owned(), spec.max_bytes.into());
-                // What follows from its size grows with it.
-                let per_subject = config.get("max_msgs_per_subject").and_then(Value::as_i64);
-                if per_subject.is_some_and(|found| found > 0 && found < spec.max_msgs_per_subject) {
-                    let per_subject = spec.max_msgs_per_subject.into();
-                    config.insert("max_msgs_per_subject".to_owned(), per_subject);
-                }
-                let request = format!("STREAM.UPDATE.{}", spec.name);
-                ask::<Value>(broker.publishing(), &request, config).await.map_err(&failed)?;
-            }
-            let (stream, to_bytes) = (spec.name, spec.max_bytes);
-            enlarged.push(Enlarged { stream, from_bytes: found, to_bytes });
+    /// How many bytes more streams reserve when each of `now`, pairs of a name and of its bytes, has at least
+    /// what this topology says. One without a limit of its own has 0 there, and gets none.
+    #[must_use]
+    pub fn added_bytes(&self, now: &[(String, i64)]) -> i64 {
+        let specs = self.streams();
+        let specs = specs.iter().map(|spec| (spec.name.as_str(), spec.max_bytes));
+        let sizes = specs.collect::<HashMap<_, _>>();
+        let limited = now.iter().filter(|(_, bytes)| *bytes > 0);
+        let added = limited.filter_map(|(stream, bytes)| {
+            sizes.get(stream.as_str()).map(|size| (size - bytes).max(0))
+        });
+        added.sum()
+    }
+
+    /// The largest room, in whole gibibytes, that streams which are as `now` may be given with no more than
+    /// `free_bytes` more reserved; nothing where that enlarges none.
+    #[must_use]
+    pub fn room_within(&self, now: &[(String, i64)], free_bytes: i64) -> Option<i64> {
+        let added = |gib: i64| self.clone().fitted_to(gib * GIB).added_bytes(now);
+        let gib_of = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX) / GIB;
+        let (mut fits, mut beyond) =
+            (gib_of(STREAM_ROOM_BYTES_MIN), gib_of(STREAM_ROOM_BYTES_MAX) + 1);
+        if added(fits) > free_bytes {
+            return None;
         }
-        Ok(enlarged)
+        while beyond - fits > 1 {
+            let between = fits.midpoint(beyond);
+            match added(between) <= free_bytes {
+                true => fits = between,
+                false => beyond = between,
+            }
+        }
+        (added(fits) > 0).then_some(fits * GIB)
     }
 }
 
@@ -175,6 +158,38 @@ mod tests {
             topology.room_for(now.reserved_bytes(), &full("JOURNAL_3", now.limits.journal_bytes));
         assert_eq!(journal, Some(32 * GIB));
         assert_eq!(topology.room_for(8 * GIB, &full("CONFIG", 1 << 20)), None);
+    }
+
+    /// The streams of a topology as they are on a broker.
+    fn sizes(topology: &Topology) -> Vec<(String, i64)> {
+        topology.streams().into_iter().map(|spec| (spec.name, spec.max_bytes)).collect()
+    }
+
+    #[test]
+    fn the_room_within_what_is_free_fits_and_a_gibibyte_more_does_not() {
+        let now = sizes(&fitted(8 * GIB));
+        for free_gib in [1, 3, 18, 40, 1_000] {
+            let free = free_gib * GIB;
+
+            let room = Topology::default().room_within(&now, free).expect("something fits");
+
+            assert!(fitted(room).added_bytes(&now) <= free, "{free_gib} GiB");
+            assert!(fitted(room + GIB).added_bytes(&now) > free, "{free_gib} GiB");
+        }
+        assert_eq!(Topology::default().room_within(&now, MIB), None);
+    }
+
+    #[test]
+    fn what_is_larger_already_and_what_has_no_limit_reserves_no_more() {
+        let mut now = sizes(&fitted(8 * GIB));
+        assert_eq!(fitted(4 * GIB).added_bytes(&now), 0);
+        let whole = fitted(16 * GIB).added_bytes(&now);
+
+        let (_, bytes) = now.iter_mut().find(|(name, _)| name == "EVENTS").expect("a stream");
+        let events = std::mem::replace(bytes, 0);
+
+        let larger = fitted(16 * GIB).limits.events_bytes - events;
+        assert_eq!(fitted(16 * GIB).added_bytes(&now), whole - larger);
     }
 
     /// As docs/limits.md has it.

@@ -1,12 +1,14 @@
 //! Objects: read whole or told to be damaged, and nothing left behind of a reading.
 
 use fermata_jetstream::{
-    Bytes,
+    Bytes, StreamReader,
     core_messages::CoreMessages,
     definitions_store::{DefinitionsStore, StoreError},
     object_folder::ObjectFolder,
-    topology::{ARCHIVE_BUCKET, PLANS_BUCKET},
+    payloads::{find_payload, put_payload},
+    topology::{ARCHIVE_BUCKET, PAYLOADS_BUCKET, PLANS_BUCKET},
 };
+use sha2::{Digest as _, Sha256};
 
 use crate::support::{SOON, Stage};
 
@@ -97,4 +99,28 @@ async fn what_could_not_be_stored_takes_no_room() {
     let state = reader.stream_state(&stream).await.expect("a stream");
     assert_eq!((state.last_sequence, state.messages), (3, 0), "three chunks came and went");
     assert_eq!(folder.get("other").await.expect("read"), None);
+}
+
+#[tokio::test]
+async fn a_payload_that_somebody_removes_is_missing_and_can_be_stored_again() {
+    let stage = Stage::new().await;
+    let (bytes, reader) = (vec![7; 600_000], StreamReader::new(&stage.broker));
+    let digest: [u8; 32] = Sha256::digest(&bytes).into();
+    let store = async || {
+        let stored = put_payload(&stage.broker, "acme", digest, "00ff", &bytes[..], |_| ()).await;
+        stored.expect("stored");
+        reader.stream_state("OBJ_fermata-payloads").await.expect("a stream").last_sequence
+    };
+    let find = async || find_payload(&reader, "acme", "00ff").await.expect("an answer");
+    assert_eq!(store().await, 3, "two chunks and their description");
+    assert_eq!(store().await, 3, "it is there since a moment");
+
+    // As the program `nats` does.
+    let client = async_nats::connect(stage.server.url()).await.expect("a connection");
+    let payloads = async_nats::jetstream::new(client).get_object_store(PAYLOADS_BUCKET).await;
+    payloads.expect("the bucket").delete("acme.00ff").await.expect("removed");
+
+    assert_eq!(find().await, None);
+    assert_eq!(store().await, 7);
+    assert_eq!(find().await.expect("a payload").bytes, 600_000);
 }

@@ -164,12 +164,6 @@ fn judge_durability(is_sync_always: bool, wanted: Option<DurabilityArgument>) ->
     .code("durability_process")
 }
 
-/// The streams of the engine.
-pub(super) fn stream_names(config: &EngineConfig) -> Vec<String> {
-    let topology = Topology { partitions: config.partitions, ..Topology::default() };
-    topology.streams().into_iter().map(|spec| spec.name).collect()
-}
-
 pub(super) async fn streams(session: &BrokerSession, config: &EngineConfig) -> Check {
     let topology = Topology { partitions: config.partitions, ..Topology::default() };
     let count = topology.streams().len();

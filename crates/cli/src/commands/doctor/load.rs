@@ -5,15 +5,13 @@ use fermata_actors::lanes::LANE_FRAME_EVENTS_MAX;
 use fermata_jetstream::monitoring::Store;
 use fermata_jetstream::progress::{SharedProgress, shared_progress, work_progress};
 use fermata_jetstream::topology::WAITING_STREAM;
-use fermata_jetstream::usage::{StreamUsage, stream_usages};
+use fermata_jetstream::usage::StreamUsage;
 use serde_json::json;
 
 use super::Check;
-use super::checks::stream_names;
-use super::room::room_for;
 use crate::broker_session::{BrokerSession, EngineConfig};
-use crate::error::CliError;
 use crate::output::size_text;
+use crate::stream_room::StreamRoom;
 
 /// From where on a store or a stream is filling, percent.
 const FILLING_PERCENT: u64 = 80;
@@ -33,7 +31,7 @@ fn percent(part: u64, whole: u64) -> u64 {
 
 /// The server's store of streams.
 pub(super) fn judge_store(store: &Store) -> Check {
-    let Store { bytes, bytes_max, .. } = *store;
+    let (bytes, bytes_max) = (store.bytes, store.bytes_max);
     let used = percent(bytes, bytes_max);
     let found = format!("{used} % of the server's {} are used", size_text(bytes_max));
     let hint = "free some disk or raise `max_file_store`, then restart the server: freeing space alone does not heal it";
@@ -44,25 +42,16 @@ pub(super) fn judge_store(store: &Store) -> Check {
     }
 }
 
-pub(super) async fn room(session: &BrokerSession, config: &EngineConfig) -> Check {
-    match usages(session, config).await {
-        Ok(usages) => judge_room(&usages, config.partitions),
-        Err(error) => Check::failed("room", &error),
-    }
-}
-
 /// How full the engine's own streams are.
-pub(super) async fn usages(
+pub(super) async fn room(
     session: &BrokerSession,
     config: &EngineConfig,
-) -> Result<Vec<StreamUsage>, CliError> {
-    let ours = stream_names(config);
-    let mut usages = stream_usages(session.broker()).await.map_err(|error| CliError::Failed {
-        action: "asking how full the streams are".to_owned(),
-        source: Box::new(error),
-    })?;
-    usages.retain(|usage| ours.contains(&usage.name));
-    Ok(usages)
+    stores: &[Store],
+) -> Check {
+    match StreamRoom::look(session, config, stores).await {
+        Ok(room) => judge_room(&room),
+        Err(error) => Check::failed("room", &error),
+    }
 }
 
 fn used(usage: &StreamUsage) -> u64 {
@@ -77,7 +66,8 @@ pub(super) fn filling(usages: &[StreamUsage]) -> Vec<&StreamUsage> {
     filling
 }
 
-fn judge_room(usages: &[StreamUsage], partitions: u16) -> Check {
+fn judge_room(room: &StreamRoom) -> Check {
+    let usages = &room.usages;
     let filling = filling(usages);
     let Some(fullest) = filling.first() else {
         let most = usages.iter().map(used).max().unwrap_or(0);
@@ -88,15 +78,10 @@ fn judge_room(usages: &[StreamUsage], partitions: u16) -> Check {
     let details = filling.iter().map(|usage| {
         json!({ "stream": usage.name, "bytes": usage.state.bytes, "bytes_max": usage.bytes_max })
     });
-    let hint = match room_for(usages, partitions) {
-        Some(gib) => format!(
-            "enlarge the streams in place with `fermata doctor --repair room --stream-room {gib}GiB`, which takes so much of \
-             the broker's disk at the most; docs/limits.md says what happens when a stream is full"
-        ),
-        None => "raise `max_bytes` of the stream in the broker (`nats stream edit`); docs/limits.md says what happens \
-                 when it is full"
-            .to_owned(),
-    };
+    let hint = format!(
+        "{}; docs/limits.md says what happens when a stream is full",
+        room.told(&room.advice(&filling))
+    );
     let check = match used(fullest) {
         FULL_PERCENT.. => Check::fail("room", found, hint).code("stream_full"),
         _ => Check::warn("room", found, hint).code("stream_filling"),
@@ -138,45 +123,59 @@ fn judge_lag(stages: &[(&'static str, SharedProgress)], lanes: Option<u64>) -> C
 
 #[cfg(test)]
 mod tests {
-    use fermata_jetstream::StreamState;
+    use fermata_jetstream::{StreamState, Topology};
 
     use super::*;
     use crate::commands::doctor::Health;
 
     fn usage(name: &str, bytes: u64, bytes_max: Option<u64>) -> StreamUsage {
         let state = StreamState { bytes, ..StreamState::default() };
-        StreamUsage { name: name.to_owned(), state, bytes_max }
+        StreamUsage { name: name.to_owned(), state, bytes_max, replicas: 1 }
+    }
+
+    fn judged(usages: Vec<StreamUsage>) -> Check {
+        judge_room(&StreamRoom::of(Topology::default(), usages, None))
     }
 
     #[test]
     fn a_stream_that_fills_is_warned_of_and_a_full_one_fails() {
-        let fine = [usage("A", 79, Some(100)), usage("B", 1 << 60, None)];
-        let judge_room = |usages: &[StreamUsage]| judge_room(usages, 8);
-        assert_eq!(judge_room(&fine).health, Health::Ok);
-        let filling = judge_room(&[usage("A", 80, Some(100)), usage("B", 97, Some(100))]);
+        let fine = vec![usage("EVENTS", 79, Some(100)), usage("DEAD", 1 << 60, None)];
+        assert_eq!(judged(fine).health, Health::Ok);
+        let filling = judged(vec![usage("EVENTS", 80, Some(100)), usage("DEAD", 97, Some(100))]);
         assert_eq!(filling.code, Some("stream_filling"));
-        assert_eq!(filling.found, "B is filled to 97 %, A is filled to 80 %");
-        assert_eq!(judge_room(&[usage("A", 98, Some(100))]).code, Some("stream_full"));
+        assert_eq!(filling.found, "DEAD is filled to 97 %, EVENTS is filled to 80 %");
+        assert_eq!(judged(vec![usage("DEAD", 98, Some(100))]).code, Some("stream_full"));
+        // Streams of other programs are theirs.
+        assert_eq!(judged(vec![usage("A", 98, Some(100))]).health, Health::Ok);
     }
 
     #[test]
     fn the_command_that_enlarges_what_fills_is_named_with_its_size() {
         let mebi = |mebi: u64| mebi << 20;
-        let usages = [
+        let hint = |usages| judged(usages).hint.expect("a hint");
+
+        let together = hint(vec![
             usage("EVENTS", mebi(1), Some(mebi(7_900))),
             usage("AUDIT_3", mebi(180), Some(mebi(200))),
-        ];
-
-        let hint = judge_room(&usages, 8).hint.expect("a hint");
-
-        assert!(hint.contains("`fermata doctor --repair room --stream-room 16GiB`"), "{hint}");
-        let of_others = judge_room(&[usage("A", 90, Some(100))], 8).hint.expect("a hint");
-        assert!(of_others.contains("nats stream edit"), "{of_others}");
+        ]);
+        assert!(
+            together.contains("`fermata doctor --repair room --stream-room 16GiB`"),
+            "{together}"
+        );
+        // Its size is none of those that are shared out.
+        let leases = hint(vec![usage("KV_fermata-leases", mebi(15), Some(mebi(16)))]);
+        assert!(leases.contains("--only KV_fermata-leases --to 32MiB`"), "{leases}");
     }
 
     #[test]
     fn a_store_that_fills_is_warned_of_and_a_full_one_fails() {
-        let store = |bytes| Store { is_sync_always: true, bytes, bytes_max: 1_000 };
+        let store = |bytes| Store {
+            server_id: String::new(),
+            is_sync_always: true,
+            bytes,
+            bytes_max: 1_000,
+            reserved_bytes: 0,
+        };
 
         assert_eq!(judge_store(&store(799)).health, Health::Ok);
         assert_eq!(judge_store(&store(800)).code, Some("store_filling"));

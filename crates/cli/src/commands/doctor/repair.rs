@@ -22,7 +22,7 @@ pub enum Repair {
     OrphanedNodes,
     /// A partition whose journal lost records goes on without them, where that is accepted
     HaltedPartition,
-    /// Streams that fill are enlarged, or all to what `--stream-room` says; nothing shrinks
+    /// Streams that fill are enlarged, or all to what `--stream-room` says, or `--only` one; nothing shrinks
     Room,
     /// Everything that loses nothing: orphaned nodes
     All,
@@ -35,16 +35,22 @@ pub(super) async fn repair(
     global: &GlobalArguments,
     output: &mut Output,
 ) -> Result<ExitCode, CliError> {
-    if arguments.stream_room.is_some() && what != Repair::Room {
-        return Err(CliError::Usage("`--stream-room` goes with `room`".to_owned()));
+    if what != Repair::Room {
+        let of_room = [
+            ("--stream-room", arguments.stream_room.is_some()),
+            ("--only", arguments.only.is_some()),
+            ("--monitor-url", !arguments.monitor_url.is_empty()),
+        ];
+        if let Some((option, _)) = of_room.into_iter().find(|(_, is_there)| *is_there) {
+            return Err(CliError::Usage(format!("`{option}` goes with `room`")));
+        }
     }
     if what == Repair::Room {
         if arguments.partition.is_some() {
             let text = "`--partition` goes with `halted-partition`";
             return Err(CliError::Usage(text.to_owned()));
         }
-        let session = BrokerSession::open(global).await?;
-        return room::enlarge(&session, arguments.stream_room, arguments.dry_run, output).await;
+        return room::enlarge(arguments, global, output).await;
     }
     let Some(reason) = &arguments.reason else {
         let text = "say why with `--reason`; it is recorded";

@@ -1,55 +1,114 @@
-//! `fermata doctor --repair room`: streams that fill get more room, in place.
+//! `fermata doctor --repair room`: streams that fill get more room, in place. All of it fits and is given, or
+//! nothing is changed.
 
-use fermata_jetstream::Topology;
-use fermata_jetstream::topology::Enlarged;
+use fermata_jetstream::StreamSpec;
+use fermata_jetstream::topology::{Enlarged, Enlargement};
 use fermata_jetstream::usage::StreamUsage;
 use serde_json::json;
 
-use super::load::{filling, usages};
+use super::DoctorArguments;
+use super::load::filling;
+use crate::arguments::GlobalArguments;
 use crate::broker_session::BrokerSession;
 use crate::commands::up::bytes;
 use crate::error::{CliError, ExitCode};
 use crate::output::{Output, Tone, counted, size_text};
+use crate::stream_room::{Advice, StreamRoom, stores};
 
-/// Gibibytes for all streams together in which each that fills may hold twice as much; nothing where no
-/// room makes it larger.
-pub(super) fn room_for(usages: &[StreamUsage], partitions: u16) -> Option<i64> {
-    let bytes_max = |usage: &StreamUsage| bytes(usage.bytes_max.unwrap_or(0));
-    let reserved = usages.iter().map(bytes_max).sum();
-    let full = filling(usages).into_iter().map(|usage| (usage.name.clone(), bytes_max(usage)));
-    let topology = Topology { partitions, ..Topology::default() };
-    topology.room_for(reserved, &full.collect::<Vec<_>>()).map(|room| room >> 30)
+/// What is asked for: each stream with the size that it is to have, and in words.
+struct Asked {
+    specs: Vec<StreamSpec>,
+    text: String,
 }
 
-/// Enlarges the streams to `room` bytes together, or to what those that fill need, and tells.
+/// Enlarges all streams, or one, to what is asked for or what those that fill need, and tells.
 pub(super) async fn enlarge(
-    session: &BrokerSession,
-    room: Option<u64>,
-    dry_run: bool,
+    arguments: &DoctorArguments,
+    global: &GlobalArguments,
     output: &mut Output,
 ) -> Result<ExitCode, CliError> {
+    let dry_run = arguments.dry_run;
+    let session = BrokerSession::open(global).await?;
     let config = session.engine_config().await?;
-    let room = match room {
-        Some(room) => bytes(room),
-        None => {
-            let usages = usages(session, &config).await?;
-            let fills = filling(&usages);
-            if fills.is_empty() {
-                return tell(&[], dry_run, output);
-            }
-            let Some(gib) = room_for(&usages, config.partitions) else {
-                let names = fills.iter().map(|usage| usage.name.as_str()).collect::<Vec<_>>();
-                return Err(CliError::Usage(format!(
-                    "no room makes {} twice as large; raise `max_bytes` in the broker (`nats stream edit`)",
-                    names.join(", ")
-                )));
-            };
-            gib << 30
+    let stores = stores(&session, global, &arguments.monitor_url).await?;
+    let room = StreamRoom::look(&session, &config, &stores).await?;
+    let only = arguments.only.as_deref().map(|name| find(&room, name)).transpose()?;
+    let asked = match only {
+        Some(usage) => Some(asked_of_one(&room, usage, arguments.to)?),
+        None => asked_of_all(&room, arguments.stream_room)?,
+    };
+    let Some(Asked { specs, text }) = asked else { return tell(&[], dry_run, output) };
+    let enlargement = Enlargement::plan(session.broker(), &specs).await?;
+    room.judge(enlargement.added_bytes(), &text, only)?;
+    let enlarged = match dry_run {
+        true => enlargement.into_streams(),
+        false => enlargement.make(session.broker()).await?,
+    };
+    tell(&enlarged, dry_run, output)
+}
+
+/// The stream by its name, in any case, or by what comes behind `OBJ_fermata-` or `KV_fermata-`.
+fn find<'r>(room: &'r StreamRoom, name: &str) -> Result<&'r StreamUsage, CliError> {
+    let is_it = |usage: &&StreamUsage| {
+        let prefixes = ["", "OBJ_", "KV_", "OBJ_fermata-", "KV_fermata-"];
+        let short = prefixes.iter().filter_map(|prefix| usage.name.strip_prefix(prefix));
+        short.into_iter().any(|short| short.eq_ignore_ascii_case(name))
+    };
+    room.usages.iter().find(is_it).ok_or_else(|| {
+        CliError::Usage(format!(
+            "the engine has no stream `{name}`; `--only` takes one of its streams as docs/limits.md lists them, \
+             such as `EVENTS`, `AUDIT_3` or `payloads`"
+        ))
+    })
+}
+
+fn asked_of_one(
+    room: &StreamRoom,
+    usage: &StreamUsage,
+    to: Option<u64>,
+) -> Result<Asked, CliError> {
+    let max_bytes = match (to, room.alone(usage, 0)) {
+        (Some(to), _) => bytes(to),
+        (None, Advice::Alone { bytes, is_most: false, .. }) => bytes,
+        (None, advice) => {
+            let (name, told) = (&usage.name, room.told(&advice));
+            return Err(CliError::Refused(format!(
+                "{name} cannot be made twice as large: {told}; nothing was changed"
+            )));
         }
     };
-    let topology = Topology { partitions: config.partitions, ..Topology::default() };
-    let enlarged = topology.fitted_to(room).enlarge(session.broker(), dry_run).await?;
-    tell(&enlarged, dry_run, output)
+    let mut specs = room.topology().streams();
+    specs.retain(|spec| spec.name == usage.name);
+    specs.iter_mut().for_each(|spec| spec.max_bytes = max_bytes);
+    let most = size_text(u64::try_from(max_bytes).unwrap_or(0));
+    Ok(Asked { specs, text: format!("to let {} hold {most}", usage.name) })
+}
+
+/// Nothing where no size is named and nothing fills.
+fn asked_of_all(room: &StreamRoom, wanted: Option<u64>) -> Result<Option<Asked>, CliError> {
+    let wanted = match wanted {
+        Some(wanted) => bytes(wanted),
+        None => {
+            let fills = filling(&room.usages);
+            if fills.is_empty() {
+                return Ok(None);
+            }
+            match room.advice(&fills) {
+                Advice::Together { gib, is_most: false } => gib << 30,
+                advice @ (Advice::Together { .. } | Advice::Alone { .. } | Advice::Nothing) => {
+                    let names = fills.iter().map(|usage| usage.name.as_str()).collect::<Vec<_>>();
+                    return Err(CliError::Refused(format!(
+                        "no room makes {} twice as large: {}; nothing was changed",
+                        names.join(", "),
+                        room.told(&advice)
+                    )));
+                }
+            }
+        }
+    };
+    let specs = room.topology().clone().fitted_to(wanted).streams();
+    let text = size_text(u64::try_from(wanted).unwrap_or(0));
+    Ok(Some(Asked { specs, text: format!("to give the streams {text} together") }))
 }
 
 fn tell(enlarged: &[Enlarged], dry_run: bool, output: &mut Output) -> Result<ExitCode, CliError> {

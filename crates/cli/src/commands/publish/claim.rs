@@ -22,6 +22,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncRead, ReadBuf};
 
+use super::PAYLOAD_MIB_MAX;
 use super::message::TWICE;
 use crate::error::CliError;
 use crate::output::{Output, size_text};
@@ -111,7 +112,9 @@ impl Claim {
         let size = std::fs::metadata(file).map_err(failed())?.len();
         if size > BLOB_BYTES_MAX as u64 {
             let name = file.display();
-            let text = format!("`{name}` has {size} bytes, a payload at most {BLOB_BYTES_MAX}");
+            let size = size_text(size);
+            let text =
+                format!("`{name}` has {size}, and a payload {PAYLOAD_MIB_MAX} MiB at the most");
             return Err(CliError::Usage(text));
         }
         let is_json = media_type.is_none_or(|media_type| media_type == JSON);
@@ -134,6 +137,11 @@ impl Claim {
         let bytes = refer(&mut event, tenant, digest)?;
         let (tenant, held) = (tenant.to_owned(), Held::File(file.to_owned()));
         Ok((bytes, Some(Self { tenant, digest, bytes: size, held })))
+    }
+
+    /// How many bytes the data has.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// What the data is and how many bytes it has, for people.
@@ -235,6 +243,17 @@ mod tests {
             })
         );
         assert_eq!(Claim::split(br#"{"tenant":"acme","data":1}"#, None).unwrap(), None);
+    }
+
+    #[test]
+    fn a_file_that_is_no_payload_is_told_in_sizes_that_people_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("scan.tiff");
+        File::create(&path).unwrap().set_len(300 << 20).unwrap();
+
+        let refused = Claim::of_file(b"{}", &path, None, "acme").unwrap_err().to_string();
+
+        assert!(refused.ends_with("has 300.0 MiB, and a payload 256 MiB at the most"), "{refused}");
     }
 
     #[test]

@@ -1,55 +1,79 @@
 //! A store of payloads without room: how full it is, and what to do.
 
-use fermata_jetstream::Topology;
+use fermata_jetstream::payloads::payload_room_bytes;
 use fermata_jetstream::topology::PAYLOADS_BUCKET;
-use fermata_jetstream::usage::{StreamUsage, stream_usages};
 
 use super::claim::Claim;
+use crate::arguments::GlobalArguments;
 use crate::broker_session::BrokerSession;
-use crate::commands::up::bytes;
 use crate::error::CliError;
 use crate::output::size_text;
+use crate::stream_room::{StreamRoom, stores};
+
+/// Of the bytes of a payload so many more are taken by what stands around its chunks: a 4096th, and what
+/// describes it.
+const AROUND_DIVISOR: u64 = 4_096;
+const AROUND_BYTES: u64 = 4_096;
+
+/// Refuses data that the store cannot hold however empty it is, before any of it is stored.
+pub(super) async fn refuse_too_large(
+    claims: &[&Claim],
+    session: &BrokerSession,
+    global: &GlobalArguments,
+) -> Result<(), CliError> {
+    // Without an answer the upload will tell.
+    let Ok(Some(most)) = payload_room_bytes(session.broker()).await else { return Ok(()) };
+    let Some(claim) = claims.iter().find(|claim| claim.bytes() > most) else { return Ok(()) };
+    let needed = claim.bytes();
+    let now = what_now(needed, session, global).await;
+    Err(CliError::Refused(format!(
+        "the store of payloads (`OBJ_{PAYLOADS_BUCKET}`) holds {} at the most, and never {}{now}; nothing was \
+         stored or published",
+        size_text(most),
+        claim.described()
+    )))
+}
 
 /// The error, with the figures of the store where that has no room; else as it is.
-pub(super) async fn explained(error: CliError, claim: &Claim, session: &BrokerSession) -> CliError {
+pub(super) async fn explained(
+    error: CliError,
+    claim: &Claim,
+    session: &BrokerSession,
+    global: &GlobalArguments,
+) -> CliError {
     let CliError::Store(store) = &error else { return error };
     if !store.is_full() {
         return error;
     }
+    let Some(room) = look(session, global).await else { return error };
     let name = format!("OBJ_{PAYLOADS_BUCKET}");
-    let Ok(usages) = stream_usages(session.broker()).await else { return error };
-    let Some(usage) = usages.iter().find(|usage| usage.name == name) else { return error };
-    let partitions = session.engine_config().await.map(|config| config.partitions).ok();
-    let room = partitions.and_then(|partitions| room_for(&usages, usage, partitions));
-    CliError::Refused(text(usage, room, &claim.described()))
-}
-
-/// Gibibytes for all streams together in which this one may hold twice as much.
-fn room_for(usages: &[StreamUsage], usage: &StreamUsage, partitions: u16) -> Option<i64> {
-    let bytes_max = |usage: &StreamUsage| bytes(usage.bytes_max.unwrap_or(0));
-    let topology = Topology { partitions, ..Topology::default() };
-    let ours = topology.streams();
-    let ours = usages.iter().filter(|usage| ours.iter().any(|spec| spec.name == usage.name));
-    let reserved = ours.map(bytes_max).sum();
-    let room = topology.room_for(reserved, &[(usage.name.clone(), bytes_max(usage))]);
-    room.map(|room| room >> 30)
-}
-
-fn text(usage: &StreamUsage, room: Option<i64>, what: &str) -> String {
+    let Some(usage) = room.usages.iter().find(|usage| usage.name == name) else { return error };
     let (used, most) = (size_text(usage.state.bytes), size_text(usage.bytes_max.unwrap_or(0)));
-    let now = match room {
-        Some(gib) => format!(
-            "enlarge it with `fermata doctor --repair room --stream-room {gib}GiB`, or start the engine with such a \
-             `--stream-room`"
-        ),
-        None => format!(
-            "raise `max_bytes` of the stream in the broker (`nats stream edit {}`)",
-            usage.name
-        ),
-    };
-    format!(
-        "the store of payloads (`{}`) has no room for {what}: {used} of {most} are used; {now}. Payloads make room \
-         by themselves after 30 days; nothing was published",
-        usage.name
-    )
+    let now = room.told(&room.alone(usage, with_around(usage.state.bytes + claim.bytes())));
+    let what = claim.described();
+    CliError::Refused(format!(
+        "the store of payloads (`{name}`) has no room for {what}: {used} of {most} are used; {now}. Payloads make \
+         room by themselves after 30 days; nothing was published"
+    ))
+}
+
+/// What makes the store large enough for so many bytes, as the end of a sentence.
+async fn what_now(needed: u64, session: &BrokerSession, global: &GlobalArguments) -> String {
+    let Some(room) = look(session, global).await else { return String::new() };
+    let name = format!("OBJ_{PAYLOADS_BUCKET}");
+    let usage = room.usages.iter().find(|usage| usage.name == name);
+    usage.map_or_else(String::new, |usage| {
+        let held = usage.state.bytes;
+        format!("; {}", room.told(&room.alone(usage, with_around(held + needed))))
+    })
+}
+
+async fn look(session: &BrokerSession, global: &GlobalArguments) -> Option<StreamRoom> {
+    let config = session.engine_config().await.ok()?;
+    let stores = stores(session, global, &[]).await.unwrap_or_default();
+    StreamRoom::look(session, &config, &stores).await.ok()
+}
+
+fn with_around(bytes: u64) -> u64 {
+    bytes + bytes / AROUND_DIVISOR + AROUND_BYTES
 }

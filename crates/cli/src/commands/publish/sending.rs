@@ -13,7 +13,7 @@ use super::message::{EventMessage, Form, Refused};
 use super::{PublishArguments, REFUSED_SHOWN_MAX, print_refused};
 use crate::broker_session::{stored_by, stored_sequence};
 use crate::error::CliError;
-use crate::output::{Output, span_text};
+use crate::output::{Output, counted, span_text};
 
 /// What came of everything so far.
 #[derive(Debug, Default)]
@@ -276,6 +276,18 @@ impl Sending {
             self.publisher.publish(subject, Some(headers), message.payload.clone()).await.await
         };
         stored_by(&self.broker, &message.subject, publish).await
+    }
+
+    /// How much is stored and how much may be, for who ends it early.
+    pub(super) fn told_under_way(&self) -> String {
+        let unanswered: usize = self.in_flight.iter().map(|(message, _)| message.events).sum();
+        let stored = counted(self.tally.events, "event is stored", "events are stored");
+        match unanswered {
+            0 => stored,
+            unanswered => {
+                format!("{stored}, and {unanswered} more may be: the broker did not answer yet")
+            }
+        }
     }
 
     /// Tells what came of all; also when something ended it early.
