@@ -64,6 +64,8 @@ impl EngineConfig {
 #[derive(Debug, Clone)]
 pub struct BrokerSession {
     broker: Broker,
+    /// What was read already: it never changes.
+    config: Option<EngineConfig>,
 }
 
 /// The address of the broker: the one named, or that of the running local engine.
@@ -97,7 +99,7 @@ impl BrokerSession {
         let url = broker_url(global)?;
         let is_of_folder = global.nats_url.is_none();
         // The engine of this folder starts its own broker again where that ends; one that was named is there or not.
-        let session = Self::connect(&url, is_of_folder).await?;
+        let mut session = Self::connect(&url, is_of_folder).await?;
         if is_of_folder {
             session.check_engine(global, url).await?;
         }
@@ -105,19 +107,23 @@ impl BrokerSession {
     }
 
     /// An engine that was killed leaves its address behind, and the port may be another engine's by now.
-    async fn check_engine(&self, global: &GlobalArguments, url: String) -> Result<(), CliError> {
+    async fn check_engine(
+        &mut self,
+        global: &GlobalArguments,
+        url: String,
+    ) -> Result<(), CliError> {
         let Ok(kept) = std::fs::read_to_string(global.engine_file()) else { return Ok(()) };
         // Where it cannot be read, the command itself will say so, in its own words.
         let Ok(Some(stored)) = read_engine_config(&self.broker).await else { return Ok(()) };
-        let found = serde_json::from_slice::<EngineConfig>(&stored.payload);
-        match found.map(|config| config.engine) {
-            Ok(found) if found != kept.trim() => Err(CliError::OtherEngine {
+        self.config = serde_json::from_slice(&stored.payload).ok();
+        match &self.config {
+            Some(config) if config.engine != kept.trim() => Err(CliError::OtherEngine {
                 url,
                 url_file: global.url_file().display().to_string(),
-                found,
+                found: config.engine.clone(),
                 kept: kept.trim().to_owned(),
             }),
-            Ok(_) | Err(_) => Ok(()),
+            Some(_) | None => Ok(()),
         }
     }
 
@@ -141,7 +147,7 @@ impl BrokerSession {
             awaits_listener,
             ..ConnectOptions::default()
         };
-        Ok(Self { broker: Broker::connect(url, options).await? })
+        Ok(Self { broker: Broker::connect(url, options).await?, config: None })
     }
 
     /// The connections.
@@ -160,6 +166,9 @@ impl BrokerSession {
     ///
     /// Can be dropped.
     pub async fn engine_config(&self) -> Result<EngineConfig, CliError> {
+        if let Some(config) = &self.config {
+            return Ok(config.clone());
+        }
         let begun = Instant::now();
         let read = loop {
             match read_engine_config(&self.broker).await {

@@ -78,6 +78,13 @@ pub fn check_unique_keys(text: &str) -> Result<(), serde_json::Error> {
     serde_json::from_str::<UniqueKeys>(text).map(|UniqueKeys| ())
 }
 
+/// The error that names a key that an object in `text` has twice; nothing where none has, or where something
+/// else is wrong with `text`.
+#[must_use]
+pub fn key_twice(text: &str) -> Option<serde_json::Error> {
+    check_unique_keys(text).err().filter(serde_json::Error::is_data)
+}
+
 /// Any value whose objects have each key once.
 struct UniqueKeys;
 

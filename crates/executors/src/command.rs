@@ -111,7 +111,7 @@ struct Ended {
 }
 
 impl CommandExecutor {
-    /// Checks the configuration, and that the files of the programs are there.
+    /// Checks the configuration; tells in the log of programs that are not there.
     ///
     /// # Errors
     /// Returns the first [`ConfigError`].
@@ -125,8 +125,17 @@ impl CommandExecutor {
             }
         }
         for (name, program) in &config.programs {
+            if !program.path.is_absolute() {
+                let problem = "has no absolute `path`; nothing is looked up in a search path";
+                let (program, problem) = (name.clone(), problem.to_owned());
+                return Err(ConfigError::Program { program, problem });
+            }
+            // A disk may be mounted later, and other processes of the configuration run no programs.
             if let Some(problem) = problem_of(&program.path) {
-                return Err(ConfigError::Program { program: name.clone(), problem });
+                tracing::warn!(
+                    program = name,
+                    "`commands.programs` {problem}; until that is mended, tasks that call it fail"
+                );
             }
         }
         let processes = FairTurns::new(config.processes_max);
@@ -314,9 +323,6 @@ fn failed(name: &str, ended: &Ended) -> Failure {
 
 /// Why no program can be started from `path`.
 fn problem_of(path: &Path) -> Option<String> {
-    if !path.is_absolute() {
-        return Some("has no absolute `path`; nothing is looked up in a search path".to_owned());
-    }
     let shown = path.display();
     match path.metadata() {
         Err(error) => Some(format!("names `{shown}`, which cannot be used: {error}")),

@@ -96,6 +96,12 @@ pub(crate) fn check(config: &ExecutorsConfig) -> Result<(), ConfigError> {
     }
     for (webhook, place) in config.webhooks.iter().take(WEBHOOKS_MAX).zip(1..) {
         let mut found = problems_of(webhook, config);
+        let useless = useless_filters(webhook);
+        // What is of use beside them is sent, as before; a newer version may have made them.
+        match useless.is_empty() || is_of_use(webhook) {
+            true => useless.iter().for_each(|useless| tracing::warn!("webhook {place}: {useless}")),
+            false => found.extend(useless),
+        }
         let first = config.webhooks.iter().position(|other| webhook.sends_as(other));
         if let Some(first) = first.map(|at| at + 1).filter(|first| *first < place) {
             found.push(format!("it is the same as webhook {first}"));
@@ -107,7 +113,7 @@ pub(crate) fn check(config: &ExecutorsConfig) -> Result<(), ConfigError> {
 
 fn problems_of(webhook: &WebhookConfig, config: &ExecutorsConfig) -> Vec<String> {
     let mut problems = Vec::new();
-    let WebhookConfig { plugin, path, tenant, tiers, reasons, give_up_after_ms } = webhook;
+    let WebhookConfig { plugin, path, tenant, tiers: _, reasons: _, give_up_after_ms } = webhook;
     match config.http.plugins.get(plugin).map(|plugin| plugin.signing.is_some()) {
         None => problems.push(format!("`plugin`: there is no plugin `{plugin}`")),
         Some(false) => {
@@ -122,18 +128,32 @@ fn problems_of(webhook: &WebhookConfig, config: &ExecutorsConfig) -> Vec<String>
     if tenant != TENANT_ANY && tenant.parse::<Tenant>().is_err() {
         problems.push(format!("`tenant`: `{tenant}` is neither a tenant's name nor `*`"));
     }
-    for tier in tiers.iter().filter(|tier| !CASE_TIERS.contains(tier)) {
-        let known = CASE_TIERS.map(|tier| tier.to_string()).join(", ");
-        problems.push(format!("`tiers`: no case is on rung {tier}; there are cases on {known}"));
-    }
-    for reason in reasons.iter().filter(|reason| !CASE_REASONS.contains(&reason.as_str())) {
-        let (shown, known) = (reason.chars().take(80).collect::<String>(), CASE_REASONS.join(", "));
-        problems.push(format!("`reasons`: no case has the reason `{shown}`; there are {known}"));
-    }
     if *give_up_after_ms == 0 {
         problems.push("`give_up_after_ms` is 0, so that nothing could ever be sent".to_owned());
     }
     problems
+}
+
+/// Rungs and reasons that no case has.
+fn useless_filters(webhook: &WebhookConfig) -> Vec<String> {
+    let mut useless = Vec::new();
+    for tier in webhook.tiers.iter().filter(|tier| !CASE_TIERS.contains(tier)) {
+        let known = CASE_TIERS.map(|tier| tier.to_string()).join(", ");
+        useless.push(format!("`tiers`: no case is on rung {tier}; there are cases on {known}"));
+    }
+    for reason in webhook.reasons.iter().filter(|reason| !CASE_REASONS.contains(&reason.as_str())) {
+        let (shown, known) = (reason.chars().take(80).collect::<String>(), CASE_REASONS.join(", "));
+        useless.push(format!("`reasons`: no case has the reason `{shown}`; there are {known}"));
+    }
+    useless
+}
+
+/// Whether any case can be sent there.
+fn is_of_use(webhook: &WebhookConfig) -> bool {
+    let WebhookConfig { tiers, reasons, .. } = webhook;
+    let has_tier = tiers.is_empty() || tiers.iter().any(|tier| CASE_TIERS.contains(tier));
+    let is_known = |reason: &String| CASE_REASONS.contains(&reason.as_str());
+    has_tier && (reasons.is_empty() || reasons.iter().any(is_known))
 }
 
 #[cfg(test)]
@@ -177,7 +197,7 @@ mod tests {
         config.webhooks.extend([
             of(json!({
                 "plugin": "pager", "tenant": "Not A Name",
-                "reasons": ["run_failed", "run_fail", "Unmatched"], "tiers": [1, 3],
+                "reasons": ["run_fail", "Unmatched"], "tiers": [1, 3],
             })),
             of(json!({ "plugin": "pager", "path": "/a", "give_up_after_ms": 5 })),
             of(json!({ "plugin": "pager", "path": "/a" })),
@@ -196,6 +216,16 @@ mod tests {
             assert!(told.contains(wanted), "{wanted}: {told}");
         }
         assert!(!told.contains("token-1") && !told.contains("webhook 5"), "{told}");
+    }
+
+    #[test]
+    fn filters_without_use_beside_others_stop_nothing() {
+        for filters in [
+            json!({ "plugin": "pager", "tiers": [1, 2, 3, 4] }),
+            json!({ "plugin": "pager", "reasons": ["run_failed", "of_a_newer_version"] }),
+        ] {
+            assert!(check(&config(filters, true)).is_ok());
+        }
     }
 
     #[test]

@@ -214,9 +214,9 @@ async fn answer(
         loop {
             tokio::select! {
                 biased;
-                Some(answer) = asked.next() => match answer {
-                    Err(error) if error.kind() == RequestErrorKind::TimedOut && !asked.is_empty() => {}
-                    answer => return answer,
+                // Another one that is under way may still be answered by who can.
+                Some(answer) = asked.next() => if asked.is_empty() || is_told(&answer) {
+                    return answer;
                 },
                 // Closed for good, the question says so by itself.
                 Ok(_) = link.wait_for(|link| link.interruptions != before) => break,
@@ -225,6 +225,20 @@ async fn answer(
                     next = again_at.next();
                 }
             }
+        }
+    }
+}
+
+/// Whether an answer says more than that there is none at the moment.
+fn is_told(answer: &Result<Message, async_nats::RequestError>) -> bool {
+    match answer {
+        Err(error) => {
+            !matches!(error.kind(), RequestErrorKind::TimedOut | RequestErrorKind::NoResponders)
+        }
+        Ok(message) => {
+            let read = serde_json::from_slice::<Envelope<serde::de::IgnoredAny>>(&message.payload);
+            let code = read.ok().and_then(|envelope| envelope.error).map(|error| error.err_code);
+            code != Some(SYSTEM_UNAVAILABLE)
         }
     }
 }

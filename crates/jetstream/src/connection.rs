@@ -336,17 +336,18 @@ async fn open(
     notices: &broadcast::Sender<ConnectionNotice>,
 ) -> Result<Connection, ConnectError> {
     let deadline = Instant::now() + options.connect_limit;
-    let given_up = first::given_up_at(options);
     // The library is told user and password by its options, and logs addresses as they are.
     let addresses = without_credentials(url);
     let listed: Vec<_> = addresses.split(',').map(str::trim).collect();
+    let given_up = first::given_up_at(options, listed.len());
     loop {
         let (link_sender, link) = watch::channel(Link::default());
         // What stands in the first address holds for all servers of a cluster.
         let first = url.split(',').next().unwrap_or_default().trim();
         let settings =
             settings(first, options, role, notices.clone(), Arc::new(link_sender)).await?;
-        let settings = settings.connection_timeout(first::try_limit(options, listed.len()));
+        // It holds for each try of the client to connect again, too.
+        let settings = settings.connection_timeout(first::TRY_LIMIT);
         match first::try_once(settings, &listed, given_up).await {
             Ok(client) => {
                 // The callback runs on a task of its own: wait for it, so that this first event is

@@ -14,7 +14,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
     WRITER_HEADER,
-    api::{ApiError, NO_MESSAGE_FOUND, ask},
+    api::{ApiError, NO_MESSAGE_FOUND, ask_to_read},
     connection::Connection,
     delivery::StoredMessage,
 };
@@ -97,7 +97,7 @@ pub(crate) async fn held_message(
     stream: &str,
     wanted: Wanted<'_>,
 ) -> Result<Option<HeldMessage>, ApiError> {
-    match ask::<Answer>(connection, &format!("STREAM.MSG.GET.{stream}"), &wanted).await {
+    match ask_to_read::<Answer>(connection, &format!("STREAM.MSG.GET.{stream}"), &wanted).await {
         Ok(answer) => Ok(Some(answer.message.0)),
         Err(ApiError::Refused { code: NO_MESSAGE_FOUND, .. }) => Ok(None),
         Err(error) => Err(error),

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use tokio::io::AsyncRead;
 
 use crate::{
-    api::{ApiError, ask},
+    api::{ApiError, ask_to_read},
     connection::Broker,
     definitions_store::StoreError,
     object_folder::ObjectFolder,
@@ -62,7 +62,7 @@ struct StoreConfig {
 /// Can be dropped.
 pub async fn payload_room_bytes(broker: &Broker) -> Result<Option<u64>, ApiError> {
     let request = format!("STREAM.INFO.OBJ_{PAYLOADS_BUCKET}");
-    let info: StoreInfo = ask(broker.publishing(), &request, &()).await?;
+    let info: StoreInfo = ask_to_read(broker.publishing(), &request, &()).await?;
     Ok(u64::try_from(info.config.max_bytes).ok().filter(|bytes| *bytes > 0))
 }
 

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use crate::{
-    api::{ApiError, STREAM_NOT_FOUND, ask},
+    api::{ApiError, STREAM_NOT_FOUND, ask_to_read},
     connection::{Broker, Connection},
     delivery::StoredMessage,
     follower::{FollowOptions, Followed, Follower},
@@ -132,7 +132,8 @@ impl StreamReader {
     /// Can be dropped.
     pub async fn stream_created(&self, stream: &str) -> Result<String, ReadError> {
         let connection = self.broker.consuming();
-        let info: StreamMade = ask(connection, &format!("STREAM.INFO.{stream}"), &()).await?;
+        let info: StreamMade =
+            ask_to_read(connection, &format!("STREAM.INFO.{stream}"), &()).await?;
         Ok(info.created)
     }
 

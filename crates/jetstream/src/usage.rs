@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    api::{ApiError, ask},
+    api::{ApiError, ask_to_read},
     connection::Broker,
     reader::StreamState,
 };
@@ -66,7 +66,8 @@ pub async fn stream_usages(broker: &Broker) -> Result<Vec<StreamUsage>, ApiError
     let mut usages = Vec::new();
     let mut offset = 0;
     for _ in 0..PAGES_MAX {
-        let page: Streams = ask(broker.publishing(), "STREAM.LIST", &Page { offset }).await?;
+        let page: Streams =
+            ask_to_read(broker.publishing(), "STREAM.LIST", &Page { offset }).await?;
         offset += page.streams.len();
         let is_last = page.streams.is_empty() || offset >= page.total;
         usages.extend(page.streams.into_iter().map(|Info { config, state }| StreamUsage {
@@ -130,7 +131,7 @@ pub async fn subject_count(
     for _ in 0..PAGES_MAX {
         let question = OfSubjects { subjects_filter: filter, offset };
         let request = format!("STREAM.INFO.{stream}");
-        let info: Counted = ask(broker.publishing(), &request, &question).await?;
+        let info: Counted = ask_to_read(broker.publishing(), &request, &question).await?;
         count.bytes_max = u64::try_from(info.config.max_bytes).ok().filter(|bytes| *bytes > 0);
         let subjects = info.state.subjects.unwrap_or_default();
         count.messages += subjects.values().sum::<u64>();

@@ -18,7 +18,7 @@ use fermata_jetstream::definitions_store::BLOB_BYTES_MAX;
 use tokio::fs::File;
 use tokio::io::{AsyncBufRead, BufReader};
 
-use self::claim::Claim;
+use self::claim::{Claim, DataFile};
 use self::lines::{BYTE_ORDER_MARK, Line, Lines};
 use self::message::{EventMessage, Form, Refused, inline_event};
 use self::sending::{Sending, Tally};
@@ -153,10 +153,12 @@ impl PublishArguments {
             let mut bytes = inline_event(self)?;
             let mut claim = None;
             if let (Some(file), Some(tenant)) = (&self.data_file, &self.tenant) {
-                (bytes, claim) = Claim::of_file(&bytes, file, self.data_type.as_deref(), tenant)?;
-                if !self.no_check && claim.is_none() {
-                    claim::check_keys(file)?;
-                }
+                let data = DataFile {
+                    path: file,
+                    media_type: self.data_type.as_deref(),
+                    checks_keys: !self.no_check,
+                };
+                (bytes, claim) = Claim::of_file(&bytes, &data, tenant)?;
             }
             let message = self.message("the event".to_owned(), bytes);
             let message = message.and_then(|message| message.in_form(self.form()));

@@ -41,7 +41,7 @@ impl EngineFile {
     }
 
     fn parse(text: &str, what: &str) -> Result<Self, CliError> {
-        let refused = |error| not_a_configuration(what, &error, text);
+        let refused = |error| not_a_configuration(what, &error);
         let file = serde_json::from_str(text).map_err(refused)?;
         check_unique_keys(text).map_err(refused)?;
         Ok(file)
@@ -59,7 +59,7 @@ impl EngineFile {
     }
 }
 
-fn not_a_configuration(what: &str, error: &serde_json::Error, text: &str) -> CliError {
+fn not_a_configuration(what: &str, error: &serde_json::Error) -> CliError {
     let hint = match error.classify() {
         serde_json::error::Category::Syntax | serde_json::error::Category::Eof => {
             "; a configuration is JSON (not YAML), such as `{\"http\": {\"plugins\": {\"job-store\": \
@@ -67,7 +67,8 @@ fn not_a_configuration(what: &str, error: &serde_json::Error, text: &str) -> Cli
         }
         serde_json::error::Category::Data | serde_json::error::Category::Io => "",
     };
-    CliError::Usage(format!("{what} is no configuration: {}{hint}", told(error, text)))
+    // What stands there may be a secret.
+    CliError::Usage(format!("{what} is no configuration: {}{hint}", told(error, "")))
 }
 
 #[cfg(test)]

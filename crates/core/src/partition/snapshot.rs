@@ -228,7 +228,6 @@ impl Partition {
             definitions,
             running: _,
             plans: _,
-            // Compiled again for the next decision about definitions.
             held_back: _,
             outbox,
             high_waters,

@@ -203,6 +203,7 @@ struct Retry {
     /// Only full jitter exists.
     jitter: Option<Jitter>,
     /// The failures worth another attempt; timeout, connect, `http_5xx` when absent.
+    #[schemars(length(min = 1))]
     on: Option<Vec<FailureClass>>,
 }
 

@@ -13,17 +13,17 @@ use super::ConnectOptions;
 
 /// How long one try of one address may take, and the first connect where less is allowed for all of it: a try that
 /// is under way is brought to its end.
-const TRY_LIMIT: Duration = Duration::from_secs(5);
+pub(super) const TRY_LIMIT: Duration = Duration::from_secs(5);
 
-/// When the first connect, which begins now, is given up whatever is under way.
-pub(super) fn given_up_at(options: &ConnectOptions) -> Instant {
-    Instant::now() + options.connect_limit.max(TRY_LIMIT)
+/// When the first connect to one of so many addresses, which begins now, is given up whatever is under way: not
+/// before there was time for each.
+pub(super) fn given_up_at(options: &ConnectOptions, addresses: usize) -> Instant {
+    Instant::now() + tried_for(options, addresses)
 }
 
-/// How long one try of one of so many addresses may take, so that there is time for each.
-pub(super) fn try_limit(options: &ConnectOptions, addresses: usize) -> Duration {
+fn tried_for(options: &ConnectOptions, addresses: usize) -> Duration {
     let addresses = u32::try_from(addresses.max(1)).unwrap_or(u32::MAX);
-    TRY_LIMIT.min(options.connect_limit.max(TRY_LIMIT) / addresses)
+    options.connect_limit.max(TRY_LIMIT.saturating_mul(addresses))
 }
 
 /// Tries once, and no longer than until `given_up`.
@@ -129,9 +129,10 @@ mod tests {
             ..ConnectOptions::default()
         };
 
-        assert_eq!(try_limit(&with(10), 1), TRY_LIMIT);
-        assert_eq!(try_limit(&with(10), 5), Duration::from_secs(2));
-        assert_eq!(try_limit(&with(3), 2), Duration::from_millis(2_500));
-        assert_eq!(try_limit(&with(3), 0), TRY_LIMIT);
+        let tried_for = |seconds, addresses| tried_for(&with(seconds), addresses).as_secs();
+        assert_eq!(
+            [tried_for(10, 1), tried_for(10, 3), tried_for(3, 0), tried_for(3, 2)],
+            [10, 15, 5, 10]
+        );
     }
 }

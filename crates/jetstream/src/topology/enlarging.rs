@@ -37,7 +37,8 @@ pub struct EnlargeError {
 
 fn left(set_back: usize, still_larger: &[String]) -> String {
     let set_back = match set_back {
-        0 => "; none that was is set back".to_owned(),
+        0 if still_larger.is_empty() => "; nothing was changed".to_owned(),
+        0 => String::new(),
         1 => "; 1 that was has the room again that it had".to_owned(),
         more => format!("; {more} that were have the room again that they had"),
     };
@@ -97,15 +98,15 @@ impl Step {
         fits && (self.per_subject_before.is_none() || held.messages == 0)
     }
 
-    /// Gives it the room that it had; whether it has that.
-    async fn set_back(&self, broker: &Broker) -> Result<bool, ApiError> {
+    /// Gives it the room that it had, if it has more.
+    async fn set_back(&self, broker: &Broker) -> Result<SetBack, ApiError> {
         let Enlarged { stream, from_bytes, to_bytes } = &self.enlarged;
         let request = format!("STREAM.INFO.{stream}");
         let Found { mut config, state } = ask(broker.publishing(), &request, &()).await?;
         match config.get("max_bytes").and_then(Value::as_i64) {
-            Some(found) if found == *from_bytes => return Ok(true),
+            Some(found) if found == *from_bytes => return Ok(SetBack::NeverGrew),
             Some(found) if found == *to_bytes && self.may_shrink(state) => {}
-            Some(_) | None => return Ok(false),
+            Some(_) | None => return Ok(SetBack::Refused),
         }
         config.insert("max_bytes".to_owned(), (*from_bytes).into());
         if let Some(bound) = self.per_subject_before {
@@ -113,8 +114,16 @@ impl Step {
         }
         let request = format!("STREAM.UPDATE.{stream}");
         ask::<Value>(broker.publishing(), &request, &config).await?;
-        Ok(true)
+        Ok(SetBack::Done)
     }
+}
+
+/// What came of setting a stream back.
+enum SetBack {
+    Done,
+    NeverGrew,
+    /// Somebody changed it meanwhile, or it would lose what it holds.
+    Refused,
 }
 
 #[derive(Deserialize)]
@@ -182,8 +191,9 @@ async fn set_back(
     let mut error = EnlargeError { set_back: 0, still_larger: Vec::new(), source };
     for step in touched {
         match step.set_back(broker).await {
-            Ok(true) => error.set_back += 1,
-            Ok(false) | Err(_) => error.still_larger.push(step.enlarged.stream.clone()),
+            Ok(SetBack::Done) => error.set_back += 1,
+            Ok(SetBack::NeverGrew) => {}
+            Ok(SetBack::Refused) | Err(_) => error.still_larger.push(step.enlarged.stream.clone()),
         }
     }
     error

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::{CONSUMER_PREFIX, TASK_WAIT_DEFAULT, consumer_of, spec_of};
 use crate::{
-    api::{ApiError, ask},
+    api::{ApiError, ask_to_read},
     connection::Broker,
     consumer_drift::{ConsumerDrift, drifts},
     stream_info::stream_info,
@@ -61,7 +61,7 @@ pub async fn queue_standings(broker: &Broker) -> Result<Vec<QueueStanding>, ApiE
     for (subject, messages) in info.state.subjects.unwrap_or_default() {
         let Some(queue) = subject.strip_prefix("fermata.tasks.") else { continue };
         let operation = format!("CONSUMER.INFO.{TASKS_STREAM}.{}", consumer_of(queue));
-        let standing = match ask::<ConsumerInfo>(connection, &operation, &()).await {
+        let standing = match ask_to_read::<ConsumerInfo>(connection, &operation, &()).await {
             Ok(info) => QueueStanding {
                 queue: queue.to_owned(),
                 waiting: info.num_pending,
@@ -108,7 +108,7 @@ pub async fn queue_drifts(broker: &Broker) -> Result<Vec<ConsumerDrift>, ApiErro
     let mut names = Vec::new();
     loop {
         let request = NamesRequest { offset: names.len() as u64 };
-        let answer: NamesAnswer = ask(connection, &operation, &request).await?;
+        let answer: NamesAnswer = ask_to_read(connection, &operation, &request).await?;
         let before = names.len();
         names.extend(answer.consumers.unwrap_or_default());
         if names.len() as u64 >= answer.total || names.len() == before {

@@ -13,7 +13,7 @@ use fermata_core::digest::Digest;
 use fermata_core::event::{
     DATADIGEST_ATTRIBUTE, DATAREF_ATTRIBUTE, EVENT_BYTES_MAX, PayloadReference,
 };
-use fermata_core::json::check_unique_keys;
+use fermata_core::json::key_twice;
 use fermata_jetstream::definitions_store::BLOB_BYTES_MAX;
 use fermata_jetstream::payloads::put_payload;
 use fermata_jetstream::{Broker, Bytes};
@@ -67,12 +67,12 @@ fn refer(event: &mut Members, tenant: &str, digest: Digest) -> Result<Vec<u8>, C
     serde_json::to_vec(event).map_err(event_error)
 }
 
-/// Refuses a file of JSON data, small enough for an event, in which an object has a key twice.
-pub(super) fn check_keys(file: &Path) -> Result<(), CliError> {
-    let failed = CliError::io(format!("read `{}`", file.display()));
-    let text = std::fs::read_to_string(file).map_err(failed)?;
-    check_unique_keys(&text)
-        .map_err(|error| CliError::Usage(format!("in `{}` {error}; {TWICE}", file.display())))
+/// A file that holds the data of an event.
+pub(super) struct DataFile<'f> {
+    pub(super) path: &'f Path,
+    pub(super) media_type: Option<&'f str>,
+    /// Whether an object that has a key twice is refused.
+    pub(super) checks_keys: bool,
 }
 
 impl Claim {
@@ -103,10 +103,10 @@ impl Claim {
     /// else as a reference.
     pub(super) fn of_file(
         event: &[u8],
-        file: &Path,
-        media_type: Option<&str>,
+        data: &DataFile<'_>,
         tenant: &str,
     ) -> Result<(Vec<u8>, Option<Self>), CliError> {
+        let DataFile { path: file, media_type, checks_keys } = *data;
         let failed = || CliError::io(format!("read `{}`", file.display()));
         let mut event: Members = serde_json::from_slice(event).map_err(event_error)?;
         let size = std::fs::metadata(file).map_err(failed())?.len();
@@ -126,6 +126,12 @@ impl Claim {
                 with.insert("data".to_owned(), data);
                 let with = serde_json::to_vec(&with).map_err(event_error)?;
                 if with.len() <= EVENT_BYTES_MAX {
+                    // Read once: it may be a pipe.
+                    let twice = std::str::from_utf8(&bytes).ok().and_then(key_twice);
+                    if let Some(error) = twice.filter(|_| checks_keys) {
+                        let name = file.display();
+                        return Err(CliError::Usage(format!("in `{name}` {error}; {TWICE}")));
+                    }
                     return Ok((with, None));
                 }
             }
@@ -251,7 +257,8 @@ mod tests {
         let path = folder.path().join("scan.tiff");
         File::create(&path).unwrap().set_len(300 << 20).unwrap();
 
-        let refused = Claim::of_file(b"{}", &path, None, "acme").unwrap_err().to_string();
+        let data = DataFile { path: &path, media_type: None, checks_keys: true };
+        let refused = Claim::of_file(b"{}", &data, "acme").unwrap_err().to_string();
 
         assert!(refused.ends_with("has 300.0 MiB, and a payload 256 MiB at the most"), "{refused}");
     }
@@ -262,8 +269,8 @@ mod tests {
         let made = |name: &str, bytes: &[u8], media_type| {
             let path = folder.path().join(name);
             std::fs::write(&path, bytes).unwrap();
-            let (event, claim) =
-                Claim::of_file(br#"{"id":"1"}"#, &path, media_type, "acme").unwrap();
+            let data = DataFile { path: &path, media_type, checks_keys: true };
+            let (event, claim) = Claim::of_file(br#"{"id":"1"}"#, &data, "acme").unwrap();
             (serde_json::from_slice::<Value>(&event).unwrap(), claim)
         };
 

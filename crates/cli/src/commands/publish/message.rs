@@ -7,7 +7,7 @@ use fermata_core::event::{
     msgpack_of_json, parse_subject,
 };
 use fermata_core::identity::Tenant;
-use fermata_core::json::{check_unique_keys, told};
+use fermata_core::json::{check_unique_keys, key_twice, told};
 use fermata_jetstream::{Bytes, Headers};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -244,7 +244,7 @@ impl EventMessage {
     /// takes the last; in a file that a person wrote it is a slip.
     pub(super) fn with_unique_keys(self) -> Result<Self, Refused> {
         let text = std::str::from_utf8(&self.payload).unwrap_or_default();
-        let Err(error) = check_unique_keys(text) else { return Ok(self) };
+        let Some(error) = key_twice(text) else { return Ok(self) };
         let detail = format!("{error}; {TWICE}");
         Err(Refused { from: self.origin, index: None, reason: "duplicate_key", detail })
     }

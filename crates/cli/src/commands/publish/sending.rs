@@ -57,8 +57,9 @@ pub(super) struct Sending {
     batch_events: usize,
     in_flight_max: usize,
     in_flight: VecDeque<(EventMessage, PublishReceipt)>,
-    /// Events that no server took and that are to be sent again.
-    taken_back: usize,
+    /// Events that are in flight no more, and of which nobody knows that they are stored: one whose answer is
+    /// awaited, and those that no server took and that are to be sent again.
+    unsettled: usize,
     /// Lines that wait to be published together.
     batch: Option<EventMessage>,
     pace: Option<Pace>,
@@ -98,7 +99,7 @@ impl Sending {
             batch_events: arguments.batch.map_or(1, usize::from),
             in_flight_max: usize::from(arguments.max_in_flight),
             in_flight: VecDeque::new(),
-            taken_back: 0,
+            unsettled: 0,
             batch: None,
             pace,
             many,
@@ -193,14 +194,14 @@ impl Sending {
     ) -> Result<(), CliError> {
         while self.in_flight.len() > keep {
             let Some((message, receipt)) = self.in_flight.pop_front() else { break };
+            self.unsettled += message.events;
             let sequence = match stored_sequence(&message.subject, &receipt.await) {
                 // No server leads the stream: nothing was stored.
                 Err(CliError::NoEngine) => {
-                    self.taken_back = message.events;
                     let not_taken = self.settle_behind(output).await?;
                     let sequence = self.send_again(&message).await?;
-                    self.taken_back = 0;
                     for message in not_taken {
+                        self.unsettled -= message.events;
                         self.put_in_flight(message).await;
                     }
                     sequence
@@ -219,6 +220,7 @@ impl Sending {
         sequence: u64,
         output: &mut Output,
     ) -> Result<(), CliError> {
+        self.unsettled = self.unsettled.saturating_sub(message.events);
         self.tally.messages += 1;
         self.tally.events += message.events as u64;
         self.tally.bytes += message.payload.len() as u64;
@@ -243,15 +245,13 @@ impl Sending {
         let mut not_taken = Vec::new();
         let mut before = 0;
         while let Some((message, receipt)) = self.in_flight.pop_front() {
+            self.unsettled += message.events;
             match stored_sequence(&message.subject, &receipt.await) {
                 Ok(sequence) => {
                     before += message.events;
                     self.stored(&message, sequence, output)?;
                 }
-                Err(CliError::NoEngine) => {
-                    self.taken_back += message.events;
-                    not_taken.push(message);
-                }
+                Err(CliError::NoEngine) => not_taken.push(message),
                 Err(error) => return Err(error),
             }
         }
@@ -278,9 +278,14 @@ impl Sending {
         stored_by(&self.broker, &message.subject, publish).await
     }
 
+    fn unanswered(&self) -> usize {
+        let in_flight: usize = self.in_flight.iter().map(|(message, _)| message.events).sum();
+        in_flight + self.unsettled
+    }
+
     /// How much is stored and how much may be, for who ends it early.
     pub(super) fn told_under_way(&self) -> String {
-        let unanswered: usize = self.in_flight.iter().map(|(message, _)| message.events).sum();
+        let unanswered = self.unanswered();
         let stored = counted(self.tally.events, "event is stored", "events are stored");
         match unanswered {
             0 => stored,
@@ -293,14 +298,13 @@ impl Sending {
     /// Tells what came of all; also when something ended it early.
     pub(super) fn finish(self, output: &mut Output) -> Result<Tally, CliError> {
         self.progress.finish_and_clear();
-        let Self { tally, begun, many, in_flight, taken_back, .. } = self;
+        let unanswered = self.unanswered();
+        let Self { tally, begun, many, .. } = self;
         tally.print_hidden(output)?;
         if !many {
             return Ok(tally);
         }
         let milliseconds = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let in_flight: usize = in_flight.iter().map(|(message, _)| message.events).sum();
-        let unanswered = in_flight + taken_back;
         if output.is_json() {
             output.json_line(&json!({ "summary": {
                 "messages": tally.messages, "events": tally.events, "bytes": tally.bytes,
