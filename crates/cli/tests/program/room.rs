@@ -79,7 +79,8 @@ async fn the_store_of_payloads_is_enlarged_alone() {
     let size = expected.get_mut(PAYLOADS).expect("a stream");
     *size = *size * 2 / MIB * MIB;
     assert_eq!(sizes(&stage).await, expected);
-    let named = repair(&stage, &["--only", PAYLOADS, "--to", "1GiB"]).await;
+    let named = ["doctor", "--repair", "room", "--only", PAYLOADS, "--to", "1GiB"];
+    let named = stage.run(&named).await;
     assert_eq!(named.code, 0, "{}{}", named.stdout, named.stderr);
     expected.insert(PAYLOADS.to_owned(), GIB);
     assert_eq!(sizes(&stage).await, expected);

@@ -216,7 +216,8 @@ impl Partition {
 
     /// Why an event that would be kept or passed on cannot be.
     pub(super) fn has_no_room(&self, command: &EventCommand) -> Option<(&'static str, String)> {
-        if self.keys.is_full() && self.keys.get(command.key).is_none() {
+        // A replay has the room of its id: what was refused here is to be decided after all.
+        if self.keys.is_full() && command.replay.is_none() {
             let kept = self.keys.len();
             return Some((WINDOW_FULL, format!("{kept} keys are kept, the most that are allowed")));
         }

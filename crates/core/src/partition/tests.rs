@@ -70,9 +70,12 @@ fn an_authorised_replay_is_decided_once_whatever_is_decided() {
 }
 
 #[test]
-fn what_a_replay_starts_claims_its_key_and_only_a_new_key_needs_room() {
-    let limits = Limits { keys_max: 1, ..Limits::default() };
+fn what_a_replay_starts_claims_its_key_also_in_a_window_that_is_full() {
+    let limits = Limits { keys_max: 10, ..Limits::default() };
     let mut partition = partition(limits);
+    for id in 1..=10 {
+        assert_eq!(decided(&mut partition, &event(id, None, start())).0[0], Kind::EventStarted);
+    }
     let replay = |source: u64, key: u128, id: u128| {
         let mut command = event(source, Some(Uuid::from_u128(id)), start());
         let Command::Event(of_event) = &mut command else { panic!() };
@@ -80,10 +83,15 @@ fn what_a_replay_starts_claims_its_key_and_only_a_new_key_needs_room() {
         command
     };
 
-    assert_eq!(decided(&mut partition, &replay(1, 1, 11)).0.first(), Some(&Kind::EventStarted));
-    assert_eq!(decided(&mut partition, &replay(1, 1, 12)).0.first(), Some(&Kind::EventStarted));
-    assert_eq!(decided(&mut partition, &replay(2, 2, 13)).0, [Kind::EventRejected]);
-    assert_eq!(partition.keys.len(), 1);
+    let kind = |partition: &mut Partition, command| decided(partition, &command).0[0];
+    assert_eq!(kind(&mut partition, event(11, None, start())), Kind::EventRejected);
+    assert_eq!(kind(&mut partition, replay(11, 11, 1)), Kind::EventStarted);
+    assert_eq!(kind(&mut partition, replay(11, 11, 2)), Kind::EventStarted);
+    assert_eq!(partition.keys.len(), 11);
+    let mut again = event(12, None, start());
+    let Command::Event(of_event) = &mut again else { panic!() };
+    of_event.key = 11;
+    assert_eq!(kind(&mut partition, again), Kind::EventRepeated);
 }
 
 #[test]
@@ -146,9 +154,10 @@ fn what_strategies_made_of_an_event_is_told_once_and_of_no_replay() {
         ),
         (rejected, Vec::new()),
     ] {
-        let mut partition = partition(Limits::default());
         let replay = event(1, Some(Uuid::from_u128(7)), verdict.clone());
-        assert_eq!(told(decided(&mut partition, &replay).1), [], "{verdict:?}");
+        let (_, of_replay) = decided(&mut partition(Limits::default()), &replay);
+        assert_eq!(told(of_replay), [], "{verdict:?}");
+        let mut partition = partition(Limits::default());
         let (_, first) = decided(&mut partition, &event(1, None, verdict.clone()));
         assert_eq!(told(first), expected);
 

@@ -154,7 +154,7 @@ impl Flood {
 /// How many of 1,000 ms a flooded partition may have nothing to decide: elsewhere it may wait
 /// for a question when its frames are large, or of different sizes.
 fn idle_most(is_near: bool) -> u64 {
-    if is_near { 20 } else { 150 }
+    if is_near { 20 } else { 200 }
 }
 
 /// What a slow partition has before it: one frame that it decides, some that are on their way.
