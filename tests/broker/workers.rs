@@ -53,6 +53,10 @@ const LOAD: [(&str, u64); 6] = [
 async fn outcomes(engines: &[&fermata_actors::Engine]) -> Vec<(&'static str, usize)> {
     let engine = engines[0];
     definitions::apply_yaml(engine, &[WORKFLOW], STRATEGIES).await;
+    // The one that matches is another, and has them a moment later.
+    for engine in engines {
+        engine.ready().await;
+    }
     let publisher = &engine.ports().publisher;
     for (kind, id) in LOAD {
         events::publish(publisher, kind, id).await;

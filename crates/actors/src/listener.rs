@@ -28,6 +28,7 @@ use fermata_wire::subjects;
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt as _, stream};
 
+pub use self::admission::NO_TENANT;
 use self::admission::Shared;
 use self::breaches::Breaches;
 pub(crate) use self::original::Original;

@@ -35,7 +35,7 @@ const HEADER_BYTES_MAX: usize = 64 * 1024;
 const BAD_PAYLOAD_REFERENCE: &str = "bad_payload_reference";
 
 /// Tenant under which what names no valid tenant is filed.
-const NO_TENANT: &str = "unknown";
+pub const NO_TENANT: &str = "unknown";
 
 /// What is said about an event besides itself.
 #[derive(Clone, Copy)]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use fermata_core::identity::{PartitionId, RunId, SourcePosition, Tenant};
-use fermata_core::record::{Body, Record};
+use fermata_core::record::{Body, Header, Record};
 use fermata_core::review::EVENTS_OF_CASE_MAX;
 use fermata_jetstream::StreamReader;
 use uuid::Uuid;
@@ -19,6 +19,9 @@ pub struct EventsOfCase {
     pub places: Vec<SourcePosition>,
     /// Those whose places are not known or do not fit.
     pub left_out: u64,
+    /// Those that were published again, and those that started work since: to decide each once more would
+    /// start one event's work several times.
+    pub repeated: u64,
     /// What the case's run did, where it is of one.
     pub done: Done,
 }
@@ -52,7 +55,19 @@ pub struct CaseEvents {
     runs: HashMap<RunId, Uuid>,
     cases: BTreeMap<Uuid, EventsOfCase>,
     kept: HashMap<Kept, Vec<Uuid>>,
+    /// Where the newest event of a key stands that is to be decided once more, and when it was decided.
+    keys: HashMap<u128, Unmatched>,
 }
+
+#[derive(Debug, Clone, Copy)]
+struct Unmatched {
+    case: Uuid,
+    place: SourcePosition,
+    time_ms: u64,
+}
+
+/// How long a key is one event's, milliseconds.
+const KEY_WINDOW_MS: u64 = 24 * 60 * 60 * 1_000;
 
 impl CaseEvents {
     fn of(review: &Review) -> Self {
@@ -62,6 +77,7 @@ impl CaseEvents {
             runs: members.iter().filter_map(|(case, run)| Some(((*run)?, *case))).collect(),
             cases: members.keys().map(|case| (*case, EventsOfCase::default())).collect(),
             kept: HashMap::new(),
+            keys: HashMap::new(),
         }
     }
 
@@ -92,18 +108,18 @@ impl CaseEvents {
         &mut self,
         reader: &StreamReader,
         partitions: &[PartitionId],
-        take: impl Fn(&mut Self, &Record),
+        take: impl Fn(&mut Self, &Header, &Record),
     ) -> Result<(), CliError> {
         for partition in partitions {
             let mut journal = JournalReader::open(reader, *partition).await?;
             while let Some(records) = journal.next().await? {
-                records.iter().for_each(|(_, record)| take(self, record));
+                records.iter().for_each(|(header, record)| take(self, header, record));
             }
         }
         Ok(())
     }
 
-    fn take(&mut self, record: &Record) {
+    fn take(&mut self, header: &Header, record: &Record) {
         if let Some(case) = record.run.and_then(|run| self.runs.get(&run))
             && let Some(events) = self.cases.get_mut(case)
         {
@@ -112,14 +128,17 @@ impl CaseEvents {
             *unknown += u64::from(matches!(record.body, Body::NodeUnknown(_)));
         }
         if let Body::EventStarted(started) = &record.body {
+            self.take_started(started.key, header.time.0);
             for run in &started.runs {
                 let case = self.runs.get(run).and_then(|case| self.cases.get_mut(case));
                 case.into_iter().for_each(|events| events.add(started.source));
             }
         } else if let Body::EventUnmatched(unmatched) = &record.body
-            && let Some(events) = self.cases.get_mut(&unmatched.case)
+            && self.cases.contains_key(&unmatched.case)
         {
-            events.add(unmatched.source);
+            let (case, place) = (unmatched.case, unmatched.source);
+            let time_ms = header.time.0;
+            self.take_unmatched(unmatched.key, Unmatched { case, place, time_ms });
         } else if let Body::SignalExpired(expired) = &record.body
             && let Some(case) = expired.case.filter(|case| self.cases.contains_key(case))
         {
@@ -128,7 +147,36 @@ impl CaseEvents {
         }
     }
 
-    fn take_kept(&mut self, record: &Record) {
+    /// An event that was published several times while nothing matched it is one.
+    fn take_unmatched(&mut self, key: u128, unmatched: Unmatched) {
+        let Unmatched { case, place, time_ms } = unmatched;
+        let before = self
+            .keys
+            .get(&key)
+            .filter(|before| time_ms.saturating_sub(before.time_ms) < KEY_WINDOW_MS);
+        let is_repeated = before.is_some();
+        let Some(events) = self.cases.get_mut(&case) else { return };
+        if is_repeated {
+            events.repeated += 1;
+        } else {
+            events.add(place);
+            self.keys.insert(key, unmatched);
+        }
+    }
+
+    /// What was published again since, and started work, is done.
+    fn take_started(&mut self, key: u128, time_ms: u64) {
+        let Some(Unmatched { case, place, time_ms: before }) = self.keys.get(&key).copied() else {
+            return;
+        };
+        let Some(events) = self.cases.get_mut(&case) else { return };
+        if time_ms.saturating_sub(before) < KEY_WINDOW_MS && events.places.contains(&place) {
+            events.places.retain(|of| *of != place);
+            events.repeated += 1;
+        }
+    }
+
+    fn take_kept(&mut self, _: &Header, record: &Record) {
         if let Body::EventSignalled(signalled) = &record.body
             && signalled.event.tenant == self.tenant
         {
@@ -148,5 +196,54 @@ impl CaseEvents {
             }
         }
         self.cases
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(sequence: u64) -> SourcePosition {
+        SourcePosition { sequence, index: 0 }
+    }
+
+    fn events(case: Uuid) -> CaseEvents {
+        CaseEvents {
+            tenant: "acme".parse().unwrap(),
+            runs: HashMap::new(),
+            cases: [(case, EventsOfCase::default())].into(),
+            kept: HashMap::new(),
+            keys: HashMap::new(),
+        }
+    }
+
+    #[test]
+    fn an_event_that_came_several_times_or_started_work_since_is_decided_once_at_the_most() {
+        let case = Uuid::nil();
+        let unmatched = |sequence, time_ms| Unmatched { case, place: at(sequence), time_ms };
+        let mut events = events(case);
+
+        events.take_unmatched(1, unmatched(10, 1_000));
+        events.take_unmatched(1, unmatched(11, 2_000));
+        events.take_unmatched(2, unmatched(12, 3_000));
+        // A day later the key is another event's.
+        events.take_unmatched(1, unmatched(13, 1_000 + KEY_WINDOW_MS));
+        events.take_started(2, 4_000);
+        events.take_started(3, 4_000);
+
+        let of_case = events.finish().remove(&case).unwrap();
+        assert_eq!(of_case.places, [at(10), at(13)]);
+        assert_eq!((of_case.repeated, of_case.left_out), (2, 0));
+    }
+
+    #[test]
+    fn what_starts_a_day_later_under_the_same_key_is_another_event() {
+        let case = Uuid::nil();
+        let mut events = events(case);
+
+        events.take_unmatched(1, Unmatched { case, place: at(10), time_ms: 1_000 });
+        events.take_started(1, 1_000 + KEY_WINDOW_MS);
+
+        assert_eq!(events.finish().remove(&case).unwrap().places, [at(10)]);
     }
 }

@@ -270,6 +270,9 @@ async fn a_repaired_letter_is_requested_again_with_a_signature() {
     assert_eq!((&event["tenant"], &event["replayreason"]), (&"acme".into(), &"typo".into()));
     let missing = stage.run(&["dead", "replay", "8.0", "--replay-secrets", &secrets]).await;
     assert_eq!(missing.code, 4, "{}", missing.stderr);
+    let no_letter = stage.run(&["dead", "replay", "1.0", "--replay-secrets", &secrets]).await;
+    assert_eq!(no_letter.code, 1, "{}", no_letter.stderr);
+    assert!(no_letter.stderr.contains("there is no dead letter `1.0`"), "{}", no_letter.stderr);
 
     // For another reason it would be another replay.
     let first = requested.json()[0]["request"].as_str().unwrap().to_owned();

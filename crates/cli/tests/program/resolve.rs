@@ -117,6 +117,36 @@ async fn a_retried_event_starts_one_run_and_the_decision_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_came_twice_is_decided_once_and_one_that_started_work_since_is_not() {
+    let scene = Scene::start().await;
+    scene.publish("nobody.wants", 0..2).await;
+    scene.publish("nobody.wants", 0..1).await;
+    let open = scene.open(3).await;
+    scene.engine.apply("strategy", WANTED).await;
+    scene.publish("nobody.wants", 1..2).await;
+    let succeeded = ["runs", "list", "--status", "succeeded", "--json"];
+    scene.until(&succeeded, |runs| runs.len() == 1).await;
+
+    // Two minutes at the most, each a review.
+    for review in &open {
+        let resolved = scene.resolve(case_of(review), &["--retry"]).await;
+        let is_done = resolved.stderr.contains("published again and started work since");
+        assert!(resolved.code == 0 || is_done, "{}{}", resolved.stdout, resolved.stderr);
+        scene.until(&succeeded, |runs| runs.len() > 1 || open.len() > 1).await;
+    }
+    let closed = scene.open(0).await;
+
+    let runs = scene.until(&succeeded, |runs| runs.len() > 1).await;
+    let mut events: Vec<_> = runs.iter().map(|run| run["event_id"].to_string()).collect();
+    events.sort();
+    assert_eq!(
+        (closed.len(), events),
+        (0, vec!["\"0\"".to_owned(), "\"1\"".to_owned()]),
+        "{runs:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_event_is_routed_to_a_strategy_that_does_not_match_it() {
     let scene = Scene::start().await;
     scene.publish("nobody.wants", 0..1).await;

@@ -83,7 +83,13 @@ pub(super) async fn replay(
                 from_events(id, session).await?.unwrap_or_else(|| filed.letter.clone())
             }
             Some(filed) => filed.letter.clone(),
-            None => from_events(id, session).await?.ok_or_else(|| not_there(id, near))?,
+            None => {
+                let event = from_events(id, session).await?.ok_or_else(|| not_there(id, near))?;
+                if !arguments.again {
+                    return Err(no_letter(id));
+                }
+                event
+            }
         };
         let replays = dead.replays_of(id);
         let request = request(arguments, &letter, &by)?;
@@ -151,6 +157,13 @@ pub(super) async fn replay(
 fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn no_letter(id: &str) -> CliError {
+    CliError::Refused(format!(
+        "there is no dead letter `{id}`: it is an event that was decided, or will be, and to have it decided once more \
+         starts its work again. If that is meant, say `--again`; nothing was sent"
+    ))
 }
 
 fn asked_already(id: &str, earlier: &Replayed) -> CliError {

@@ -1,5 +1,6 @@
 //! The event of a letter as a request to decide it once more, repaired as asked.
 
+use fermata_actors::listener::NO_TENANT;
 use fermata_core::digest::Digest;
 use fermata_core::event::{
     EventLimits, Form, MessageHeaders, REPLAY_REASON_ATTRIBUTE, REPLAYED_BY_ATTRIBUTE,
@@ -67,6 +68,13 @@ pub(super) fn request(
     }
     let tenant = match event.get("tenant").and_then(Value::as_str) {
         Some(tenant) => tenant.to_owned(),
+        // The listener's name for who is not known; a tenant of that name can be named.
+        None if letter.tenant == NO_TENANT => {
+            return Err(CliError::Usage(format!(
+                "the event of `{id}` names no tenant, nor does its subject: say whose it is, as with `--edit \
+                 '{{\"tenant\": \"acme\"}}'`"
+            )));
+        }
         None => {
             event.insert("tenant".to_owned(), letter.tenant.as_str().into());
             letter.tenant.clone()
@@ -218,6 +226,17 @@ mod tests {
             by: None,
             replay_secrets: None,
         }
+    }
+
+    #[test]
+    fn an_event_of_nobody_known_is_not_replayed_for_a_tenant_of_that_name() {
+        let unknown = DeadLetter { tenant: NO_TENANT.to_owned(), ..letter(EVENT) };
+
+        let refused = request(&arguments(None), &unknown, "ann").unwrap_err().to_string();
+        let named = request(&arguments(Some(r#"{"tenant":"acme"}"#)), &unknown, "ann").unwrap();
+
+        assert!(refused.contains("names no tenant") && refused.contains("--edit"), "{refused}");
+        assert_eq!(named.tenant, "acme");
     }
 
     #[test]

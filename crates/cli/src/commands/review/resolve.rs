@@ -104,6 +104,12 @@ pub(super) async fn resolve(
     }
     let plan = Plan::of(&review, resolution, events);
     if plan.resolution != Resolution::Close && plan.events() == 0 {
+        if plan.left_out() == 0 && plan.repeated() > 0 {
+            return Err(CliError::Refused(
+                "all of these events were published again and started work since; `--close` the cases"
+                    .to_owned(),
+            ));
+        }
         return Err(CliError::NotFound(format!(
             "none of the {} of these cases is kept any longer; publish them again, and \
              `--close` the cases",
@@ -150,6 +156,10 @@ impl Plan {
         self.cases.iter().map(|(.., events)| events.left_out).sum()
     }
 
+    fn repeated(&self) -> u64 {
+        self.cases.iter().map(|(.., events)| events.repeated).sum()
+    }
+
     /// What failed runs did that new ones will do again.
     fn done_again(&self) -> Done {
         let done = self.cases.iter().map(|(.., events)| events.done);
@@ -189,7 +199,8 @@ impl Plan {
             }
             return output.json_line(&json!({
                 "dry_run": true, "resolution": self.resolution, "cases": cases,
-                "events": events, "left_out": left_out, "cases_beyond": self.beyond,
+                "events": events, "left_out": left_out, "repeated": self.repeated(),
+                "cases_beyond": self.beyond,
                 "nodes_done_again": self.done_again().succeeded,
                 "nodes_of_unknown_outcome_again": self.done_again().unknown,
             }));
@@ -203,6 +214,12 @@ impl Plan {
             if let Some(warning) = self.starts_over() {
                 output.line(&format!("{} {warning}", output.tone(Tone::Warning, "careful:")))?;
             }
+        }
+        if self.repeated() > 0 {
+            output.line(&format!(
+                "{} left out: published again under the same key, or started work since",
+                counted(self.repeated(), "event", "events")
+            ))?;
         }
         if left_out > 0 {
             output.line(&format!(
