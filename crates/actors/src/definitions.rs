@@ -257,7 +257,6 @@ async fn compile(
             }
         }
     }
-    drop(plans);
     Ok(snapshot)
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use fermata_core::identity::{PartitionId, RunId, SourcePosition, Tenant};
+use fermata_core::partition::Limits;
 use fermata_core::record::{Body, Header, Record};
 use fermata_core::review::EVENTS_OF_CASE_MAX;
 use fermata_jetstream::StreamReader;
@@ -66,8 +67,10 @@ struct Unmatched {
     time_ms: u64,
 }
 
-/// How long a key is one event's, milliseconds.
-const KEY_WINDOW_MS: u64 = 24 * 60 * 60 * 1_000;
+/// How long a key is one event's, milliseconds: as partitions have it.
+fn key_window_ms() -> u64 {
+    Limits::default().key_window_ms
+}
 
 impl CaseEvents {
     fn of(review: &Review) -> Self {
@@ -153,7 +156,7 @@ impl CaseEvents {
         let before = self
             .keys
             .get(&key)
-            .filter(|before| time_ms.saturating_sub(before.time_ms) < KEY_WINDOW_MS);
+            .filter(|before| time_ms.saturating_sub(before.time_ms) < key_window_ms());
         let is_repeated = before.is_some();
         let Some(events) = self.cases.get_mut(&case) else { return };
         if is_repeated {
@@ -170,7 +173,7 @@ impl CaseEvents {
             return;
         };
         let Some(events) = self.cases.get_mut(&case) else { return };
-        if time_ms.saturating_sub(before) < KEY_WINDOW_MS && events.places.contains(&place) {
+        if time_ms.saturating_sub(before) < key_window_ms() && events.places.contains(&place) {
             events.places.retain(|of| *of != place);
             events.repeated += 1;
         }
@@ -227,7 +230,7 @@ mod tests {
         events.take_unmatched(1, unmatched(11, 2_000));
         events.take_unmatched(2, unmatched(12, 3_000));
         // A day later the key is another event's.
-        events.take_unmatched(1, unmatched(13, 1_000 + KEY_WINDOW_MS));
+        events.take_unmatched(1, unmatched(13, 1_000 + key_window_ms()));
         events.take_started(2, 4_000);
         events.take_started(3, 4_000);
 
@@ -242,7 +245,7 @@ mod tests {
         let mut events = events(case);
 
         events.take_unmatched(1, Unmatched { case, place: at(10), time_ms: 1_000 });
-        events.take_started(1, 1_000 + KEY_WINDOW_MS);
+        events.take_started(1, 1_000 + key_window_ms());
 
         assert_eq!(events.finish().remove(&case).unwrap().places, [at(10)]);
     }

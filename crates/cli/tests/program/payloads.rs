@@ -7,6 +7,7 @@ use fermata_jetstream::core_messages::CoreMessages;
 use fermata_jetstream::topology::EVENTS_STREAM;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use tokio::process::Child;
 
 use crate::support::{Ended, SOON, Stage, program};
 
@@ -103,6 +104,17 @@ async fn no_room_is_advised_that_the_server_does_not_have() {
     assert!(!filled.stderr.contains("--repair"), "{}", filled.stderr);
 }
 
+/// What a program says that a signal ends before its work is done.
+async fn told_when_ended_by(signal: Signal, child: Child) -> String {
+    let pid = Pid::from_raw(i32::try_from(child.id().expect("it runs")).unwrap()).unwrap();
+    kill_process(pid, signal).expect("a signal");
+    let ended = tokio::time::timeout(SOON, child.wait_with_output()).await;
+    let ended = ended.expect("in time").expect("an end");
+    let told = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert_eq!(ended.status.code(), Some(130), "{told}");
+    told
+}
+
 #[tokio::test]
 async fn a_signal_while_the_data_is_read_is_told_of() {
     for signal in [Signal::INT, Signal::TERM] {
@@ -119,13 +131,8 @@ async fn a_signal_while_the_data_is_read_is_told_of() {
             tokio::task::spawn_blocking(move || std::fs::OpenOptions::new().write(true).open(pipe));
         let _held = tokio::time::timeout(SOON, opened).await.expect("it reads").unwrap().unwrap();
 
-        let pid = Pid::from_raw(i32::try_from(child.id().expect("it runs")).unwrap()).unwrap();
-        kill_process(pid, signal).expect("a signal");
-        let ended = tokio::time::timeout(SOON, child.wait_with_output()).await;
+        let told = told_when_ended_by(signal, child).await;
 
-        let ended = ended.expect("in time").expect("an end");
-        let told = String::from_utf8_lossy(&ended.stderr);
-        assert_eq!(ended.status.code(), Some(130), "{told}");
         assert!(told.contains("nothing was stored or published"), "{told}");
         assert_eq!(messages(&stage, EVENTS_STREAM).await, 0, "{told}");
     }
@@ -144,13 +151,8 @@ async fn an_upload_that_a_signal_ends_leaves_no_chunks_behind() {
             assert!(begun.elapsed() < SOON, "nothing is uploaded");
         }
 
-        let pid = Pid::from_raw(i32::try_from(child.id().expect("it runs")).unwrap()).unwrap();
-        kill_process(pid, signal).expect("a signal");
-        let ended = tokio::time::timeout(SOON, child.wait_with_output()).await;
+        let told = told_when_ended_by(signal, child).await;
 
-        let ended = ended.expect("in time").expect("an end");
-        let told = String::from_utf8_lossy(&ended.stderr);
-        assert_eq!(ended.status.code(), Some(130), "{told}");
         assert!(told.contains("nothing was published"), "{told}");
         assert_eq!(messages(&stage, PAYLOADS).await, 0, "{told}");
         assert_eq!(messages(&stage, EVENTS_STREAM).await, 0, "{told}");
