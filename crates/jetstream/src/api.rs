@@ -18,10 +18,14 @@ use crate::connection::Connection;
 /// How long the broker may take to answer an API request: an election takes 4 to 9 s.
 pub const API_ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
-/// When what only reads is asked again, counted from the first time: a question that met a server which
-/// led the stream and was killed is never answered, while the next leader answers at once. Those before
-/// still count if they are answered late.
-const READ_AGAIN_AT: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(5)];
+/// How long it may take where the request changes nothing and is put again: an election that nobody wins is
+/// held once more.
+pub const READ_ANSWER_LIMIT: Duration = Duration::from_secs(20);
+
+/// How often what only reads is asked again: a question that met a server which led the stream and was killed
+/// is never answered, nor is one put before there is a next leader, who answers at once. Those before still
+/// count if they are answered late.
+const READ_AGAIN_EVERY: Duration = Duration::from_secs(2);
 
 /// The stream does not exist.
 pub(crate) const STREAM_NOT_FOUND: u64 = 10059;
@@ -55,12 +59,12 @@ pub enum ApiError {
         description: String,
     },
     /// No answer in time; a change may have been made all the same.
-    #[error(
-        "no answer to `{request}` within {API_ANSWER_LIMIT:?}; is the broker up and may we ask this?"
-    )]
+    #[error("no answer to `{request}` within {limit:?}; is the broker up and may we ask this?")]
     NoAnswer {
         /// Subject of the request.
         request: String,
+        /// How long it was waited for.
+        limit: Duration,
     },
     /// Nobody answers this: JetStream is off, or the stream has no leader.
     #[error("nobody answers `{request}`; is JetStream switched on, and has the stream a leader?")]
@@ -147,24 +151,36 @@ pub(crate) async fn ask<T: DeserializeOwned>(
     operation: &str,
     body: &impl Serialize,
 ) -> Result<T, ApiError> {
-    ask_at(connection, operation, body, &[]).await
+    put(connection, operation, body, Patience::TO_CHANGE).await
 }
 
-/// As [`ask`], for what changes nothing: it is asked again beside the first question while that is not
-/// answered, after 2 s and after 5 s.
+/// As [`ask`], for what changes nothing: it is asked again beside the first question every 2 s while none is
+/// answered, for 20 s.
 pub(crate) async fn ask_to_read<T: DeserializeOwned>(
     connection: &Connection,
     operation: &str,
     body: &impl Serialize,
 ) -> Result<T, ApiError> {
-    ask_at(connection, operation, body, &READ_AGAIN_AT).await
+    put(connection, operation, body, Patience::TO_READ).await
 }
 
-async fn ask_at<T: DeserializeOwned>(
+/// How long an answer is waited for, and after how long the question is put again.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    limit: Duration,
+    again_every: Option<Duration>,
+}
+
+impl Patience {
+    const TO_CHANGE: Self = Self { limit: API_ANSWER_LIMIT, again_every: None };
+    const TO_READ: Self = Self { limit: READ_ANSWER_LIMIT, again_every: Some(READ_AGAIN_EVERY) };
+}
+
+async fn put<T: DeserializeOwned>(
     connection: &Connection,
     operation: &str,
     body: &impl Serialize,
-    again_at: &[Duration],
+    patience: Patience,
 ) -> Result<T, ApiError> {
     let request = format!("$JS.API.{operation}");
     let payload = match serde_json::to_vec(body) {
@@ -173,9 +189,9 @@ async fn ask_at<T: DeserializeOwned>(
         Ok(payload) => payload,
         Err(source) => return Err(ApiError::Unreadable { request, source }),
     };
-    let answer = match answer(connection, &request, payload.into(), again_at).await {
+    let answer = match answer(connection, &request, payload.into(), patience).await {
         Ok(answer) => answer,
-        Err(source) => return Err(no_answer(request, source)),
+        Err(source) => return Err(no_answer(request, patience.limit, source)),
     };
     match serde_json::from_slice(&answer.payload) {
         Ok(Envelope { error: Some(error), .. }) => {
@@ -194,11 +210,11 @@ async fn answer(
     connection: &Connection,
     request: &str,
     payload: Bytes,
-    again_at: &[Duration],
+    patience: Patience,
 ) -> Result<Message, async_nats::RequestError> {
     let (client, mut link) = (&connection.client, connection.link.clone());
     let begun = Instant::now();
-    let deadline = begun + API_ANSWER_LIMIT;
+    let deadline = begun + patience.limit;
     let ask = || {
         let question = Request::new()
             .payload(payload.clone())
@@ -206,8 +222,7 @@ async fn answer(
             .timeout(Some(deadline.saturating_duration_since(Instant::now())));
         client.send_request(request.to_owned(), question)
     };
-    let mut again_at = again_at.iter().map(|after| begun + *after);
-    let mut next = again_at.next();
+    let mut next = patience.again_every.map(|every| begun + every);
     loop {
         let before = link.borrow().interruptions;
         let mut asked = FuturesUnordered::from_iter([ask()]);
@@ -222,7 +237,7 @@ async fn answer(
                 Ok(_) = link.wait_for(|link| link.interruptions != before) => break,
                 () = sleep_until(next.unwrap_or(deadline)), if next.is_some() => {
                     asked.push(ask());
-                    next = again_at.next();
+                    next = next.zip(patience.again_every).map(|(at, every)| at + every);
                 }
             }
         }
@@ -243,9 +258,9 @@ fn is_told(answer: &Result<Message, async_nats::RequestError>) -> bool {
     }
 }
 
-fn no_answer(request: String, source: async_nats::RequestError) -> ApiError {
+fn no_answer(request: String, limit: Duration, source: async_nats::RequestError) -> ApiError {
     match source.kind() {
-        RequestErrorKind::TimedOut => ApiError::NoAnswer { request },
+        RequestErrorKind::TimedOut => ApiError::NoAnswer { request, limit },
         RequestErrorKind::NoResponders => ApiError::NoResponders { request },
         RequestErrorKind::InvalidSubject
         | RequestErrorKind::MaxPayloadExceeded

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::time::{Instant, sleep};
 
-use crate::api::{API_ANSWER_LIMIT, ApiError, ask_to_read};
+use crate::api::{ApiError, READ_ANSWER_LIMIT, ask_to_read};
 use crate::connection::Connection;
 use crate::pull::nanoseconds;
 
@@ -24,7 +24,7 @@ use crate::pull::nanoseconds;
 const REPLICA_SILENCE_MAX: Duration = Duration::from_secs(4);
 
 /// How long a leader that does not hear a majority is asked again: one that has just been elected hears it
-/// soon. A stream without a leader is asked as long as an election may take, [`API_ANSWER_LIMIT`].
+/// soon. A stream without a leader is asked as long as an election may take, [`READ_ANSWER_LIMIT`].
 const MAJORITY_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Pause before it is asked again.
@@ -68,7 +68,7 @@ impl ClusterInfo {
     }
 
     fn patience(&self) -> Duration {
-        if self.is_led() { MAJORITY_PATIENCE } else { API_ANSWER_LIMIT }
+        if self.is_led() { MAJORITY_PATIENCE } else { READ_ANSWER_LIMIT }
     }
 }
 
@@ -76,7 +76,7 @@ impl ClusterInfo {
 ///
 /// # Errors
 /// When the broker refuses or does not answer, and [`ApiError::CutOff`] when for 3 s a leader answers that
-/// is not believed, or for 10 s there is none.
+/// is not believed, or for 20 s there is none.
 ///
 /// # Cancel safety
 /// Can be dropped.
