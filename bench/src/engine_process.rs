@@ -92,6 +92,7 @@ pub fn config(
         signer: signer()?,
         engine: "bench".to_owned(),
         read_model_dir: arguments.data_dir.join("read-model"),
+        belongs_to: None,
         checkpoint_dir: arguments.data_dir,
         snapshots: SnapshotPolicy::default(),
         replay_keys: ReplayKeys::default(),

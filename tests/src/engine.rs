@@ -123,6 +123,7 @@ impl TestEngine {
             executors: self.executors,
             signer: signer(),
             engine: ENGINE_NAME.to_owned(),
+            belongs_to: None,
             checkpoint_dir,
             read_model_dir,
             snapshots: self.snapshots,

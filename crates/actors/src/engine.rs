@@ -1,5 +1,6 @@
 //! Engine: one process's part of Fermata, from a broker's address to running actors.
 
+mod replaced;
 mod set_up;
 
 use std::collections::BTreeSet;
@@ -7,7 +8,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fermata_audit::Signer;
 use fermata_core::plan::{QUEUE_BYTES_MAX, is_queue_name};
@@ -27,13 +28,13 @@ use thiserror::Error;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use self::set_up::{SetUp, set_up};
+pub use self::replaced::EngineReplaced;
+use self::set_up::{SetUp, set_up_in_time};
 use crate::callbacks;
 use crate::checkpoint_folder::CheckpointFolder;
 use crate::clock::Clock;
 use crate::command_room::CommandRoom;
 use crate::coordinator::PartitionStatus;
-use crate::coordinator::describe;
 use crate::dead_room::DeadRoom;
 use crate::definitions::{Plans, watch_definitions};
 use crate::figures::Gauges;
@@ -48,13 +49,6 @@ use crate::webhooks::Webhooks;
 
 /// Publishes that may be unanswered at once in this process.
 const PUBLISH_WINDOW: usize = 2_048;
-
-/// How long a start waits for a broker that is there and not ready: servers that were apart find each
-/// other, elect leaders, and an old leader notices that it is none, which takes up to 20 s.
-const SET_UP_LIMIT: Duration = Duration::from_secs(30);
-
-/// Pause before it is tried again.
-const SET_UP_PAUSE: Duration = Duration::from_millis(500);
 
 /// How long a status may take.
 const STATUS_LIMIT: Duration = Duration::from_secs(5);
@@ -119,6 +113,8 @@ pub struct EngineConfig {
     pub signer: Signer,
     /// Name of the engine, where it is created now; 16 random bytes as text.
     pub engine: String,
+    /// Name of the engine that this process belonged to before, if it is known: it starts for no other one.
+    pub belongs_to: Option<String>,
     /// Folder for synced checkpoint files.
     pub checkpoint_dir: PathBuf,
     /// Folder for the read model; one process at a time uses it.
@@ -175,6 +171,9 @@ pub enum EngineError {
     /// The plugins cannot be used as configured.
     #[error(transparent)]
     Executors(#[from] fermata_executors::ConfigError),
+    /// The broker has another engine than the one that this process belongs to, or none.
+    #[error(transparent)]
+    Replaced(EngineReplaced),
     /// A part of the broker could not be opened.
     #[error("could not open {what}")]
     Open {
@@ -222,6 +221,8 @@ impl EngineError {
             Self::Agree(error) => error.is_transient(),
             // The streams behind it were there a moment ago.
             Self::Open { .. } => true,
+            // Servers that start together may not know all of their streams at once.
+            Self::Replaced(replaced) => replaced.found.is_none(),
             Self::Topology(TopologyError::NoRoom { .. })
             | Self::Connect(_)
             | Self::Drift(_)
@@ -281,17 +282,8 @@ impl Engine {
         let publisher = Publisher::new(&broker, publisher_options)
             .await
             .map_err(EngineError::open("the publisher"))?;
-        let begun = Instant::now();
-        let SetUp { agreement, store, leases, journal_bytes } = loop {
-            match set_up(&broker, &publisher, &config).await {
-                Err(error) if error.is_transient() && begun.elapsed() < SET_UP_LIMIT => {
-                    let error = describe(&error);
-                    tracing::warn!(error, "the engine cannot start yet; it is tried again");
-                    tokio::time::sleep(SET_UP_PAUSE).await;
-                }
-                set_up => break set_up?,
-            }
-        };
+        let SetUp { agreement, store, leases, journal_bytes, .. } =
+            set_up_in_time(&broker, &publisher, &config).await?;
         let checkpoints = CheckpointFolder::open(config.checkpoint_dir.clone())
             .map_err(|source| EngineError::Folder { path: config.checkpoint_dir, source })?;
         let executors =
@@ -392,6 +384,16 @@ impl Engine {
     #[must_use]
     pub fn ports(&self) -> &Ports {
         &self.ports
+    }
+
+    /// Waits until another engine, or none, is found where this one's broker was. From then on it does nothing any
+    /// more, for it is not connected again.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped.
+    pub async fn replaced(&self) -> EngineReplaced {
+        EngineReplaced::of(&self.ports.facts.engine, self.ports.broker.replaced().await)
     }
 
     /// Waits until the engine has given up: an actor kept failing.

@@ -103,6 +103,18 @@ pub enum CliError {
         /// The engine of the folder.
         kept: String,
     },
+    /// The broker of a running engine has another one by now.
+    #[error(
+        "{replaced}. Have the data of `{}` back and start this again; or, if it is to work for what is there now, name a \
+         new folder with `--data-dir`, or remove `{engine_file}` first",
+        .replaced.engine
+    )]
+    EngineReplaced {
+        /// What is there.
+        replaced: fermata_actors::engine::EngineReplaced,
+        /// The file that says whose the folder is.
+        engine_file: String,
+    },
     /// Nobody answered in time.
     #[error("no engine answered within {seconds} s; {what_now}")]
     NoAnswer {
@@ -243,6 +255,7 @@ impl CliError {
             | Self::PortTaken { .. }
             | Self::NoEngine
             | Self::OtherEngine { .. }
+            | Self::EngineReplaced { .. }
             | Self::NoAnswer { .. }
             | Self::NotStored { unknown: true, .. }
             | Self::NotLed { .. }

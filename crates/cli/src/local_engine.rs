@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! <data dir>/fermata.url      where the broker listens, without credentials, while the engine runs
-//! <data dir>/engine           the engine's name: an address that another engine has by now is seen
+//! <data dir>/engine           the engine's name: the folder works for no other one, and an address that another one has is seen
 //! <data dir>/fermata.monitor  where the engine's own broker can be monitored, while it runs
 //! <data dir>/fermata.http     where this process answers over HTTP, if it does
 //! <data dir>/lock             held by the one process that uses the folder
@@ -26,6 +26,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use fermata_actors::engine::EngineReplaced;
 use fermata_actors::readiness::Obstacle;
 use fermata_actors::supervisor::Drained;
 use fermata_actors::{Engine, EngineConfig, EngineError, Role};
@@ -103,6 +104,7 @@ pub struct LocalEngine {
     exporting: Option<JoinHandle<()>>,
     /// Tells of a broker that is another's.
     telling: Option<JoinHandle<()>>,
+    data_dir: PathBuf,
     _folder: DataFolder,
 }
 
@@ -171,7 +173,7 @@ impl LocalEngine {
                     // Made a moment ago, and of no use: the next start would find it.
                     let _ = std::fs::remove_file(&key_file);
                 }
-                return Err(not_started(error));
+                return Err(not_started(data_dir, error));
             }
         };
         if stream_room.is_some() {
@@ -186,12 +188,23 @@ impl LocalEngine {
             tokio::spawn(absence::tell(engine.clone(), url))
         });
         let url_file = start.tells_url.then(|| data_dir.join(URL_FILE));
+        write_line(&data_dir.join(ENGINE_FILE), &engine.ports().facts.engine)?;
         if let Some(file) = &url_file {
-            write_line(&data_dir.join(ENGINE_FILE), &engine.ports().facts.engine)?;
             // Whoever may read the folder is not told a password by it.
             write_line(file, &without_credentials(&url))?;
         }
-        Ok(Self { engine, broker, url, url_file, endpoints, exporting, telling, _folder: folder })
+        let data_dir = data_dir.to_owned();
+        Ok(Self {
+            engine,
+            broker,
+            url,
+            url_file,
+            endpoints,
+            exporting,
+            telling,
+            data_dir,
+            _folder: folder,
+        })
     }
 
     /// Where the broker listens.
@@ -236,10 +249,11 @@ impl LocalEngine {
     ///
     /// Can be dropped; the broker may be down, and is started by the next call.
     pub async fn ready(&mut self) -> Result<Vec<Obstacle>, CliError> {
-        let Self { engine, broker, .. } = self;
+        let Self { engine, broker, data_dir: folder, .. } = self;
         tokio::select! {
             settled = settling::settled(engine) => settled,
             ended = keep(broker) => Err(ended),
+            replaced = engine.replaced() => Err(replaced_in(folder, replaced)),
         }
     }
 
@@ -249,15 +263,17 @@ impl LocalEngine {
         GlobalArguments { nats_url: Some(self.url.clone()), ..global.clone() }
     }
 
-    /// Stays until the engine ends by itself, or its own broker too often to be started again.
+    /// Stays until the engine ends by itself, its own broker too often to be started again, or its broker's data
+    /// is another engine's.
     ///
     /// # Cancel safety
     ///
     /// Can be dropped; the broker may be down, and is started by the next call.
     pub async fn ended(&mut self) -> Ended {
-        let Self { engine, broker, .. } = self;
+        let Self { engine, broker, data_dir: folder, .. } = self;
         tokio::select! {
             error = keep(broker) => Ended::Broker(error),
+            replaced = engine.replaced() => Ended::Broker(replaced_in(folder, replaced)),
             () = engine.ended() => Ended::Engine,
         }
     }
@@ -320,7 +336,7 @@ async fn enlarge_streams(engine: &Engine, room_bytes: i64) -> Result<(), CliErro
     Ok(())
 }
 
-fn not_started(error: EngineError) -> CliError {
+fn not_started(data_dir: &Path, error: EngineError) -> CliError {
     if matches!(error, EngineError::OtherKey { .. }) {
         return CliError::Usage(format!(
             "{error}: copy `audit.key` from the data folder of the engine and name it with \
@@ -340,7 +356,21 @@ fn not_started(error: EngineError) -> CliError {
     if let EngineError::Topology(error) = error {
         return CliError::Topology(error);
     }
+    if let EngineError::Replaced(error) = error {
+        return replaced_in(data_dir, error);
+    }
     CliError::Failed { action: "starting the engine".to_owned(), source: Box::new(error) }
+}
+
+fn replaced_in(data_dir: &Path, replaced: EngineReplaced) -> CliError {
+    let engine_file = data_dir.join(ENGINE_FILE).display().to_string();
+    CliError::EngineReplaced { replaced, engine_file }
+}
+
+/// The engine that `data_dir` belongs to, once one ran there.
+fn engine_of(data_dir: &Path) -> Option<String> {
+    let kept = std::fs::read_to_string(data_dir.join(ENGINE_FILE)).ok()?;
+    Some(kept.trim().to_owned()).filter(|kept| !kept.is_empty())
 }
 
 fn audit_key_file(start: &Start<'_>) -> PathBuf {
@@ -364,6 +394,7 @@ fn engine_config(
         executors: file.executors(start.engine),
         signer: signer(&key_file, start.engine.audit_key.is_some())?,
         engine: format!("fermata-{}", short_random()),
+        belongs_to: engine_of(data_dir),
         checkpoint_dir: data_dir.join("checkpoints"),
         read_model_dir: data_dir.join("read-model"),
         snapshots: SnapshotPolicy {

@@ -5,88 +5,30 @@
 //! callback (refused permissions, dropped messages, lost connections) is told here to whoever listens.
 
 mod first;
+mod gate;
 mod observing;
+mod options;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use async_nats::{Client, jetstream};
+use bytes::Bytes;
 use thiserror::Error;
 use tokio::{
     sync::{broadcast, watch},
     time::{Instant, sleep},
 };
 
-/// How often a silent connection is probed; the library gives up after two unanswered probes.
-pub const PING_INTERVAL: Duration = Duration::from_secs(5);
+use self::gate::Gate;
 
-/// How long the first connect is tried before it is an error.
-pub const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+pub use gate::{ENGINE_GONE_AFTER, Replaced};
+pub use options::{CONNECT_LIMIT, ConnectOptions, Credentials, PING_INTERVAL, without_credentials};
 
 /// How many notices a slow listener may fall behind; older ones are then lost to it, and it is told so.
 pub const NOTICE_CAPACITY: usize = 1024;
 
 /// Pause between two tries of the first connect.
 const CONNECT_RETRY_PAUSE: Duration = Duration::from_millis(100);
-
-/// How a process proves who it is.
-#[derive(Clone)]
-pub enum Credentials {
-    /// Nothing to prove.
-    None,
-    /// A user and a password.
-    UserAndPassword {
-        /// The user.
-        user: String,
-        /// The password.
-        password: String,
-    },
-    /// A bearer token.
-    Token(String),
-    /// A NATS credentials file.
-    File(PathBuf),
-}
-
-impl std::fmt::Debug for Credentials {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str(match self {
-            Self::None => "None",
-            Self::UserAndPassword { .. } => "UserAndPassword",
-            Self::Token(_) => "Token",
-            Self::File(_) => "File",
-        })
-    }
-}
-
-/// How to connect.
-#[derive(Debug, Clone)]
-pub struct ConnectOptions {
-    /// Name shown by the server for this process.
-    pub name: String,
-    /// First tokens of reply subjects; permissions are given on it.
-    pub inbox_prefix: String,
-    /// How often a silent connection is probed.
-    pub ping_interval: Duration,
-    /// How long the first connect is tried.
-    pub connect_limit: Duration,
-    /// Whether it is tried on where this machine itself says that nobody listens there: whoever starts both wants
-    /// that. Another machine is always tried on.
-    pub awaits_listener: bool,
-    /// Who connects.
-    pub credentials: Credentials,
-}
-
-impl Default for ConnectOptions {
-    fn default() -> Self {
-        Self {
-            name: "fermata".to_owned(),
-            inbox_prefix: "_INBOX".to_owned(),
-            ping_interval: PING_INTERVAL,
-            connect_limit: CONNECT_LIMIT,
-            awaits_listener: true,
-            credentials: Credentials::None,
-        }
-    }
-}
 
 /// Which of the two connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -238,6 +180,7 @@ pub struct Broker {
     consuming: Connection,
     context: jetstream::Context,
     notices: broadcast::Sender<ConnectionNotice>,
+    gate: Arc<Gate>,
 }
 
 impl Broker {
@@ -252,11 +195,33 @@ impl Broker {
     /// # Cancel safety
     /// Nothing stays open when dropped.
     pub async fn connect(url: &str, options: ConnectOptions) -> Result<Self, ConnectError> {
+        let options = options.named_by(url);
         let (notices, _) = broadcast::channel(NOTICE_CAPACITY);
-        let publishing = open(url, &options, ConnectionRole::Publishing, &notices).await?;
-        let consuming = open(url, &options, ConnectionRole::Consuming, &notices).await?;
+        let gate = Arc::new(Gate::new(options.clone()));
+        let publishing = open(url, &options, ConnectionRole::Publishing, &notices, &gate).await?;
+        let consuming = open(url, &options, ConnectionRole::Consuming, &notices, &gate).await?;
         let context = jetstream::new(publishing.client.clone());
-        Ok(Self { publishing, consuming, context, notices })
+        Ok(Self { publishing, consuming, context, notices, gate })
+    }
+
+    /// From now on, connects again only to servers whose engine agreed on `agreement`, the message that
+    /// [`crate::engine_config`] reads. What was connected before is not looked at: where
+    /// [`Self::interruptions`] moved since that message was read, it has to be read again.
+    pub fn stay_with(&self, agreement: Bytes) {
+        self.gate.close(
+            agreement,
+            [&self.publishing, &self.consuming]
+                .map(|connection| connection.client.server_info().server_id),
+        );
+    }
+
+    /// Waits until another engine, or none, is found where the broker was; from then on this is never
+    /// connected again.
+    ///
+    /// # Cancel safety
+    /// Can be dropped and asked again.
+    pub async fn replaced(&self) -> Replaced {
+        self.gate.replaced().await
     }
 
     /// Everything that happens to either connection from now on.
@@ -334,6 +299,7 @@ async fn open(
     options: &ConnectOptions,
     role: ConnectionRole,
     notices: &broadcast::Sender<ConnectionNotice>,
+    gate: &Arc<Gate>,
 ) -> Result<Connection, ConnectError> {
     let deadline = Instant::now() + options.connect_limit;
     // The library is told user and password by its options, and logs addresses as they are.
@@ -342,12 +308,8 @@ async fn open(
     let given_up = first::given_up_at(options, listed.len());
     loop {
         let (link_sender, link) = watch::channel(Link::default());
-        // What stands in the first address holds for all servers of a cluster.
-        let first = url.split(',').next().unwrap_or_default().trim();
-        let settings =
-            settings(first, options, role, notices.clone(), Arc::new(link_sender)).await?;
-        // It holds for each try of the client to connect again, too.
-        let settings = settings.connection_timeout(first::TRY_LIMIT);
+        let link_sender = Arc::new(link_sender);
+        let settings = options.settings(role, notices.clone(), link_sender, gate.clone()).await?;
         match first::try_once(settings, &listed, given_up).await {
             Ok(client) => {
                 // The callback runs on a task of its own: wait for it, so that this first event is
@@ -390,82 +352,4 @@ fn refused(error: &async_nats::ConnectError) -> bool {
         async_nats::ConnectErrorKind::Authentication
             | async_nats::ConnectErrorKind::AuthorizationViolation
     )
-}
-
-/// User and password, or a token alone, as they stand in `nats://user:password@host`.
-fn of_address(url: &str) -> Option<(String, Option<String>)> {
-    let first = url.split(',').next()?.trim();
-    let address = first.parse::<async_nats::ServerAddr>().ok()?;
-    Some((address.username()?.to_owned(), address.password().map(str::to_owned)))
-}
-
-/// An address without the user and password that may stand in it: what can be shown.
-#[must_use]
-pub fn without_credentials(url: &str) -> String {
-    let shown = |one: &str| match (one.split_once("://"), one.rsplit_once('@')) {
-        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
-        (None, Some((_, host))) => host.to_owned(),
-        (_, None) => one.to_owned(),
-    };
-    url.split(',').map(shown).collect::<Vec<_>>().join(",")
-}
-
-async fn settings(
-    url: &str,
-    options: &ConnectOptions,
-    role: ConnectionRole,
-    notices: broadcast::Sender<ConnectionNotice>,
-    link: Arc<watch::Sender<Link>>,
-) -> Result<async_nats::ConnectOptions, ConnectError> {
-    let suffix = match role {
-        ConnectionRole::Publishing => "publishing",
-        ConnectionRole::Consuming => "consuming",
-    };
-    let settings = async_nats::ConnectOptions::new()
-        .name(format!("{}-{suffix}", options.name))
-        .custom_inbox_prefix(&options.inbox_prefix)
-        .ping_interval(options.ping_interval)
-        .event_callback(move |event| {
-            observing::observe(role, &event, &notices, &link);
-            std::future::ready(())
-        });
-    match &options.credentials {
-        // The library takes no notice of what stands in the address.
-        Credentials::None => Ok(match of_address(url) {
-            Some((user, Some(password))) => settings.user_and_password(user, password),
-            Some((token, None)) => settings.token(token),
-            None => settings,
-        }),
-        Credentials::UserAndPassword { user, password } => {
-            Ok(settings.user_and_password(user.clone(), password.clone()))
-        }
-        Credentials::Token(token) => Ok(settings.token(token.clone())),
-        Credentials::File(path) => settings
-            .credentials_file(path)
-            .await
-            .map_err(|source| ConnectError::CredentialsFile { path: path.clone(), source }),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn user_and_password_are_taken_from_the_address_and_not_shown() {
-        let (user, password) = of_address("nats://ada:s3cret@a:4222,nats://b").expect("a user");
-        assert_eq!((user.as_str(), password.as_deref()), ("ada", Some("s3cret")));
-        assert_eq!(of_address("nats://t0ken@a").expect("a token"), ("t0ken".to_owned(), None));
-        assert_eq!(of_address("nats://a:4222"), None);
-
-        let shown = without_credentials("nats://ada:s3cret@a:4222,nats://b,ada:s3cret@c");
-        assert_eq!(shown, "nats://a:4222,nats://b,c");
-    }
-
-    #[test]
-    fn secrets_are_not_shown_by_debug() {
-        let credentials = Credentials::Token("s3cret".to_owned());
-
-        assert!(!format!("{credentials:?}").contains("s3cret"));
-    }
 }

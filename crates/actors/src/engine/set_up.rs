@@ -1,29 +1,79 @@
 //! What an engine finds at the broker, or makes there: its streams, and what all of its workers agree on.
 
+use std::time::{Duration, Instant};
+
+use fermata_jetstream::connection::Replaced;
 use fermata_jetstream::definitions_store::DefinitionsStore;
-use fermata_jetstream::engine_config::agree_on_engine_config;
+use fermata_jetstream::engine_config::{agree_on_engine_config, read_engine_config};
 use fermata_jetstream::leases::Leases;
 use fermata_jetstream::topology::{Drift, journal_stream};
-use fermata_jetstream::{Broker, Publisher, Topology};
+use fermata_jetstream::{Broker, Bytes, Publisher, Topology};
 
-use super::{EngineAgreement, EngineConfig, EngineError};
+use super::{EngineAgreement, EngineConfig, EngineError, EngineReplaced};
+use crate::coordinator::describe;
+
+/// How long a start waits for a broker that is there and not ready: servers that were apart find each
+/// other, elect leaders, and an old leader notices that it is none, which takes up to 20 s.
+const SET_UP_LIMIT: Duration = Duration::from_secs(30);
+
+/// Pause before it is tried again.
+const SET_UP_PAUSE: Duration = Duration::from_millis(500);
 
 /// What all agree on, and what an engine finds at the broker.
 pub(super) struct SetUp {
     pub(super) agreement: EngineAgreement,
+    /// The same, as it stands at the broker.
+    pub(super) agreed: Bytes,
     pub(super) store: DefinitionsStore,
     pub(super) leases: Leases,
     /// What the smallest journal that is there may hold.
     pub(super) journal_bytes: u64,
 }
 
-pub(super) async fn set_up(
+/// Finds or makes all of it, as soon as the broker is ready; from then on the connections stay with this engine.
+pub(super) async fn set_up_in_time(
     broker: &Broker,
     publisher: &Publisher,
     config: &EngineConfig,
 ) -> Result<SetUp, EngineError> {
+    let begun = Instant::now();
+    let mut before: Option<(EngineAgreement, Bytes)> = None;
+    loop {
+        let interruptions = broker.interruptions();
+        match set_up(broker, publisher, config).await {
+            Ok(found) => {
+                if let Some((ours, _)) = before.filter(|(_, agreed)| *agreed != found.agreed) {
+                    let url = config.nats_url.clone();
+                    let replaced = Replaced { url, found: Some(found.agreed) };
+                    return Err(EngineError::Replaced(EngineReplaced::of(&ours.engine, replaced)));
+                }
+                broker.stay_with(found.agreed.clone());
+                if broker.interruptions() == interruptions {
+                    return Ok(found);
+                }
+                // What is connected now need not be what was read.
+                before = Some((found.agreement, found.agreed));
+            }
+            Err(error) if error.is_transient() && begun.elapsed() < SET_UP_LIMIT => {
+                let error = describe(&error);
+                tracing::warn!(error, "the engine cannot start yet; it is tried again");
+                tokio::time::sleep(SET_UP_PAUSE).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+async fn set_up(
+    broker: &Broker,
+    publisher: &Publisher,
+    config: &EngineConfig,
+) -> Result<SetUp, EngineError> {
+    if let Some(ours) = &config.belongs_to {
+        check_engine(broker, ours, &config.nats_url).await?;
+    }
     let topology = config.topology.apply_config(broker).await?;
-    let agreement = agree(broker, publisher, config).await?;
+    let (agreement, agreed) = agree(broker, publisher, config).await?;
     let topology = Topology { partitions: agreement.partitions, ..topology };
     let applied = topology.apply(broker).await?;
     let journal_bytes = journal_bytes(&topology, &applied.drift);
@@ -36,7 +86,18 @@ pub(super) async fn set_up(
     let store = DefinitionsStore::open(broker);
     let store = store.await.map_err(EngineError::open("the store of definitions"))?;
     let leases = Leases::open(broker).await.map_err(EngineError::open("the leases"))?;
-    Ok(SetUp { agreement, store, leases, journal_bytes })
+    Ok(SetUp { agreement, agreed, store, leases, journal_bytes })
+}
+
+/// Makes sure that the engine at the broker is `ours`, before anything is made there.
+async fn check_engine(broker: &Broker, ours: &str, url: &str) -> Result<(), EngineError> {
+    let found = match read_engine_config(broker).await {
+        Ok(stored) => stored.map(|stored| stored.payload),
+        Err(error) if error.is_stream_not_found() => None,
+        Err(error) => return Err(EngineError::Agree(error.into())),
+    };
+    let there = EngineReplaced::of(ours, Replaced { url: url.to_owned(), found });
+    if there.found.as_deref() == Some(ours) { Ok(()) } else { Err(EngineError::Replaced(there)) }
 }
 
 /// How much the smallest journal may hold: whoever created the engine decided, or who enlarged it.
@@ -55,7 +116,7 @@ async fn agree(
     broker: &Broker,
     publisher: &Publisher,
     config: &EngineConfig,
-) -> Result<EngineAgreement, EngineError> {
+) -> Result<(EngineAgreement, Bytes), EngineError> {
     let proposal = EngineAgreement {
         version: 1,
         engine: config.engine.clone(),
@@ -70,7 +131,7 @@ async fn agree(
         let (own, agreed) = (proposal.audit_vkey, agreed.audit_vkey);
         return Err(EngineError::OtherKey { own, agreed });
     }
-    Ok(agreed)
+    Ok((agreed, stored.payload))
 }
 
 #[cfg(test)]

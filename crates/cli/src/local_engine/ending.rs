@@ -57,7 +57,7 @@ impl EndRequests {
 pub enum Ended {
     /// The engine gave up.
     Engine,
-    /// The engine's own broker, and it is not started again.
+    /// The engine's broker: its own is not started again, or has another engine's data.
     Broker(CliError),
 }
 

@@ -191,6 +191,46 @@ async fn another_engine_on_the_port_of_one_that_was_killed_is_not_taken_for_it()
     again.end().await;
 }
 
+/// With the same key, it would be let in if it were started now.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_whose_broker_has_another_engine_now_ends_and_does_nothing_there() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let up = ["up", "--json", "--partitions", "1", "--data-dir", &at("first")];
+    let mut first = Running::of(program(&up)).await;
+    let url = first.said["nats_url"].as_str().expect("an address").to_owned();
+    let roles = ["--roles", "listener,matcher,builder,coordinator", "--audit-key"];
+    let data = at("worker");
+    let worker = ["worker", "--json", "--nats-url", &url, "--data-dir", &data];
+    let key = at("first/audit.key");
+    let start_worker = || program(&[&worker[..], &roles, &[&key]].concat());
+    let mut worker = Running::of(start_worker()).await;
+    first.signal(Signal::KILL);
+    first.ended().await;
+    kill_broker(&folder.path().join("first"));
+
+    let port = url.rsplit(':').next().expect("a port");
+    let second = ["--partitions", "1", "--port", port, "--audit-key", &key];
+    let second = RunningEngine::start(&second, &[]).await;
+    let ended = worker.ended().await;
+    second.apply("workflow", WORKFLOW).await;
+    second.apply("strategy", STRATEGIES).await;
+    second.publish(&event("a", "one.start").to_string()).await;
+    until_succeeded(&second, 1).await;
+
+    let said = worker.logs.all();
+    assert_eq!(ended, Some(3), "{said}");
+    assert!(said.contains("has another engine now (`fermata-"), "{said}");
+
+    let refused = start_worker().output().await.expect("it starts");
+    let told = String::from_utf8(refused.stderr).expect("text");
+    assert_eq!(refused.status.code(), Some(3), "{told}");
+    assert!(told.contains("has another engine now"), "{told}");
+    std::fs::remove_file(at("worker/engine")).expect("the file that it names");
+    let mut again = Running::of(start_worker()).await;
+    again.end().await;
+}
+
 async fn started_with(server: &Path, arguments: &[&str]) -> (i32, String) {
     let mut command: Command = program(arguments);
     let output = command.env("FERMATA_NATS_SERVER", server).output().await.expect("it starts");

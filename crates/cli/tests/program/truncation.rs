@@ -52,6 +52,7 @@ pub async fn start(stage: &Stage, snapshots: SnapshotPolicy) -> Engine {
         engine: ENGINE.to_owned(),
         checkpoint_dir: folder.join("checkpoints"),
         read_model_dir: folder.join("read-model"),
+        belongs_to: None,
         snapshots,
         replay_keys: ReplayKeys::default(),
         queues: ServedQueues::default(),

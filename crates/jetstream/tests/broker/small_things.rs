@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
-use crate::support::{SOON, Stage};
+use crate::support::{SOON, Stage, connect, options, small_topology};
+use fermata_jetstream::topology::EVENTS_STREAM;
 use fermata_jetstream::{
-    Bytes, ConnectionEvent,
+    Bytes, ConnectionEvent, ManagedServer, Publisher, PublisherOptions, ServerOptions,
+    StreamReader,
     core_messages::{CoreMessageError, CoreMessages},
     definitions_store::{DefinitionChange, DefinitionsStore},
     engine_config::{agree_on_engine_config, read_engine_config},
     leases::{Acquired, LeaseChange, Leases, Renewed, partition_key, worker_key},
 };
+use tempfile::TempDir;
 use tokio::time::timeout;
 
 #[tokio::test]
@@ -237,4 +240,78 @@ async fn a_listener_that_falls_too_far_behind_is_told_that_it_lost_messages() {
 
     let notice = timeout(SOON, notices.recv()).await.expect("in time").expect("a notice");
     assert!(matches!(notice.event, ConnectionEvent::SlowConsumer { .. }), "{notice:?}");
+}
+
+/// A broker of its own in `folder`, on `port` where one is named.
+async fn server(folder: &TempDir, port: Option<u16>) -> ManagedServer {
+    ManagedServer::start(ServerOptions { port, ..options(folder) }).await.expect("a server")
+}
+
+/// Makes the streams, and agrees on an engine of the name.
+async fn agree_on(server: &ManagedServer, engine: &'static str) {
+    let broker = connect(server).await;
+    small_topology().apply(&broker).await.expect("streams");
+    let publisher =
+        Publisher::new(&broker, PublisherOptions::default()).await.expect("a publisher");
+    let agreed = agree_on_engine_config(&broker, &publisher, "w", engine.into()).await;
+    assert_eq!(agreed.expect("agreed").payload, engine);
+}
+
+fn port_of(server: &ManagedServer) -> Option<u16> {
+    Some(server.url().rsplit(':').next()?.parse().expect("a port"))
+}
+
+/// What is queued while nobody is connected is sent before anybody could look what was connected to.
+#[tokio::test]
+async fn what_was_queued_for_an_engine_is_never_sent_to_another_that_took_its_place() {
+    let folders = [tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder")];
+    let mut first = server(&folders[0], None).await;
+    agree_on(&first, "first").await;
+    let broker = connect(&first).await;
+    let publisher =
+        Publisher::new(&broker, PublisherOptions::default()).await.expect("a publisher");
+    broker.stay_with("first".into());
+    first.kill().await.expect("killed");
+    let receipts = timeout(SOON, async {
+        let mut receipts = Vec::new();
+        for _ in 0..100 {
+            receipts.push(publisher.publish("fermata.events.acme.a", None, "{}".into()).await);
+        }
+        receipts
+    });
+    let receipts = receipts.await.expect("queued");
+
+    let second = server(&folders[1], port_of(&first)).await;
+    agree_on(&second, "second").await;
+    let replaced = timeout(SOON, broker.replaced()).await.expect("in time");
+
+    assert_eq!(replaced.found, Some("second".into()));
+    assert!(replaced.url.contains("127.0.0.1"), "{replaced:?}");
+    assert!(!broker.is_connected());
+    let theirs = StreamReader::new(&connect(&second).await).stream_state(EVENTS_STREAM).await;
+    assert_eq!(theirs.expect("a state").last_sequence, 0, "{} were queued", receipts.len());
+}
+
+#[tokio::test]
+async fn the_engine_that_comes_back_with_its_data_is_connected_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut first = server(&folder, None).await;
+    agree_on(&first, "first").await;
+    let broker = connect(&first).await;
+    broker.stay_with("first".into());
+    let before = broker.interruptions();
+
+    first.kill().await.expect("killed");
+    timeout(SOON, async {
+        while broker.interruptions() < before + 2 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("it is noticed");
+    first.restart().await.expect("started");
+
+    timeout(SOON, broker.connected()).await.expect("in time");
+    let read = read_engine_config(&broker).await.expect("an answer").expect("a configuration");
+    assert_eq!(read.payload, "first");
 }
