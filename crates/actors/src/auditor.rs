@@ -236,7 +236,8 @@ impl Auditor {
         let (_, stored) = stored.await.map_err(|error| unread(&error))?;
         let stored = stored.map(|stored| stored.checkpoint);
         let folder = &self.ports.facts.checkpoints;
-        let file = folder.read(self.partition).await.map_err(|error| unread(&error))?;
+        let origin = self.ports.facts.origin(self.partition);
+        let file = folder.read(self.partition, &origin).await.map_err(|error| unread(&error))?;
         let file = file.map(|note| Checkpoint::open(&note, &verifier)).transpose();
         let file = file.map_err(|error| {
             let path = folder.file(self.partition);

@@ -5,7 +5,7 @@
 //! is late overwrites nothing newer.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fermata_core::identity::PartitionId;
@@ -43,7 +43,8 @@ impl CheckpointFolder {
         self.path.join(format!("{partition}.checkpoint"))
     }
 
-    /// What the file of `partition` holds; nothing when there is none.
+    /// The note that the file of `partition` holds; nothing when there is none, or one of another log than
+    /// `origin`, or an empty file: a disk that was full leaves one. Whoever could empty it could remove it, too.
     ///
     /// # Errors
     ///
@@ -52,12 +53,12 @@ impl CheckpointFolder {
     /// # Cancel safety
     ///
     /// Can be dropped.
-    pub async fn read(&self, partition: PartitionId) -> Result<Option<Vec<u8>>, std::io::Error> {
-        match tokio::fs::read(self.file(partition)).await {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
+    pub async fn read(
+        &self,
+        partition: PartitionId,
+        origin: &str,
+    ) -> Result<Option<Vec<u8>>, std::io::Error> {
+        read_note(&self.file(partition), origin).await
     }
 
     /// Writes a checkpoint of `size` entries, unless one as large was written;
@@ -85,6 +86,8 @@ impl CheckpointFolder {
         let next = path.with_extension("next");
         let mut file = tokio::fs::File::create(&next).await?;
         file.write_all(note).await?;
+        // What was not written, for a full disk say, is told by this alone.
+        file.flush().await?;
         file.sync_all().await?;
         tokio::fs::rename(&next, &path).await?;
         tokio::fs::File::open(&self.path).await?.sync_all().await?;
@@ -129,6 +132,37 @@ impl CheckpointFolder {
     }
 }
 
+/// As [`CheckpointFolder::read`], of the file that is named.
+///
+/// # Errors
+///
+/// When it is there and cannot be read.
+///
+/// # Cancel safety
+///
+/// Can be dropped.
+pub async fn read_note(file: &Path, origin: &str) -> Result<Option<Vec<u8>>, std::io::Error> {
+    let note = match tokio::fs::read(file).await {
+        Ok(note) => note,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let file = file.display();
+    if note.is_empty() {
+        tracing::warn!(%file, "the checkpoint is empty; the one in the broker counts");
+        return Ok(None);
+    }
+    // Its first line (https://c2sp.org/tlog-checkpoint).
+    match note.split(|byte| *byte == b'\n').next() {
+        Some(other) if other != origin.as_bytes() => {
+            let other = String::from_utf8_lossy(other);
+            tracing::warn!(%file, %other, origin, "the checkpoint is another log's; it does not count here");
+            Ok(None)
+        }
+        Some(_) | None => Ok(Some(note)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,13 +173,43 @@ mod tests {
     async fn what_is_late_overwrites_nothing_newer() {
         let folder = tempfile::tempdir().expect("a folder");
         let folder = CheckpointFolder::open(folder.path().join("made")).expect("made");
-        assert_eq!(folder.read(PARTITION).await.expect("read"), None);
+        assert_eq!(folder.read(PARTITION, "log/3").await.expect("read"), None);
 
-        for (size, note) in [(7, "seven"), (5, "five")] {
+        for (size, note) in [(7, "log/3\nseven"), (5, "log/3\nfive")] {
             folder.write(PARTITION, size, note.as_bytes()).await.expect("written");
         }
 
-        assert_eq!(folder.read(PARTITION).await.expect("read").as_deref(), Some(&b"seven"[..]));
+        let read = folder.read(PARTITION, "log/3").await.expect("read");
+        assert_eq!(read.as_deref(), Some(&b"log/3\nseven"[..]));
+    }
+
+    #[tokio::test]
+    async fn an_empty_file_and_the_checkpoint_of_another_log_do_not_count() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let folder = CheckpointFolder::open(folder.path().to_owned()).expect("opened");
+        for (note, counts) in [("", false), ("other/3\n7\n", false), ("log/3\n7\n", true)] {
+            std::fs::write(folder.file(PARTITION), note).expect("written");
+
+            let read = folder.read(PARTITION, "log/3").await.expect("read");
+
+            assert_eq!(read.is_some(), counts, "{note:?}");
+        }
+    }
+
+    /// `/dev/full` takes what is written and says afterwards that there is no room.
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_full_disk_leaves_the_checkpoint_that_is_there() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let folder = CheckpointFolder::open(folder.path().to_owned()).expect("opened");
+        let file = folder.file(PARTITION);
+        std::fs::write(&file, "log/3\nold").expect("written");
+        std::os::unix::fs::symlink("/dev/full", file.with_extension("next")).expect("a link");
+
+        let written = folder.write(PARTITION, 7, b"log/3\nnew").await;
+
+        assert_eq!(written.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
+        assert_eq!(std::fs::read_to_string(&file).expect("read"), "log/3\nold");
     }
 
     #[tokio::test]

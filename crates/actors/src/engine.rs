@@ -249,8 +249,8 @@ pub struct Engine {
     supervisor: ActorRef<SupervisorMessage>,
     ended: watch::Receiver<bool>,
     ports: Ports,
-    /// Takes completions of calls; ends with the last handle of the engine.
-    _callbacks: Arc<JoinSet<()>>,
+    /// Takes completions of calls, and looks whose the broker is; ends with the last handle of the engine.
+    _beside: Arc<JoinSet<()>>,
     gauges: Arc<Gauges>,
     is_draining: Arc<AtomicBool>,
     started_with: Arc<StartedWith>,
@@ -337,9 +337,11 @@ impl Engine {
             read_model_dir,
             queues,
         };
-        let mut callbacks = JoinSet::new();
+        let mut beside = JoinSet::new();
+        let broker = ports.broker.clone();
+        beside.spawn(async move { broker.watch_engine().await });
         if supervisor.roles.contains(&Role::Coordinator) {
-            callbacks.spawn(callbacks::listen(ports.clone()));
+            beside.spawn(callbacks::listen(ports.clone()));
         }
         let (supervisor, ended) = Actor::spawn(None, supervisor, ())
             .await
@@ -355,7 +357,7 @@ impl Engine {
             supervisor,
             ended: receiver,
             ports,
-            _callbacks: Arc::new(callbacks),
+            _beside: Arc::new(beside),
             gauges,
             is_draining,
             started_with: Arc::new(started_with),

@@ -169,7 +169,9 @@ impl LocalEngine {
         let engine = match Engine::start(config).await {
             Ok(engine) => engine,
             Err(error) => {
-                if matches!(error, EngineError::OtherKey { .. }) && !had_key {
+                if matches!(error, EngineError::OtherKey { .. } | EngineError::Replaced(_))
+                    && !had_key
+                {
                     // Made a moment ago, and of no use: the next start would find it.
                     let _ = std::fs::remove_file(&key_file);
                 }
@@ -188,7 +190,9 @@ impl LocalEngine {
             tokio::spawn(absence::tell(engine.clone(), url))
         });
         let url_file = start.tells_url.then(|| data_dir.join(URL_FILE));
-        write_line(&data_dir.join(ENGINE_FILE), &engine.ports().facts.engine)?;
+        if engine_of(data_dir)?.as_ref() != Some(&engine.ports().facts.engine) {
+            write_line(&data_dir.join(ENGINE_FILE), &engine.ports().facts.engine)?;
+        }
         if let Some(file) = &url_file {
             // Whoever may read the folder is not told a password by it.
             write_line(file, &without_credentials(&url))?;
@@ -368,9 +372,13 @@ fn replaced_in(data_dir: &Path, replaced: EngineReplaced) -> CliError {
 }
 
 /// The engine that `data_dir` belongs to, once one ran there.
-fn engine_of(data_dir: &Path) -> Option<String> {
-    let kept = std::fs::read_to_string(data_dir.join(ENGINE_FILE)).ok()?;
-    Some(kept.trim().to_owned()).filter(|kept| !kept.is_empty())
+fn engine_of(data_dir: &Path) -> Result<Option<String>, CliError> {
+    let file = data_dir.join(ENGINE_FILE);
+    match std::fs::read_to_string(&file) {
+        Ok(kept) => Ok(Some(kept.trim().to_owned()).filter(|kept| !kept.is_empty())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(CliError::io(format!("read `{}`", file.display()))(error)),
+    }
 }
 
 fn audit_key_file(start: &Start<'_>) -> PathBuf {
@@ -394,7 +402,7 @@ fn engine_config(
         executors: file.executors(start.engine),
         signer: signer(&key_file, start.engine.audit_key.is_some())?,
         engine: format!("fermata-{}", short_random()),
-        belongs_to: engine_of(data_dir),
+        belongs_to: engine_of(data_dir)?,
         checkpoint_dir: data_dir.join("checkpoints"),
         read_model_dir: data_dir.join("read-model"),
         snapshots: SnapshotPolicy {

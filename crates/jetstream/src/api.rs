@@ -11,7 +11,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::connection::Connection;
 
@@ -222,26 +222,39 @@ async fn answer(
             .timeout(Some(deadline.saturating_duration_since(Instant::now())));
         client.send_request(request.to_owned(), question)
     };
-    let mut next = patience.again_every.map(|every| begun + every);
-    loop {
-        let before = link.borrow().interruptions;
-        let mut asked = FuturesUnordered::from_iter([ask()]);
+    let asking = async {
+        let mut next = patience.again_every.map(|every| begun + every);
         loop {
-            tokio::select! {
-                biased;
-                // Another one that is under way may still be answered by who can.
-                Some(answer) = asked.next() => if asked.is_empty() || is_told(&answer) {
-                    return answer;
-                },
-                // Closed for good, the question says so by itself.
-                Ok(_) = link.wait_for(|link| link.interruptions != before) => break,
-                () = sleep_until(next.unwrap_or(deadline)), if next.is_some() => {
-                    asked.push(ask());
-                    next = next.zip(patience.again_every).map(|(at, every)| at + every);
+            let before = link.borrow().interruptions;
+            let mut asked = FuturesUnordered::from_iter([ask()]);
+            loop {
+                tokio::select! {
+                    biased;
+                    // Another one that is under way, or comes yet, may still be answered by who can.
+                    Some(answer) = asked.next() => {
+                        let is_last = asked.is_empty() && (next.is_none() || !is_unavailable(&answer));
+                        if is_last || is_told(&answer) {
+                            return answer;
+                        }
+                    }
+                    // Closed for good, the question says so by itself.
+                    Ok(_) = link.wait_for(|link| link.interruptions != before) => break,
+                    () = sleep_until(next.unwrap_or(deadline)), if next.is_some() => {
+                        // While nobody is connected it would only wait behind the others.
+                        if connection.link.borrow().connected {
+                            asked.push(ask());
+                        }
+                        next = next.zip(patience.again_every).map(|(at, every)| at + every);
+                        next = next.filter(|at| *at < deadline);
+                    }
                 }
             }
         }
-    }
+    };
+    // The library waits without a limit where too much is queued already.
+    timeout_at(deadline, asking)
+        .await
+        .unwrap_or_else(|_| Err(async_nats::RequestError::new(RequestErrorKind::TimedOut)))
 }
 
 /// Whether an answer says more than that there is none at the moment.
@@ -250,12 +263,17 @@ fn is_told(answer: &Result<Message, async_nats::RequestError>) -> bool {
         Err(error) => {
             !matches!(error.kind(), RequestErrorKind::TimedOut | RequestErrorKind::NoResponders)
         }
-        Ok(message) => {
-            let read = serde_json::from_slice::<Envelope<serde::de::IgnoredAny>>(&message.payload);
-            let code = read.ok().and_then(|envelope| envelope.error).map(|error| error.err_code);
-            code != Some(SYSTEM_UNAVAILABLE)
-        }
+        Ok(_) => !is_unavailable(answer),
     }
+}
+
+/// Whether it says that a leader is elected.
+fn is_unavailable(answer: &Result<Message, async_nats::RequestError>) -> bool {
+    answer.as_ref().is_ok_and(|message| {
+        let read = serde_json::from_slice::<Envelope<serde::de::IgnoredAny>>(&message.payload);
+        let code = read.ok().and_then(|envelope| envelope.error).map(|error| error.err_code);
+        code == Some(SYSTEM_UNAVAILABLE)
+    })
 }
 
 fn no_answer(request: String, limit: Duration, source: async_nats::RequestError) -> ApiError {

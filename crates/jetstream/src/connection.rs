@@ -215,8 +215,17 @@ impl Broker {
         );
     }
 
-    /// Waits until another engine, or none, is found where the broker was; from then on this is never
-    /// connected again.
+    /// Looks every 10 s whether the engine of [`Self::stay_with`] is still there, behind connections that are up;
+    /// ends when it is not, which [`Self::replaced`] then tells.
+    ///
+    /// # Cancel safety
+    /// Can be dropped.
+    pub async fn watch_engine(&self) {
+        self.gate.watch(self).await;
+    }
+
+    /// Waits until another engine, or none, is found where the broker was; what is not connected then never is
+    /// again.
     ///
     /// # Cancel safety
     /// Can be dropped and asked again.
@@ -294,6 +303,7 @@ impl Broker {
     }
 }
 
+/// Opens one of the connections, trying again for as long as `options` say.
 async fn open(
     url: &str,
     options: &ConnectOptions,
@@ -307,16 +317,8 @@ async fn open(
     let listed: Vec<_> = addresses.split(',').map(str::trim).collect();
     let given_up = first::given_up_at(options, listed.len());
     loop {
-        let (link_sender, link) = watch::channel(Link::default());
-        let link_sender = Arc::new(link_sender);
-        let settings = options.settings(role, notices.clone(), link_sender, gate.clone()).await?;
-        match first::try_once(settings, &listed, given_up).await {
-            Ok(client) => {
-                // The callback runs on a task of its own: wait for it, so that this first event is
-                // not taken for an interruption later.
-                let _ = link.clone().wait_for(|link| link.connected).await;
-                return Ok(Connection { client, link });
-            }
+        match try_open(&listed, options, role, notices, gate, given_up).await? {
+            Ok(connection) => return Ok(connection),
             Err(source) if refused(&source) => {
                 return Err(ConnectError::Refused { url: addresses, source });
             }
@@ -329,6 +331,30 @@ async fn open(
             Err(_) => sleep(CONNECT_RETRY_PAUSE).await,
         }
     }
+}
+
+/// Tries once, and no longer than until `given_up`.
+async fn try_open(
+    addresses: &[&str],
+    options: &ConnectOptions,
+    role: ConnectionRole,
+    notices: &broadcast::Sender<ConnectionNotice>,
+    gate: &Arc<Gate>,
+    given_up: Instant,
+) -> Result<Result<Connection, async_nats::ConnectError>, ConnectError> {
+    let (link_sender, link) = watch::channel(Link::default());
+    let link_sender = Arc::new(link_sender);
+    let settings = options.settings(role, notices.clone(), link_sender, gate.clone()).await?;
+    let tried = first::try_once(settings, addresses, given_up).await;
+    Ok(match tried {
+        Ok(client) => {
+            // The callback runs on a task of its own: wait for it, so that this first event is
+            // not taken for an interruption later.
+            let _ = link.clone().wait_for(|link| link.connected).await;
+            Ok(Connection { client, link })
+        }
+        Err(error) => Err(error),
+    })
 }
 
 fn not_connected(url: String, limit: Duration, source: async_nats::ConnectError) -> ConnectError {

@@ -37,6 +37,7 @@ pub(super) async fn set_up_in_time(
     config: &EngineConfig,
 ) -> Result<SetUp, EngineError> {
     let begun = Instant::now();
+    let mut told = Told::default();
     let mut before: Option<(EngineAgreement, Bytes)> = None;
     loop {
         let interruptions = broker.interruptions();
@@ -55,11 +56,28 @@ pub(super) async fn set_up_in_time(
                 before = Some((found.agreement, found.agreed));
             }
             Err(error) if error.is_transient() && begun.elapsed() < SET_UP_LIMIT => {
-                let error = describe(&error);
-                tracing::warn!(error, "the engine cannot start yet; it is tried again");
+                told.warn(describe(&error));
                 tokio::time::sleep(SET_UP_PAUSE).await;
             }
             Err(error) => return Err(error),
+        }
+    }
+}
+
+/// What the log was told last: the same reason is told once.
+#[derive(Debug, Default)]
+struct Told(Option<String>);
+
+impl Told {
+    fn warn(&mut self, error: String) {
+        if self.0.as_ref() != Some(&error) {
+            let limit = SET_UP_LIMIT;
+            tracing::warn!(
+                error,
+                ?limit,
+                "the engine cannot start yet; it is tried again within the limit"
+            );
+            self.0 = Some(error);
         }
     }
 }
@@ -96,8 +114,16 @@ async fn check_engine(broker: &Broker, ours: &str, url: &str) -> Result<(), Engi
         Err(error) if error.is_stream_not_found() => None,
         Err(error) => return Err(EngineError::Agree(error.into())),
     };
+    let agreed = found.clone();
     let there = EngineReplaced::of(ours, Replaced { url: url.to_owned(), found });
-    if there.found.as_deref() == Some(ours) { Ok(()) } else { Err(EngineError::Replaced(there)) }
+    match agreed.filter(|_| there.found.as_deref() == Some(ours)) {
+        Some(agreed) => {
+            // At once: what is made next must not be made where the data has just gone.
+            broker.stay_with(agreed);
+            Ok(())
+        }
+        None => Err(EngineError::Replaced(there)),
+    }
 }
 
 /// How much the smallest journal may hold: whoever created the engine decided, or who enlarged it.

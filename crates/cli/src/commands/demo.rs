@@ -21,7 +21,7 @@ use super::definitions::make_active;
 use super::runs::print_history;
 use super::up::{EngineArguments, PluginArgument};
 use super::{strategy, workflow};
-use crate::arguments::GlobalArguments;
+use crate::arguments::{ENGINE_FILE, GlobalArguments};
 use crate::broker_session::{BrokerSession, stored_sequence};
 use crate::demo;
 use crate::demo::plugin_server::PluginServer;
@@ -132,6 +132,8 @@ async fn start(data_dir: &Path, plugins: &PluginServer) -> Result<LocalEngine, C
         Ok(()) | Err(_) => {}
     }
     let _ = std::fs::remove_dir_all(data_dir.join("checkpoints"));
+    // It would work for that one's engine alone.
+    let _ = std::fs::remove_file(data_dir.join(ENGINE_FILE));
     let named = |name: &&str| PluginArgument { name: (*name).to_owned(), url: plugins.url() };
     let engine = EngineArguments {
         partitions: PARTITIONS_DEFAULT,

@@ -17,7 +17,7 @@ use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Broker, ConnectOptions, ConnectionRole, open};
+use super::{Broker, ConnectOptions, ConnectionRole, first, try_open};
 use crate::engine_config::read_engine_config;
 
 /// How long no engine may be found before it is gone for good: servers that start together may not know all
@@ -27,6 +27,12 @@ pub const ENGINE_GONE_AFTER: Duration = Duration::from_secs(30);
 /// How long a server may take to tell which engine it has; then the next one is asked. An election takes
 /// 4 to 9 s.
 const LOOK_LIMIT: Duration = Duration::from_secs(10);
+
+/// How many addresses of one name there is time for.
+const ADDRESSES_OF_NAME: u32 = 3;
+
+/// How often it is looked over connections that are up.
+const WATCH_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Longest pause before the next server is asked; the first ones are some milliseconds.
 const PAUSE_MAX: Duration = Duration::from_secs(4);
@@ -57,10 +63,46 @@ enum Sight {
     Other(Bytes),
     /// A server without an engine.
     Empty,
-    /// Not enough to tell.
-    Unready,
-    /// Nobody.
-    Nobody,
+    /// Not enough to tell, and why.
+    Unready(String),
+    /// Nobody, and why.
+    Nobody(String),
+}
+
+/// What was seen at all servers, one after the other.
+#[derive(Debug, Default)]
+struct Rounds {
+    /// What this round saw that is not this process's engine.
+    other: Option<Replaced>,
+    /// Whether a server of this round may have it all the same.
+    may_be_ours: bool,
+    /// Since when each round saw servers without an engine, and no other.
+    empty_since: Option<Instant>,
+}
+
+impl Rounds {
+    /// Begins the next round; what is where the engine was, if the last one leaves no doubt.
+    fn begin(&mut self, now: Instant) -> Option<Replaced> {
+        let other = self.other.take();
+        let may_be_ours = std::mem::take(&mut self.may_be_ours);
+        let Some(other) = other.filter(|_| !may_be_ours) else {
+            // Nobody, or not for certain.
+            self.empty_since = None;
+            return None;
+        };
+        if other.found.is_some() {
+            return Some(other);
+        }
+        let since = *self.empty_since.get_or_insert(now);
+        (now.duration_since(since) >= ENGINE_GONE_AFTER).then_some(other)
+    }
+
+    fn saw(&mut self, url: &str, found: Option<Bytes>) {
+        // Another engine says more than none.
+        if found.is_some() || self.other.is_none() {
+            self.other = Some(Replaced { url: url.to_owned(), found });
+        }
+    }
 }
 
 /// The next server, as the library wants to be told.
@@ -74,21 +116,18 @@ pub(super) struct Gate {
     agreement: OnceLock<Bytes>,
     /// Servers that were seen to have the engine: it does not change while one runs.
     known: Mutex<BTreeSet<String>>,
+    told: Mutex<Option<Instant>>,
     replaced: watch::Sender<Option<Replaced>>,
 }
 
 impl Gate {
     pub(super) fn new(options: ConnectOptions) -> Self {
-        let options = ConnectOptions {
-            name: format!("{} gate", options.name),
-            // One try.
-            connect_limit: Duration::ZERO,
-            ..options
-        };
+        let options = ConnectOptions { name: format!("{} gate", options.name), ..options };
         Self {
             options,
             agreement: OnceLock::new(),
             known: Mutex::default(),
+            told: Mutex::default(),
             replaced: watch::Sender::default(),
         }
     }
@@ -118,7 +157,11 @@ impl Gate {
             // The library wants a future that threads can share, which those that look are not.
             let mut looking = JoinSet::new();
             looking.spawn(async move { self.found(&agreement, pool).await });
-            looking.join_next().await?.ok()
+            match looking.join_next().await {
+                Some(Ok(server)) => Some(server),
+                // Without a look nobody passes.
+                Some(Err(_)) | None => std::future::pending().await,
+            }
         })
     }
 
@@ -126,41 +169,42 @@ impl Gate {
         // As the library orders them.
         pool.shuffle(&mut rand::rng());
         pool.sort_by_key(|server| server.failed_attempts);
-        let mut without_since = None;
-        let mut told = None;
-        for (round, server) in pool.iter().cycle().enumerate() {
-            let sight = self.look(&server.addr, agreement).await;
-            let mut pause = pause_after(round);
+        let mut rounds = Rounds::default();
+        for (number, server) in pool.iter().cycle().enumerate() {
+            if number % pool.len() == 0
+                && let Some(replaced) = rounds.begin(Instant::now())
+            {
+                self.give_up(replaced).await;
+            }
+            let mut pause = pause_after(number);
             let url = server.addr.as_url_str();
-            match sight {
+            match self.look(&server.addr, agreement).await {
                 Sight::Ours => {
-                    let delay = Some(Duration::ZERO);
-                    return ReconnectToServer { addr: server.addr.clone(), delay };
+                    // Its own pauses, should the connect fail all the same.
+                    return ReconnectToServer { addr: server.addr.clone(), delay: None };
                 }
-                Sight::Other(found) => self.give_up(&server.addr, Some(found)).await,
+                Sight::Other(found) => {
+                    self.tell(url, "another engine is on it; it is not used");
+                    rounds.saw(url, Some(found));
+                    pause = pause.max(PAUSE_UNREADY);
+                }
                 Sight::Empty => {
-                    let since = *without_since.get_or_insert_with(Instant::now);
-                    if since.elapsed() >= ENGINE_GONE_AFTER {
-                        self.give_up(&server.addr, None).await;
-                    }
-                    if is_due(&mut told) {
-                        tracing::warn!(url, limit = ?ENGINE_GONE_AFTER, "the broker is there again, but no engine is \
-                            on it; it is not used, and given up after the limit");
-                    }
+                    self.tell(url, "no engine is on it; it is not used");
+                    rounds.saw(url, None);
                     pause = pause.max(PAUSE_UNREADY);
                 }
-                Sight::Unready => {
-                    without_since = None;
-                    if is_due(&mut told) {
-                        tracing::warn!(
-                            url,
-                            "the broker is there again, but cannot tell yet which engine is on it; it \
-                            is asked on, and not used before"
-                        );
-                    }
+                Sight::Unready(why) => {
+                    self.tell(
+                        url,
+                        &format!(
+                            "which engine is on it cannot be told yet; it is not used before: {why}"
+                        ),
+                    );
+                    rounds.may_be_ours = true;
                     pause = pause.max(PAUSE_UNREADY);
                 }
-                Sight::Nobody => {}
+                // Why is mostly that it is away, which is told elsewhere.
+                Sight::Nobody(why) => tracing::debug!(url, %why, "the broker cannot be reached"),
             }
             sleep(pause).await;
         }
@@ -172,8 +216,14 @@ impl Gate {
         let gate = Arc::new(Self::new(self.options.clone()));
         let (notices, _) = broadcast::channel(1);
         let role = ConnectionRole::Consuming;
-        let connected = open(address.as_url_str(), &self.options, role, &notices, &gate).await;
-        let Ok(connection) = connected else { return Sight::Nobody };
+        let given_up = Instant::now() + first::TRY_LIMIT * ADDRESSES_OF_NAME;
+        let address = [address.as_url_str()];
+        let tried = try_open(&address, &self.options, role, &notices, &gate, given_up).await;
+        let connection = match tried {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => return Sight::Nobody(error.to_string()),
+            Err(error) => return Sight::Nobody(error.to_string()),
+        };
         let server = connection.client.server_info().server_id;
         if self.is_known(&server) {
             return Sight::Ours;
@@ -186,7 +236,11 @@ impl Gate {
             notices,
             gate,
         };
-        match timeout(LOOK_LIMIT, read_engine_config(&broker)).await {
+        let read = timeout(LOOK_LIMIT, read_engine_config(&broker)).await;
+        if broker.interruptions() > 0 {
+            return Sight::Unready("the connection was lost meanwhile".to_owned());
+        }
+        match read {
             Ok(Ok(Some(stored))) if stored.payload == agreement => {
                 self.remember(server);
                 Sight::Ours
@@ -194,18 +248,55 @@ impl Gate {
             Ok(Ok(Some(stored))) => Sight::Other(stored.payload),
             Ok(Ok(None)) => Sight::Empty,
             Ok(Err(error)) if error.is_stream_not_found() => Sight::Empty,
-            Ok(Err(_)) | Err(_) => Sight::Unready,
+            Ok(Err(error)) => Sight::Unready(error.to_string()),
+            Err(_) => Sight::Unready(format!("no answer within {LOOK_LIMIT:?}")),
         }
     }
 
-    async fn give_up(&self, address: &ServerAddr, found: Option<Bytes>) {
-        let url = address.as_url_str().to_owned();
-        self.replaced.send_if_modified(|replaced| {
-            let is_first = replaced.is_none();
-            replaced.get_or_insert(Replaced { url, found });
+    async fn give_up(&self, replaced: Replaced) {
+        self.note(replaced);
+        std::future::pending().await
+    }
+
+    fn note(&self, replaced: Replaced) {
+        self.replaced.send_if_modified(|before| {
+            let is_first = before.is_none();
+            before.get_or_insert(replaced);
             is_first
         });
-        std::future::pending().await
+    }
+
+    /// Looks now and then over the connections of `broker`, which are up: its data can be replaced behind them, and
+    /// one name can lead to servers of two engines. Ends when it has noted that.
+    pub(super) async fn watch(&self, broker: &Broker) {
+        let Some(agreement) = self.agreement.get() else { return };
+        let url = || {
+            let server = broker.consuming.client.server_info();
+            format!("nats://{}:{}", server.host, server.port)
+        };
+        let mut rounds = Rounds::default();
+        loop {
+            sleep(WATCH_INTERVAL).await;
+            match read_engine_config(broker).await {
+                Ok(Some(stored)) if stored.payload == agreement => rounds.may_be_ours = true,
+                Ok(Some(stored)) => rounds.saw(&url(), Some(stored.payload)),
+                Ok(None) => rounds.saw(&url(), None),
+                Err(error) if error.is_stream_not_found() => rounds.saw(&url(), None),
+                Err(_) => rounds.may_be_ours = true,
+            }
+            if let Some(replaced) = rounds.begin(Instant::now()) {
+                return self.note(replaced);
+            }
+        }
+    }
+
+    /// Says in the log what is at `url`, for both connections now and then.
+    fn tell(&self, url: &str, what: &str) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_none_or(|told| told.elapsed() >= TOLD_AGAIN) {
+            *told = Some(Instant::now());
+            tracing::warn!(url, "the broker is there again, but {what}");
+        }
     }
 
     fn is_known(&self, server: &str) -> bool {
@@ -220,15 +311,6 @@ impl Gate {
         }
         known.insert(server);
     }
-}
-
-/// Whether something is to be told that was told last at `told`.
-fn is_due(told: &mut Option<Instant>) -> bool {
-    let is_due = told.is_none_or(|told| told.elapsed() >= TOLD_AGAIN);
-    if is_due {
-        *told = Some(Instant::now());
-    }
-    is_due
 }
 
 /// As the library waits by itself: hardly at first, then twice as long each time.
@@ -246,6 +328,40 @@ mod tests {
         let pauses = [0, 1, 2, 11, 12, usize::MAX].map(|round| pause_after(round).as_millis());
 
         assert_eq!(pauses, [1, 2, 4, 2_048, 4_000, 4_000]);
+    }
+
+    fn replaced(url: &str, found: Option<&'static str>) -> Replaced {
+        Replaced { url: url.to_owned(), found: found.map(Into::into) }
+    }
+
+    #[test]
+    fn another_engine_counts_when_no_server_of_a_round_may_have_ours() {
+        let (mut rounds, now) = (Rounds::default(), Instant::now());
+        assert_eq!(rounds.begin(now), None);
+
+        rounds.saw("a", Some("other".into()));
+        rounds.may_be_ours = true;
+        assert_eq!(rounds.begin(now), None);
+
+        rounds.saw("a", Some("other".into()));
+        rounds.saw("b", None);
+        assert_eq!(rounds.begin(now), Some(replaced("a", Some("other"))));
+    }
+
+    #[test]
+    fn no_engine_counts_when_each_round_of_half_a_minute_saw_none() {
+        let (mut rounds, begun) = (Rounds::default(), Instant::now());
+        let mut after = |seconds, is_there| {
+            if is_there {
+                rounds.saw("a", None);
+            }
+            rounds.begin(begun + Duration::from_secs(seconds))
+        };
+
+        assert_eq!([after(0, true), after(29, true)], [None, None]);
+        // A server that is away is none without an engine.
+        assert_eq!([after(31, false), after(60, true), after(89, true)], [None, None, None]);
+        assert_eq!(after(90, true), Some(replaced("a", None)));
     }
 
     #[test]

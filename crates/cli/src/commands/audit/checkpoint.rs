@@ -92,6 +92,10 @@ fn keep(
         Ok(mut created) => {
             let written =
                 created.write_all(signed.note.as_bytes()).and_then(|()| created.sync_all());
+            if written.is_err() {
+                // Half a note would be taken for another checkpoint.
+                let _ = fs::remove_file(&path);
+            }
             written.map_err(CliError::io(format!("write `{file}`")))?;
             Ok(None)
         }

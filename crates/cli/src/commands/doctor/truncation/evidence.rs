@@ -1,5 +1,6 @@
 //! What there is to see before a loss is accepted, and why it may not be.
 
+use fermata_actors::checkpoint_folder::read_note;
 use fermata_actors::checkpoint_log::{SignedNote, newest_of_stream};
 use fermata_audit::{Checkpoint, Verifier};
 use fermata_core::digest::Digest;
@@ -124,17 +125,17 @@ async fn newest_checkpoint(
     let verifier = Verifier::parse(&config.audit_vkey)?;
     let (_, stored) = newest_of_stream(reader, verifier.clone(), asked.partition).await?;
     let path = asked.checkpoints.join(format!("{}.checkpoint", asked.partition));
-    let file = match tokio::fs::read(&path).await {
-        Ok(note) => match Checkpoint::open(&note, &[verifier]) {
+    let origin = config.audit_origin(asked.partition);
+    let read = read_note(&path, &origin).await;
+    let file = match read.map_err(CliError::io(format!("read `{}`", path.display())))? {
+        Some(note) => match Checkpoint::open(&note, &[verifier]) {
             Ok(checkpoint) => Some(SignedNote { note: note.into(), checkpoint }),
             Err(error) => {
                 return refused(format!("the checkpoint in `{}` is none: {error}", path.display()));
             }
         },
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-        Err(error) => return Err(CliError::io(format!("read `{}`", path.display()))(error)),
+        None => None,
     };
-    let origin = config.audit_origin(asked.partition);
     let newest = stored.into_iter().chain(file);
     let newest = newest.filter(|note| note.checkpoint.origin() == origin);
     match newest.max_by_key(|note| note.checkpoint.size()) {
