@@ -19,6 +19,7 @@ mod data_folder;
 mod ending;
 mod engine_file;
 mod kept_broker;
+mod not_started;
 mod settling;
 
 use std::collections::BTreeSet;
@@ -52,6 +53,7 @@ pub use ending::{EndRequests, Ended, drain, stay};
 use engine_file::EngineFile;
 pub use kept_broker::{BROKER_RESTARTS_MAX, BROKER_RESTARTS_WINDOW};
 use kept_broker::{KeptBroker, keep};
+use not_started::not_started;
 pub use settling::{READY_LIMIT, TELL_INTERVAL};
 
 /// The file in a data folder that holds the private audit key.
@@ -163,7 +165,8 @@ impl LocalEngine {
                 (Some(broker), url)
             }
         };
-        let config = EngineConfig { nats_url: url.clone(), ..config };
+        let monitor_url = broker.as_ref().and_then(KeptBroker::monitor_url);
+        let config = EngineConfig { nats_url: url.clone(), monitor_url, ..config };
         let engine = match Engine::start(config).await {
             Ok(engine) => engine,
             Err(error) => {
@@ -320,29 +323,6 @@ async fn enlarge_streams(engine: &Engine, room_bytes: i64) -> Result<(), CliErro
     Ok(())
 }
 
-fn not_started(error: EngineError) -> CliError {
-    if matches!(error, EngineError::OtherKey { .. }) {
-        return CliError::Usage(format!(
-            "{error}: copy `audit.key` from the data folder of the engine and name it with \
-             `--audit-key`"
-        ));
-    }
-    let is_given = matches!(
-        error,
-        EngineError::Executors(_) | EngineError::WorkerName { .. } | EngineError::QueueName { .. }
-    );
-    if is_given {
-        return CliError::Usage(error.to_string());
-    }
-    if let EngineError::Connect(error) = error {
-        return CliError::Connect(error);
-    }
-    if let EngineError::Topology(error) = error {
-        return CliError::Topology(error);
-    }
-    CliError::Failed { action: "starting the engine".to_owned(), source: Box::new(error) }
-}
-
 fn audit_key_file(start: &Start<'_>) -> PathBuf {
     start.engine.audit_key.clone().unwrap_or_else(|| start.data_dir.join(AUDIT_KEY_FILE))
 }
@@ -358,6 +338,7 @@ fn engine_config(
     let topology = Topology { partitions, replicas, ..Topology::default() };
     Ok(EngineConfig {
         nats_url: String::new(),
+        monitor_url: None,
         worker: worker_name(start)?,
         roles: start.roles.clone(),
         topology: topology.fitted_to(room_bytes),

@@ -27,6 +27,7 @@ mod engine;
 #[cfg(test)]
 mod events;
 #[cfg(test)]
+mod first_room;
 mod flags;
 #[cfg(test)]
 mod health;
