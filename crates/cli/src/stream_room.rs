@@ -135,6 +135,12 @@ impl StreamRoom {
         self.store.map(|store| bytes(store.free_bytes()))
     }
 
+    /// Whether streams may reserve so many bytes more, as far as anybody tells.
+    #[must_use]
+    pub fn fits(&self, added_bytes: i64) -> bool {
+        self.free_bytes().is_none_or(|free| added_bytes <= free)
+    }
+
     fn sizes(&self) -> Vec<(String, i64)> {
         let size = |usage: &StreamUsage| (usage.name.clone(), size_of(usage));
         self.usages.iter().map(size).collect()
@@ -149,7 +155,7 @@ impl StreamRoom {
             full.iter().map(|usage| (usage.name.clone(), size_of(usage))).collect::<Vec<_>>();
         let fits = |room: &i64| {
             let fitted = self.topology.clone().fitted_to(*room);
-            self.free_bytes().is_none_or(|free| fitted.added_bytes(&sizes) <= free)
+            self.fits(fitted.added_bytes(&sizes))
         };
         let doubled = self.topology.room_for(reserved, &pairs);
         if let Some(room) = doubled.filter(fits) {
