@@ -12,6 +12,7 @@ use thiserror::Error;
 use crate::{
     api::{ACCOUNT_EXCEEDED, ApiError, NO_SUITABLE_PEERS, STORAGE_EXCEEDED, STREAM_NOT_FOUND, ask},
     connection::Broker,
+    size_limit::SizeLimit,
 };
 
 mod enlarging;
@@ -232,7 +233,7 @@ fn drift(spec: &StreamSpec, config: &Value) -> Vec<Drift> {
             found: Value::Null,
         }];
     }
-    let found_bytes = config.get("max_bytes").and_then(Value::as_i64).unwrap_or(spec.max_bytes);
+    let found_bytes = SizeLimit::of(config).signed().unwrap_or(spec.max_bytes);
     let sized = spec.clone().sized_for(found_bytes);
     let Ok(Value::Object(expected)) = serde_json::to_value(sized) else { return Vec::new() };
     expected

@@ -17,6 +17,7 @@ use crate::{
     api::{ApiError, STREAM_NAME_IN_USE, ask},
     connection::Broker,
     monitoring::store,
+    size_limit::SizeLimit,
     store_room::{StoreRoom, account_room},
     usage::subject_count,
 };
@@ -259,7 +260,7 @@ async fn bound_letters(
     mut config: Value,
 ) -> Result<bool, ApiError> {
     let is_bounded = config.get(PER_SUBJECT).and_then(Value::as_i64).is_some_and(|found| found > 0);
-    let max_bytes = config.get("max_bytes").and_then(Value::as_i64).unwrap_or(spec.max_bytes);
+    let max_bytes = SizeLimit::of(&config).signed().unwrap_or(spec.max_bytes);
     let bound = spec.clone().sized_for(max_bytes).max_msgs_per_subject;
     let Value::Object(fields) = &mut config else { return Ok(false) };
     if spec.name != DEAD_STREAM || is_bounded {
