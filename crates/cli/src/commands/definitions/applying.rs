@@ -83,11 +83,7 @@ pub async fn make_active(
         retire,
         ..DefineCommand::default()
     };
-    let asked = whole.strategies.len()
-        + whole.workflows.len()
-        + whole.contracts.len()
-        + whole.contract_modes.len()
-        + whole.retire.strategies.len();
+    let asked = whole.asked();
     let mut parts = whole.clone().parts();
     let mut answer = match parts.pop() {
         Some(only) if parts.is_empty() => ask(&session, only).await,
