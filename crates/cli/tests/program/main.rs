@@ -78,6 +78,7 @@ mod secrets;
 #[cfg(test)]
 mod shipped_configurations;
 #[cfg(test)]
+mod slips;
 mod standstill;
 #[cfg(test)]
 mod strategies;

@@ -73,7 +73,7 @@ async fn where_the_limit_is_not_known_and_one_is_refused_all_are_set_back() {
 
 /// Leaves a stream that has something as much room as it takes.
 async fn fill(stage: &Stage, stream: &str, subject: &str) {
-    stage.append(subject, 0, vec![7; 3 << 20]).await;
+    stage.append(subject, 0, vec![7; 700_000]).await;
     let core = CoreMessages::new(&stage.broker);
     let ask = async |operation: &str, body: Vec<u8>| {
         let subject = format!("$JS.API.STREAM.{operation}.{stream}");
