@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::engine::RunningEngine;
+use crate::support::run;
 
 const WORKFLOW: &str = "
 workflow:
@@ -70,4 +71,25 @@ async fn active_revision(engine: &RunningEngine) -> Value {
     let workflow = engine.path("workflow.yaml");
     let applied = engine.run(&["workflow", "apply", &workflow, "--json"]).await.json();
     applied[0]["revision"].clone()
+}
+
+#[tokio::test]
+async fn a_delay_until_a_number_of_seconds_is_refused_when_it_is_checked() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("workflow.yaml").display().to_string();
+    let check = async |until: &str| {
+        let tasks = format!("[{{ id: a, delay: {{ until: \"{until}\" }} }}]");
+        let text = format!("workflow: {{ name: w, version: '1', tasks: {tasks} }}\n");
+        std::fs::write(&file, text).expect("a file");
+        run(&["workflow", "check", &file]).await
+    };
+
+    let seconds = check("1795226531").await;
+    assert_eq!(seconds.code, 1, "{}{}", seconds.stdout, seconds.stderr);
+    assert!(seconds.stdout.contains("taken for seconds: multiply them by"), "{}", seconds.stdout);
+    assert_eq!(check("'tomorrow'").await.code, 1, "it is no time in any run");
+    // What has passed may be meant, and what comes with a run is judged there.
+    for sound in ["1795226531000", "'1999-12-31T00:00:00Z'", "input.at"] {
+        assert_eq!(check(sound).await.code, 0, "{sound}");
+    }
 }
