@@ -81,6 +81,7 @@ pub fn config(
     }
     Ok(EngineConfig {
         nats_url: arguments.nats_url,
+        monitor_url: None,
         worker: arguments.worker,
         roles,
         topology: Topology {

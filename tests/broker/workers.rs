@@ -225,7 +225,7 @@ async fn garbage_among_leases_and_before_the_configuration_keeps_no_partition_fr
         let outcome = publisher.publish(subject.to_owned(), None, bytes).await.await;
         assert!(matches!(outcome, PublishOutcome::Stored { .. }), "{subject}: {outcome:?}");
     };
-    Topology::default().apply_config(&client).await.expect("a stream");
+    Topology::default().apply_config(&client, None).await.expect("a stream");
     put("fermata.config", garbage::noise(1, 300)).await;
     let engine = TestEngine::at(broker.url()).start(broker.folder()).await;
     engine.ready_within(LIMIT).await.expect("ready");

@@ -117,6 +117,7 @@ impl TestEngine {
         let topology = topology.fitted_to(ROOM_BYTES);
         let config = EngineConfig {
             nats_url: self.url,
+            monitor_url: None,
             worker: self.worker,
             roles: self.roles,
             topology,

@@ -100,6 +100,8 @@ impl FromStr for Role {
 pub struct EngineConfig {
     /// Address of the broker.
     pub nats_url: String,
+    /// Where the broker's server tells how much room its streams may take (`http://127.0.0.1:8222`), if it does.
+    pub monitor_url: Option<String>,
     /// This worker's name: letters, digits, `-` and `_`, unique among the workers of an engine,
     /// the same after a restart so that it takes its leases back at once.
     pub worker: String,
@@ -223,7 +225,7 @@ impl EngineError {
             Self::Open { .. } => true,
             // Servers that start together may not know all of their streams at once.
             Self::Replaced(replaced) => replaced.found.is_none(),
-            Self::Topology(TopologyError::NoRoom { .. })
+            Self::Topology(TopologyError::NoRoom { .. } | TopologyError::NotAllFit(_))
             | Self::Connect(_)
             | Self::Drift(_)
             | Self::Agreement(_)

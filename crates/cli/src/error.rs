@@ -149,6 +149,9 @@ pub enum CliError {
     /// What was asked for is not safe as things stand, and nothing was done.
     #[error("{0}")]
     Refused(String),
+    /// The broker has not the room that an engine's streams need, and none was made.
+    #[error("{0}")]
+    NoRoom(String),
     /// A stream of the engine is gone.
     #[error(
         "the broker does not have the engine's stream `{stream}`; `fermata doctor` says what is missing{}",
@@ -262,6 +265,7 @@ impl CliError {
             | Self::CoreMessage(_)
             | Self::BrokerEnded { .. }
             | Self::Definitions(_)
+            | Self::NoRoom(_)
             | Self::NoStream { .. } => ExitCode::Unreachable,
             // What the environment names is as what the command line names.
             Self::Server(ServerError::Named { .. }) => ExitCode::Usage,
@@ -409,7 +413,7 @@ fn of_follow(error: &FollowError) -> ExitCode {
 
 fn of_topology(error: &TopologyError) -> ExitCode {
     match error {
-        TopologyError::NoRoom { .. } => ExitCode::Unreachable,
+        TopologyError::NoRoom { .. } | TopologyError::NotAllFit(_) => ExitCode::Unreachable,
         TopologyError::Api { source, .. } => of_api(source),
     }
 }

@@ -19,14 +19,15 @@ mod data_folder;
 mod ending;
 mod engine_file;
 mod kept_broker;
+mod not_started;
 mod settling;
+mod whose;
 
 use std::collections::BTreeSet;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use fermata_actors::engine::EngineReplaced;
 use fermata_actors::readiness::Obstacle;
 use fermata_actors::supervisor::Drained;
 use fermata_actors::{Engine, EngineConfig, EngineError, Role};
@@ -53,7 +54,9 @@ pub use ending::{EndRequests, Ended, drain, stay};
 use engine_file::EngineFile;
 pub use kept_broker::{BROKER_RESTARTS_MAX, BROKER_RESTARTS_WINDOW};
 use kept_broker::{KeptBroker, keep};
+use not_started::not_started;
 pub use settling::{READY_LIMIT, TELL_INTERVAL};
+use whose::{engine_of, replaced_in};
 
 /// The file in a data folder that holds the private audit key.
 pub const AUDIT_KEY_FILE: &str = "audit.key";
@@ -165,7 +168,8 @@ impl LocalEngine {
                 (Some(broker), url)
             }
         };
-        let config = EngineConfig { nats_url: url.clone(), ..config };
+        let monitor_url = broker.as_ref().and_then(KeptBroker::monitor_url);
+        let config = EngineConfig { nats_url: url.clone(), monitor_url, ..config };
         let engine = match Engine::start(config).await {
             Ok(engine) => engine,
             Err(error) => {
@@ -340,47 +344,6 @@ async fn enlarge_streams(engine: &Engine, room_bytes: i64) -> Result<(), CliErro
     Ok(())
 }
 
-fn not_started(data_dir: &Path, error: EngineError) -> CliError {
-    if matches!(error, EngineError::OtherKey { .. }) {
-        return CliError::Usage(format!(
-            "{error}: copy `audit.key` from the data folder of the engine and name it with \
-             `--audit-key`"
-        ));
-    }
-    let is_given = matches!(
-        error,
-        EngineError::Executors(_) | EngineError::WorkerName { .. } | EngineError::QueueName { .. }
-    );
-    if is_given {
-        return CliError::Usage(error.to_string());
-    }
-    if let EngineError::Connect(error) = error {
-        return CliError::Connect(error);
-    }
-    if let EngineError::Topology(error) = error {
-        return CliError::Topology(error);
-    }
-    if let EngineError::Replaced(error) = error {
-        return replaced_in(data_dir, error);
-    }
-    CliError::Failed { action: "starting the engine".to_owned(), source: Box::new(error) }
-}
-
-fn replaced_in(data_dir: &Path, replaced: EngineReplaced) -> CliError {
-    let engine_file = data_dir.join(ENGINE_FILE).display().to_string();
-    CliError::EngineReplaced { replaced, engine_file }
-}
-
-/// The engine that `data_dir` belongs to, once one ran there.
-fn engine_of(data_dir: &Path) -> Result<Option<String>, CliError> {
-    let file = data_dir.join(ENGINE_FILE);
-    match std::fs::read_to_string(&file) {
-        Ok(kept) => Ok(Some(kept.trim().to_owned()).filter(|kept| !kept.is_empty())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(CliError::io(format!("read `{}`", file.display()))(error)),
-    }
-}
-
 fn audit_key_file(start: &Start<'_>) -> PathBuf {
     start.engine.audit_key.clone().unwrap_or_else(|| start.data_dir.join(AUDIT_KEY_FILE))
 }
@@ -396,6 +359,7 @@ fn engine_config(
     let topology = Topology { partitions, replicas, ..Topology::default() };
     Ok(EngineConfig {
         nats_url: String::new(),
+        monitor_url: None,
         worker: worker_name(start)?,
         roles: start.roles.clone(),
         topology: topology.fitted_to(room_bytes),

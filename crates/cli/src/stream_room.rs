@@ -6,6 +6,7 @@
 use fermata_jetstream::Topology;
 use fermata_jetstream::monitoring::{Store, store};
 use fermata_jetstream::store_room::{LimitedBy, StoreRoom, account_room};
+use fermata_jetstream::topology::Shortage;
 use fermata_jetstream::usage::{StreamUsage, stream_usages};
 
 use crate::arguments::GlobalArguments;
@@ -134,6 +135,12 @@ impl StreamRoom {
         self.store.map(|store| bytes(store.free_bytes()))
     }
 
+    /// Whether streams may reserve so many bytes more, as far as anybody tells.
+    #[must_use]
+    pub fn fits(&self, added_bytes: i64) -> bool {
+        self.free_bytes().is_none_or(|free| added_bytes <= free)
+    }
+
     fn sizes(&self) -> Vec<(String, i64)> {
         let size = |usage: &StreamUsage| (usage.name.clone(), size_of(usage));
         self.usages.iter().map(size).collect()
@@ -148,7 +155,7 @@ impl StreamRoom {
             full.iter().map(|usage| (usage.name.clone(), size_of(usage))).collect::<Vec<_>>();
         let fits = |room: &i64| {
             let fitted = self.topology.clone().fitted_to(*room);
-            self.free_bytes().is_none_or(|free| fitted.added_bytes(&sizes) <= free)
+            self.fits(fitted.added_bytes(&sizes))
         };
         let doubled = self.topology.room_for(reserved, &pairs);
         if let Some(room) = doubled.filter(fits) {
@@ -220,15 +227,7 @@ impl StreamRoom {
             return "raise `max_file_store` in the `jetstream` block of the server's configuration"
                 .to_owned();
         };
-        let more = match store.limited_by {
-            LimitedBy::Account => {
-                "raise `max_file` in the `jetstream` block of the account, in the servers' configuration"
-            }
-            LimitedBy::Server | LimitedBy::Servers(_) => {
-                "raise `max_file_store` in the `jetstream` block of the server's configuration and start it anew \
-                 (that of `fermata up` takes three quarters of what its disk has free when it starts: free some)"
-            }
-        };
+        let more = told_more(store);
         format!("no more that would be of use fits: {}; {more}", told_store(store))
     }
 
@@ -263,10 +262,7 @@ impl StreamRoom {
             None => self.told_nothing(),
         };
         let added = size_text(u64::try_from(added_bytes).unwrap_or(0));
-        let copies = match store.copies {
-            0 | 1 => String::new(),
-            copies => format!(", {copies} times over"),
-        };
+        let copies = told_copies(store);
         Err(CliError::Refused(format!(
             "{asked} needs {added} more{copies}, which is more than there is: {most}; nothing was changed"
         )))
@@ -285,6 +281,41 @@ fn told_store(store: &StoreRoom) -> String {
         LimitedBy::Servers(count) => format!("the {count} servers together have"),
     };
     format!("{who} {most} for streams, of which {reserved} are reserved")
+}
+
+fn told_copies(store: &StoreRoom) -> String {
+    match store.copies {
+        0 | 1 => String::new(),
+        copies => format!(", {copies} times over"),
+    }
+}
+
+/// How there comes to be more.
+fn told_more(store: &StoreRoom) -> &'static str {
+    match store.limited_by {
+        LimitedBy::Account => {
+            "raise `max_file` in the `jetstream` block of the account, in the servers' configuration"
+        }
+        LimitedBy::Server | LimitedBy::Servers(_) => {
+            "raise `max_file_store` in the `jetstream` block of the server's configuration and start it anew \
+             (that of `fermata up` takes three quarters of what its disk has free when it starts: free some)"
+        }
+    }
+}
+
+/// Why no stream of an engine was made, and what to do.
+#[must_use]
+pub fn told_shortage(Shortage { needed_bytes, room, most_bytes }: &Shortage) -> String {
+    let needed = size_text(u64::try_from(*needed_bytes).unwrap_or(0));
+    let (copies, store, more) = (told_copies(room), told_store(room), told_more(room));
+    let most = match most_bytes {
+        Some(most) => format!("the most that fits is `--stream-room {}`", size_argument(*most)),
+        None => "not even the least, `--stream-room 2GiB`, fits".to_owned(),
+    };
+    format!(
+        "the streams that are to be made need {needed}{copies}, which is more than there is: {store}; nothing was \
+         made; {most}, or {more}"
+    )
 }
 
 /// A size as it is typed: a whole number of the largest unit that has one.

@@ -298,6 +298,18 @@ pub struct DefineCommand {
     pub retire: Retirement,
 }
 
+impl DefineCommand {
+    /// How many strategies, workflows, contracts, modes and retirements are asked for.
+    #[must_use]
+    pub fn asked(&self) -> usize {
+        self.strategies.len()
+            + self.workflows.len()
+            + self.contracts.len()
+            + self.contract_modes.len()
+            + self.retire.strategies.len()
+    }
+}
+
 /// Strategies that are taken out of use.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

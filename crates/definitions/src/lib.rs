@@ -13,21 +13,25 @@
 mod build;
 mod duration;
 mod fields;
+mod keywords;
 mod problem;
 mod schema;
 mod spelling;
 mod strategies;
 mod strategy_tests;
 mod tree;
+mod undeclared;
 mod workflow;
 
 pub use build::{build, build_plan};
+pub use keywords::suspected_keywords;
 pub use problem::{FoundProblems, Problem, lines, report};
 pub use schema::{strategies_schema, workflow_schema};
 pub use spelling::{did_you_mean, meant, nearest};
 pub use strategies::{StrategiesDocument, read_strategies, read_strategies_document};
 pub use strategy_tests::{Expectation, StrategyTest};
 pub use tree::{DEPTH_MAX, ITEMS_MAX, Limits};
+pub use undeclared::undeclared_inputs;
 pub use workflow::{ORCHESTRATION_PATTERNS, TaskDocument, WorkflowDocument, read_workflow};
 
 #[cfg(test)]

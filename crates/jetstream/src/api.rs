@@ -33,6 +33,8 @@ pub(crate) const STREAM_NOT_FOUND: u64 = 10059;
 pub(crate) const STREAM_NAME_IN_USE: u64 = 10058;
 /// The server cannot reserve what the stream wants.
 pub(crate) const STORAGE_EXCEEDED: u64 = 10047;
+/// The account may not reserve what the stream wants.
+pub(crate) const ACCOUNT_EXCEEDED: u64 = 10002;
 /// The system is temporarily unavailable: it elects a leader.
 const SYSTEM_UNAVAILABLE: u64 = 10008;
 /// The cluster finds no servers for the stream: too few, too little room, or some that its leader

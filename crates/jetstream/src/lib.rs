@@ -40,6 +40,7 @@ mod reply_tokens;
 pub mod server;
 mod server_process;
 pub mod shared_consumer;
+mod size_limit;
 pub mod store_room;
 mod stored_object;
 mod stream_info;

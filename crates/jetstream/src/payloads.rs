@@ -12,6 +12,7 @@ use crate::{
     definitions_store::StoreError,
     object_folder::ObjectFolder,
     reader::{ReadError, StreamReader},
+    size_limit::SizeLimit,
     topology::PAYLOADS_BUCKET,
 };
 
@@ -50,7 +51,7 @@ struct StoreInfo {
 #[derive(Deserialize)]
 struct StoreConfig {
     #[serde(default)]
-    max_bytes: i64,
+    max_bytes: SizeLimit,
 }
 
 /// How many bytes the store of payloads may hold; nothing where it has no limit of its own.
@@ -63,7 +64,7 @@ struct StoreConfig {
 pub async fn payload_room_bytes(broker: &Broker) -> Result<Option<u64>, ApiError> {
     let request = format!("STREAM.INFO.OBJ_{PAYLOADS_BUCKET}");
     let info: StoreInfo = ask_to_read(broker.publishing(), &request, &()).await?;
-    Ok(u64::try_from(info.config.max_bytes).ok().filter(|bytes| *bytes > 0))
+    Ok(info.config.max_bytes.bytes())
 }
 
 /// Asks for a payload by its name, the digest in hexadecimal; nothing when there is none. The leader answers.

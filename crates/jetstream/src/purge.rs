@@ -6,6 +6,7 @@ use crate::{
     api::{ApiError, ask},
     connection::Broker,
     reader::StreamState,
+    size_limit::SizeLimit,
     stream_info::stream_info,
 };
 
@@ -60,7 +61,8 @@ struct StreamInfo {
 
 #[derive(Deserialize)]
 struct Config {
-    max_bytes: i64,
+    #[serde(default)]
+    max_bytes: SizeLimit,
 }
 
 /// Asks how full `stream` is.
@@ -73,6 +75,6 @@ struct Config {
 pub async fn room_of(broker: &Broker, stream: &str) -> Result<StreamRoom, ApiError> {
     let info: StreamInfo = stream_info(broker.publishing(), stream, &()).await?;
     let StreamState { first_sequence, bytes, messages, .. } = info.state;
-    let max_bytes = u64::try_from(info.config.max_bytes).unwrap_or(0);
+    let max_bytes = info.config.max_bytes.bytes().unwrap_or(0);
     Ok(StreamRoom { first_sequence, messages, bytes, max_bytes })
 }

@@ -10,19 +10,19 @@ use serde_json::Value;
 use thiserror::Error;
 
 use crate::{
-    api::{
-        ApiError, NO_SUITABLE_PEERS, STORAGE_EXCEEDED, STREAM_NAME_IN_USE, STREAM_NOT_FOUND, ask,
-    },
+    api::{ACCOUNT_EXCEEDED, ApiError, NO_SUITABLE_PEERS, STORAGE_EXCEEDED, STREAM_NOT_FOUND, ask},
     connection::Broker,
-    usage::subject_count,
+    size_limit::SizeLimit,
 };
 
 mod enlarging;
+mod making;
 mod names;
 mod room;
 mod spec;
 
 pub use enlarging::{EnlargeError, Enlarged, Enlargement};
+pub use making::Shortage;
 pub use names::*;
 pub use room::{STREAM_ROOM_BYTES_DEFAULT, STREAM_ROOM_BYTES_MAX, STREAM_ROOM_BYTES_MIN};
 pub use spec::{LANE_FRAME_BYTES_TARGET, Limits, StreamSpec};
@@ -107,15 +107,26 @@ pub struct Applied {
 /// Why a topology could not be applied.
 #[derive(Debug, Error)]
 pub enum TopologyError {
+    /// What is to be made is more than there is; nothing was made.
+    #[error(
+        "the streams that are to be made reserve {} bytes, and {} are free; give them less room (`--stream-room`)",
+        .0.needed_bytes,
+        .0.room.free_bytes()
+    )]
+    NotAllFit(Shortage),
     /// The server has not the room that the stream reserves.
     #[error(
-        "the server has no room for stream `{stream}`, which reserves {max_bytes} bytes; free some disk, raise `max_file_store`, or give the streams less room (`--stream-room`)"
+        "the server has no room for stream `{stream}`, which reserves {max_bytes} bytes{}; free some disk, raise \
+         `max_file_store` or the account's `max_file`, or give the streams less room (`--stream-room`)",
+        told_removed(*removed)
     )]
     NoRoom {
         /// The stream.
         stream: String,
         /// What it reserves.
         max_bytes: i64,
+        /// How many streams were made before it, and are gone again.
+        removed: usize,
     },
     /// The broker refused for another reason or did not answer.
     #[error("could not set up stream `{stream}`")]
@@ -128,6 +139,14 @@ pub enum TopologyError {
     },
 }
 
+fn told_removed(removed: usize) -> String {
+    match removed {
+        0 => String::new(),
+        1 => " (one that was made before it is removed again)".to_owned(),
+        more => format!(" ({more} that were made before it are removed again)"),
+    }
+}
+
 fn failed(spec: &StreamSpec) -> impl Fn(ApiError) -> TopologyError + use<> {
     let (stream, max_bytes) = (spec.name.clone(), spec.max_bytes);
     move |source| failure(&stream, max_bytes, source)
@@ -136,17 +155,17 @@ fn failed(spec: &StreamSpec) -> impl Fn(ApiError) -> TopologyError + use<> {
 fn failure(stream: &str, max_bytes: i64, source: ApiError) -> TopologyError {
     let stream = stream.to_owned();
     match has_no_room(&source) {
-        true => TopologyError::NoRoom { stream, max_bytes },
+        true => TopologyError::NoRoom { stream, max_bytes, removed: 0 },
         false => TopologyError::Api { stream, source },
     }
 }
 
-/// A single server names what is missing by its code; a cluster looks for servers to place the stream
+/// A single server and an account name what is missing by a code; a cluster looks for servers to place the stream
 /// on, and says in words what those lack that it did not take.
 fn has_no_room(error: &ApiError) -> bool {
     match error {
         ApiError::Refused { code, description, .. } => {
-            *code == STORAGE_EXCEEDED
+            matches!(*code, STORAGE_EXCEEDED | ACCOUNT_EXCEEDED)
                 || (*code == NO_SUITABLE_PEERS && description.contains("insufficient storage"))
         }
         ApiError::NoAnswer { .. }
@@ -180,60 +199,6 @@ impl Topology {
             .collect()
     }
 
-    /// Creates what is missing and reports what differs. Several starters may do this at once.
-    ///
-    /// # Errors
-    /// When the broker refuses a stream or does not answer.
-    ///
-    /// # Cancel safety
-    /// Some streams may have been created; apply again.
-    pub async fn apply(&self, broker: &Broker) -> Result<Applied, TopologyError> {
-        self.apply_those(broker, |_| true).await
-    }
-
-    /// Creates the stream of the engine's configuration alone: what it says comes before all others.
-    /// Returns this topology with as many replicas as that stream has: whoever creates it decides for all.
-    ///
-    /// # Errors
-    /// As [`Topology::apply`].
-    ///
-    /// # Cancel safety
-    /// The stream may have been created; apply again.
-    pub async fn apply_config(&self, broker: &Broker) -> Result<Self, TopologyError> {
-        let applied = self.apply_those(broker, |stream| stream == CONFIG_STREAM).await?;
-        let other = applied.drift.iter().find(|drift| drift.field == "num_replicas");
-        let replicas = other
-            .and_then(|drift| usize::try_from(drift.found.as_u64()?).ok())
-            .unwrap_or(self.replicas);
-        Ok(Self { replicas, ..self.clone() })
-    }
-
-    async fn apply_those(
-        &self,
-        broker: &Broker,
-        wanted: impl Fn(&str) -> bool,
-    ) -> Result<Applied, TopologyError> {
-        let mut applied = Applied::default();
-        for spec in self.streams().into_iter().filter(|spec| wanted(&spec.name)) {
-            let failed = failed(&spec);
-            let config = match found_config(broker, &spec.name).await.map_err(&failed)? {
-                Some(config) => Some(config),
-                None => create(broker, &spec).await.map_err(&failed)?,
-            };
-            match config {
-                Some(config) => {
-                    let mut found = drift(&spec, &config);
-                    if bound_letters(broker, &spec, config).await.map_err(&failed)? {
-                        found.retain(|drift| drift.field != PER_SUBJECT);
-                    }
-                    applied.drift.extend(found);
-                }
-                None => applied.created.push(spec.name),
-            }
-        }
-        Ok(applied)
-    }
-
     /// Reports what is missing or differs, and changes nothing. A missing stream differs in its `name`.
     ///
     /// # Errors
@@ -242,56 +207,17 @@ impl Topology {
     /// # Cancel safety
     /// Can be dropped.
     pub async fn compare(&self, broker: &Broker) -> Result<Vec<Drift>, TopologyError> {
-        let mut findings = Vec::new();
-        for spec in self.streams() {
-            let config = found_config(broker, &spec.name).await.map_err(failed(&spec))?;
-            findings.extend(drift(&spec, &config.unwrap_or_default()));
-        }
-        Ok(findings)
+        let looked = self.look(broker, |_| true).await?;
+        let drifts =
+            looked.into_iter().flat_map(|(spec, config)| drift(&spec, &config.unwrap_or_default()));
+        Ok(drifts.collect())
     }
-}
-
-/// Bounds how many letters a subject of DEAD may have, where an older program made it without: only while
-/// no letter goes by it. Else it stays as it is, and is told as drift.
-async fn bound_letters(
-    broker: &Broker,
-    spec: &StreamSpec,
-    mut config: Value,
-) -> Result<bool, ApiError> {
-    let is_bounded = config.get(PER_SUBJECT).and_then(Value::as_i64).is_some_and(|found| found > 0);
-    let max_bytes = config.get("max_bytes").and_then(Value::as_i64).unwrap_or(spec.max_bytes);
-    let bound = spec.clone().sized_for(max_bytes).max_msgs_per_subject;
-    let Value::Object(fields) = &mut config else { return Ok(false) };
-    if spec.name != DEAD_STREAM || is_bounded {
-        return Ok(false);
-    }
-    let count = subject_count(broker, DEAD_STREAM, DEAD_SUBJECTS).await?;
-    if i64::try_from(count.most).is_ok_and(|most| most > bound) {
-        return Ok(false);
-    }
-    fields.insert(PER_SUBJECT.to_owned(), bound.into());
-    let request = format!("STREAM.UPDATE.{DEAD_STREAM}");
-    ask::<Value>(broker.publishing(), &request, fields).await?;
-    Ok(true)
 }
 
 async fn found_config(broker: &Broker, stream: &str) -> Result<Option<Value>, ApiError> {
     match ask::<StreamInfo>(broker.publishing(), &format!("STREAM.INFO.{stream}"), &()).await {
         Ok(info) => Ok(Some(info.config)),
         Err(error) if error.code() == Some(STREAM_NOT_FOUND) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// Creates a stream. Another starter may have been faster with another configuration: that one is returned.
-async fn create(broker: &Broker, spec: &StreamSpec) -> Result<Option<Value>, ApiError> {
-    match ask::<StreamInfo>(broker.publishing(), &format!("STREAM.CREATE.{}", spec.name), spec)
-        .await
-    {
-        Ok(_) => Ok(None),
-        Err(error) if error.code() == Some(STREAM_NAME_IN_USE) => {
-            found_config(broker, &spec.name).await
-        }
         Err(error) => Err(error),
     }
 }
@@ -307,7 +233,7 @@ fn drift(spec: &StreamSpec, config: &Value) -> Vec<Drift> {
             found: Value::Null,
         }];
     }
-    let found_bytes = config.get("max_bytes").and_then(Value::as_i64).unwrap_or(spec.max_bytes);
+    let found_bytes = SizeLimit::of(config).signed().unwrap_or(spec.max_bytes);
     let sized = spec.clone().sized_for(found_bytes);
     let Ok(Value::Object(expected)) = serde_json::to_value(sized) else { return Vec::new() };
     expected
@@ -343,6 +269,7 @@ mod tests {
         };
 
         assert!(refused(10047, "insufficient storage resources available"));
+        assert!(refused(10002, "resource limits exceeded for account"));
         assert!(refused(10005, "no suitable peers for placement, insufficient storage"));
         assert!(!refused(10005, "no suitable peers for placement"));
     }

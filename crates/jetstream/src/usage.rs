@@ -8,6 +8,7 @@ use crate::{
     api::{ApiError, ask_to_read},
     connection::Broker,
     reader::StreamState,
+    size_limit::SizeLimit,
 };
 
 /// Pages that are asked for at most. The broker puts 256 streams on a page, so this is 65,536 streams;
@@ -50,7 +51,7 @@ struct Info {
 struct Config {
     name: String,
     #[serde(default)]
-    max_bytes: i64,
+    max_bytes: SizeLimit,
     #[serde(default)]
     num_replicas: usize,
 }
@@ -73,7 +74,7 @@ pub async fn stream_usages(broker: &Broker) -> Result<Vec<StreamUsage>, ApiError
         usages.extend(page.streams.into_iter().map(|Info { config, state }| StreamUsage {
             name: config.name,
             state,
-            bytes_max: u64::try_from(config.max_bytes).ok().filter(|bytes| *bytes > 0),
+            bytes_max: config.max_bytes.bytes(),
             replicas: config.num_replicas,
         }));
         if is_last {
@@ -132,7 +133,7 @@ pub async fn subject_count(
         let question = OfSubjects { subjects_filter: filter, offset };
         let request = format!("STREAM.INFO.{stream}");
         let info: Counted = ask_to_read(broker.publishing(), &request, &question).await?;
-        count.bytes_max = u64::try_from(info.config.max_bytes).ok().filter(|bytes| *bytes > 0);
+        count.bytes_max = info.config.max_bytes.bytes();
         let subjects = info.state.subjects.unwrap_or_default();
         count.messages += subjects.values().sum::<u64>();
         count.most = subjects.values().copied().fold(count.most, u64::max);

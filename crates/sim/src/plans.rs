@@ -192,7 +192,7 @@ fn delayed() -> Plan {
     let delay = |milliseconds| Work::Delay(Delay::Milliseconds(milliseconds));
     let nodes = vec![
         node("pause", &[], delay(2_500)),
-        node("past", &[], Work::Delay(Delay::Until("input.n * 1000".to_owned()))),
+        node("past", &[], Work::Delay(Delay::Until("'1970-01-01T00:00:00Z'".to_owned()))),
         PlanNode {
             retry: RetryPolicy::exponential_backoff(),
             ..node("call", &[], call(true, "/slow"))

@@ -90,10 +90,11 @@ async fn set_up(
     if let Some(ours) = &config.belongs_to {
         check_engine(broker, ours, &config.nats_url).await?;
     }
-    let topology = config.topology.apply_config(broker).await?;
+    let monitor_url = config.monitor_url.as_deref();
+    let topology = config.topology.apply_config(broker, monitor_url).await?;
     let (agreement, agreed) = agree(broker, publisher, config).await?;
     let topology = Topology { partitions: agreement.partitions, ..topology };
-    let applied = topology.apply(broker).await?;
+    let applied = topology.apply_within(broker, monitor_url).await?;
     let journal_bytes = journal_bytes(&topology, &applied.drift);
     // Only what is there from before can drift; sizes are the operator's.
     let drifts = applied.drift.into_iter().filter(|drift| !drift.field.starts_with("max_"));

@@ -1,5 +1,7 @@
 //! `fermata contract`: what the data of events adheres to.
 
+mod suspected;
+
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -14,9 +16,10 @@ use fermata_core::contract::{
 use fermata_core::identity::{NotATenant, Tenant};
 use fermata_core::json::{Json, told};
 use fermata_core::partition::Definitions;
-use fermata_definitions::{meant, nearest};
+use fermata_definitions::{meant, nearest, suspected_keywords};
 use serde_json::{Value, json};
 
+use self::suspected::{Applied, suspected};
 use super::definitions::{Asked, NewDefinitions, make_active, print_answer, read_text};
 use super::known_tenants::{KnownTenants, tell_nothing};
 use crate::arguments::GlobalArguments;
@@ -173,6 +176,7 @@ async fn apply(
     output: &mut Output,
 ) -> Result<ExitCode, CliError> {
     let mut contracts = Vec::new();
+    let mut warnings = Vec::new();
     if let (Some(file), Some(kind), Some(version)) =
         (&arguments.file, &arguments.kind, &arguments.version)
     {
@@ -184,6 +188,7 @@ async fn apply(
             return refused(&found, output);
         }
         let schema = parsed(&text, file)?;
+        warnings.extend(suspected_keywords(&schema));
         contracts.push(ContractEntry {
             tenant: arguments.tenant.clone(),
             kind: kind.as_str().into(),
@@ -203,8 +208,17 @@ async fn apply(
     };
     let mode = arguments.mode.map(|mode| (arguments.tenant.as_str().into(), mode.into()));
     let contract_modes = mode.into_iter().collect::<BTreeMap<_, _>>();
+    let contract = contracts.first().cloned();
     let new = NewDefinitions { contracts, contract_modes, ..NewDefinitions::default() };
-    let answer = make_active(new, arguments.by, global, output).await?;
+    let mut answer = make_active(new, arguments.by, global, output).await?;
+    if answer.problems.is_empty() {
+        let (tenant, contract) = (arguments.tenant.as_str(), contract.as_ref());
+        let session = BrokerSession::open(global).await?;
+        let found = suspected(&session, answer.revision, Applied { tenant, contract }).await;
+        // What is active is told whether it can be read or not.
+        warnings.extend(found.unwrap_or_default());
+        answer.warnings = warnings;
+    }
     print_answer(Asked::Apply, &answer, &what, output)
 }
 
@@ -353,8 +367,9 @@ fn check(arguments: &CheckArguments, output: &mut Output) -> Result<ExitCode, Cl
         Err(found) => return refused(&found, output),
     };
     let mut found = Vec::new();
+    let new = parsed(&text, &arguments.file)?;
+    suspected_keywords(&new).iter().for_each(|told| output.note(told));
     if let Some(before) = &arguments.after {
-        let new = parsed(&text, &arguments.file)?;
         let old = parsed(&read_text(before)?, before)?;
         found.extend(incompatibilities(&old, &new));
     }

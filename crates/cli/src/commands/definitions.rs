@@ -19,7 +19,7 @@ use crate::diagnostics::{self, Sources};
 use crate::error::{CliError, ExitCode};
 use crate::output::{Output, Tone, counted};
 
-pub use applying::{Answer, Asked, make_active, print_answer};
+pub use applying::{Answer, Asked, active_at, make_active, print_answer};
 pub use suspected::{Holds, told};
 
 /// Files to check.

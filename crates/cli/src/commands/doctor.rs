@@ -9,7 +9,7 @@ mod repair;
 mod room;
 mod switched_off;
 mod truncation;
-mod workers;
+pub(super) mod workers;
 
 pub use checks::MONITOR_FILE;
 pub use repair::Repair;

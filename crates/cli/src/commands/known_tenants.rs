@@ -46,6 +46,30 @@ impl KnownTenants {
         self.0.is_empty()
     }
 
+    /// What to say of a tenant that somebody gives something and nothing else names. Where strategies are `for_all`
+    /// tenants, only of one that is near to one that is known.
+    pub(super) fn unheard_of(&self, tenant: &str, for_all: bool) -> Option<String> {
+        if self.0.contains(tenant) || self.0.len() >= TENANTS_MAX {
+            return None;
+        }
+        let question = did_you_mean(tenant, self.0.iter().map(String::as_str));
+        let hint = match question {
+            Some(question) => format!("; {question}"),
+            None if for_all => return None,
+            None => self.listed(),
+        };
+        Some(format!("nothing else names tenant `{tenant}`{hint}"))
+    }
+
+    /// Who is known, where these are few.
+    fn listed(&self) -> String {
+        if self.0.is_empty() || self.0.len() > NAMED_MAX {
+            return String::new();
+        }
+        let known: Vec<_> = self.0.iter().map(String::as_str).collect();
+        format!("; known tenants are {}", known.join(", "))
+    }
+
     /// What to say beside a list that has only what is for every tenant: which tenant may be meant by one of whom
     /// nothing is known; nothing where that is known, none is near, or no tenant was named.
     pub(super) fn only_of_all(&self, tenant: Option<&str>, one: &str) -> Option<String> {
@@ -62,12 +86,7 @@ impl KnownTenants {
         let tenant = Some(tenant).filter(|tenant| !self.0.contains(*tenant))?;
         let hint = match did_you_mean(tenant, self.0.iter().map(String::as_str)) {
             Some(question) => format!("; {question}"),
-            None if self.0.is_empty() => String::new(),
-            None if self.0.len() <= NAMED_MAX => {
-                let known: Vec<_> = self.0.iter().map(String::as_str).collect();
-                format!("; known tenants are {}", known.join(", "))
-            }
-            None => String::new(),
+            None => self.listed(),
         };
         Some(format!("no {what} of tenant `{tenant}` are known{hint}"))
     }

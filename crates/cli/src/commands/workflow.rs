@@ -1,12 +1,13 @@
 //! `fermata workflow`: what is done, and in which order.
 
+mod called;
 mod plan_dot;
 mod plan_view;
 
 use clap::{Args, Subcommand};
 use fermata_core::command::WorkflowEntry;
 use fermata_core::plan::Executable;
-use fermata_definitions::{FoundProblems, Limits, read_workflow};
+use fermata_definitions::{FoundProblems, Limits, read_workflow, undeclared_inputs};
 use std::path::PathBuf;
 
 use super::definitions::{
@@ -68,7 +69,10 @@ pub async fn run(
 ) -> Result<ExitCode, CliError> {
     match command {
         WorkflowCommand::Check(arguments) => {
-            check(&arguments.files, output)?.report("workflow", "workflows", output)
+            let checked = check(&arguments.files, output)?;
+            let code = checked.report("workflow", "workflows", output)?;
+            undeclared(&checked.sound).iter().for_each(|told| output.note(told));
+            Ok(code)
         }
         WorkflowCommand::Apply(arguments) => {
             let checked = check(&arguments.files, output)?;
@@ -77,7 +81,15 @@ pub async fn run(
             }
             let count = checked.sound.len();
             let new = new_definitions(&checked.sound)?;
-            let answer = make_active(new, arguments.by, global, output).await?;
+            let mut answer = make_active(new, arguments.by, global, output).await?;
+            if answer.problems.is_empty() {
+                answer.warnings = undeclared(&checked.sound);
+                let session = BrokerSession::open(global).await?;
+                // What is active is told whether workers answer or not.
+                answer
+                    .warnings
+                    .extend(called::unknown(&session, &checked.sound).await.unwrap_or_default());
+            }
             print_answer(Asked::Apply, &answer, &counted(count, "workflow", "workflows"), output)
         }
         WorkflowCommand::List => list(global, output).await,
@@ -88,6 +100,17 @@ pub async fn run(
 fn read(text: &str, name: &str) -> Result<Executable, FoundProblems> {
     // Programs write workflows too, and larger ones than people.
     read_workflow(text, Some(name), &Limits::GENERATED)
+}
+
+/// What the workflows mention of their input and do not declare.
+fn undeclared(executables: &[Executable]) -> Vec<String> {
+    let told = executables.iter().flat_map(|executable| {
+        let name = &executable.plan().workflow;
+        undeclared_inputs(executable)
+            .into_iter()
+            .map(move |told| format!("workflow `{name}`: {told}"))
+    });
+    told.collect()
 }
 
 fn check(files: &[PathBuf], output: &mut Output) -> Result<Checked<Executable>, CliError> {

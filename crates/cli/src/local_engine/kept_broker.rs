@@ -90,6 +90,11 @@ impl KeptBroker {
         Ok(self.server.stop().await?)
     }
 
+    /// Where it can be monitored.
+    pub(super) fn monitor_url(&self) -> Option<String> {
+        self.server.monitor_url().map(str::to_owned)
+    }
+
     fn tell_monitor_url(&self) -> Result<(), CliError> {
         let Some(url) = self.server.monitor_url() else { return Ok(()) };
         let file = &self.monitor_file;

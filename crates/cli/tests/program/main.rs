@@ -27,6 +27,7 @@ mod engine;
 #[cfg(test)]
 mod events;
 #[cfg(test)]
+mod first_room;
 mod flags;
 #[cfg(test)]
 mod health;
@@ -77,6 +78,7 @@ mod secrets;
 #[cfg(test)]
 mod shipped_configurations;
 #[cfg(test)]
+mod slips;
 mod standstill;
 #[cfg(test)]
 mod strategies;

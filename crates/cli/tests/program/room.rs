@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use fermata_jetstream::core_messages::CoreMessages;
 use fermata_jetstream::usage::stream_usages;
+use serde_json::Value;
 
-use crate::support::{Ended, Stage};
+use crate::support::{Ended, SOON, Stage};
 
 const GIB: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;
@@ -67,6 +69,38 @@ async fn where_the_limit_is_not_known_and_one_is_refused_all_are_set_back() {
     assert!(refused.stderr.contains(told), "{}", refused.stderr);
     assert!(refused.stderr.contains("have the room again that they had"), "{}", refused.stderr);
     assert_eq!(sizes(&stage).await, before);
+}
+
+/// Leaves a stream that has something as much room as it takes.
+async fn fill(stage: &Stage, stream: &str, subject: &str) {
+    stage.append(subject, 0, vec![7; 700_000]).await;
+    let core = CoreMessages::new(&stage.broker);
+    let ask = async |operation: &str, body: Vec<u8>| {
+        let subject = format!("$JS.API.STREAM.{operation}.{stream}");
+        let answer = core.request(&subject, body.into(), SOON).await.expect("an answer");
+        serde_json::from_slice::<Value>(&answer.payload).expect("JSON")
+    };
+    let info = ask("INFO", Vec::new()).await;
+    let mut config = info["config"].clone();
+    config["max_bytes"] = info["state"]["bytes"].clone();
+    let updated = ask("UPDATE", config.to_string().into_bytes()).await;
+    assert_eq!(updated["error"], Value::Null);
+}
+
+#[tokio::test]
+async fn without_a_size_those_that_fill_have_twice_as_much_and_no_other_is_touched() {
+    let stage = Stage::with_store(10 * GIB).await;
+    fill(&stage, "JOURNAL_0", "fermata.journal.0").await;
+    let mut expected = sizes(&stage).await;
+
+    let enlarged = repair(&stage, &["--json"]).await;
+
+    assert_eq!(enlarged.code, 0, "{}{}", enlarged.stdout, enlarged.stderr);
+    let told = enlarged.json().into_iter().map(|line| line["stream"].clone()).collect::<Vec<_>>();
+    assert_eq!(told, ["JOURNAL_0"]);
+    let size = expected.get_mut("JOURNAL_0").expect("a stream");
+    *size = (*size * 2).div_ceil(MIB) * MIB;
+    assert_eq!(sizes(&stage).await, expected);
 }
 
 #[tokio::test]

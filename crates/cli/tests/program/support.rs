@@ -84,6 +84,12 @@ impl Stage {
         Self::placed(Placement::default()).await
     }
 
+    /// As [`Self::bare`], whose streams may reserve so many bytes.
+    pub async fn bare_with_store(bytes: u64) -> Self {
+        let placement = Placement { file_store_bytes: Some(bytes), ..Placement::default() };
+        Self::placed(placement).await
+    }
+
     async fn placed(placement: Placement) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let options = ServerOptions {
@@ -106,8 +112,7 @@ impl Stage {
 
     /// As [`Self::new`], on a broker whose streams may reserve so many bytes.
     pub async fn with_store(bytes: u64) -> Self {
-        let placement = Placement { file_store_bytes: Some(bytes), ..Placement::default() };
-        Self::placed(placement).await.set_up().await
+        Self::bare_with_store(bytes).await.set_up().await
     }
 
     async fn set_up(self) -> Self {

@@ -44,6 +44,7 @@ pub async fn start(stage: &Stage, snapshots: SnapshotPolicy) -> Engine {
     let folder = stage.folder.path();
     let config = EngineConfig {
         nats_url: stage.server.url(),
+        monitor_url: None,
         worker: "w-1".to_owned(),
         roles: Role::ALL.into_iter().collect(),
         topology: topology(),

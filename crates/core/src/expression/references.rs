@@ -11,6 +11,8 @@ pub struct References {
     pub roots: BTreeSet<String>,
     /// The `X` of every `tasks.X` and `tasks['X']`.
     pub tasks: BTreeSet<String>,
+    /// The `X` of every `input.X` and `input['X']`.
+    pub inputs: BTreeSet<String>,
     /// Whether `tasks` is used in any other way than by one named task, so
     /// that nothing can be said about which tasks are meant.
     pub tasks_as_a_whole: bool,
@@ -37,6 +39,9 @@ impl References {
         match (root, field) {
             ("tasks", Some(task)) => {
                 self.tasks.insert(task.to_owned());
+            }
+            ("input", Some(field)) => {
+                self.inputs.insert(field.to_owned());
             }
             ("tasks", None) => self.tasks_as_a_whole = true,
             ("event", field) => self.event_data |= field.is_none_or(|field| field == "data"),

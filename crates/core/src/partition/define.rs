@@ -85,12 +85,14 @@ impl Definitions {
         self.apply_contracts(applied);
     }
 
-    /// What is recorded of a command that nothing speaks against.
+    /// What is recorded of a command that nothing speaks against. One that changes nothing is on the record
+    /// too, at the revision that is active.
     pub(super) fn applied(&self, command: &DefineCommand) -> DefinitionsApplied {
+        let step = u64::from(!self.is_as_asked(command));
         DefinitionsApplied {
             id: command.id,
             by: bounded_detail(&command.by),
-            revision: self.revision.saturating_add(1),
+            revision: self.revision.saturating_add(step),
             strategies: command.strategies.clone(),
             workflows: command.workflows.clone(),
             flags: command.flags.clone(),
@@ -271,6 +273,7 @@ impl Partition {
         let unchanged = !repeated && problems.is_empty();
         let unchanged = unchanged.then(|| self.definitions.unchanged_by(command));
         if !repeated {
+            let before = self.definitions.revision;
             let body = if problems.is_empty() {
                 self.definitions.applied(command).into()
             } else {
@@ -278,7 +281,7 @@ impl Partition {
                 DefinitionsRefused { id: command.id, by, problems: problems.clone() }.into()
             };
             self.emit(Record::of_partition(body), out);
-            if problems.is_empty() {
+            if self.definitions.revision != before {
                 out.effects.push(Effect::Project);
             }
         }

@@ -22,6 +22,17 @@ impl Definitions {
     }
 }
 
+impl Definitions {
+    /// Whether a command that nothing speaks against changes nothing at all: then the revision stays, and no
+    /// worker reads and compiles what it has.
+    pub(super) fn is_as_asked(&self, command: &DefineCommand) -> bool {
+        let DefineCommand { id: _, by: _, reply_to: _, flags, .. } = command;
+        let mut after = self.flags.clone();
+        after.apply(flags);
+        after == self.flags && self.unchanged_by(command) == command.asked()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -29,6 +40,7 @@ mod tests {
     use super::*;
     use crate::command::{ContractMode, Retirement, WorkflowEntry};
     use crate::digest::Digest;
+    use crate::flags::Flag;
     use crate::json::Json;
 
     fn strategy(name: &str, version: u32) -> StrategyEntry {
@@ -65,6 +77,7 @@ mod tests {
 
         let none = Definitions::default();
         let active = after(&none, &first);
+        assert_eq!((active.revision, after(&active, &first).revision), (1, 1));
         let without = after(&active, &retire(names(&["a"])));
 
         assert_eq!((none.unchanged_by(&first), active.unchanged_by(&first)), (0, 5));
@@ -74,5 +87,11 @@ mod tests {
         assert_eq!(active.unchanged_by(&changed), 3);
         assert_eq!(active.unchanged_by(&retire(names(&["a", "b"]))), 0);
         assert_eq!(without.unchanged_by(&retire(names(&["a", "b"]))), 1);
+        assert_eq!(after(&without, &retire(names(&["a"]))).revision, without.revision);
+        assert_eq!(after(&without, &changed).revision, without.revision + 1);
+        let mut switched = first.clone();
+        switched.flags.set(Flag::AuditFeed, false);
+        assert_eq!(after(&active, &switched).revision, 2);
+        assert_eq!(after(&after(&active, &switched), &switched).revision, 2);
     }
 }

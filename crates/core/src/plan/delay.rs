@@ -6,6 +6,10 @@ use serde_json::Value;
 /// The last millisecond of the year 9999, since 1970: RFC 3339 knows no later one.
 const MILLISECONDS_1970_TO_9999_MAX: u64 = 253_402_300_799_999;
 
+/// The first millisecond of 2001, since 1970. As seconds, it is the year 32969: a number below is one of
+/// seconds, and taken for milliseconds it would be a time in 1970 that is no wait at all.
+const NUMBER_MIN: u64 = 978_307_200_000;
+
 /// What a delay waits for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -18,7 +22,7 @@ pub enum Delay {
 }
 
 /// The point of time, in milliseconds since 1970, that `value` names: a whole
-/// number of them, or RFC 3339 text; what lies before 1970 is 1970.
+/// number of them from 2001 on, or RFC 3339 text; what lies before 1970 is 1970.
 ///
 /// # Errors
 ///
@@ -38,6 +42,12 @@ pub(crate) fn point_of_time(value: &Value) -> Result<u64, String> {
         Value::String(text) => milliseconds_of_rfc_3339(text),
         Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
     };
+    if let (Value::Number(_), Some(number)) = (value, found.filter(|found| *found < NUMBER_MIN)) {
+        return Err(format!(
+            "{number} lies before 2001 as milliseconds since 1970, so it is taken for seconds: multiply them by \
+             1000, or give RFC 3339 text such as `2026-11-21T02:02:11Z`"
+        ));
+    }
     found.filter(|milliseconds| *milliseconds <= MILLISECONDS_1970_TO_9999_MAX).ok_or_else(|| {
         "expected a point of time: RFC 3339 text such as `2026-11-21T02:02:11Z`, or whole \
          milliseconds since 1970"
@@ -106,6 +116,18 @@ mod tests {
         ] {
             assert_eq!(point_of_time(&value), Ok(milliseconds), "{value}");
         }
+    }
+
+    #[test]
+    fn a_number_of_seconds_is_refused_with_what_to_do() {
+        for value in [json!(1_795_226_531), json!(1_795_226_531.0), json!(0), json!(NUMBER_MIN - 1)]
+        {
+            let told = point_of_time(&value).unwrap_err();
+            assert!(told.contains("taken for seconds: multiply them by 1000"), "{told}");
+        }
+        assert_eq!(point_of_time(&json!(NUMBER_MIN)), Ok(NUMBER_MIN));
+        // Text says itself what it is.
+        assert_eq!(point_of_time(&json!("2000-12-31T00:00:00Z")), Ok(978_220_800_000));
     }
 
     #[test]

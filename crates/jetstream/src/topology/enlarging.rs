@@ -9,6 +9,7 @@ use crate::{
     api::{ApiError, ask},
     connection::Broker,
     reader::StreamState,
+    size_limit::{MAX_BYTES, SizeLimit},
 };
 
 /// A stream that is given more room.
@@ -69,12 +70,12 @@ struct Step {
 impl Step {
     /// Nothing where the stream has as much, or no limit of its own.
     fn of(spec: &StreamSpec, found: Value) -> Option<Self> {
+        let from_bytes = SizeLimit::of(&found).signed()?;
         let Value::Object(mut config) = found else { return None };
-        let from_bytes = config.get("max_bytes").and_then(Value::as_i64).unwrap_or(-1);
-        if from_bytes <= 0 || from_bytes >= spec.max_bytes {
+        if from_bytes >= spec.max_bytes {
             return None;
         }
-        config.insert("max_bytes".to_owned(), spec.max_bytes.into());
+        config.insert(MAX_BYTES.to_owned(), spec.max_bytes.into());
         let bound = spec.clone().sized_for(spec.max_bytes).max_msgs_per_subject;
         let per_subject = config.get(PER_SUBJECT).and_then(Value::as_i64);
         let per_subject_before = per_subject.filter(|found| *found > 0 && *found < bound);
@@ -102,13 +103,15 @@ impl Step {
     async fn set_back(&self, broker: &Broker) -> Result<SetBack, ApiError> {
         let Enlarged { stream, from_bytes, to_bytes } = &self.enlarged;
         let request = format!("STREAM.INFO.{stream}");
-        let Found { mut config, state } = ask(broker.publishing(), &request, &()).await?;
-        match config.get("max_bytes").and_then(Value::as_i64) {
+        let Found { config, state } = ask(broker.publishing(), &request, &()).await?;
+        let limit = SizeLimit::of(&config).signed();
+        let Value::Object(mut config) = config else { return Ok(SetBack::Refused) };
+        match limit {
             Some(found) if found == *from_bytes => return Ok(SetBack::NeverGrew),
             Some(found) if found == *to_bytes && self.may_shrink(state) => {}
             Some(_) | None => return Ok(SetBack::Refused),
         }
-        config.insert("max_bytes".to_owned(), (*from_bytes).into());
+        config.insert(MAX_BYTES.to_owned(), (*from_bytes).into());
         if let Some(bound) = self.per_subject_before {
             config.insert(PER_SUBJECT.to_owned(), bound.into());
         }
@@ -128,7 +131,7 @@ enum SetBack {
 
 #[derive(Deserialize)]
 struct Found {
-    config: Map<String, Value>,
+    config: Value,
     state: StreamState,
 }
 

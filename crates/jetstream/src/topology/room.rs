@@ -93,22 +93,27 @@ impl Topology {
     /// `free_bytes` more reserved; nothing where that enlarges none.
     #[must_use]
     pub fn room_within(&self, now: &[(String, i64)], free_bytes: i64) -> Option<i64> {
-        let added = |gib: i64| self.clone().fitted_to(gib * GIB).added_bytes(now);
-        let gib_of = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX) / GIB;
-        let (mut fits, mut beyond) =
-            (gib_of(STREAM_ROOM_BYTES_MIN), gib_of(STREAM_ROOM_BYTES_MAX) + 1);
-        if added(fits) > free_bytes {
-            return None;
-        }
-        while beyond - fits > 1 {
-            let between = fits.midpoint(beyond);
-            match added(between) <= free_bytes {
-                true => fits = between,
-                false => beyond = between,
-            }
-        }
-        (added(fits) > 0).then_some(fits * GIB)
+        let added = |bytes: i64| self.clone().fitted_to(bytes).added_bytes(now);
+        largest_room(|bytes| added(bytes) <= free_bytes).filter(|bytes| added(*bytes) > 0)
     }
+}
+
+/// The largest room, in whole gibibytes, that `fits`; nothing where not even the least does. Of what fits,
+/// everything smaller must.
+pub(super) fn largest_room(fits: impl Fn(i64) -> bool) -> Option<i64> {
+    let gib_of = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX) / GIB;
+    let (mut most, mut beyond) = (gib_of(STREAM_ROOM_BYTES_MIN), gib_of(STREAM_ROOM_BYTES_MAX) + 1);
+    if !fits(most * GIB) {
+        return None;
+    }
+    while beyond - most > 1 {
+        let between = most.midpoint(beyond);
+        match fits(between * GIB) {
+            true => most = between,
+            false => beyond = between,
+        }
+    }
+    Some(most * GIB)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use fermata_jetstream::{
     monitoring::store,
     reader::StreamReader,
     server::ServerError,
+    store_room::LimitedBy,
     topology::TopologyError,
 };
 
@@ -150,6 +151,31 @@ async fn a_topology_that_is_too_large_for_the_disk_says_so_and_fits_when_scaled_
         "{refused:?}"
     );
     assert!(fitted.reserved_bytes() < (1 << 30) + (64 << 20), "{}", fitted.reserved_bytes());
+    assert_eq!(fitted.apply(&broker).await.expect("applied").drift, []);
+}
+
+#[tokio::test]
+async fn what_the_account_cannot_hold_is_refused_before_the_first_stream_is_made() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let account = "users: [{ user: a, password: b }], jetstream: { max_file: 3GB }";
+    let config = format!(
+        "jetstream: {{ store_dir: {:?}, max_file_store: 20GB }}\naccounts: {{ A: {{ {account} }} }}\n\
+         no_auth_user: a\n",
+        folder.path()
+    );
+    let server = PlainServer::start(&config).await;
+    let broker = Broker::connect(&server.url, ConnectOptions::default()).await.expect("connected");
+    let topology = small_topology();
+
+    let refused = topology.apply_config(&broker, None).await.expect_err("too much");
+
+    let TopologyError::NotAllFit(shortage) = &refused else { panic!("{refused:?}") };
+    assert_eq!(shortage.room.limited_by, LimitedBy::Account);
+    assert_eq!(shortage.most_bytes, Some(2 << 30), "{shortage:?}");
+    let missing = topology.compare(&broker).await.expect("compared");
+    assert_eq!(missing.len(), topology.streams().len(), "not one is there: {missing:?}");
+    let fitted = topology.fitted_to(2 << 30);
+    fitted.apply_config(&broker, None).await.expect("room for it");
     assert_eq!(fitted.apply(&broker).await.expect("applied").drift, []);
 }
 

@@ -24,7 +24,7 @@ const READS_MAX: u32 = 4;
 const AGAIN_AFTER: Duration = Duration::from_millis(700);
 
 /// The engine's answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
     /// Revision of the active definitions.
     pub revision: u64,
@@ -39,6 +39,9 @@ pub struct Answer {
     /// How much of it was not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changed: Option<usize>,
+    /// What is active all the same, and probably not meant so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// How many commands it took.
@@ -83,11 +86,7 @@ pub async fn make_active(
         retire,
         ..DefineCommand::default()
     };
-    let asked = whole.strategies.len()
-        + whole.workflows.len()
-        + whole.contracts.len()
-        + whole.contract_modes.len()
-        + whole.retire.strategies.len();
+    let asked = whole.asked();
     let mut parts = whole.clone().parts();
     let mut answer = match parts.pop() {
         Some(only) if parts.is_empty() => ask(&session, only).await,
@@ -110,7 +109,7 @@ async fn apply_parts(
     let (mut revision, problems) = check(session, &whole, &parts).await?;
     if !problems.is_empty() {
         let parts = Some(Parts { applied: 0, of });
-        return Ok(Answer { revision, problems, parts, unchanged: None, changed: None });
+        return Ok(Answer { revision, problems, parts, ..Answer::default() });
     }
     output.note(&format!(
         "this is more than one command may have: it is sent in {of}, and each is active once it \
@@ -137,7 +136,28 @@ async fn apply_parts(
     }
     bar.finish_and_clear();
     let parts = Some(Parts { applied: of, of });
-    Ok(Answer { revision, problems: Vec::new(), parts, unchanged, changed: None })
+    Ok(Answer { revision, parts, unchanged, ..Answer::default() })
+}
+
+/// What is active once it is at `revision`, or after a while: what was applied a moment ago is not projected yet.
+///
+/// # Errors
+///
+/// When it cannot be read.
+///
+/// # Cancel safety
+///
+/// Can be dropped.
+pub async fn active_at(session: &BrokerSession, revision: u64) -> Result<Definitions, CliError> {
+    let mut active = session.active_definitions().await?;
+    for _ in 1..READS_MAX {
+        if active.revision >= revision {
+            break;
+        }
+        tokio::time::sleep(AGAIN_AFTER).await;
+        active = session.active_definitions().await?;
+    }
+    Ok(active)
 }
 
 /// What speaks against what is to be sent in parts, with the revision that was looked at.
@@ -253,6 +273,7 @@ pub fn print_answer(
         let revision = answer.revision;
         output
             .line(&format!("{title}: {what}{commands}; definitions are at revision {revision}"))?;
+        answer.warnings.iter().for_each(|warning| output.note(warning));
     } else {
         for problem in &answer.problems {
             let title = output.tone(Tone::Bad, "refused");
@@ -307,8 +328,7 @@ mod tests {
     #[test]
     fn what_was_so_before_is_not_told_as_done() {
         let told = |asked: Asked, unchanged, changed| {
-            let (revision, problems, parts) = (3, Vec::new(), None);
-            let answer = Answer { revision, problems, parts, unchanged, changed };
+            let answer = Answer { revision: 3, unchanged, changed, ..Answer::default() };
             let (word, rest) = asked.told("3 strategies", &answer);
             format!("{word}: {rest}")
         };

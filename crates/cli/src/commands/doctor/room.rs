@@ -1,5 +1,7 @@
-//! `fermata doctor --repair room`: streams that fill get more room, in place. All of it fits and is given, or
-//! nothing is changed.
+//! `fermata doctor --repair room`: streams that fill get twice their room, in place, or all what they are asked to
+//! have. All of it fits and is given, or nothing is changed.
+
+use std::collections::HashMap;
 
 use fermata_jetstream::StreamSpec;
 use fermata_jetstream::topology::{Enlarged, Enlargement};
@@ -15,13 +17,15 @@ use crate::error::{CliError, ExitCode};
 use crate::output::{Output, Tone, counted, size_text};
 use crate::stream_room::{Advice, StreamRoom, stores};
 
+const MIB: u64 = 1 << 20;
+
 /// What is asked for: each stream with the size that it is to have, and in words.
 struct Asked {
     specs: Vec<StreamSpec>,
     text: String,
 }
 
-/// Enlarges all streams, or one, to what is asked for or what those that fill need, and tells.
+/// Enlarges all streams, or one, to what is asked for, else those that fill, and tells.
 pub(super) async fn enlarge(
     arguments: &DoctorArguments,
     global: &GlobalArguments,
@@ -35,7 +39,10 @@ pub(super) async fn enlarge(
     let only = arguments.only.as_deref().map(|name| find(&room, name)).transpose()?;
     let asked = match only {
         Some(usage) => Some(asked_of_one(&room, usage, arguments.to)?),
-        None => asked_of_all(&room, arguments.stream_room)?,
+        None => match arguments.stream_room {
+            Some(wanted) => Some(asked_of_all(&room, wanted)),
+            None => asked_of_those_that_fill(&room)?,
+        },
     };
     let Some(Asked { specs, text }) = asked else { return tell(&[], dry_run, output) };
     let enlargement = Enlargement::plan(session.broker(), &specs).await?;
@@ -84,31 +91,41 @@ fn asked_of_one(
     Ok(Asked { specs, text: format!("to let {} hold {most}", usage.name) })
 }
 
-/// Nothing where no size is named and nothing fills.
-fn asked_of_all(room: &StreamRoom, wanted: Option<u64>) -> Result<Option<Asked>, CliError> {
-    let wanted = match wanted {
-        Some(wanted) => bytes(wanted),
-        None => {
-            let fills = filling(&room.usages);
-            if fills.is_empty() {
-                return Ok(None);
-            }
-            match room.advice(&fills) {
-                Advice::Together { gib, is_most: false } => gib << 30,
-                advice @ (Advice::Together { .. } | Advice::Alone { .. } | Advice::Nothing) => {
-                    let names = fills.iter().map(|usage| usage.name.as_str()).collect::<Vec<_>>();
-                    return Err(CliError::Refused(format!(
-                        "no room makes {} twice as large: {}; nothing was changed",
-                        names.join(", "),
-                        room.told(&advice)
-                    )));
-                }
-            }
-        }
-    };
-    let specs = room.topology().clone().fitted_to(wanted).streams();
-    let text = size_text(u64::try_from(wanted).unwrap_or(0));
-    Ok(Some(Asked { specs, text: format!("to give the streams {text} together") }))
+fn asked_of_all(room: &StreamRoom, wanted: u64) -> Asked {
+    let specs = room.topology().clone().fitted_to(bytes(wanted)).streams();
+    Asked { specs, text: format!("to give the streams {} together", size_text(wanted)) }
+}
+
+/// Twice what each of them has, and nothing to the others; nothing where none fills.
+fn asked_of_those_that_fill(room: &StreamRoom) -> Result<Option<Asked>, CliError> {
+    let fills = filling(&room.usages);
+    if fills.is_empty() {
+        return Ok(None);
+    }
+    let sizes = fills.iter().map(|usage| (usage.name.as_str(), doubled(usage)));
+    let sizes = sizes.collect::<HashMap<_, _>>();
+    let mut specs = room.topology().streams();
+    specs.retain_mut(|spec| {
+        let size = sizes.get(spec.name.as_str());
+        size.iter().for_each(|size| spec.max_bytes = **size);
+        size.is_some()
+    });
+    let names = fills.iter().map(|usage| usage.name.as_str()).collect::<Vec<_>>().join(", ");
+    let added = |usage: &&StreamUsage| doubled(usage) - bytes(usage.bytes_max.unwrap_or(0));
+    let added = fills.iter().map(added).sum();
+    if !room.fits(added) {
+        let told = room.told(&room.advice(&fills));
+        return Err(CliError::Refused(format!(
+            "{names} cannot be made twice as large: {told}; nothing was changed"
+        )));
+    }
+    Ok(Some(Asked { specs, text: format!("to let {names} hold twice as much") }))
+}
+
+/// Twice what it has, in whole mebibytes: less than one holds nothing.
+fn doubled(usage: &StreamUsage) -> i64 {
+    let twice = usage.bytes_max.unwrap_or(0).saturating_mul(2);
+    bytes(twice.div_ceil(MIB).saturating_mul(MIB))
 }
 
 fn tell(enlarged: &[Enlarged], dry_run: bool, output: &mut Output) -> Result<ExitCode, CliError> {

@@ -38,28 +38,28 @@ const NO_ANSWER: &str = "not checked: no worker answered";
 
 /// How one worker stands.
 #[derive(Debug, Clone, Default, Deserialize)]
-pub(super) struct WorkerStatus {
-    pub(super) worker: String,
-    pub(super) version: String,
-    pub(super) partitions: Vec<PartitionStatus>,
+pub(in crate::commands) struct WorkerStatus {
+    pub(in crate::commands) worker: String,
+    pub(in crate::commands) version: String,
+    pub(in crate::commands) partitions: Vec<PartitionStatus>,
     // All below is absent from older workers.
     #[serde(default)]
-    pub(super) incarnation: Option<Uuid>,
+    pub(in crate::commands) incarnation: Option<Uuid>,
     #[serde(default)]
-    pub(super) process_id: u32,
+    pub(in crate::commands) process_id: u32,
     #[serde(default)]
-    pub(super) roles: Vec<String>,
+    pub(in crate::commands) roles: Vec<String>,
     #[serde(default)]
-    pub(super) queues: Vec<String>,
+    pub(in crate::commands) queues: Vec<String>,
     #[serde(default)]
-    pub(super) settings: BTreeMap<String, Value>,
+    pub(in crate::commands) settings: BTreeMap<String, Value>,
     #[serde(default)]
-    pub(super) standstills: Vec<Standstill>,
+    pub(in crate::commands) standstills: Vec<Standstill>,
 }
 
 /// What takes nothing that a worker wants stored.
 #[derive(Debug, Clone, Deserialize, Serialize)]
-pub(super) struct Standstill {
+pub(in crate::commands) struct Standstill {
     /// The partition that stands still for it; absent where all of the worker do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     partition: Option<String>,
@@ -69,12 +69,12 @@ pub(super) struct Standstill {
 }
 
 #[derive(Debug, Clone, Deserialize)]
-pub(super) struct PartitionStatus {
-    pub(super) partition: String,
-    pub(super) state: String,
+pub(in crate::commands) struct PartitionStatus {
+    pub(in crate::commands) partition: String,
+    pub(in crate::commands) state: String,
     reason: Option<String>,
     records: u64,
-    pub(super) signed_records: u64,
+    pub(in crate::commands) signed_records: u64,
     // Absent from older workers.
     #[serde(default)]
     keys: u64,
@@ -125,7 +125,7 @@ pub(in crate::commands) async fn standing_of(
 }
 
 /// Asks every worker, those that hold no lease as well.
-pub(super) async fn ask_all(
+pub(in crate::commands) async fn ask_all(
     session: &BrokerSession,
     live: &[String],
 ) -> Result<Vec<WorkerStatus>, CliError> {

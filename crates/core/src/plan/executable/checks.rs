@@ -6,12 +6,12 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use super::{Origin, PlanProblem};
-use crate::expression::{Expression, ExpressionError};
+use crate::expression::{Expression, ExpressionError, Scope};
 use crate::plan::retry::{ATTEMPTS_MAX, RETRY_DELAY_MS_MAX, RETRY_FACTOR_PERMILLE_MAX};
 use crate::plan::{
-    EDGES_MAX, INPUT_SCHEMA_BYTES_MAX, NAME_BYTES_MAX, NODE_ID_BYTES_MAX, NODES_MAX, NodeIndex,
-    PLAN_VERSION, Plan, PlanNode, QUEUE_BYTES_MAX, TIMEOUT_MS_MAX, WAITS_MAX, Work, input,
-    is_queue_name,
+    Delay, EDGES_MAX, INPUT_SCHEMA_BYTES_MAX, NAME_BYTES_MAX, NODE_ID_BYTES_MAX, NODES_MAX,
+    NodeIndex, PLAN_VERSION, Plan, PlanNode, QUEUE_BYTES_MAX, TIMEOUT_MS_MAX, WAITS_MAX, Work,
+    input, is_queue_name, point_of_time,
 };
 
 /// The values from outside that a workflow's expressions see.
@@ -191,6 +191,9 @@ pub(super) fn of_expressions(plan: &Plan, origin: Origin) -> (Expressions, Vec<P
         expressions.guards.push(guard);
         let field = node.work.value_field();
         let value = node.work.value().and_then(|value| compiler.compile(index, field, value));
+        if let (Work::Delay(Delay::Until(_)), Some(until)) = (&node.work, &value) {
+            compiler.constant_time(index, field, until);
+        }
         expressions.values.push(value);
         let second = node.work.second_value();
         let second = second.and_then(|(field, value)| compiler.compile(index, field, value));
@@ -240,6 +243,19 @@ impl<'p> Compiler<'p> {
                 self.problems.push(problem);
                 None
             }
+        }
+    }
+}
+
+impl Compiler<'_> {
+    /// A point of time that is the same in every run can be judged now. Of a stored plan it is judged in the run.
+    fn constant_time(&mut self, node: NodeIndex, field: &'static str, until: &Expression) {
+        if self.origin == Origin::Stored || !until.references().roots.is_empty() {
+            return;
+        }
+        let value = until.evaluate(&Scope::default()).map_err(|error| error.to_string());
+        if let Err(problem) = value.and_then(|value| point_of_time(&value)) {
+            self.problems.push(PlanProblem::new(Some(node), field, problem));
         }
     }
 }
