@@ -9,6 +9,7 @@ mod cases;
 mod history;
 mod near;
 mod orphans;
+mod starts;
 mod status;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -31,6 +32,7 @@ pub use fermata_store::{RunStatus, RunSummary};
 pub use history::{Failure, NodeView, RunHistory, TimelineEntry, What};
 pub use near::{NearIds, did_you_mean};
 pub use orphans::{Orphan, Orphans, SkippedAttempt, read_orphans};
+pub use starts::{EventKey, Sought, Started, Starts};
 pub use status::NodeStatus;
 
 use crate::error::CliError;

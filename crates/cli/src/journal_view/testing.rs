@@ -8,8 +8,8 @@ use fermata_core::identity::{JournalTime, PartitionId, RunId, SourcePosition, Te
 use fermata_core::json::Json;
 use fermata_core::plan::FailureClass;
 use fermata_core::record::{
-    Body, EndReason, Header, NodeDispatched, NodeRetrying, NodeSucceeded, NodeWaiting,
-    PartitionOwned, Record, RunFailed, RunStarted, RunSucceeded,
+    Body, EndReason, EventRejected, EventStarted, Header, NodeDispatched, NodeRetrying,
+    NodeSucceeded, NodeWaiting, PartitionOwned, Record, RunFailed, RunStarted, RunSucceeded,
 };
 use fermata_jetstream::StoredMessage;
 use fermata_wire::journal::{FrameBuilder, FrameHead};
@@ -17,6 +17,19 @@ use uuid::Uuid;
 
 pub(crate) fn tenant() -> Tenant {
     "acme".parse().unwrap()
+}
+
+fn event() -> EventReference {
+    EventReference {
+        tenant: tenant(),
+        id: "e-1".into(),
+        source: "/test".into(),
+        kind: "plugin.job.completed".into(),
+        traceparent: None,
+        hops: 0,
+        breach: None,
+        replayed: None,
+    }
 }
 
 /// The run of partition 3 that the strategy `strategy` starts.
@@ -72,19 +85,28 @@ impl Script {
         self.write(Record::of_partition(owned.into()))
     }
 
+    /// The event with `key` at `source` starts a run.
+    pub(crate) fn event_started(
+        &mut self,
+        key: u128,
+        source: SourcePosition,
+        run: RunId,
+    ) -> (Header, Record) {
+        let (event, runs) = (event(), vec![run]);
+        let started = EventStarted { event, key, source, replay: None, runs };
+        self.write(Record::of_tenant(&tenant(), started.into()))
+    }
+
+    pub(crate) fn event_rejected(&mut self, source: SourcePosition) -> (Header, Record) {
+        let (reason, detail) = ("replay_forged".into(), "why".to_owned());
+        let (event, original, replay) = (event(), None, None);
+        let rejected = EventRejected { event, source, reason, detail, original, replay };
+        self.write(Record::of_tenant(&tenant(), rejected.into()))
+    }
+
     pub(crate) fn started(&mut self, run: RunId) -> (Header, Record) {
-        let event = EventReference {
-            tenant: tenant(),
-            id: "e-1".into(),
-            source: "/test".into(),
-            kind: "plugin.job.completed".into(),
-            traceparent: None,
-            hops: 0,
-            breach: None,
-            replayed: None,
-        };
         let started = RunStarted {
-            event,
+            event: event(),
             strategy: "report".into(),
             strategy_version: 1,
             workflow: "job-report".into(),

@@ -79,6 +79,8 @@ mod shipped_configurations;
 #[cfg(test)]
 mod standstill;
 #[cfg(test)]
+mod started_since;
+#[cfg(test)]
 mod strategies;
 #[cfg(test)]
 mod support;
