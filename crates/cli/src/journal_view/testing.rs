@@ -8,8 +8,9 @@ use fermata_core::identity::{JournalTime, PartitionId, RunId, SourcePosition, Te
 use fermata_core::json::Json;
 use fermata_core::plan::FailureClass;
 use fermata_core::record::{
-    Body, EndReason, EventRejected, EventStarted, Header, NodeDispatched, NodeRetrying,
-    NodeSucceeded, NodeWaiting, PartitionOwned, Record, RunFailed, RunStarted, RunSucceeded,
+    Body, EndReason, EventRejected, EventSignalled, EventStarted, Header, NodeDispatched,
+    NodeRetrying, NodeSucceeded, NodeWaiting, PartitionOwned, Record, RunFailed, RunStarted,
+    RunSucceeded,
 };
 use fermata_jetstream::StoredMessage;
 use fermata_wire::journal::{FrameBuilder, FrameHead};
@@ -95,6 +96,19 @@ impl Script {
         let (event, runs) = (event(), vec![run]);
         let started = EventStarted { event, key, source, replay: None, runs };
         self.write(Record::of_tenant(&tenant(), started.into()))
+    }
+
+    /// The event `id` with `key` at `source` is for whoever waits for it.
+    pub(crate) fn event_signalled(
+        &mut self,
+        id: &str,
+        key: u128,
+        source: SourcePosition,
+    ) -> (Header, Record) {
+        let event = EventReference { id: id.into(), ..event() };
+        let (correlation, strategy, near, replay) = ("k".into(), None, Vec::new(), None);
+        let signalled = EventSignalled { event, key, source, correlation, strategy, near, replay };
+        self.write(Record::of_tenant(&tenant(), signalled.into()))
     }
 
     pub(crate) fn event_rejected(&mut self, source: SourcePosition) -> (Header, Record) {
