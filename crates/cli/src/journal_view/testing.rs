@@ -8,10 +8,11 @@ use fermata_core::identity::{JournalTime, PartitionId, RunId, SourcePosition, Te
 use fermata_core::json::Json;
 use fermata_core::plan::FailureClass;
 use fermata_core::record::{
-    Body, EndReason, EventRejected, EventSignalled, EventStarted, Header, NodeDispatched,
-    NodeRetrying, NodeSucceeded, NodeWaiting, PartitionOwned, Record, RunFailed, RunStarted,
-    RunSucceeded,
+    Body, CaseResolved, EndReason, EventRejected, EventSignalled, EventStarted, Header,
+    NodeDispatched, NodeRetrying, NodeSucceeded, NodeWaiting, PartitionOwned, Record, RunFailed,
+    RunStarted, RunSucceeded,
 };
+use fermata_core::review::Resolution;
 use fermata_jetstream::StoredMessage;
 use fermata_wire::journal::{FrameBuilder, FrameHead};
 use uuid::Uuid;
@@ -93,9 +94,41 @@ impl Script {
         source: SourcePosition,
         run: RunId,
     ) -> (Header, Record) {
+        self.event_started_by(key, source, run, None)
+    }
+
+    /// A replay of it starts another one.
+    pub(crate) fn event_replayed(
+        &mut self,
+        key: u128,
+        source: SourcePosition,
+        run: RunId,
+    ) -> (Header, Record) {
+        self.event_started_by(key, source, run, Some(Uuid::from_u128(5)))
+    }
+
+    fn event_started_by(
+        &mut self,
+        key: u128,
+        source: SourcePosition,
+        run: RunId,
+        replay: Option<Uuid>,
+    ) -> (Header, Record) {
         let (event, runs) = (event(), vec![run]);
-        let started = EventStarted { event, key, source, replay: None, runs };
+        let started = EventStarted { event, key, source, replay, runs };
         self.write(Record::of_tenant(&tenant(), started.into()))
+    }
+
+    /// The case of the run is resolved: the event at `place` is to be decided once more.
+    pub(crate) fn case_resolved(
+        &mut self,
+        run: RunId,
+        case: Uuid,
+        place: SourcePosition,
+    ) -> (Header, Record) {
+        let (by, reason) = ("ada".into(), "mended".to_owned());
+        let (resolution, events) = (Resolution::Retry, vec![place]);
+        self.of_run(run, CaseResolved { case, resolution, by, reason, events, left_out: 0 })
     }
 
     /// The event `id` with `key` at `source` is for whoever waits for it.
