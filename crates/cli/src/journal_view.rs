@@ -10,6 +10,7 @@ mod cases;
 mod history;
 mod near;
 mod orphans;
+mod refused;
 mod starts;
 mod status;
 #[cfg(test)]
@@ -34,6 +35,7 @@ pub use fermata_store::{RunStatus, RunSummary};
 pub use history::{Failure, NodeView, RunHistory, TimelineEntry, What};
 pub use near::{NearIds, did_you_mean};
 pub use orphans::{Orphan, Orphans, SkippedAttempt, read_orphans};
+pub use refused::RefusedByContract;
 pub use starts::{EventKey, Sought, Started, Starts};
 pub use status::NodeStatus;
 
