@@ -30,7 +30,7 @@ pub(super) const TWICE: &str = "whoever reads it takes the last of both: keep on
 const TYPE_RULE: &str = "a type is tokens parted by dots, none of them empty, `*` or `>`, without spaces and control characters, 256 bytes at most";
 
 /// Characters of a type that is none that are shown.
-const TYPE_SHOWN_MAX: usize = 80;
+const TYPE_CHARACTERS_MAX: usize = 80;
 
 /// Type in the subject of a batch, whose events have types of their own.
 const BATCH_TYPE: &str = "batch";
@@ -131,7 +131,7 @@ impl EventMessage {
         let subject = format!("{SUBJECT_PREFIX}{tenant}.{kind}");
         if parse_subject(&subject).is_err() {
             // The tenant is one.
-            let kind = excerpt(kind, TYPE_SHOWN_MAX);
+            let kind = excerpt(kind, TYPE_CHARACTERS_MAX);
             return refuse("bad_subject", &format!("`{kind}` is no type of an event; {TYPE_RULE}"));
         }
         // Of what cannot be read nobody knows; it is one of something.
