@@ -2,11 +2,13 @@
 //! ever they are.
 //!
 //! The broker bounds how many letters a tenant has of a stage, and drops the oldest of
-//! these for a further one. Here it is bounded what a letter may weigh: the n-th one
-//! that a tenant has is filed with its original bytes if they are no more than an n-th
-//! of [`WHOLE_DIVISOR`]'s share of DEAD, else without. The sum of `1 / n` grows with the
-//! logarithm of n, so that all letters together hold a quarter of DEAD at the most,
-//! whatever sizes they come in, and one that is small finds room among thousands.
+//! these for a further one: half of DEAD. Here it is bounded what a letter may weigh. While
+//! all of DEAD holds no more than an eighth of what it may ([`EMPTY_DIVISOR`]), letters are
+//! filed whole, for nobody's are in danger. Behind that the n-th one that a tenant has is
+//! filed with its original bytes if they are no more than an n-th of [`WHOLE_DIVISOR`]'s
+//! share of DEAD, else without. The sum of `1 / n` grows with the logarithm of n, so that
+//! these hold a quarter of DEAD at the most, whatever sizes they come in, and one that is
+//! small finds room among thousands. An eighth is left to others in any case.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,6 +26,9 @@ use fermata_wire::subjects;
 /// their `1 / n` is 14.
 pub const WHOLE_DIVISOR: u64 = 4 * 14;
 
+/// While DEAD holds this part of what it may, or less, every letter is filed whole.
+pub const EMPTY_DIVISOR: u64 = 8;
+
 /// What stands for the tenant of letters that are the engine's own.
 const ENGINE: &str = "_engine";
 
@@ -37,6 +42,8 @@ const TENANTS_MAX: usize = 10_000;
 #[derive(Debug, Clone, Copy)]
 struct Counted {
     letters: u64,
+    /// Of everybody's letters.
+    bytes: u64,
     bytes_max: u64,
     asked: Instant,
 }
@@ -56,32 +63,32 @@ impl DeadRoom {
         if letter.original.is_empty() || letter.tenant == ENGINE {
             return letter;
         }
-        let Some(Counted { letters, bytes_max, .. }) = self.count(broker, &letter.tenant).await
-        else {
-            return letter;
-        };
-        if is_whole(&letter, letters, bytes_max) {
+        let Some(counted) = self.count(broker, &letter).await else { return letter };
+        if is_whole(&letter, counted) {
             return letter;
         }
+        let letters = counted.letters;
         let (tenant, id) = (&letter.tenant, &letter.id);
         tracing::warn!(%tenant, %id, letters, "a dead letter is filed without its original bytes");
         without_original(letter, letters)
     }
 
-    /// How many letters the tenant has, this one included.
-    async fn count(&self, broker: &Broker, tenant: &str) -> Option<Counted> {
-        if let Some(counted) = self.next(tenant, None) {
+    /// How many letters the tenant has, this one included, and what all of DEAD holds with it.
+    async fn count(&self, broker: &Broker, letter: &DeadLetter) -> Option<Counted> {
+        let (tenant, bytes) = (&letter.tenant, bytes_of(letter));
+        if let Some(counted) = self.next(tenant, bytes, None) {
             return Some(counted);
         }
         let filter = subjects::dead(tenant, ">");
         let count = subject_count(broker, DEAD_STREAM, &filter).await.ok()?;
         let bytes_max = count.bytes_max?;
-        let asked = Counted { letters: count.messages, bytes_max, asked: Instant::now() };
-        self.next(tenant, Some(asked))
+        let (letters, asked) = (count.messages, Instant::now());
+        let asked = Counted { letters, bytes: count.bytes, bytes_max, asked };
+        self.next(tenant, bytes, Some(asked))
     }
 
-    /// Counts one more; nothing where the broker has to be asked first.
-    fn next(&self, tenant: &str, asked: Option<Counted>) -> Option<Counted> {
+    /// Counts one more of so many bytes; nothing where the broker has to be asked first.
+    fn next(&self, tenant: &str, bytes: u64, asked: Option<Counted>) -> Option<Counted> {
         let mut tenants = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(asked) = asked {
             if tenants.len() >= TENANTS_MAX {
@@ -89,27 +96,37 @@ impl DeadRoom {
             }
             // Of those that asked at once the last answer counts, if it is more.
             let known = tenants.entry(tenant.to_owned()).or_insert(asked);
-            let letters = match known.asked.elapsed() < COUNTED_FOR {
-                true => known.letters.max(asked.letters),
-                false => asked.letters,
+            *known = match known.asked.elapsed() < COUNTED_FOR {
+                true => Counted {
+                    letters: known.letters.max(asked.letters),
+                    bytes: known.bytes.max(asked.bytes),
+                    ..asked
+                },
+                false => asked,
             };
-            *known = Counted { letters, ..asked };
         }
         let counted = tenants.get_mut(tenant)?;
         if counted.asked.elapsed() >= COUNTED_FOR {
             return None;
         }
         counted.letters += 1;
+        counted.bytes += bytes;
         Some(*counted)
     }
 }
 
-/// Whether a letter fits as it is, as that of this number among its tenant's.
-fn is_whole(letter: &DeadLetter, number: u64, bytes_max: u64) -> bool {
+/// Whether a letter fits as it is, as the last one that was counted.
+fn is_whole(letter: &DeadLetter, counted: Counted) -> bool {
+    let Counted { letters, bytes, bytes_max, .. } = counted;
+    bytes <= bytes_max / EMPTY_DIVISOR
+        || bytes_of(letter) <= bytes_max / WHOLE_DIVISOR / letters.max(1)
+}
+
+/// What may be left out of a letter.
+fn bytes_of(letter: &DeadLetter) -> u64 {
     let headers = letter.headers.iter().map(|(name, value)| name.len() + value.len());
     let bytes = letter.original.len() + headers.sum::<usize>();
-    let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
-    bytes <= bytes_max / WHOLE_DIVISOR / number.max(1)
+    u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
 /// What the letter says without its bytes, and the headers that they are read with.
@@ -142,6 +159,10 @@ mod tests {
         }
     }
 
+    fn counted(letters: u64, bytes: u64, bytes_max: u64) -> Counted {
+        Counted { letters, bytes, bytes_max, asked: Instant::now() }
+    }
+
     #[test]
     fn letters_that_are_as_large_as_they_may_be_take_a_quarter_of_the_stream() {
         let bytes_max = 100 << 20;
@@ -152,9 +173,20 @@ mod tests {
         assert!(whole <= bytes_max / 4, "{whole}");
         for number in [1_u64, 10, 1_000] {
             let fits = usize::try_from(largest(number)).unwrap() - 2;
-            assert!(is_whole(&letter(fits), number, bytes_max));
-            assert!(!is_whole(&letter(fits + 1), number, bytes_max));
+            let counted = counted(number, bytes_max, bytes_max);
+            assert!(is_whole(&letter(fits), counted));
+            assert!(!is_whole(&letter(fits + 1), counted));
         }
+    }
+
+    #[test]
+    fn while_there_is_much_room_letters_are_whole_however_many_there_are() {
+        let bytes_max = 96 << 20;
+        let room = bytes_max / EMPTY_DIVISOR;
+        let large = letter(200 * 1024);
+
+        assert!(is_whole(&large, counted(50, room, bytes_max)));
+        assert!(!is_whole(&large, counted(50, room + 1, bytes_max)));
     }
 
     #[test]
@@ -169,14 +201,16 @@ mod tests {
     #[test]
     fn letters_are_counted_on_from_what_the_broker_said() {
         let room = DeadRoom::default();
-        assert!(room.next("acme", None).is_none(), "the broker is asked first");
-        let asked = |letters| Counted { letters, bytes_max: 1, asked: Instant::now() };
+        assert!(room.next("acme", 5, None).is_none(), "the broker is asked first");
 
-        let next = |asked| room.next("acme", asked).map(|counted| counted.letters);
-        assert_eq!(next(Some(asked(5))), Some(6));
-        assert_eq!(next(None), Some(7));
+        let next = |asked: Option<u64>| {
+            let asked = asked.map(|letters| counted(letters, 100, 1));
+            room.next("acme", 5, asked).map(|counted| (counted.letters, counted.bytes))
+        };
+        assert_eq!(next(Some(5)), Some((6, 105)));
+        assert_eq!(next(None), Some((7, 110)));
         // An answer that left before what was filed here.
-        assert_eq!(next(Some(asked(5))), Some(8));
-        assert!(room.next("globex", None).is_none());
+        assert_eq!(next(Some(5)), Some((8, 115)));
+        assert!(room.next("globex", 5, None).is_none());
     }
 }

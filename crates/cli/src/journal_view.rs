@@ -4,11 +4,14 @@
 //! is shown of its run. Nothing here needs a plan or decides anything: it is
 //! for people, and shows even what an engine would refuse to fold.
 
+mod afterwards;
 mod case_events;
 mod cases;
 mod history;
 mod near;
 mod orphans;
+mod refused;
+mod starts;
 mod status;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -17,7 +20,7 @@ use std::collections::HashMap;
 
 use fermata_actors::journal_archive::JournalReplay;
 use fermata_core::identity::{PartitionId, RunId};
-use fermata_core::record::{Header, Kind, Record};
+use fermata_core::record::{Body, Header, Kind, Record};
 use fermata_jetstream::topology::journal_stream;
 use fermata_jetstream::{StoredMessage, StreamReader};
 use fermata_store::{Cursor, RunPage, RunQuery};
@@ -25,12 +28,15 @@ use fermata_wire::WireError;
 use fermata_wire::journal::{JournalFrame, SealedRecord};
 use indicatif::ProgressBar;
 
+pub use afterwards::{ResolvedCase, StartedAgain};
 pub use case_events::{CaseEvents, Done, EventsOfCase};
 pub use cases::{Review, ReviewList, Sample, partition_of};
 pub use fermata_store::{RunStatus, RunSummary};
 pub use history::{Failure, NodeView, RunHistory, TimelineEntry, What};
 pub use near::{NearIds, did_you_mean};
 pub use orphans::{Orphan, Orphans, SkippedAttempt, read_orphans};
+pub use refused::RefusedByContract;
+pub use starts::{EventKey, Sought, Started, Starts};
 pub use status::NodeStatus;
 
 use crate::error::CliError;
@@ -234,16 +240,15 @@ pub async fn read_run(
     progress: &ProgressBar,
 ) -> Result<ReadRun, CliError> {
     let mut history: Option<RunHistory> = None;
+    let mut key = None;
     let mut near = NearIds::of(run);
     let mut journal = JournalReader::counting(reader, run.partition(), progress).await?;
     while let Some(records) = journal.next().await? {
         for (header, record) in &records {
-            if header.run == Some(run) {
-                match &mut history {
-                    Some(history) => history.fold(header, record),
-                    None => history = RunHistory::begin(header, record),
-                }
-            } else if let (Some(other), Kind::RunStarted) = (header.run, header.kind) {
+            fold_of_run(run, &mut key, &mut history, header, record);
+            if let (Some(other), Kind::RunStarted) = (header.run, header.kind)
+                && other != run
+            {
                 near.look_at(other);
             }
         }
@@ -251,8 +256,36 @@ pub async fn read_run(
     Ok(ReadRun { history, near: near.found(), next_sequence: journal.next_sequence() })
 }
 
+/// Folds what concerns a run: its records, and what its event, which has the `key`, starts later.
+fn fold_of_run(
+    run: RunId,
+    key: &mut Option<u128>,
+    history: &mut Option<RunHistory>,
+    header: &Header,
+    record: &Record,
+) {
+    if header.run == Some(run) {
+        match history {
+            Some(history) => history.fold(header, record),
+            None => *history = RunHistory::begin(header, record),
+        }
+    } else if let Body::EventStarted(started) = &record.body {
+        if started.runs.contains(&run) {
+            *key = Some(started.key);
+        } else if started.replay.is_some()
+            && *key == Some(started.key)
+            && let Some(history) = history
+        {
+            history.start_again(header, started);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use fermata_core::identity::SourcePosition;
+    use uuid::Uuid;
+
     use super::testing::{Script, run_of};
     use super::*;
 
@@ -273,6 +306,35 @@ mod tests {
         let listed: Vec<_> =
             list.into_newest_first().iter().map(|run| (run.id, run.status)).collect();
         assert_eq!(listed, [(second, RunStatus::Running), (first, RunStatus::Succeeded)]);
+    }
+
+    #[test]
+    fn what_the_event_of_a_run_starts_later_is_told_and_by_what() {
+        let (run, retried, meant) = (run_of("a"), run_of("b"), run_of("c"));
+        let (case, place) = (Uuid::from_u128(7), SourcePosition { sequence: 5, index: 0 });
+        let mut script = Script::default();
+        let elsewhere = SourcePosition { sequence: 9, index: 0 };
+        let records = [
+            script.at(10).event_started(1, place, run),
+            script.started(run),
+            script.at(20).failed(run, "fetch"),
+            script.at(30).case_resolved(run, case, place),
+            script.at(40).event_replayed(1, place, retried),
+            script.at(45).event_replayed(2, place, run_of("d")),
+            script.at(50).event_replayed(1, elsewhere, meant),
+        ];
+        let (mut key, mut history) = (None, None);
+
+        for (header, record) in &records {
+            fold_of_run(run, &mut key, &mut history, header, record);
+        }
+
+        let history = history.unwrap();
+        let again = |runs, time_ms, by_case| StartedAgain { runs, time_ms, by_case };
+        let expected = [again(vec![retried], 40, true), again(vec![meant], 50, false)];
+        assert_eq!(history.started_again, expected);
+        let resolved = history.resolved.unwrap();
+        assert_eq!((resolved.case, &*resolved.by, resolved.time_ms), (case, "ada", 30));
     }
 
     #[test]

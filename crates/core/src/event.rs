@@ -142,20 +142,23 @@ pub struct Event<'a> {
 }
 
 impl Event<'_> {
-    /// The key by which a repeat is recognised: the tenant with the
-    /// idempotency key, or else with source and id.
+    /// The key by which a repeat is recognised, see [`idempotency_of`].
     #[must_use]
     pub fn idempotency(&self) -> u128 {
-        let tenant = self.tenant.as_bytes();
-        match &self.idempotency_key {
-            Some(key) => hash_parts_128(&[b"event-key", tenant, b"key", key.as_bytes()]),
-            None => hash_parts_128(&[
-                b"event-key",
-                tenant,
-                b"source-id",
-                self.source.as_bytes(),
-                self.id.as_bytes(),
-            ]),
+        idempotency_of(self.tenant, self.idempotency_key.as_deref(), &self.source, &self.id)
+    }
+}
+
+/// The key by which a repeat is recognised: the tenant with the idempotency key, or else with
+/// source and id.
+#[must_use]
+pub fn idempotency_of(tenant: &str, key: Option<&str>, source: &str, id: &str) -> u128 {
+    let tenant = tenant.as_bytes();
+    match key {
+        Some(key) => hash_parts_128(&[b"event-key", tenant, b"key", key.as_bytes()]),
+        None => {
+            let (source, id) = (source.as_bytes(), id.as_bytes());
+            hash_parts_128(&[b"event-key", tenant, b"source-id", source, id])
         }
     }
 }

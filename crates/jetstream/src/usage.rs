@@ -91,6 +91,8 @@ pub struct SubjectCount {
     pub messages: u64,
     /// Messages on that which has the most.
     pub most: u64,
+    /// Bytes of the whole stream.
+    pub bytes: u64,
     /// How many bytes the whole stream may hold; nothing when it has no limit of its own.
     pub bytes_max: Option<u64>,
 }
@@ -111,6 +113,8 @@ struct Counted {
 
 #[derive(Deserialize)]
 struct CountedState {
+    #[serde(default)]
+    bytes: u64,
     #[serde(default)]
     subjects: Option<HashMap<String, u64>>,
 }
@@ -134,6 +138,7 @@ pub async fn subject_count(
         let request = format!("STREAM.INFO.{stream}");
         let info: Counted = ask_to_read(broker.publishing(), &request, &question).await?;
         count.bytes_max = info.config.max_bytes.bytes();
+        count.bytes = info.state.bytes;
         let subjects = info.state.subjects.unwrap_or_default();
         count.messages += subjects.values().sum::<u64>();
         count.most = subjects.values().copied().fold(count.most, u64::max);

@@ -1,6 +1,7 @@
 //! `fermata dead`: input that could not be used, why, and once more after repair.
 
 mod edit;
+mod from_events;
 mod hints;
 mod letters;
 mod list;
@@ -9,21 +10,26 @@ mod replay;
 mod replayed;
 mod request;
 mod show;
+mod started;
 
 use clap::{Args, Subcommand};
 use fermata_jetstream::StreamReader;
 use fermata_wire::dead::DeadLetter;
 use serde_json::{Value, json};
 
+use self::from_events::whole;
 pub use self::letters::{DeadLetters, FiledLetter};
 use self::list::ListArguments;
 use self::near::{NearLetters, not_there};
 use self::replay::ReplayArguments;
 pub use self::replayed::Replayed;
+use self::request::holds_event;
+use self::show::Shown;
+use self::started::{key_of, look};
 
 use crate::arguments::GlobalArguments;
 use crate::broker_session::BrokerSession;
-use crate::error::{CliError, ExitCode};
+use crate::error::{CliError, ExitCode, in_one_line};
 use crate::output::{Output, hex, time_text};
 
 /// Letters that are kept of those asked for by id. Default 1,000.
@@ -51,8 +57,9 @@ Examples:
     #[command(after_help = "\
 The request is signed with the first secret of FERMATA_REPLAY_SECRETS or `--replay-secrets`, which
 the engine's listeners must know. Typed twice it is one replay. Asked for otherwise, with another
-reason, say, it would be another one, and is refused; `--again` has the event decided once more all the
-same, each time that it is typed.
+reason, say, it would be another one, and is refused; so is one whose event has started work, before
+it was refused or since, and of several letters those are left out (exit code 1). `--again` has the
+event decided once more all the same, each time that it is typed, and does not look into the journals.
 
 Examples:
   fermata dead replay 17.0 18.3
@@ -100,8 +107,18 @@ pub async fn run(
             };
             let dead = DeadLetters::read(&reader, arguments.limit, takes, &progress).await;
             progress.finish_and_clear();
-            let dead = dead?;
+            let mut dead = dead?;
             arguments.check_codes(&known)?;
+            let refused = dead.said_refused();
+            if !refused.is_empty() {
+                match look(std::iter::empty(), refused.iter(), &session, output).await {
+                    Ok(starts) => dead.settle(&starts, None),
+                    Err(error) => output.note(&format!(
+                        "whether all replays were refused that are told as such is not known: {}",
+                        in_one_line(&error)
+                    )),
+                }
+            }
             list::list(&dead, known.nothing_of(&arguments).as_deref(), output)
         }
         DeadCommand::Show(arguments) => {
@@ -109,15 +126,7 @@ pub async fn run(
             let takes = |letter: &DeadLetter| near.see(&arguments.id, letter);
             let dead = DeadLetters::read(&reader, NAMED_MAX, takes, &progress).await;
             progress.finish_and_clear();
-            let dead = dead?;
-            let mut found = dead.of_id(&arguments.id).peekable();
-            if found.peek().is_none() {
-                return Err(not_there(&arguments.id, &near));
-            }
-            let replays = dead.replays_of(&arguments.id);
-            let unmasked = arguments.unmasked;
-            found.try_for_each(|filed| show::show(filed, &replays, unmasked, output))?;
-            Ok(ExitCode::Success)
+            show_all(&arguments, &session, dead?, &near, output).await
         }
         DeadCommand::Replay(arguments) => {
             let near = NearLetters::default();
@@ -128,10 +137,49 @@ pub async fn run(
             };
             let dead = DeadLetters::read(&reader, NAMED_MAX, takes, &progress).await;
             progress.finish_and_clear();
-            let dead = dead?;
-            replay::replay(&arguments, &session, &dead, &near, output).await
+            replay::replay(&arguments, &session, &mut dead?, &near, output).await
         }
     }
+}
+
+/// Shows what was filed under the id, by whichever stages.
+async fn show_all(
+    arguments: &ShowArguments,
+    session: &BrokerSession,
+    mut dead: DeadLetters,
+    near: &NearLetters,
+    output: &mut Output,
+) -> Result<ExitCode, CliError> {
+    let id = &arguments.id;
+    let mut found = Vec::new();
+    for filed in dead.of_id(id) {
+        let (filed, held) = whole(filed, session).await?;
+        let key = Some(&filed.letter).filter(|letter| holds_event(letter)).and_then(key_of);
+        found.push((filed, held, key));
+    }
+    if found.is_empty() {
+        return Err(not_there(id, near));
+    }
+    let keys = found.iter().filter_map(|(.., key)| key.as_ref());
+    let starts = look(keys, dead.replays_of(id).into_iter(), session, output).await;
+    let starts = match starts {
+        Ok(starts) => Some(starts),
+        Err(error) => {
+            output
+                .note(&format!("what its event has started is not known: {}", in_one_line(&error)));
+            None
+        }
+    };
+    if let Some(starts) = &starts {
+        dead.settle(starts, None);
+    }
+    for (filed, held, key) in &found {
+        let started = key.as_ref().zip(starts.as_ref());
+        let started = started.map(|(key, starts)| starts.of(key, filed.letter.time_ms).collect());
+        let replays = dead.replays_of(id);
+        show::show(&Shown { filed, held: *held, replays, started }, arguments.unmasked, output)?;
+    }
+    Ok(ExitCode::Success)
 }
 
 /// What people see of a letter, as JSON: its secrets are masked.
@@ -175,9 +223,15 @@ fn letter_to_json(
 
 #[cfg(test)]
 mod tests {
+    use fermata_core::identity::SourcePosition;
+    use fermata_core::record::{Header, Record};
+
+    use super::from_events::Held;
     use super::letters::testing::{gathered, letter};
     use super::*;
     use crate::commands::testing::printed;
+    use crate::journal_view::Starts;
+    use crate::journal_view::testing::{Script, run_of};
 
     /// What a note of a replay of the letter `7.0` says: as it is stored before the request is sent, and
     /// behind it with the request's place in EVENTS.
@@ -194,6 +248,10 @@ mod tests {
             ..letter(&format!("REPLAY.{request}"), b"")
         };
         note.encode().unwrap()
+    }
+
+    fn shown_of<'a>(filed: &'a FiledLetter, replays: &[&'a Replayed]) -> Shown<'a> {
+        Shown { filed, held: Held::ByLetter, replays: replays.to_vec(), started: None }
     }
 
     /// The letter of a request to replay `7.0`, stored at `sequence`, that was refused.
@@ -221,7 +279,8 @@ mod tests {
         assert_eq!((dead.found, dead.unreadable_count), (2, 0));
         assert!(dead.replays_of("8.0").is_empty());
         let replays = dead.replays_of("7.0");
-        let shown = printed(|output| show::show(&dead.letters[0], &replays, false, output));
+        let shown =
+            printed(|output| show::show(&shown_of(&dead.letters[0], &replays), false, output));
         let told = "\nreplayed  2023-11-14T22:13:20.000Z as `replay_1` by alice: a typo\n";
         assert!(shown.contains(told), "{shown}");
         assert_eq!(to_json(&dead.letters[0], &replays)["replays"][0]["request"], "replay_1");
@@ -242,7 +301,8 @@ mod tests {
 
         assert_eq!(listed(&dead), "refused: 9.0");
         let replays = dead.replays_of("7.0");
-        let shown = printed(|output| show::show(&dead.letters[0], &replays, false, output));
+        let shown =
+            printed(|output| show::show(&shown_of(&dead.letters[0], &replays), false, output));
         let told = "\nrefused   a replay 2023-11-14T22:13:20.000Z as `replay_1` by alice: a typo: \
                     `replay_forged`, `fermata dead show 9.0` says more\n";
         assert!(shown.contains(told) && !shown.contains("\nreplayed"), "{shown}");
@@ -265,14 +325,37 @@ mod tests {
     }
 
     #[test]
+    fn a_request_that_one_listener_refused_and_another_took_is_told_as_replayed() {
+        let seven = letter("7.0", b"{").encode().unwrap();
+        let note = note("replay_1", 1_700_000_000, Some("9"));
+        let mut script = Script::default();
+        let place = |sequence| SourcePosition { sequence, index: 0 };
+        let run = run_of("a");
+        let settled = |records: &[(Header, Record)], now_ms| {
+            let mut dead = gathered(&[seven.clone(), refused(9), note.clone()]);
+            dead.settle(&Starts::of_places([place(9)], records), now_ms);
+            listed(&dead)
+        };
+
+        let rejected = script.at(1_000).event_rejected(place(9));
+        assert_eq!(settled(std::slice::from_ref(&rejected), None), "refused: 9.0");
+        let started = script.at(2_000).event_started(1, place(9), run);
+        assert_eq!(settled(&[rejected, started], None), "2023-11-14T22:13:20.000Z");
+        // What no journal has is believed, but not where it decides what is asked for within the hour.
+        assert_eq!(settled(&[], None), "refused: 9.0");
+        assert_eq!(settled(&[], Some(1_700_000_060_000)), "2023-11-14T22:13:20.000Z");
+        assert_eq!(settled(&[], Some(1_700_086_400_000)), "refused: 9.0");
+    }
+
+    #[test]
     fn original_bytes_are_shown_as_text_where_they_are_text() {
         let text = FiledLetter { sequence: 1, letter: letter("7.0", b"{\"a\":") };
         let bytes = FiledLetter { sequence: 2, letter: letter("8.0", b"\xff\x00") };
 
-        let shown = printed(|output| show::show(&text, &[], false, output));
+        let shown = printed(|output| show::show(&shown_of(&text, &[]), false, output));
         assert!(shown.ends_with("5 bytes of text\n{\"a\":\n"), "{shown}");
         assert!(shown.contains("hint      "), "{shown}");
-        let shown = printed(|output| show::show(&bytes, &[], false, output));
+        let shown = printed(|output| show::show(&shown_of(&bytes, &[]), false, output));
         assert!(shown.contains("2 bytes\n00000000  ff 00"), "{shown}");
         assert_eq!(to_json(&bytes, &[])["original_hex"], "ff00");
     }
@@ -284,12 +367,12 @@ mod tests {
         let letter = DeadLetter { headers, ..letter("7.0", original) };
         let filed = FiledLetter { sequence: 1, letter };
 
-        let shown = printed(|output| show::show(&filed, &[], false, output));
+        let shown = printed(|output| show::show(&shown_of(&filed, &[]), false, output));
         assert!(shown.contains("masked    2 values; `--unmasked` shows them\n"), "{shown}");
         assert!(shown.contains("header    Authorization: ***\n"), "{shown}");
         let original = "original  35 bytes of text\n{\"user\":\"ann\",\"password\":\"***\"}";
         assert!(shown.contains(original), "{shown}");
-        let shown = printed(|output| show::show(&filed, &[], true, output));
+        let shown = printed(|output| show::show(&shown_of(&filed, &[]), true, output));
         assert!(!shown.contains("masked") && shown.contains("\"hunter2\"}"), "{shown}");
         let shown = to_json(&filed, &[]);
         assert!(!shown.to_string().contains("hunter2"), "{shown}");
@@ -304,9 +387,9 @@ mod tests {
             DeadLetter { attempts: Some(5), trace: Some(trace.to_owned()), ..letter("8.0", b"{") };
         let traced = FiledLetter { sequence: 2, letter: traced };
 
-        let shown = printed(|output| show::show(&traced, &[], false, output));
+        let shown = printed(|output| show::show(&shown_of(&traced, &[]), false, output));
         assert!(shown.contains(&format!("\nattempts  5\ntrace     {trace}\n")), "{shown}");
-        let shown = printed(|output| show::show(&bare, &[], false, output));
+        let shown = printed(|output| show::show(&shown_of(&bare, &[]), false, output));
         assert!(!shown.contains("attempts") && !shown.contains("trace"), "{shown}");
         let [bare, traced] = [bare, traced].map(|filed| to_json(&filed, &[]));
         assert_eq!((&traced["attempts"], &traced["trace"]), (&json!(5), &json!(trace)));

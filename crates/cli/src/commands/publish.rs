@@ -6,6 +6,7 @@ mod lines;
 mod message;
 mod sending;
 mod storing;
+mod typed;
 
 use std::fs;
 use std::io::Read as _;
@@ -23,6 +24,7 @@ use self::lines::{BYTE_ORDER_MARK, Line, Lines};
 use self::message::{EventMessage, Form, Refused, inline_event};
 use self::sending::{Sending, Tally};
 use self::storing::{Claims, store_claims};
+use self::typed::with_type;
 use crate::arguments::GlobalArguments;
 use crate::broker_session::BrokerSession;
 use crate::error::{CliError, ExitCode};
@@ -62,7 +64,7 @@ pub struct PublishArguments {
     /// Whose events they are; default: the attribute `tenant` of the events
     #[arg(long)]
     pub tenant: Option<String>,
-    /// Type of the event, or in the subject of what is in files
+    /// Type of the event; in files that of events that name none, and the one in the subject of a batch
     #[arg(long = "type", value_name = "TYPE")]
     pub kind: Option<String>,
     /// Id of the event; random when absent
@@ -133,6 +135,11 @@ impl PublishArguments {
     /// The message as JSON, ready to be given its form.
     fn message(&self, origin: String, bytes: Vec<u8>) -> Result<EventMessage, Refused> {
         let (tenant, kind) = (self.tenant.as_deref(), self.kind.as_deref());
+        // What is published unchecked goes as it is.
+        let bytes = match kind.filter(|_| !self.no_check) {
+            Some(kind) => with_type(bytes, kind),
+            None => bytes,
+        };
         let message = EventMessage::new(origin, bytes, tenant, kind)?;
         if self.no_check { Ok(message) } else { message.checked() }
     }

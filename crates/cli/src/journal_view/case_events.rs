@@ -1,6 +1,6 @@
 //! Where the events of review cases stand, as the journals tell it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use fermata_core::identity::{PartitionId, RunId, SourcePosition, Tenant};
@@ -55,7 +55,7 @@ pub struct CaseEvents {
     tenant: Tenant,
     runs: HashMap<RunId, Uuid>,
     cases: BTreeMap<Uuid, EventsOfCase>,
-    kept: HashMap<Kept, Vec<Uuid>>,
+    kept: HashMap<Kept, VecDeque<Uuid>>,
     /// Where the newest event of a key stands that is to be decided once more, and when it was decided.
     keys: HashMap<u128, Unmatched>,
 }
@@ -146,7 +146,7 @@ impl CaseEvents {
             && let Some(case) = expired.case.filter(|case| self.cases.contains_key(case))
         {
             let event = (expired.event.source.clone(), expired.event.id.clone());
-            self.kept.entry(event).or_default().push(case);
+            self.kept.entry(event).or_default().push_back(case);
         }
     }
 
@@ -173,21 +173,25 @@ impl CaseEvents {
             return;
         };
         let Some(events) = self.cases.get_mut(&case) else { return };
-        if time_ms.saturating_sub(before) < key_window_ms() && events.places.contains(&place) {
+        let is_of_key = time_ms.checked_sub(before).is_some_and(|since| since < key_window_ms());
+        if is_of_key && events.places.contains(&place) {
             events.places.retain(|of| *of != place);
             events.repeated += 1;
         }
     }
 
-    fn take_kept(&mut self, _: &Header, record: &Record) {
-        if let Body::EventSignalled(signalled) = &record.body
+    /// Where what nobody came for stands; several copies of it are one event.
+    fn take_kept(&mut self, header: &Header, record: &Record) {
+        let time_ms = header.time.0;
+        if let Body::EventStarted(started) = &record.body {
+            self.take_started(started.key, time_ms);
+        } else if let Body::EventSignalled(signalled) = &record.body
             && signalled.event.tenant == self.tenant
         {
             let event = (signalled.event.source.clone(), signalled.event.id.clone());
-            for case in self.kept.remove(&event).unwrap_or_default() {
-                if let Some(events) = self.cases.get_mut(&case) {
-                    events.add(signalled.source);
-                }
+            if let Some(case) = self.kept.get_mut(&event).and_then(VecDeque::pop_front) {
+                let place = signalled.source;
+                self.take_unmatched(signalled.key, Unmatched { case, place, time_ms });
             }
         }
     }
@@ -204,6 +208,7 @@ impl CaseEvents {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::{Script, run_of};
     use super::*;
 
     fn at(sequence: u64) -> SourcePosition {
@@ -237,6 +242,37 @@ mod tests {
         let of_case = events.finish().remove(&case).unwrap();
         assert_eq!(of_case.places, [at(10), at(13)]);
         assert_eq!((of_case.repeated, of_case.left_out), (2, 0));
+    }
+
+    #[test]
+    fn copies_of_an_event_that_nobody_came_for_are_decided_once_and_not_after_a_start() {
+        let case = Uuid::nil();
+        let mut events = events(case);
+        let mut script = Script::default();
+        let kept = |events: &mut CaseEvents, id: &str, copies: usize| {
+            let event = (Arc::from("/test"), Arc::from(id));
+            events.kept.insert(event, vec![case; copies].into());
+        };
+        kept(&mut events, "e-1", 3);
+        kept(&mut events, "e-2", 1);
+        kept(&mut events, "e-3", 2);
+        let records = [
+            script.at(1_000).event_signalled("e-1", 1, at(10)),
+            script.at(2_000).event_signalled("e-1", 1, at(11)),
+            script.at(2_000).event_signalled("e-2", 2, at(12)),
+            script.at(3_000).event_signalled("e-1", 1, at(13)),
+            script.at(3_000).event_signalled("e-3", 3, at(14)),
+            script.at(4_000).event_started(2, at(15), run_of("a")),
+        ];
+
+        for (header, record) in &records {
+            events.take_kept(header, record);
+        }
+
+        // Of `e-3` one copy is in no journal any more.
+        let of_case = events.finish().remove(&case).unwrap();
+        assert_eq!(of_case.places, [at(10), at(14)]);
+        assert_eq!((of_case.repeated, of_case.left_out), (3, 1));
     }
 
     #[test]

@@ -6,11 +6,12 @@ use fermata_core::command::Replayed;
 use fermata_core::effect::Outcome;
 use fermata_core::identity::JournalTime;
 use fermata_core::plan::FailureClass;
-use fermata_core::record::{Body, EndReason, Header, Kind, Record};
+use fermata_core::record::{Body, EndReason, EventStarted, Header, Kind, Record};
 use serde::Serialize;
 use serde_json::Value;
 
 use super::RunSummary;
+use super::afterwards::{ResolvedCase, StartedAgain};
 use super::status::NodeStatus;
 use crate::output::{counted, span_text};
 
@@ -36,6 +37,12 @@ pub struct RunHistory {
     /// Who had the event decided once more, and why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replayed: Option<Arc<Replayed>>,
+    /// What a person decided about its case.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resolved: Option<ResolvedCase>,
+    /// What its event started since, decided once more.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub started_again: Vec<StartedAgain>,
     /// The nodes that something happened to, in the order of their first record.
     pub nodes: Vec<NodeView>,
     /// What happened, in order.
@@ -163,6 +170,8 @@ impl RunHistory {
             traceparent: started.event.traceparent.clone(),
             breach: started.event.breach.clone(),
             replayed: started.event.replayed.clone(),
+            resolved: None,
+            started_again: Vec::new(),
             nodes: Vec::new(),
             timeline: Vec::new(),
         };
@@ -172,9 +181,21 @@ impl RunHistory {
 
     /// Folds a later record of the run.
     pub fn fold(&mut self, header: &Header, record: &Record) {
+        if let Body::CaseResolved(resolved) = &record.body {
+            self.resolved.get_or_insert_with(|| ResolvedCase::of(header, resolved));
+        }
         self.summary.fold(header.kind, header.attempt, header.time);
         self.fold_node(header, record);
         self.note(header, record);
+    }
+
+    /// Takes note that the run's event was decided once more and started work.
+    pub fn start_again(&mut self, header: &Header, started: &EventStarted) {
+        let EventStarted { source, runs, .. } = started;
+        // The events of a case are decided where they stand; a request to replay is a message of its own.
+        let by_case = self.resolved.iter().any(|resolved| resolved.events.contains(source));
+        let (runs, time_ms) = (runs.clone(), header.time.0);
+        self.started_again.push(StartedAgain { runs, time_ms, by_case });
     }
 
     fn note(&mut self, header: &Header, record: &Record) {

@@ -8,15 +8,30 @@ use fermata_core::identity::{JournalTime, PartitionId, RunId, SourcePosition, Te
 use fermata_core::json::Json;
 use fermata_core::plan::FailureClass;
 use fermata_core::record::{
-    Body, EndReason, Header, NodeDispatched, NodeRetrying, NodeSucceeded, NodeWaiting,
-    PartitionOwned, Record, RunFailed, RunStarted, RunSucceeded,
+    Body, CaseResolved, EndReason, EventRejected, EventSignalled, EventStarted, Header,
+    NodeDispatched, NodeRetrying, NodeSucceeded, NodeWaiting, PartitionOwned, Record, RunFailed,
+    RunStarted, RunSucceeded,
 };
+use fermata_core::review::Resolution;
 use fermata_jetstream::StoredMessage;
 use fermata_wire::journal::{FrameBuilder, FrameHead};
 use uuid::Uuid;
 
 pub(crate) fn tenant() -> Tenant {
     "acme".parse().unwrap()
+}
+
+fn event() -> EventReference {
+    EventReference {
+        tenant: tenant(),
+        id: "e-1".into(),
+        source: "/test".into(),
+        kind: "plugin.job.completed".into(),
+        traceparent: None,
+        hops: 0,
+        breach: None,
+        replayed: None,
+    }
 }
 
 /// The run of partition 3 that the strategy `strategy` starts.
@@ -72,19 +87,73 @@ impl Script {
         self.write(Record::of_partition(owned.into()))
     }
 
+    /// The event with `key` at `source` starts a run.
+    pub(crate) fn event_started(
+        &mut self,
+        key: u128,
+        source: SourcePosition,
+        run: RunId,
+    ) -> (Header, Record) {
+        self.event_started_by(key, source, run, None)
+    }
+
+    /// A replay of it starts another one.
+    pub(crate) fn event_replayed(
+        &mut self,
+        key: u128,
+        source: SourcePosition,
+        run: RunId,
+    ) -> (Header, Record) {
+        self.event_started_by(key, source, run, Some(Uuid::from_u128(5)))
+    }
+
+    fn event_started_by(
+        &mut self,
+        key: u128,
+        source: SourcePosition,
+        run: RunId,
+        replay: Option<Uuid>,
+    ) -> (Header, Record) {
+        let (event, runs) = (event(), vec![run]);
+        let started = EventStarted { event, key, source, replay, runs };
+        self.write(Record::of_tenant(&tenant(), started.into()))
+    }
+
+    /// The case of the run is resolved: the event at `place` is to be decided once more.
+    pub(crate) fn case_resolved(
+        &mut self,
+        run: RunId,
+        case: Uuid,
+        place: SourcePosition,
+    ) -> (Header, Record) {
+        let (by, reason) = ("ada".into(), "mended".to_owned());
+        let (resolution, events) = (Resolution::Retry, vec![place]);
+        self.of_run(run, CaseResolved { case, resolution, by, reason, events, left_out: 0 })
+    }
+
+    /// The event `id` with `key` at `source` is for whoever waits for it.
+    pub(crate) fn event_signalled(
+        &mut self,
+        id: &str,
+        key: u128,
+        source: SourcePosition,
+    ) -> (Header, Record) {
+        let event = EventReference { id: id.into(), ..event() };
+        let (correlation, strategy, near, replay) = ("k".into(), None, Vec::new(), None);
+        let signalled = EventSignalled { event, key, source, correlation, strategy, near, replay };
+        self.write(Record::of_tenant(&tenant(), signalled.into()))
+    }
+
+    pub(crate) fn event_rejected(&mut self, source: SourcePosition) -> (Header, Record) {
+        let (reason, detail) = ("replay_forged".into(), "why".to_owned());
+        let (event, original, replay) = (event(), None, None);
+        let rejected = EventRejected { event, source, reason, detail, original, replay };
+        self.write(Record::of_tenant(&tenant(), rejected.into()))
+    }
+
     pub(crate) fn started(&mut self, run: RunId) -> (Header, Record) {
-        let event = EventReference {
-            tenant: tenant(),
-            id: "e-1".into(),
-            source: "/test".into(),
-            kind: "plugin.job.completed".into(),
-            traceparent: None,
-            hops: 0,
-            breach: None,
-            replayed: None,
-        };
         let started = RunStarted {
-            event,
+            event: event(),
             strategy: "report".into(),
             strategy_version: 1,
             workflow: "job-report".into(),

@@ -81,6 +81,8 @@ mod shipped_configurations;
 mod slips;
 mod standstill;
 #[cfg(test)]
+mod started_since;
+#[cfg(test)]
 mod strategies;
 #[cfg(test)]
 mod support;

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use fermata_core::command::StrategyEntry;
+use fermata_core::command::{EventReference, StrategyEntry};
 use fermata_core::event::msgpack_of_json;
+use fermata_core::identity::SourcePosition;
 use fermata_core::json::Json;
 use fermata_core::partition::Definitions;
+use fermata_core::record::{EventRejected, Record};
 use fermata_jetstream::Headers;
 use fermata_jetstream::definitions_store::DefinitionsStore;
 
@@ -96,4 +98,46 @@ async fn a_draft_is_compared_with_what_is_active_and_a_difference_ends_with_1() 
     assert_eq!(agrees.code, 0, "{}{}", agrees.stdout, agrees.stderr);
     assert!(agrees.stdout.ends_with("no run would differ\n"), "{}", agrees.stdout);
     assert!(later.stdout.starts_with("0 events"), "{}", later.stdout);
+}
+
+#[tokio::test]
+async fn what_an_enforced_contract_refused_starts_no_run_in_either_and_is_counted() {
+    let stage = Stage::new().await;
+    activate(&stage).await;
+    for (id, n) in [(1, 7), (2, 7), (3, 7)] {
+        publish(&stage, id, n).await;
+    }
+    let rejected = |sequence, reason: &str| {
+        let tenant = "acme".parse().unwrap();
+        let event = EventReference {
+            tenant,
+            id: "1".into(),
+            source: "/t".into(),
+            kind: "job.done".into(),
+            traceparent: None,
+            hops: 0,
+            breach: None,
+            replayed: None,
+        };
+        let source = SourcePosition { sequence, index: 0 };
+        let (reason, detail) = (reason.into(), "why".to_owned());
+        let (original, replay) = (None, None);
+        let tenant = event.tenant.clone();
+        let body = EventRejected { event, source, reason, detail, original, replay };
+        Record::of_tenant(&tenant, body.into())
+    };
+    // The second was refused for what a corrected strategy may take.
+    let records = [rejected(1, "contract_violation"), rejected(2, "variables_failed")];
+    stage.journal(0, 0, &records).await;
+    let draft = stage.folder.path().join("draft.yaml");
+    std::fs::write(&draft, DRAFT).unwrap();
+    let draft = draft.display().to_string();
+
+    let compared = stage.run(&["events", "replay", "--against", &draft, "--json"]).await;
+    let told = stage.run(&["events", "replay", "--against", &draft]).await;
+
+    let compared = &compared.json()[0];
+    assert_eq!((&compared["events"], &compared["refused"]), (&2.into(), &1.into()), "{compared}");
+    assert_eq!(compared["strategies"]["large"]["only_draft"], 2, "{compared}");
+    assert!(told.stdout.contains(", 1 that a contract refused; "), "{}", told.stdout);
 }

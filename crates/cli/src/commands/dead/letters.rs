@@ -11,6 +11,7 @@ use indicatif::ProgressBar;
 
 use super::replayed::{self, RefusedRequest, Replayed};
 use crate::error::CliError;
+use crate::journal_view::Starts;
 
 /// How many messages are taken from the stream at a time.
 const BATCH_MESSAGES: usize = 256;
@@ -82,6 +83,19 @@ impl DeadLetters {
                 gathered.add(message.sequence, &message.payload);
             }
         }
+    }
+
+    /// Has the journals say which requests were refused, and not letters alone.
+    pub(super) fn settle(&mut self, starts: &Starts, now_ms: Option<u64>) {
+        let replays = std::mem::take(&mut self.replays);
+        self.replays = replayed::settled_by(replays, starts, now_ms);
+    }
+
+    /// Requests to replay what is kept here that are said to be refused.
+    pub(super) fn said_refused(&self) -> Vec<Replayed> {
+        let ids = self.letters.iter().map(|filed| filed.letter.id.as_str()).collect::<HashSet<_>>();
+        let replays = self.replays.iter().filter(|replayed| replayed.refused.is_some());
+        replays.filter(|replayed| ids.contains(replayed.id.as_str())).cloned().collect()
     }
 
     /// The replays of what was filed under an id.

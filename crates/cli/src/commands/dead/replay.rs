@@ -4,18 +4,17 @@ use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use fermata_core::event::{REPLAY_HEADER, parse_subject};
-use fermata_jetstream::topology::EVENTS_STREAM;
-use fermata_jetstream::{Bytes, Headers, StreamReader};
+use fermata_core::event::REPLAY_HEADER;
+use fermata_jetstream::{Bytes, Headers};
 use fermata_wire::dead::DeadLetter;
 use fermata_wire::replay::{ID_HEADER, ReplayKeys, SIGNATURE_HEADER, TIMESTAMP_HEADER, replay_id};
 use serde_json::json;
 
+use super::from_events::{Held, event_without_letter, held_nowhere, whole};
 use super::near::{NearLetters, not_there};
-use super::replayed::earlier;
-use super::request::{Request, no_event_of_its_own, request};
-use super::{DeadLetters, Replayed};
-use crate::arrived::for_each_event;
+use super::request::{Request, holds_event, no_event_of_its_own, request};
+use super::started::{Planned, all_left_out, look, part};
+use super::{DeadLetters, FiledLetter, Replayed};
 use crate::broker_session::{BrokerSession, asking_user, stored_by};
 use crate::error::{CliError, ExitCode};
 use crate::local_engine::replay_keys;
@@ -39,8 +38,8 @@ pub struct ReplayArguments {
     /// Names the request instead of what follows from the letter and the event; another name is another replay
     #[arg(long, value_name = "TEXT")]
     pub id: Option<String>,
-    /// Have the event decided once more though it was replayed before
-    #[arg(long, conflicts_with = "id")]
+    /// Have the event decided once more though it was replayed before, or has started work
+    #[arg(long)]
     pub again: bool,
     /// Who asks; goes along as `replayedby`, likewise, at most 128 bytes; default: the user of the operating system
     #[arg(long, value_name = "NAME")]
@@ -50,11 +49,11 @@ pub struct ReplayArguments {
     pub replay_secrets: Option<PathBuf>,
 }
 
-/// Replays all, or none where one of them cannot be used.
+/// Replays all, or none where one of them cannot be used; those whose events have started work are left out.
 pub(super) async fn replay(
     arguments: &ReplayArguments,
     session: &BrokerSession,
-    dead: &DeadLetters,
+    dead: &mut DeadLetters,
     near: &NearLetters,
     output: &mut Output,
 ) -> Result<ExitCode, CliError> {
@@ -71,45 +70,35 @@ pub(super) async fn replay(
         return Err(CliError::Usage(text.to_owned()));
     }
     let by = arguments.by.clone().unwrap_or_else(asking_user);
-    let mut requests = Vec::new();
+    let mut planned = Vec::new();
     for id in &arguments.ids {
-        let mut filed = dead.of_id(id).map(|filed| &filed.letter);
-        if let Some(refused) = filed.find_map(|letter| no_event_of_its_own(arguments, letter)) {
-            return Err(refused);
-        }
-        let letter = match dead.of_id(id).last() {
-            // One that was filed without its bytes may still stand in EVENTS.
-            Some(filed) if filed.letter.original.is_empty() => {
-                from_events(id, session).await?.unwrap_or_else(|| filed.letter.clone())
-            }
-            Some(filed) => filed.letter.clone(),
-            None => {
-                let event = from_events(id, session).await?.ok_or_else(|| not_there(id, near))?;
-                if !arguments.again {
-                    return Err(no_letter(id));
-                }
-                event
-            }
-        };
-        let replays = dead.replays_of(id);
+        let letter = letter(arguments, id, session, dead, near).await?;
         let request = request(arguments, &letter, &by)?;
-        if arguments.id.is_none()
-            && !arguments.again
-            && let Some(earlier) = earlier(&replays, &request.webhook_id, now_ms())
-        {
-            return Err(asked_already(id, earlier));
+        planned.push(Planned { id: id.clone(), time_ms: letter.time_ms, request });
+    }
+    let (planned, left_out) = match arguments.again {
+        true => (planned, Vec::new()),
+        false => {
+            let keys = planned.iter().map(|planned| &planned.request.key);
+            let replays =
+                dead.replays.iter().filter(|replayed| arguments.ids.contains(&replayed.id));
+            let starts = look(keys, replays, session, output).await?;
+            dead.settle(&starts, Some(now_ms()));
+            part(planned, &dead.replays, &starts, arguments.id.is_some(), now_ms())?
         }
-        requests.push((id, request));
+    };
+    if planned.is_empty() {
+        return Err(all_left_out(&left_out, &dead.replays));
     }
     let detail = match &arguments.reason {
         Some(reason) => format!("{by}: {reason}"),
         None => by,
     };
     let publisher = session.publisher().await?;
-    for (id, request) in requests {
-        let Request { tenant, subject, webhook_id, body } = &request;
+    for Planned { id, request, .. } in &planned {
+        let Request { tenant, subject, webhook_id, body, .. } = request;
         let time_ms = now_ms();
-        let headers = signed_headers(&keys, &request, id, time_ms / 1_000)?;
+        let headers = signed_headers(&keys, request, id, time_ms / 1_000)?;
         let payload = Bytes::from(body.clone());
         let asked = Replayed {
             id: id.clone(),
@@ -151,7 +140,40 @@ pub(super) async fn replay(
             ))?;
         }
     }
-    Ok(ExitCode::Success)
+    left_out.iter().try_for_each(|left_out| left_out.tell(&dead.replays, output))?;
+    Ok(if left_out.is_empty() { ExitCode::Success } else { ExitCode::Findings })
+}
+
+/// What is to be replayed: the letter with its bytes, or an event without a letter.
+async fn letter(
+    arguments: &ReplayArguments,
+    id: &str,
+    session: &BrokerSession,
+    dead: &DeadLetters,
+    near: &NearLetters,
+) -> Result<DeadLetter, CliError> {
+    let mut last = None;
+    for filed in dead.of_id(id) {
+        let (FiledLetter { letter, .. }, held) = whole(filed, session).await?;
+        if let Some(refused) = no_event_of_its_own(arguments, &letter) {
+            return Err(refused);
+        }
+        last = Some((letter, held));
+    }
+    match last {
+        Some((letter, Held::Nowhere)) if arguments.data.is_none() && holds_event(&letter) => {
+            Err(held_nowhere(&letter))
+        }
+        Some((letter, _)) => Ok(letter),
+        None => {
+            let event = event_without_letter(id, session).await?;
+            let event = event.ok_or_else(|| not_there(id, near))?;
+            if !arguments.again {
+                return Err(no_letter(id));
+            }
+            Ok(event)
+        }
+    }
 }
 
 fn now_ms() -> u64 {
@@ -163,14 +185,6 @@ fn no_letter(id: &str) -> CliError {
     CliError::Refused(format!(
         "there is no dead letter `{id}`: it is an event that was decided, or will be, and to have it decided once more \
          starts its work again. If that is meant, say `--again`; nothing was sent"
-    ))
-}
-
-fn asked_already(id: &str, earlier: &Replayed) -> CliError {
-    CliError::Refused(format!(
-        "a replay of `{id}` was asked for already, {}; what is asked for now would be another one, and start \
-         what it starts once more. If that is meant, or that one was refused, say `--again`; nothing was sent",
-        earlier.text()
     ))
 }
 
@@ -191,34 +205,4 @@ fn signed_headers(
     headers.insert(TIMESTAMP_HEADER, now_seconds.to_string());
     headers.insert(SIGNATURE_HEADER, signature);
     Ok(headers)
-}
-
-/// An event without a letter that is still in EVENTS, as if it had been filed.
-async fn from_events(id: &str, session: &BrokerSession) -> Result<Option<DeadLetter>, CliError> {
-    let Some((sequence, index)) = id.split_once('.') else { return Ok(None) };
-    let (Ok(sequence), Ok(index)) = (sequence.parse::<u64>(), index.parse::<usize>()) else {
-        return Ok(None);
-    };
-    let reader = StreamReader::new(session.broker());
-    let Some(message) = reader.read_one(EVENTS_STREAM, sequence).await? else { return Ok(None) };
-    let Ok(subject) = parse_subject(&message.subject) else { return Ok(None) };
-    let mut events = Vec::new();
-    for_each_event(&message, subject, |event| {
-        let owned = event.map(|event| (event.tenant.to_owned(), event.raw.as_bytes().to_vec()));
-        events.push(owned.ok());
-    });
-    let Some(Some((tenant, original))) = events.into_iter().nth(index) else { return Ok(None) };
-    Ok(Some(DeadLetter {
-        id: id.to_owned(),
-        tenant,
-        stage: "partition".to_owned(),
-        reason: String::new(),
-        detail: String::new(),
-        subject: message.subject.to_string(),
-        original: original.into(),
-        time_ms: 0,
-        headers: Vec::new(),
-        attempts: None,
-        trace: None,
-    }))
 }

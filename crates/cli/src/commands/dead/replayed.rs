@@ -8,6 +8,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use fermata_core::event::REPLAY_HEADER;
+use fermata_core::identity::SourcePosition;
 use fermata_jetstream::{Bytes, Publisher};
 use fermata_wire::dead::DeadLetter;
 use fermata_wire::replay::ID_HEADER;
@@ -16,6 +17,7 @@ use serde_json::{Value, json};
 
 use crate::broker_session::stored_sequence;
 use crate::error::CliError;
+use crate::journal_view::Starts;
 use crate::output::time_text;
 
 /// Stage of the notes, which is none that refuses anything.
@@ -32,7 +34,11 @@ const STORED_HEADER: &str = "Fermata-Stored";
 
 /// How long the same request is safely the same replay: an hour less than the 24 that partitions know it,
 /// for their time is not that of this machine.
-const REQUEST_KNOWN_MS: u64 = 23 * 60 * 60 * 1_000;
+pub(super) const REQUEST_KNOWN_MS: u64 = 23 * 60 * 60 * 1_000;
+
+/// How long after a request its refusal may be on its way to a journal. Default an hour: what no listener
+/// acknowledged comes again within a minute, or when one is started.
+const REFUSED_WITHIN_MS: u64 = 60 * 60 * 1_000;
 
 /// A replay that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -149,6 +155,11 @@ impl Replayed {
         named.chain(stored).map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
+    /// Where the request stands in EVENTS: it is a message with one event.
+    pub(super) fn place(&self) -> Option<SourcePosition> {
+        self.sequence.map(|sequence| SourcePosition { sequence, index: 0 })
+    }
+
     /// When, under which name, by whom and why.
     pub(super) fn text(&self) -> String {
         format!("{} as `{}` by {}", time_text(self.time_ms), self.request, self.detail)
@@ -166,29 +177,54 @@ impl Replayed {
     }
 }
 
-/// The replays with what became of their requests. Behind one that was not refused the same request
-/// is only a copy of it, and is left out.
+/// The replays with what letters say of their requests.
 pub(super) fn settled(
     notes: VecDeque<Replayed>,
     refused: VecDeque<RefusedRequest>,
 ) -> Vec<Replayed> {
     let refused: HashMap<_, _> =
         refused.into_iter().map(|refused| (refused.letter.clone(), refused)).collect();
-    let mut taken = HashSet::new();
-    let mut replays = Vec::with_capacity(notes.len());
-    for mut replayed in notes {
+    let notes = notes.into_iter().map(|mut replayed| {
         // A request is a message with one event.
         let letter = replayed.sequence.map(|sequence| format!("{sequence}.0"));
         replayed.refused = letter.and_then(|letter| refused.get(&letter).cloned());
-        let is_copy = match &replayed.refused {
-            None => !taken.insert((replayed.id.clone(), replayed.request.clone())),
-            Some(_) => taken.contains(&(replayed.id.clone(), replayed.request.clone())),
-        };
-        if !is_copy {
-            replays.push(replayed);
+        replayed
+    });
+    without_copies(notes)
+}
+
+/// The replays as the journals tell of them: a listener may file a letter and end before it hands on that it
+/// refused, and another one, which knows the secret, take the request after all. With `now_ms`
+/// a recent refusal that no journal has proves nothing yet, either.
+pub(super) fn settled_by(
+    replays: Vec<Replayed>,
+    starts: &Starts,
+    now_ms: Option<u64>,
+) -> Vec<Replayed> {
+    let replays = replays.into_iter().map(|mut replayed| {
+        if let Some(place) = replayed.place() {
+            let is_recent =
+                now_ms.is_some_and(|now| now.saturating_sub(replayed.time_ms) < REFUSED_WITHIN_MS);
+            if starts.was_decided(place) || (is_recent && !starts.was_rejected(place)) {
+                replayed.refused = None;
+            }
         }
-    }
-    replays
+        replayed
+    });
+    without_copies(replays)
+}
+
+/// Behind one that was not refused the same request is only a copy of it, and is left out.
+fn without_copies(replays: impl Iterator<Item = Replayed>) -> Vec<Replayed> {
+    let mut taken = HashSet::new();
+    let is_new = |replayed: &Replayed| {
+        let request = (replayed.id.clone(), replayed.request.clone());
+        match &replayed.refused {
+            None => taken.insert(request),
+            Some(_) => !taken.contains(&request),
+        }
+    };
+    replays.filter(is_new).collect()
 }
 
 /// The replay of the same letter that `request` would repeat the effect of: another request for it, or

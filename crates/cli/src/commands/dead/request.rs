@@ -14,9 +14,11 @@ use super::edit::{merge, object, patch, twice, unusable};
 use super::hints::{hint, is_refused_request};
 use super::replay::ReplayArguments;
 use super::replayed::original_of;
+use super::started::key_of_event;
 use crate::broker_session::random_id;
 use crate::commands::definitions::read_text;
 use crate::error::CliError;
+use crate::journal_view::EventKey;
 
 /// Stages whose letters hold no event: commands, tasks, and what a webhook was to be told.
 const STAGES_WITHOUT_EVENTS: [&str; 3] = ["coordinator", "escalator", "tasks"];
@@ -31,6 +33,13 @@ pub(super) struct Request {
     pub(super) subject: String,
     pub(super) webhook_id: String,
     pub(super) body: String,
+    /// What the event claims where it starts work.
+    pub(super) key: EventKey,
+}
+
+/// Whether what a letter holds is an event, or was to be one.
+pub(super) fn holds_event(letter: &DeadLetter) -> bool {
+    !STAGES_WITHOUT_EVENTS.contains(&letter.stage.as_str())
 }
 
 /// The event of a letter, repaired as asked, ready to be sent.
@@ -40,7 +49,7 @@ pub(super) fn request(
     by: &str,
 ) -> Result<Request, CliError> {
     let id = &letter.id;
-    if STAGES_WITHOUT_EVENTS.contains(&letter.stage.as_str()) {
+    if !holds_event(letter) {
         let (stage, hint) = (&letter.stage, hint(letter));
         return Err(CliError::Usage(format!(
             "`{id}` of the stage `{stage}` holds no event that could be replayed; {hint}"
@@ -86,6 +95,7 @@ pub(super) fn request(
     // The same letter with the same repair is the same replay, whoever asks for it and however often.
     event.remove(REPLAYED_BY_ATTRIBUTE);
     let asked = Value::Object(event.clone()).to_string();
+    let key = key_of_event(&event, &tenant);
     event.insert(REPLAYED_BY_ATTRIBUTE.to_owned(), by.into());
     let body = Value::Object(event).to_string();
     if let Some((reason, problem)) = problem(&subject, &body)? {
@@ -98,12 +108,14 @@ pub(super) fn request(
             "the event of `{id}`{edited} would be refused again: {problem}; {way}"
         )));
     }
+    // What is not refused for what it lacks has one.
+    let key = key.ok_or_else(|| unusable(&format!("the event of `{id}`"), "it has no key"))?;
     let again = if arguments.again { format!("\n{}", random_id()) } else { String::new() };
     let named = format!("{}/{id}\n{asked}{again}", letter.stage);
     let digest = Digest::of(named.as_bytes()).to_string();
     let default = || format!("replay_{}", digest.get(..32).unwrap_or(&digest));
     let webhook_id = arguments.id.clone().unwrap_or_else(default);
-    Ok(Request { tenant, subject, webhook_id, body })
+    Ok(Request { tenant, subject, webhook_id, body, key })
 }
 
 /// Why the engine would refuse an event: the reason, where it is the event's, and for people.
@@ -166,7 +178,7 @@ pub(super) fn no_event_of_its_own(
 }
 
 /// The event that a letter's bytes are, whatever their form.
-fn original_event(letter: &DeadLetter) -> Result<Map<String, Value>, CliError> {
+pub(super) fn original_event(letter: &DeadLetter) -> Result<Map<String, Value>, CliError> {
     let headers = letter.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let headers = MessageHeaders::new(headers);
     let what = format!("the event of `{}`", letter.id);

@@ -49,6 +49,8 @@ pub(super) struct Comparison {
     pub repeats: u64,
     /// Events that cannot be read, whatever the strategies.
     pub rejected: u64,
+    /// Events that a contract refused when they came, which started nothing.
+    pub refused: u64,
     /// Events that match nothing now.
     pub unmatched_now: u64,
     /// Events that match nothing by the draft.

@@ -1,11 +1,12 @@
 //! `fermata events replay`: what a draft of strategies would have made of the events that came.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use clap::Args;
 use fermata_core::event::parse_subject;
-use fermata_core::identity::Tenant;
+use fermata_core::identity::{SourcePosition, Tenant};
 use fermata_core::strategy::{StrategyDefinition, StrategySet};
 use fermata_definitions::{Limits, read_strategies};
 use fermata_jetstream::StreamReader;
@@ -19,7 +20,8 @@ use crate::arguments::GlobalArguments;
 use crate::arrived::for_each_event;
 use crate::broker_session::BrokerSession;
 use crate::error::{CliError, ExitCode};
-use crate::output::{Output, counted, time_text};
+use crate::journal_view::RefusedByContract;
+use crate::output::{Output, RECORDS_READ, counted, time_text};
 
 /// How many messages are taken from the stream at a time.
 const BATCH_MESSAGES: usize = 512;
@@ -121,6 +123,8 @@ async fn read(
             time_text(from)
         ));
     }
+    let sequences = oldest..=state.last_sequence;
+    let refused = refused_by_contract(session, &reader, sequences, output).await?;
     let bar = output.progress(state.last_sequence.saturating_sub(oldest) + 1, "event messages");
     let mut comparison = Comparison::new(arguments.samples);
     let mut replay = reader.replay(EVENTS_STREAM, oldest, Holes::Allowed).await?;
@@ -142,9 +146,14 @@ async fn read(
             if arguments.tenant.as_ref().is_some_and(|tenant| tenant.as_str() != subject.tenant) {
                 continue;
             }
-            for_each_event(message, subject, |event| match event {
-                Ok(event) => comparison.add(message.sequence, &event, now, draft),
-                Err(_) => comparison.rejected += 1,
+            let mut place = SourcePosition { sequence: message.sequence, index: 0 };
+            for_each_event(message, subject, |event| {
+                match event {
+                    Ok(_) if refused.has(place) => comparison.refused += 1,
+                    Ok(event) => comparison.add(message.sequence, &event, now, draft),
+                    Err(_) => comparison.rejected += 1,
+                }
+                place.index += 1;
             });
         }
         bar.inc(messages.len() as u64);
@@ -154,6 +163,19 @@ async fn read(
     }
     bar.finish_and_clear();
     Ok(comparison)
+}
+
+async fn refused_by_contract(
+    session: &BrokerSession,
+    reader: &StreamReader,
+    sequences: RangeInclusive<u64>,
+    output: &Output,
+) -> Result<RefusedByContract, CliError> {
+    let partitions = session.engine_config().await?.partitions;
+    let progress = output.counter(RECORDS_READ);
+    let refused = RefusedByContract::read(reader, partitions, sequences, &progress).await;
+    progress.finish_and_clear();
+    refused
 }
 
 fn nanoseconds(ms: u64) -> i64 {
@@ -184,10 +206,11 @@ fn print(comparison: &Comparison, output: &mut Output) -> Result<(), CliError> {
     if output.is_json() {
         return output.json_line(comparison);
     }
-    let Comparison { events, repeats, rejected, unmatched_now, unmatched_draft, .. } = comparison;
+    let Comparison { events, repeats, rejected, refused, unmatched_now, unmatched_draft, .. } =
+        comparison;
     output.line(&format!(
-        "{}, {} of them, {rejected} that cannot be read; {unmatched_now} match nothing now, \
-         {unmatched_draft} by the draft",
+        "{}, {} of them, {rejected} that cannot be read, {refused} that a contract refused; {unmatched_now} match \
+         nothing now, {unmatched_draft} by the draft",
         counted(*events, "event", "events"),
         counted(*repeats, "repeat", "repeats"),
     ))?;

@@ -18,12 +18,19 @@ use super::PublishArguments;
 use super::claim::Claim;
 use crate::broker_session::random_id;
 use crate::error::CliError;
+use crate::output::excerpt;
 
 /// What to do with a file or line that is no JSON.
 const NO_JSON: &str = r#"an event is a JSON object such as `{"id": "1", "type": "scan.stored", "data": {}}`; data that is no event goes with `--data-file FILE --tenant NAME --type TYPE`, and `--data-type` where it is no JSON"#;
 
 /// What to do about a key that is there twice.
 pub(super) const TWICE: &str = "whoever reads it takes the last of both: keep one of them, or publish it as it is with `--no-check`";
+
+/// What a type of an event is.
+const TYPE_RULE: &str = "a type is tokens parted by dots, none of them empty, `*` or `>`, without spaces and control characters, 256 bytes at most";
+
+/// Characters of a type that is none that are shown.
+const TYPE_CHARACTERS_MAX: usize = 80;
 
 /// Type in the subject of a batch, whose events have types of their own.
 const BATCH_TYPE: &str = "batch";
@@ -122,8 +129,10 @@ impl EventMessage {
             return refuse("bad_subject", &error.to_string());
         }
         let subject = format!("{SUBJECT_PREFIX}{tenant}.{kind}");
-        if let Err(error) = parse_subject(&subject) {
-            return refuse("bad_subject", &error.to_string());
+        if parse_subject(&subject).is_err() {
+            // The tenant is one.
+            let kind = excerpt(kind, TYPE_CHARACTERS_MAX);
+            return refuse("bad_subject", &format!("`{kind}` is no type of an event; {TYPE_RULE}"));
         }
         // Of what cannot be read nobody knows; it is one of something.
         let events = if parsed.is_ok() { events.len() } else { 1 };
@@ -459,6 +468,20 @@ mod tests {
 
             assert_eq!(refused.reason, "bad_subject", "{name}");
             assert!(refused.detail.contains("is not a tenant name; use 1 to 64"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_type_that_is_none_is_refused_by_the_rule_for_types() {
+        for kind in ["a b", "a..b", "*", "a.>", "", &"x".repeat(257)] {
+            let refused = message(EVENT, None, Some(kind)).unwrap_err();
+
+            assert_eq!(refused.reason, "bad_subject", "{kind}");
+            let told = "is no type of an event; a type is tokens parted by dots";
+            assert!(
+                refused.detail.contains(told) && !refused.detail.contains("tenant"),
+                "{refused}"
+            );
         }
     }
 

@@ -3,13 +3,16 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use fermata_core::plan::{Join, Plan, PlanNode};
+use fermata_core::review::Resolution;
 use fermata_jetstream::work_queue::{QueueStanding, queue_standings};
 use serde_json::json;
 
 use crate::broker_session::BrokerSession;
 use crate::commands::doctor::{PartitionStanding, standing_of};
 use crate::error::{CliError, ExitCode};
-use crate::journal_view::{Failure, NodeStatus, NodeView, RunHistory, RunStatus};
+use crate::journal_view::{
+    Failure, NodeStatus, NodeView, ResolvedCase, RunHistory, RunStatus, StartedAgain,
+};
 use crate::output::{Output, counted, excerpt, span_text, time_text};
 
 /// Widest input or detail in a sentence, in characters; `fermata runs show --json` has all of it.
@@ -164,8 +167,29 @@ impl Told<'_> {
         )];
         sentences.extend(self.reason());
         sentences.extend(self.last_failure());
+        sentences.extend(self.resolved());
+        sentences.extend(self.history.started_again.iter().map(started_again));
         sentences.push("Nothing more will happen.".to_owned());
         sentences
+    }
+
+    /// What was decided about its case.
+    fn resolved(&self) -> Option<String> {
+        let ResolvedCase { case, resolution, by, reason, time_ms, .. } =
+            self.history.resolved.as_ref()?;
+        let reason = excerpt(reason, CHARACTERS_MAX);
+        let is_started = self.history.started_again.iter().any(|again| again.by_case);
+        let open = match resolution {
+            Resolution::Retry | Resolution::Route { .. } if !is_started => {
+                " That has started nothing, or not yet."
+            }
+            Resolution::Retry | Resolution::Route { .. } | Resolution::Close => "",
+        };
+        Some(format!(
+            "Its case {case} was resolved by `{by}` at {} ({}): {reason}.{open}",
+            time_text(*time_ms),
+            resolution.as_str(),
+        ))
     }
 
     /// What the record that ended or closes the run says.
@@ -413,6 +437,19 @@ impl Told<'_> {
         let ended = [NodeStatus::Succeeded, NodeStatus::Skipped];
         self.view(id).is_some_and(|node| ended.contains(&node.status))
     }
+}
+
+/// What its event started since.
+fn started_again(again: &StartedAgain) -> String {
+    let StartedAgain { runs, time_ms, by_case } = again;
+    let runs = runs.iter().map(ToString::to_string).collect::<Vec<_>>();
+    format!(
+        "{} its event was decided once more, and started {} {} at {}: new, from the beginning.",
+        if *by_case { "For that" } else { "By a replay" },
+        if runs.len() == 1 { "run" } else { "runs" },
+        listed(&runs),
+        time_text(*time_ms)
+    )
 }
 
 fn said(failure: &Failure) -> String {

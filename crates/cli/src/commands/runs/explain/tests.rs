@@ -1,6 +1,8 @@
 use fermata_core::command::Replayed;
+use fermata_core::identity::SourcePosition;
 use fermata_core::record::{Body, Header, Record};
 use fermata_definitions::{Limits, read_workflow};
+use uuid::Uuid;
 
 use super::*;
 use crate::journal_view::testing::{Script, run_of};
@@ -64,6 +66,46 @@ fn a_run_of_a_replay_says_who_asked_for_it_and_why() {
         let told = told(by, reason);
         assert!(told.lines().any(|line| line.ends_with(expected)), "{told}");
     }
+}
+
+#[test]
+fn a_failed_run_tells_what_was_started_for_it_since() {
+    let (run, retried) = (run_of("a"), run_of("b"));
+    let (case, place) = (Uuid::from_u128(7), SourcePosition { sequence: 5, index: 0 });
+    let mut script = Script::default();
+    let records = [
+        script.at(1_000).started(run),
+        script.at(2_000).failed(run, "fetch"),
+        script.at(3_000).case_resolved(run, case, place),
+    ];
+    let mut history = history_of(&records);
+    let told = |history: &RunHistory| {
+        sentences(history, Some(&plan()), &Around::default(), 9_000).join("\n")
+    };
+
+    let waiting = told(&history);
+    let resolved = format!(
+        "Its case {case} was resolved by `ada` at 1970-01-01T00:00:03.000Z (retry): mended."
+    );
+    assert!(
+        waiting.contains(&format!("{resolved} That has started nothing, or not yet.\n")),
+        "{waiting}"
+    );
+
+    for source in [place, SourcePosition { sequence: 9, index: 0 }] {
+        let (header, record) = script.at(4_000).event_replayed(1, source, retried);
+        let Body::EventStarted(started) = &record.body else { panic!() };
+        history.start_again(&header, started);
+    }
+    let told = told(&history);
+    let by = |what: &str| {
+        format!(
+            "{what} its event was decided once more, and started run {retried} at 1970-01-01T00:00:04.000Z"
+        )
+    };
+    assert!(told.contains(&format!("{resolved}\n{}", by("For that"))), "{told}");
+    assert!(told.contains(&by("By a replay")), "{told}");
+    assert!(told.ends_with("\nNothing more will happen."), "{told}");
 }
 
 fn running_beside(around: &Around) -> String {

@@ -1,0 +1,243 @@
+//! What the event of a letter has started: told, before a replay starts it once more.
+//!
+//! A rejection claims no key. So the event may have started work before it was refused, as under a
+//! contract that only warned then, or since, where it was corrected and published again.
+
+use std::collections::HashMap;
+
+use fermata_core::event::idempotency_of;
+use fermata_core::identity::SourcePosition;
+use fermata_jetstream::StreamReader;
+use fermata_wire::dead::DeadLetter;
+use fermata_wire::replay::replay_id;
+use serde_json::{Map, Value, json};
+
+use super::replayed::{REQUEST_KNOWN_MS, Replayed, earlier};
+use super::request::{Request, original_event};
+use crate::broker_session::BrokerSession;
+use crate::error::CliError;
+use crate::journal_view::{EventKey, Sought, Started, Starts};
+use crate::output::{Output, RECORDS_READ, Tone, counted, time_text};
+
+/// Runs of one start that are named; the others are counted.
+const RUNS_NAMED_MAX: usize = 3;
+
+/// The key of an event, as far as it can be told of one that was refused; `tenant` is whose it is where it
+/// does not say so itself.
+pub(super) fn key_of_event(event: &Map<String, Value>, tenant: &str) -> Option<EventKey> {
+    let text = |name| event.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
+    let tenant = text("tenant").unwrap_or(tenant);
+    let key = match text("idempotencykey") {
+        Some(key) => idempotency_of(tenant, Some(key), "", ""),
+        None => idempotency_of(tenant, None, text("source")?, text("id")?),
+    };
+    Some(EventKey { tenant: tenant.to_owned(), key })
+}
+
+/// The key of a letter's event; nothing where its bytes do not tell.
+pub(super) fn key_of(letter: &DeadLetter) -> Option<EventKey> {
+    key_of_event(&original_event(letter).ok()?, &letter.tenant)
+}
+
+/// Reads the journals for what the keys started, and for what became of requests to replay that are said to be
+/// refused.
+pub(super) async fn look<'a>(
+    keys: impl Iterator<Item = &'a EventKey>,
+    replays: impl Iterator<Item = &'a Replayed>,
+    session: &BrokerSession,
+    output: &Output,
+) -> Result<Starts, CliError> {
+    let mut sought = Sought::new(session.engine_config().await?.partitions);
+    keys.for_each(|key| sought.add_key(key));
+    let places = replays.filter(|replayed| replayed.refused.is_some()).filter_map(Replayed::place);
+    places.for_each(|place| sought.add_place(place));
+    let progress = output.counter(RECORDS_READ);
+    let starts = Starts::read(&StreamReader::new(session.broker()), sought, &progress).await;
+    progress.finish_and_clear();
+    starts
+}
+
+/// A start, for people.
+pub(super) fn text(started: &Started, replays: &[&Replayed]) -> String {
+    let Started { runs, time_ms, source, replay } = started;
+    let named = runs.iter().take(RUNS_NAMED_MAX).map(ToString::to_string).collect::<Vec<_>>();
+    let more = match runs.len().saturating_sub(RUNS_NAMED_MAX) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let run = if runs.len() == 1 { "run" } else { "runs" };
+    let by = replay.map(|replay| {
+        let named = replays.iter().find(|replayed| replay_id(&replayed.request) == replay);
+        named.map_or(", a replay".to_owned(), |named| format!(", the replay `{}`", named.request))
+    });
+    format!(
+        "{run} {}{more} at {}, for {source} of EVENTS{}",
+        named.join(", "),
+        time_text(*time_ms),
+        by.unwrap_or_default()
+    )
+}
+
+/// A start, for programs.
+pub(super) fn to_json(started: &Started) -> Value {
+    let Started { runs, time_ms, source, replay } = started;
+    json!({
+        "runs": runs, "time": time_text(*time_ms), "event": source.to_string(), "replay": replay,
+    })
+}
+
+/// A replay that is to be asked for.
+#[derive(Debug)]
+pub(super) struct Planned {
+    /// The letter's id.
+    pub(super) id: String,
+    /// When what it holds came.
+    pub(super) time_ms: u64,
+    pub(super) request: Request,
+}
+
+/// A replay that is not asked for, and why.
+#[derive(Debug)]
+pub(super) struct LeftOut {
+    id: String,
+    why: Why,
+}
+
+#[derive(Debug)]
+enum Why {
+    /// The event has started work.
+    Started(Started),
+    /// It is the event of another one, which is asked for.
+    SameEvent { other: String },
+}
+
+/// Parts what would start work that was started already, as the journals tell.
+///
+/// # Errors
+///
+/// Where another replay of a letter was asked for.
+pub(super) fn part(
+    planned: Vec<Planned>,
+    replays: &[Replayed],
+    starts: &Starts,
+    is_named: bool,
+    now_ms: u64,
+) -> Result<(Vec<Planned>, Vec<LeftOut>), CliError> {
+    let (mut kept, mut left_out) = (Vec::new(), Vec::new());
+    let mut taken: HashMap<u128, (String, String)> = HashMap::new();
+    for Planned { id, time_ms, request } in planned {
+        let of_letter = replays.iter().filter(|replayed| replayed.id == id).collect::<Vec<_>>();
+        if !is_named && let Some(earlier) = earlier(&of_letter, &request.webhook_id, now_ms) {
+            return Err(asked_already(&id, earlier));
+        }
+        // The same request is the same replay, and starts nothing more while it is known.
+        let is_own = |started: &&Started| {
+            started.replay == Some(replay_id(&request.webhook_id))
+                && now_ms.saturating_sub(started.time_ms) < REQUEST_KNOWN_MS
+        };
+        let started = starts.of(&request.key, time_ms).filter(|started| !is_own(started)).last();
+        if let Some(started) = started {
+            left_out.push(LeftOut { id, why: Why::Started(started.clone()) });
+            continue;
+        }
+        match taken.get(&request.key.key) {
+            Some((other, named)) if *named != request.webhook_id => {
+                left_out.push(LeftOut { id, why: Why::SameEvent { other: other.clone() } });
+            }
+            Some(_) | None => {
+                taken.insert(request.key.key, (id.clone(), request.webhook_id.clone()));
+                kept.push(Planned { id, time_ms, request });
+            }
+        }
+    }
+    Ok((kept, left_out))
+}
+
+fn asked_already(id: &str, earlier: &Replayed) -> CliError {
+    CliError::Refused(format!(
+        "a replay of `{id}` was asked for already, {}; what is asked for now would be another one, and start \
+         what it starts once more. If that is meant, or that one was refused, say `--again`; nothing was sent",
+        earlier.text()
+    ))
+}
+
+/// That nothing is left to be asked for.
+pub(super) fn all_left_out(left_out: &[LeftOut], replays: &[Replayed]) -> CliError {
+    let told = left_out.iter().map(|left_out| left_out.text(replays)).collect::<Vec<_>>();
+    let whose = match left_out {
+        [LeftOut { id, .. }] => format!("the event of `{id}`"),
+        _ => format!("each event of these {}", counted(left_out.len(), "letter", "letters")),
+    };
+    CliError::Refused(format!(
+        "{whose} has started work already: {}. A replay would start it once more; if that is meant, say `--again`; \
+         nothing was sent",
+        told.join("; ")
+    ))
+}
+
+impl LeftOut {
+    fn text(&self, replays: &[Replayed]) -> String {
+        let Self { id, why } = self;
+        match why {
+            Why::Started(started) => {
+                let replays = replays.iter().collect::<Vec<_>>();
+                format!("{id}: {}", text(started, &replays))
+            }
+            Why::SameEvent { other } => format!("{id}: the same event as {other}"),
+        }
+    }
+
+    /// Tells of it beside those that are asked for.
+    pub(super) fn tell(&self, replays: &[Replayed], output: &mut Output) -> Result<(), CliError> {
+        if output.is_json() {
+            let Self { id, why } = self;
+            return output.json_line(&match why {
+                Why::Started(started) => {
+                    json!({ "id": id, "left_out": "started", "started": to_json(started) })
+                }
+                Why::SameEvent { other } => {
+                    json!({ "id": id, "left_out": "same_event", "same_as": other })
+                }
+            });
+        }
+        let title = output.tone(Tone::Warning, "left out");
+        let why = match self.why {
+            Why::Started(_) => {
+                "its event has started work already; `--again` replays it all the same"
+            }
+            Why::SameEvent { .. } => "to replay both starts its work twice; `--again` does",
+        };
+        output.line(&format!("{title}: {}; {why}", self.text(replays)))
+    }
+}
+
+/// The place of an event as letters name it.
+pub(super) fn place_of(id: &str) -> Option<SourcePosition> {
+    let (sequence, index) = id.split_once('.')?;
+    Some(SourcePosition { sequence: sequence.parse().ok()?, index: index.parse().ok()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::letters::testing::letter;
+    use super::*;
+
+    fn key(text: &str) -> Option<u128> {
+        let event = serde_json::from_str::<Map<String, Value>>(text).unwrap();
+        key_of_event(&event, "acme").map(|key| key.key)
+    }
+
+    #[test]
+    fn an_event_has_its_key_whatever_else_it_lacks() {
+        let plain = idempotency_of("acme", None, "/s", "1");
+
+        assert_eq!(key(r#"{"id":"1","source":"/s"}"#), Some(plain));
+        assert_eq!(key(r#"{"id":"1","source":"/s","tenant":"acme","data":[]}"#), Some(plain));
+        let other = idempotency_of("globex", None, "/s", "1");
+        assert_eq!(key(r#"{"id":"1","source":"/s","tenant":"globex"}"#), Some(other));
+        let named = idempotency_of("acme", Some("k"), "/s", "1");
+        assert_eq!(key(r#"{"idempotencykey":"k"}"#), Some(named));
+        assert_eq!(key(r#"{"id":"1"}"#), None);
+        assert_eq!(key_of(&letter("7.0", b"{")), None);
+    }
+}
