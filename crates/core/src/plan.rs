@@ -24,6 +24,7 @@ pub mod input;
 mod retry;
 #[cfg(test)]
 pub(crate) mod testing;
+mod written;
 
 use std::sync::Arc;
 
@@ -35,6 +36,7 @@ pub use delay::Delay;
 pub(crate) use delay::point_of_time;
 pub use executable::{Executable, PlanProblem};
 pub use retry::{FailureClass, RetryPolicy};
+pub use written::as_written;
 
 /// The only version of [`Plan`] so far.
 pub const PLAN_VERSION: u16 = 1;

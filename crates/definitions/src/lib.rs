@@ -14,6 +14,7 @@ mod build;
 mod duration;
 mod fields;
 mod keywords;
+mod outlasting;
 mod problem;
 mod schema;
 mod spelling;
@@ -25,6 +26,7 @@ mod workflow;
 
 pub use build::{build, build_plan};
 pub use keywords::suspected_keywords;
+pub use outlasting::outlasting_timeouts;
 pub use problem::{FoundProblems, Problem, lines, report};
 pub use schema::{strategies_schema, workflow_schema};
 pub use spelling::{did_you_mean, meant, nearest};

@@ -7,7 +7,9 @@ mod plan_view;
 use clap::{Args, Subcommand};
 use fermata_core::command::WorkflowEntry;
 use fermata_core::plan::Executable;
-use fermata_definitions::{FoundProblems, Limits, read_workflow, undeclared_inputs};
+use fermata_definitions::{
+    FoundProblems, Limits, outlasting_timeouts, read_workflow, undeclared_inputs,
+};
 use std::path::PathBuf;
 
 use super::definitions::{
@@ -71,7 +73,7 @@ pub async fn run(
         WorkflowCommand::Check(arguments) => {
             let checked = check(&arguments.files, output)?;
             let code = checked.report("workflow", "workflows", output)?;
-            undeclared(&checked.sound).iter().for_each(|told| output.note(told));
+            slips(&checked.sound).iter().for_each(|told| output.note(told));
             Ok(code)
         }
         WorkflowCommand::Apply(arguments) => {
@@ -83,7 +85,7 @@ pub async fn run(
             let new = new_definitions(&checked.sound)?;
             let mut answer = make_active(new, arguments.by, global, output).await?;
             if answer.problems.is_empty() {
-                answer.warnings = undeclared(&checked.sound);
+                answer.warnings = slips(&checked.sound);
                 let session = BrokerSession::open(global).await?;
                 // What is active is told whether workers answer or not.
                 answer
@@ -102,12 +104,13 @@ fn read(text: &str, name: &str) -> Result<Executable, FoundProblems> {
     read_workflow(text, Some(name), &Limits::GENERATED)
 }
 
-/// What the workflows mention of their input and do not declare.
-fn undeclared(executables: &[Executable]) -> Vec<String> {
+/// What is sound in the workflows and may be a slip.
+fn slips(executables: &[Executable]) -> Vec<String> {
     let told = executables.iter().flat_map(|executable| {
         let name = &executable.plan().workflow;
         undeclared_inputs(executable)
             .into_iter()
+            .chain(outlasting_timeouts(executable.plan()))
             .map(move |told| format!("workflow `{name}`: {told}"))
     });
     told.collect()
