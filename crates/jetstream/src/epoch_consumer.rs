@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::{
     connection::Broker,
     delivery::StoredMessage,
-    follower::{FollowOptions, Followed, Follower},
+    follower::{FollowOptions, Followed, Follower, Silence},
     pull::PullSize,
     reader::{ReadError, read_one, stream_state},
 };
@@ -119,7 +119,9 @@ impl EpochConsumer {
                 last,
                 "the consumer was behind its stream and is made again"
             );
-            self.follower.rebuild_next();
+            if self.follower.look_at_silence(last, &mut batch).await? == Silence::Messages {
+                return Ok(batch);
+            }
             made_again = true;
         }
     }

@@ -28,6 +28,10 @@ const REBUILD_PAUSE: Duration = Duration::from_millis(200);
 /// How often a hole in the stream is looked at again before it counts as real.
 const GAP_TRIES_MAX: u32 = 3;
 
+/// How many consumers in a row may bring nothing, although the stream goes on, until what is wanted is looked
+/// at by name: a broker that cannot read a message says nothing of it, and counts it as still to come.
+const SILENT_CONSUMERS_MAX: u32 = 3;
+
 /// Whether the stream may have holes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Holes {
@@ -82,6 +86,17 @@ pub(crate) enum Followed {
     Idle,
 }
 
+/// What it means that a consumer brings nothing although the stream goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Silence {
+    /// Nothing yet; the next step makes another consumer.
+    Again,
+    /// A message that was read by name is in the caller's list.
+    Messages,
+    /// Nothing that is left can be read; what is wanted next comes behind it.
+    Unreadable,
+}
+
 /// How to follow.
 #[derive(Debug, Clone)]
 pub(crate) struct FollowOptions {
@@ -108,6 +123,8 @@ pub(crate) struct Follower {
     consumer: Option<String>,
     consumers_made: u64,
     gap_tries: u32,
+    /// Consumers in a row that brought nothing although the stream goes on.
+    silent_consumers: u32,
     /// Whether the broker says that the present consumer has nothing left.
     drained: bool,
     scratch: Vec<Message>,
@@ -138,6 +155,7 @@ impl Follower {
             consumer: None,
             consumers_made: 0,
             gap_tries: 0,
+            silent_consumers: 0,
             drained: false,
             scratch: Vec::new(),
         }
@@ -162,11 +180,6 @@ impl Follower {
         stream_state(&self.connection, &self.options.stream)
             .await
             .map_err(|source| self.read_error(source))
-    }
-
-    /// Gives up the present consumer; the next step makes another.
-    pub(crate) fn rebuild_next(&mut self) {
-        self.pull = None;
     }
 
     /// Gives up the present consumer for good; a step makes another.
@@ -270,6 +283,7 @@ impl Follower {
             self.consumer_sequence = position.consumer_sequence;
             self.next = position.stream_sequence + 1;
             self.gap_tries = 0;
+            self.silent_consumers = 0;
             self.drained = position.pending == 0;
             into.push(stored_message(message, position));
         }
@@ -295,6 +309,54 @@ impl Follower {
         }
         let held = self.read_wanted().await?;
         if held.is_some() { Ok(()) } else { Err(self.gap(last.saturating_add(1))) }
+    }
+
+    /// Gives up a consumer that brings nothing although the stream ends at `last`, at or behind what is
+    /// wanted; after the third in a row finds out by name what it is that does not come.
+    ///
+    /// # Errors
+    /// When holes are refused and the leader cannot read it either.
+    pub(crate) async fn look_at_silence(
+        &mut self,
+        last: u64,
+        into: &mut Vec<StoredMessage>,
+    ) -> Result<Silence, FollowError> {
+        self.pull = None;
+        self.silent_consumers += 1;
+        if self.silent_consumers < SILENT_CONSUMERS_MAX {
+            return Ok(Silence::Again);
+        }
+        self.silent_consumers = 0;
+        let (stream, wanted) = (&self.options.stream, self.next);
+        let asked = match self.options.holes {
+            Holes::Refused => Wanted::sequence(wanted),
+            Holes::Allowed => Wanted::from(wanted),
+        };
+        let held =
+            held_message(self.broker.publishing(), stream, asked).await.map_err(|source| {
+                let stream = stream.clone();
+                self.read_error(ReadError::Message { stream, sequence: wanted, source })
+            })?;
+        match held {
+            Some(held) => {
+                let sequence = held.sequence;
+                tracing::warn!(stream, sequence, "a message is not delivered; it was read by name");
+                self.next = sequence + 1;
+                into.push(held.stored());
+                Ok(Silence::Messages)
+            }
+            None if self.options.holes == Holes::Refused => Err(self.gap(last.saturating_add(1))),
+            None => {
+                tracing::warn!(
+                    stream,
+                    wanted,
+                    last,
+                    "the broker cannot read the end of a stream; it is left out"
+                );
+                self.next = last.saturating_add(1);
+                Ok(Silence::Unreadable)
+            }
+        }
     }
 
     async fn read_wanted(&self) -> Result<Option<StoredMessage>, FollowError> {

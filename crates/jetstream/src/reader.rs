@@ -9,7 +9,7 @@ use crate::{
     api::{ApiError, STREAM_NOT_FOUND, ask_to_read},
     connection::{Broker, Connection},
     delivery::StoredMessage,
-    follower::{FollowOptions, Followed, Follower},
+    follower::{FollowOptions, Followed, Follower, Silence},
     held_message::{HeldMessage, Wanted, held_message},
     pull::PullSize,
     stream_info::stream_info,
@@ -239,10 +239,11 @@ impl Replay {
     /// The next messages in order, at most `max`; none when the end is reached.
     ///
     /// The end is where the stream ends when the last message has been handed out, not where it ended
-    /// at the start; asking again after the end reads what came since.
+    /// at the start; asking again after the end reads what came since. Where holes are allowed, messages at
+    /// the end that the broker cannot read are stepped over, and so is [`Replay::wanted`].
     ///
     /// # Errors
-    /// When the stream lost a message or the broker does not answer.
+    /// When the stream lost a message, or its broker cannot read it, or the broker does not answer.
     ///
     /// # Cancel safety
     /// Nothing is lost when dropped.
@@ -264,7 +265,13 @@ impl Replay {
                     self.follower.leave().await;
                     return Ok(batch);
                 }
-                Followed::Idle => self.follower.rebuild_next(),
+                Followed::Idle => {
+                    match self.follower.look_at_silence(self.target, &mut batch).await? {
+                        Silence::Messages => return Ok(batch),
+                        // What is behind the end is asked for above.
+                        Silence::Again | Silence::Unreadable => {}
+                    }
+                }
             }
         }
     }

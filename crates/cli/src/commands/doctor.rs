@@ -1,11 +1,13 @@
 //! `fermata doctor`: whether everything is in order, and what to do where it is not.
 
 mod alike;
+mod calls;
 mod checks;
 mod load;
 mod permissions;
 mod queues;
 mod repair;
+mod roles;
 mod room;
 mod switched_off;
 mod truncation;

@@ -1,6 +1,6 @@
 //! `fermata workflow`: what is done, and in which order.
 
-mod called;
+pub(super) mod called;
 mod plan_dot;
 mod plan_view;
 

@@ -79,12 +79,12 @@ async fn an_engine_without_workers_fails_with_a_hint() {
     assert_eq!(health(&examined, "workers"), "fail");
     assert_eq!(health(&examined, "partitions"), "fail");
     // Nobody was there to be asked: that is not in order, and told by the first two.
-    for name in ["answers", "names", "settings", "halted", "standstill"] {
+    for name in ["answers", "roles", "names", "settings", "halted", "standstill", "calls"] {
         assert_eq!(health(&examined, name), "skipped", "{name}: {}", examined.stdout);
     }
     let shown = stage.run(&["doctor"]).await.stdout;
     let told = "skipped  not checked: no worker lives that could be asked";
-    assert_eq!(shown.matches(told).count(), 5, "{shown}");
+    assert_eq!(shown.matches(told).count(), 7, "{shown}");
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Reading a stream to its end, and following it, against the real broker.
 
+use std::os::unix::fs::FileExt as _;
 use std::pin::pin;
 use std::process::Command;
 
@@ -247,4 +248,67 @@ async fn a_reader_that_has_come_to_the_end_or_has_gone_leaves_no_consumer_behind
         }
     };
     timeout(SOON, gone).await.expect("consumers that go with their readers");
+}
+
+/// Bytes of the checksum that a server writes behind each message.
+const CHECKSUM_BYTES: u64 = 8;
+
+/// Flips a bit of the last message that the server has stored of a stream; it starts again and knows of it.
+async fn damage_last(stage: &mut Stage, stream: &str) {
+    stage.server.stop().await.expect("a stopped server");
+    let store = stage.server.data_dir().join("streams/jetstream/$G/streams").join(stream);
+    let block = store.join("msgs/1.blk");
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(&block);
+    let file = file.unwrap_or_else(|error| panic!("{}: {error}", block.display()));
+    let at = file.metadata().expect("a file").len() - CHECKSUM_BYTES - 1;
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).expect("a byte");
+    file.write_all_at(&[byte[0] ^ 1], at).expect("a written byte");
+    stage.server.restart().await.expect("a server that starts again");
+}
+
+#[tokio::test]
+async fn a_last_message_that_the_broker_cannot_read_is_a_gap_unless_holes_are_allowed() {
+    let mut stage = Stage::new().await;
+    stage.fill("fermata.journal.0", 1..=5).await;
+    damage_last(&mut stage, "JOURNAL_0").await;
+
+    let reader = StreamReader::new(&stage.broker);
+    let mut replay = reader.replay("JOURNAL_0", 1, Holes::Refused).await.expect("a replay");
+    let mut before = 0;
+    let gap = loop {
+        match timeout(SOON, replay.next_batch(10)).await.expect("in time") {
+            Ok(batch) if batch.is_empty() => break Ok(()),
+            Ok(batch) => before += batch.len(),
+            Err(error) => break Err(error),
+        }
+    };
+
+    assert_eq!(before, 4);
+    assert!(matches!(gap, Err(FollowError::Gap { expected: 5, .. })), "{gap:?}");
+    assert_eq!(replayed(&stage, "JOURNAL_0", 1, Holes::Allowed).await, [1, 2, 3, 4]);
+    let mut replay = reader.replay("JOURNAL_0", 5, Holes::Allowed).await.expect("a replay");
+    assert_eq!(timeout(SOON, replay.next_batch(10)).await.expect("in time").expect("none"), []);
+    stage.fill("fermata.journal.0", 6..=6).await;
+    let behind = timeout(SOON, replay.next_batch(10)).await.expect("in time").expect("a batch");
+    assert_eq!(behind.iter().map(|message| message.sequence).collect::<Vec<_>>(), [6]);
+}
+
+#[tokio::test]
+async fn commands_whose_last_one_the_broker_cannot_read_are_not_waited_for() {
+    let mut stage = Stage::new().await;
+    stage.fill("fermata.commands.0", 1..=3).await;
+    damage_last(&mut stage, "COMMANDS_0").await;
+
+    let mut consumer = EpochConsumer::open(&stage.broker, epoch(1)).await.expect("a consumer");
+    let mut before = 0;
+    let gap = loop {
+        match timeout(SOON, consumer.next_batch(10)).await.expect("in time") {
+            Ok(batch) => before += batch.len(),
+            Err(error) => break error,
+        }
+    };
+
+    assert_eq!(before, 2);
+    assert!(matches!(gap, EpochConsumerError::Gap { expected: 3, .. }), "{gap:?}");
 }

@@ -192,6 +192,9 @@ impl PartitionCheck {
         let subject = checkpoints_subject(self.partition);
         loop {
             let Some(message) = self.checkpoints.next().await? else {
+                if let Some(sequence) = self.checkpoints.missing_end() {
+                    self.unreadable.note_missing(CHECKPOINTS_STREAM.to_owned(), sequence);
+                }
                 self.verifier.end_of_checkpoints();
                 return Ok(());
             };

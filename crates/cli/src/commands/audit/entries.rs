@@ -49,7 +49,12 @@ impl LogEntries {
         unreadable: &mut UnreadableMessages,
     ) -> Result<Option<StoredEntry>, CliError> {
         while self.waiting.is_empty() {
-            let Some(message) = self.section.next().await? else { return Ok(None) };
+            let Some(message) = self.section.next().await? else {
+                if let Some(sequence) = self.section.missing_end() {
+                    unreadable.note_missing(self.stream.clone(), sequence);
+                }
+                return Ok(None);
+            };
             match entries_of(&message) {
                 Ok(entries) => self.waiting.extend(entries),
                 Err(error) => unreadable.note(self.stream.clone(), &message, &error),

@@ -36,15 +36,25 @@ pub(super) struct UnreadableMessages {
 impl UnreadableMessages {
     /// Notes `message` of `stream`.
     pub(super) fn note(&mut self, stream: String, message: &StoredMessage, error: &WireError) {
-        if self.list.len() >= UNREADABLE_MAX {
-            self.omitted += 1;
-            return;
-        }
         let reason = match std::error::Error::source(error) {
             Some(source) => format!("{error}: {source}"),
             None => error.to_string(),
         };
-        self.list.push(Unreadable { stream, sequence: message.sequence, reason });
+        self.list(Unreadable { stream, sequence: message.sequence, reason });
+    }
+
+    /// Notes the last message of `stream`, behind which nothing shows that it is not handed out.
+    pub(super) fn note_missing(&mut self, stream: String, sequence: u64) {
+        let reason = "the stream ends with it, and the broker has it no more or cannot read it";
+        self.list(Unreadable { stream, sequence, reason: reason.to_owned() });
+    }
+
+    fn list(&mut self, message: Unreadable) {
+        if self.list.len() >= UNREADABLE_MAX {
+            self.omitted += 1;
+            return;
+        }
+        self.list.push(message);
     }
 }
 

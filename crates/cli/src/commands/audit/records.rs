@@ -92,7 +92,7 @@ impl JournalRecords {
         while self.waiting.is_empty() {
             match self.section.next().await? {
                 Some(message) => self.take(&message, unreadable),
-                None => return self.at_end().await,
+                None => return self.at_end(unreadable).await,
             }
         }
         let first = self.waiting.front();
@@ -118,13 +118,16 @@ impl JournalRecords {
     }
 
     /// What ends it may be gone as well: it is read up to where it ended when it was begun with.
-    async fn at_end(&mut self) -> Result<Next, CliError> {
+    async fn at_end(&mut self, unreadable: &mut UnreadableMessages) -> Result<Next, CliError> {
         let short = (self.read_to < self.end).then_some(self.read_to);
         self.read_to = self.end;
         if let Some(read_to) = self.hole_behind.take().or(short)
             && let Some(next) = self.removed_to(read_to, u64::MAX).await?
         {
             return Ok(self.pass_removed(next));
+        }
+        if short.is_some() {
+            unreadable.note_missing(journal_stream(self.partition), self.end);
         }
         Ok(Next::End)
     }

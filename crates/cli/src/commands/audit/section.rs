@@ -20,6 +20,8 @@ const BATCH_MESSAGES: usize = 512;
 pub(crate) struct Section {
     replay: Option<Source>,
     end: u64,
+    /// The last one that was handed out.
+    read_to: u64,
     waiting: VecDeque<StoredMessage>,
     /// Goes on by one for each message.
     progress: ProgressBar,
@@ -63,7 +65,7 @@ impl Section {
                 Some(Source::Journal(Box::new(journal)))
             }
         };
-        Ok(Self { replay, end, waiting: VecDeque::new(), progress: progress.clone() })
+        Ok(Self { replay, end, read_to: 0, waiting: VecDeque::new(), progress: progress.clone() })
     }
 
     pub(crate) async fn open(
@@ -79,7 +81,7 @@ impl Section {
                 Some(Source::Stream(Box::new(replay)))
             }
         };
-        Ok(Self { replay, end, waiting: VecDeque::new(), progress: progress.clone() })
+        Ok(Self { replay, end, read_to: 0, waiting: VecDeque::new(), progress: progress.clone() })
     }
 
     /// The next message; nothing at the end.
@@ -96,6 +98,12 @@ impl Section {
         }
         let next = self.waiting.pop_front().filter(|message| message.sequence <= self.end);
         self.progress.inc(u64::from(next.is_some()));
+        self.read_to = next.as_ref().map_or(self.read_to, |message| message.sequence);
         Ok(next)
+    }
+
+    /// The last message when all were handed out and it was not among them.
+    pub(crate) fn missing_end(&self) -> Option<u64> {
+        (self.read_to < self.end).then_some(self.end)
     }
 }

@@ -15,7 +15,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::{Check, DoctorArguments, load, workers};
+use super::{Check, DoctorArguments, calls, load, workers};
 use crate::arguments::GlobalArguments;
 use crate::broker_session::{BrokerSession, EngineConfig};
 use crate::commands::up::DurabilityArgument;
@@ -239,7 +239,12 @@ pub(super) async fn ownership(session: &BrokerSession, config: &EngineConfig) ->
         Ok((live, unowned)) => {
             let mut checks = vec![judge_workers(&live), judge_partitions(config, &unowned)];
             match workers::ask_all(session, &live).await {
-                Ok(statuses) => checks.extend(workers::judge(&live, &statuses)),
+                Ok(statuses) => {
+                    checks.extend(workers::judge(&live, &statuses));
+                    if !statuses.is_empty() {
+                        checks.push(calls::known(session, &statuses).await);
+                    }
+                }
                 Err(error) => checks.push(Check::failed("answers", &error)),
             }
             checks

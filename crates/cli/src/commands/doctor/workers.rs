@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{Check, alike};
+use super::{Check, Health, alike, roles};
 use crate::broker_session::{BrokerSession, random_id};
 use crate::error::CliError;
 use crate::output::counted;
@@ -169,12 +169,15 @@ pub(super) fn judge(live: &[String], statuses: &[WorkerStatus]) -> Vec<Check> {
             [] => (Check::skipped("answers", NOBODY), NOBODY),
             _ => (judge_silence(live, statuses), NO_ANSWER),
         };
-        let others =
-            ["names", "settings", "halted", "standstill"].map(|name| Check::skipped(name, found));
+        let others = ["roles", "names", "settings", "halted", "standstill", "calls"];
+        let others = others.map(|name| Check::skipped(name, found));
         return std::iter::once(first).chain(others).collect();
     }
+    let silence = judge_silence(live, statuses);
+    let is_complete = silence.health == Health::Ok;
     let mut checks = vec![
-        judge_silence(live, statuses),
+        silence,
+        roles::judge(statuses, is_complete),
         alike::judge_names(statuses),
         alike::judge_settings(statuses),
         judge_halted(statuses),
@@ -297,7 +300,6 @@ fn judge_events_held(statuses: &[WorkerStatus]) -> Option<Check> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::doctor::Health;
 
     fn status(worker: &str, state: &str, lag: u64) -> WorkerStatus {
         let partition = PartitionStatus {
@@ -343,10 +345,10 @@ mod tests {
         let nobody = judge(&[], &[]);
         let silent = judge(&["a".to_owned()], &[]);
 
-        assert_eq!(health(&nobody), [Health::Skipped; 5]);
+        assert_eq!(health(&nobody), [Health::Skipped; 7]);
         assert!(nobody.iter().all(|check| check.found == NOBODY), "{nobody:?}");
         assert_eq!(silent[0].code, Some("worker_silent"));
-        assert_eq!(health(&silent[1..]), [Health::Skipped; 4]);
+        assert_eq!(health(&silent[1..]), [Health::Skipped; 6]);
     }
 
     #[test]

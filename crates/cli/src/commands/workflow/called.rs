@@ -1,6 +1,6 @@
 //! Plugins and programs that tasks call and no worker that would run them was started with.
 
-use fermata_core::plan::{Executable, Work};
+use fermata_core::plan::{Executable, Plan, Work};
 use fermata_definitions::did_you_mean;
 use fermata_jetstream::leases::Leases;
 
@@ -60,15 +60,15 @@ pub(super) async fn unknown(
     }
     let leases = Leases::open(session.broker()).await?;
     let statuses = ask_all(session, &leases.live_workers().await?).await?;
-    Ok(executables.iter().flat_map(|executable| judge(executable, &statuses)).collect())
+    Ok(executables.iter().flat_map(|executable| judge(executable.plan(), &statuses)).collect())
 }
 
-fn judge(executable: &Executable, statuses: &[WorkerStatus]) -> Vec<String> {
+/// What is told of calls in `plan` that none of these workers could make.
+pub(in crate::commands) fn judge(plan: &Plan, statuses: &[WorkerStatus]) -> Vec<String> {
     // Older workers do not tell what they were started with, and may know it.
     if statuses.iter().any(|status| status.incarnation.is_none()) {
         return Vec::new();
     }
-    let plan = executable.plan();
     let mut told = Vec::new();
     for node in &plan.nodes {
         let Some(Called { list, what, name, mend }) = Called::of(&node.work) else { continue };
@@ -117,7 +117,8 @@ mod tests {
 
     fn told(task: &str, statuses: &[WorkerStatus]) -> String {
         let text = format!("workflow:\n  name: w\n  version: '1'\n  tasks:\n    - {task}\n");
-        judge(&read_workflow(&text, None, &Limits::default()).expect(&text), statuses).join("\n")
+        let executable = read_workflow(&text, None, &Limits::default()).expect(&text);
+        judge(executable.plan(), statuses).join("\n")
     }
 
     const CALL: &str = "{ id: a, http: { plugin: reprots, path: /x } }";
