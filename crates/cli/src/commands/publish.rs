@@ -326,12 +326,10 @@ pub async fn run(
 
 /// What to do where nobody knows whether an event is stored; `id` is that of the one of the command line.
 fn maybe_published(error: CliError, id: Option<&str>) -> CliError {
-    match error {
-        CliError::NotStored { subject, unknown: true, .. } => {
-            CliError::MaybePublished { subject, id: id.map(str::to_owned) }
-        }
-        error => error,
+    if let CliError::NotStored { subject, unknown: true, .. } = error {
+        return CliError::MaybePublished { subject, id: id.map(str::to_owned) };
     }
+    error
 }
 
 /// Reads what is published besides lines, the files with data of events included, which may be large.
