@@ -339,9 +339,7 @@ pub fn stored_sequence(subject: &str, outcome: &PublishOutcome) -> Result<u64, C
         PublishOutcome::Refused { code, description, .. } => {
             (format!("{description} (code {code})"), false)
         }
-        PublishOutcome::Unknown => {
-            ("no answer in time; it may be stored all the same".to_owned(), true)
-        }
+        PublishOutcome::Unknown => ("the broker did not answer in time".to_owned(), true),
     };
     Err(CliError::NotStored { subject: subject.to_owned(), reason, unknown })
 }

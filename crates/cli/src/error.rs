@@ -127,7 +127,7 @@ pub enum CliError {
     #[error("{0}")]
     NotFound(String),
     /// The broker refused a message or did not answer.
-    #[error("the broker did not take the message for `{subject}`: {reason}")]
+    #[error("{} `{subject}`: {reason}", not_stored(*unknown))]
     NotStored {
         /// Where it was to go.
         subject: String,
@@ -135,6 +135,18 @@ pub enum CliError {
         reason: String,
         /// Whether it may be stored all the same.
         unknown: bool,
+    },
+    /// The broker did not answer in time for an event, which may be stored.
+    #[error(
+        "the broker did not answer in time, so nobody knows whether the event for `{subject}` is stored. Publish it \
+         again {}: if it is, that is recognised, and nothing starts twice",
+        id.as_ref().map_or("with the id that it has".to_owned(), |id| format!("with `--id {id}`"))
+    )]
+    MaybePublished {
+        /// Where it was to go.
+        subject: String,
+        /// Its id, where whoever published it did not write it into a file.
+        id: Option<String>,
     },
     /// Nobody took a message, for no server led its stream.
     #[error(
@@ -261,6 +273,7 @@ impl CliError {
             | Self::EngineReplaced { .. }
             | Self::NoAnswer { .. }
             | Self::NotStored { unknown: true, .. }
+            | Self::MaybePublished { .. }
             | Self::NotLed { .. }
             | Self::CoreMessage(_)
             | Self::BrokerEnded { .. }
@@ -308,6 +321,13 @@ impl CliError {
     pub fn unreadable(what: impl Into<String>) -> impl FnOnce(WireError) -> Self {
         let what = what.into();
         move |source| Self::Unreadable { what, source }
+    }
+}
+
+fn not_stored(unknown: bool) -> &'static str {
+    match unknown {
+        true => "nobody knows whether the broker stored the message for",
+        false => "the broker did not take the message for",
     }
 }
 

@@ -204,7 +204,12 @@ impl Output {
         // With standard error gone there is nobody left to tell.
         if self.json {
             let code = error.exit_code().number();
-            let line = serde_json::json!({ "error": error.to_string(), "reasons": reasons, "exit_code": code });
+            let mut line = serde_json::json!({ "error": error.to_string(), "reasons": reasons, "exit_code": code });
+            if let (CliError::MaybePublished { id, .. }, Some(members)) =
+                (error, line.as_object_mut())
+            {
+                members.insert("id".to_owned(), id.as_deref().into());
+            }
             let _ = writeln!(stderr, "{line}");
             return;
         }

@@ -56,7 +56,8 @@ Examples:
     /// Have events decided once more, after repair
     #[command(after_help = "\
 The request is signed with the first secret of FERMATA_REPLAY_SECRETS or `--replay-secrets`, which
-the engine's listeners must know. Typed twice it is one replay. Asked for otherwise, with another
+the engine's listeners must know. Typed twice it is one replay, unless the first one was rejected
+again, as before a mend: then it is decided anew. Asked for otherwise, with another
 reason, say, it would be another one, and is refused; so is one whose event has started work, before
 it was refused or since, and of several letters those are left out (exit code 1). `--again` has the
 event decided once more all the same, each time that it is typed, and does not look into the journals.
@@ -322,6 +323,34 @@ mod tests {
         // A copy that is refused behind it changes nothing, nor what is refused elsewhere.
         let dead = gathered(&[&messages[..], &[refused(13), refused(15)]].concat());
         assert_eq!(listed(&dead), "2023-11-14T22:14:20.000Z");
+    }
+
+    #[test]
+    fn a_letter_whose_replay_was_rejected_again_points_to_the_letter_of_that() {
+        let rejected = |sequence: u64| {
+            let letter = letter(&format!("{sequence}.0"), b"{}");
+            let (stage, reason) = ("builder".to_owned(), "variables_failed".to_owned());
+            DeadLetter { stage, reason, ..letter }.encode().unwrap()
+        };
+        let asked = |request, seconds, sequence| {
+            [note(request, seconds, None), note(request, seconds, Some(sequence))]
+        };
+        let [before, behind] = asked("replay_1", 1_700_000_000, "9");
+        let mut messages = vec![letter("7.0", b"{").encode().unwrap(), before, rejected(9), behind];
+
+        // A copy that its partition knew starts nothing, and is no replay that is under way.
+        messages.extend(asked("replay_1", 1_700_000_060, "11"));
+        assert_eq!(listed(&gathered(&messages)), "refused: 9.0");
+        let dead = gathered(&messages);
+        let replays = dead.replays_of("7.0");
+        let shown =
+            printed(|output| show::show(&shown_of(&dead.letters[0], &replays), false, output));
+        assert!(shown.contains("`variables_failed`, `fermata dead show 9.0`"), "{shown}");
+
+        messages.extend(asked("replay_2", 1_700_000_120, "13"));
+        assert_eq!(listed(&gathered(&messages)), "2023-11-14T22:15:20.000Z");
+        messages.push(rejected(13));
+        assert_eq!(listed(&gathered(&messages)), "refused: 13.0");
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub struct SetArguments {
     /// Flags and what they shall be
     #[arg(required = true, value_name = "FLAG=on|off")]
     pub changes: Vec<Change>,
-    /// Also cancel every run that is open; only when orchestration goes off
+    /// Also cancel every run that is open, without waiting for calls; only when orchestration goes off
     #[arg(long)]
     pub cancel_active: bool,
     /// Who asks, for the audit log; default: the user of the operating system
@@ -174,7 +174,8 @@ async fn set(
     } else {
         if let Some((cancelled, open)) = cancelled {
             output.line(&format!(
-                "{}; {open} wait for attempts that are under way",
+                "{}; {open} have not ended yet. Calls that were under way are not waited for: who was called may act \
+                 all the same",
                 counted(cancelled, "run was cancelled", "runs were cancelled")
             ))?;
         }

@@ -26,7 +26,7 @@ use self::sending::{Sending, Tally};
 use self::storing::{Claims, store_claims};
 use self::typed::with_type;
 use crate::arguments::GlobalArguments;
-use crate::broker_session::BrokerSession;
+use crate::broker_session::{BrokerSession, random_id};
 use crate::error::{CliError, ExitCode};
 use crate::local_engine::EndRequests;
 use crate::output::{Output, Tone};
@@ -248,6 +248,11 @@ pub async fn run(
     global: &GlobalArguments,
     output: &mut Output,
 ) -> Result<ExitCode, CliError> {
+    let mut arguments = arguments;
+    if arguments.files.is_empty() {
+        // Known here, so that it can be told.
+        arguments.id.get_or_insert_with(|| random_id().to_string());
+    }
     // Whoever listens no longer ends by itself at a signal, which lines of standard input rely on.
     let mut requests = match arguments.may_have_claims() {
         true => Some(EndRequests::listen()?),
@@ -307,16 +312,24 @@ pub async fn run(
         published = publish_all(&arguments, sound, &lines, &mut sending, output) => Some(published),
         () = asked_to_end(&mut requests) => None,
     };
-    let under_way = sending.told_under_way();
+    let under_way = sending.told_under_way(arguments.id.as_deref());
     let finished = sending.finish(output);
     let Some(published) = published else {
         let data = if has_claims { "; all of the data that they refer to is stored" } else { "" };
         output.note(&format!("ended by a signal: {under_way}{data}"));
         return Ok(ExitCode::Interrupted);
     };
-    published?;
+    published.map_err(|error| maybe_published(error, arguments.id.as_deref()))?;
     let tally = finished?;
     Ok(if tally.refused > 0 { ExitCode::Findings } else { ExitCode::Success })
+}
+
+/// What to do where nobody knows whether an event is stored; `id` is that of the one of the command line.
+fn maybe_published(error: CliError, id: Option<&str>) -> CliError {
+    if let CliError::NotStored { subject, unknown: true, .. } = error {
+        return CliError::MaybePublished { subject, id: id.map(str::to_owned) };
+    }
+    error
 }
 
 /// Reads what is published besides lines, the files with data of events included, which may be large.
@@ -446,6 +459,26 @@ mod tests {
 
         let refused = read_bounded(&path, "event.json").unwrap_err().to_string();
         assert!(refused.contains("more than 256 MiB") && refused.contains("--ndjson"), "{refused}");
+    }
+
+    #[test]
+    fn an_event_without_an_answer_is_told_with_its_id_and_how_to_publish_it_again() {
+        let unanswered = |unknown| CliError::NotStored {
+            subject: "fermata.events.acme.a".to_owned(),
+            reason: "the broker did not answer in time".to_owned(),
+            unknown,
+        };
+
+        let told = maybe_published(unanswered(true), Some("e-7"));
+        assert_eq!(told.exit_code(), ExitCode::Unreachable);
+        let told = told.to_string();
+        assert!(told.contains("again with `--id e-7`") && told.contains("nothing starts twice"));
+        let of_file = maybe_published(unanswered(true), None).to_string();
+        assert!(of_file.contains("again with the id that it has"), "{of_file}");
+        let refused = maybe_published(unanswered(false), Some("e-7")).to_string();
+        assert!(refused.starts_with("the broker did not take") && !refused.contains("e-7"));
+        let other = unanswered(true).to_string();
+        assert!(other.starts_with("nobody knows whether the broker stored"), "{other}");
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub enum RunsCommand {
     /// Follow a run until it ends; ends with 0 if it succeeded, else with 1
     #[command(after_help = "Examples:\n  fermata runs watch 0003c0de-0000-8000-8000-000000000000")]
     Watch(RunArguments),
-    /// Stop a run: nothing new is started, and it ends once what is under way has an outcome
+    /// Stop a run: nothing new is started, and calls under way are given up; who was called may act all the same
     #[command(
         after_help = "Examples:\n  fermata runs cancel 0003c0de-0000-8000-8000-000000000000 --reason 'sent twice'"
     )]
@@ -201,16 +201,37 @@ async fn cancel(
     if output.is_json() {
         output.json_line(&json!({ "run": run, "answer": word }))?;
     } else {
-        output.line(match word.as_str() {
-            "closing" => "the run is closing; it ends once what is under way has an outcome",
-            "already_closing" => "the run was closing already",
-            "not_running" => "the run has ended; there is nothing to cancel",
-            "window_full" => {
-                "too many commands came within a day to tell repeats from new ones; try again later"
-            }
-            other => other,
-        })?;
+        output.line(told(&word))?;
     }
     let accepted = matches!(word.as_str(), "closing" | "already_closing");
     Ok(if accepted { ExitCode::Success } else { ExitCode::Findings })
+}
+
+/// The answer to a cancel, for people.
+fn told(word: &str) -> &str {
+    match word {
+        "closing" => {
+            "the run is closing: it starts nothing more, and does not wait for calls that are under way. Who was \
+             called may act all the same; `fermata runs explain` names those"
+        }
+        "already_closing" => "the run was closing already",
+        "not_running" => "the run has ended; there is nothing to cancel",
+        "window_full" => {
+            "too many commands came within a day to tell repeats from new ones; try again later"
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cancel_does_not_promise_that_what_was_called_stops() {
+        let text = told("closing");
+
+        assert!(text.contains("does not wait for calls") && text.contains("may act all the same"));
+        assert_eq!(told("unheard_of"), "unheard_of");
+    }
 }

@@ -1,6 +1,6 @@
 //! Where the events of review cases stand, as the journals tell it.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use fermata_core::identity::{PartitionId, RunId, SourcePosition, Tenant};
@@ -32,7 +32,8 @@ pub struct EventsOfCase {
 pub struct Done {
     /// Nodes that succeeded.
     pub succeeded: u64,
-    /// Nodes of which nobody knows whether their effect happened.
+    /// Nodes that did not succeed and of which nobody knows whether their effect happened: their outcome is
+    /// unknown, or an attempt failed in a way that does not tell.
     pub unknown: u64,
 }
 
@@ -55,6 +56,8 @@ pub struct CaseEvents {
     tenant: Tenant,
     runs: HashMap<RunId, Uuid>,
     cases: BTreeMap<Uuid, EventsOfCase>,
+    /// Nodes, and which activation of them, that may have acted and did not succeed so far.
+    perhaps_done: HashSet<(RunId, Arc<str>, u32)>,
     kept: HashMap<Kept, VecDeque<Uuid>>,
     /// Where the newest event of a key stands that is to be decided once more, and when it was decided.
     keys: HashMap<u128, Unmatched>,
@@ -79,6 +82,7 @@ impl CaseEvents {
             tenant: review.tenant.clone(),
             runs: members.iter().filter_map(|(case, run)| Some(((*run)?, *case))).collect(),
             cases: members.keys().map(|case| (*case, EventsOfCase::default())).collect(),
+            perhaps_done: HashSet::new(),
             kept: HashMap::new(),
             keys: HashMap::new(),
         }
@@ -123,13 +127,7 @@ impl CaseEvents {
     }
 
     fn take(&mut self, header: &Header, record: &Record) {
-        if let Some(case) = record.run.and_then(|run| self.runs.get(&run))
-            && let Some(events) = self.cases.get_mut(case)
-        {
-            let Done { succeeded, unknown } = &mut events.done;
-            *succeeded += u64::from(matches!(record.body, Body::NodeSucceeded(_)));
-            *unknown += u64::from(matches!(record.body, Body::NodeUnknown(_)));
-        }
+        self.take_done(header, record);
         if let Body::EventStarted(started) = &record.body {
             self.take_started(started.key, header.time.0);
             for run in &started.runs {
@@ -147,6 +145,19 @@ impl CaseEvents {
         {
             let event = (expired.event.source.clone(), expired.event.id.clone());
             self.kept.entry(event).or_default().push_back(case);
+        }
+    }
+
+    /// What the nodes of the cases' runs did.
+    fn take_done(&mut self, header: &Header, record: &Record) {
+        let (Some(run), Some(node)) = (record.run, &header.node) else { return };
+        let Some(case) = self.runs.get(&run) else { return };
+        let named = || (run, node.clone(), header.activation);
+        if let Body::NodeSucceeded(_) = &record.body {
+            self.perhaps_done.remove(&named());
+            self.cases.entry(*case).and_modify(|events| events.done.succeeded += 1);
+        } else if may_have_acted(header, &record.body) {
+            self.perhaps_done.insert(named());
         }
     }
 
@@ -197,6 +208,11 @@ impl CaseEvents {
     }
 
     fn finish(mut self) -> BTreeMap<Uuid, EventsOfCase> {
+        for (run, ..) in std::mem::take(&mut self.perhaps_done) {
+            if let Some(case) = self.runs.get(&run) {
+                self.cases.entry(*case).and_modify(|events| events.done.unknown += 1);
+            }
+        }
         for case in self.kept.into_values().flatten() {
             if let Some(events) = self.cases.get_mut(&case) {
                 events.left_out += 1;
@@ -206,8 +222,22 @@ impl CaseEvents {
     }
 }
 
+/// Whether an attempt ended without telling whether its effect happened; a wait has none.
+fn may_have_acted(header: &Header, body: &Body) -> bool {
+    let class = if let Body::NodeFailed(failed) = body {
+        failed.class
+    } else if let Body::NodeRetrying(retrying) = body {
+        retrying.class
+    } else {
+        return matches!(body, Body::NodeUnknown(_));
+    };
+    header.attempt.is_some() && class.may_have_acted()
+}
+
 #[cfg(test)]
 mod tests {
+    use fermata_core::plan::FailureClass;
+
     use super::super::testing::{Script, run_of};
     use super::*;
 
@@ -220,6 +250,7 @@ mod tests {
             tenant: "acme".parse().unwrap(),
             runs: HashMap::new(),
             cases: [(case, EventsOfCase::default())].into(),
+            perhaps_done: HashSet::new(),
             kept: HashMap::new(),
             keys: HashMap::new(),
         }
@@ -273,6 +304,30 @@ mod tests {
         let of_case = events.finish().remove(&case).unwrap();
         assert_eq!(of_case.places, [at(10), at(14)]);
         assert_eq!((of_case.repeated, of_case.left_out), (3, 1));
+    }
+
+    #[test]
+    fn a_node_that_failed_without_telling_whether_it_acted_has_perhaps_done_it() {
+        let (case, run) = (Uuid::nil(), run_of("a"));
+        let mut events = events(case);
+        events.runs.insert(run, case);
+        let mut script = Script::default();
+        let records = [
+            // Tried again, and done.
+            script.retrying(run, "fetch", 1, 3_100),
+            script.node_succeeded(run, "fetch", 2, "1"),
+            script.node_failed(run, "pay", 1, FailureClass::Timeout),
+            script.node_failed(run, "check", 1, FailureClass::Http4xx),
+            script.retrying(run, "ship", 1, 3_100),
+            script.node_failed(run, "ship", 2, FailureClass::Http4xx),
+            script.node_unknown(run, "mail", 1),
+            script.retrying(run_of("b"), "pay", 1, 3_100),
+        ];
+
+        records.iter().for_each(|(header, record)| events.take(header, record));
+
+        let done = events.finish().remove(&case).unwrap().done;
+        assert_eq!(done, Done { succeeded: 1, unknown: 3 });
     }
 
     #[test]

@@ -145,6 +145,13 @@ impl What {
 
     fn ending(text: &str, reason: &EndReason) -> Self {
         match reason {
+            EndReason::Failed { node, class: class @ FailureClass::Unknown, detail } => {
+                Self::failure(
+                    format!("{text}: the outcome of node {node} is unknown"),
+                    *class,
+                    detail,
+                )
+            }
             EndReason::Failed { node, class, detail } => {
                 Self::failure(format!("{text}: node {node} failed"), *class, detail)
             }

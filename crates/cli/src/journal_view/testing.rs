@@ -9,8 +9,8 @@ use fermata_core::json::Json;
 use fermata_core::plan::FailureClass;
 use fermata_core::record::{
     Body, CaseResolved, EndReason, EventRejected, EventSignalled, EventStarted, Header,
-    NodeDispatched, NodeRetrying, NodeSucceeded, NodeWaiting, PartitionOwned, Record, RunFailed,
-    RunStarted, RunSucceeded,
+    NodeDispatched, NodeFailed, NodeRetrying, NodeSucceeded, NodeUnknown, NodeWaiting,
+    PartitionOwned, Record, RunFailed, RunStarted, RunSucceeded,
 };
 use fermata_core::review::Resolution;
 use fermata_jetstream::StoredMessage;
@@ -201,6 +201,32 @@ impl Script {
     ) -> (Header, Record) {
         let output = Json::from_text(output).unwrap();
         self.of_node(run, node, attempt, NodeSucceeded { output })
+    }
+
+    pub(crate) fn node_failed(
+        &mut self,
+        run: RunId,
+        node: &str,
+        attempt: u32,
+        class: FailureClass,
+    ) -> (Header, Record) {
+        self.of_node(run, node, attempt, NodeFailed { class, detail: "why".to_owned() })
+    }
+
+    pub(crate) fn node_unknown(
+        &mut self,
+        run: RunId,
+        node: &str,
+        attempt: u32,
+    ) -> (Header, Record) {
+        self.of_node(run, node, attempt, NodeUnknown { detail: "its owner was lost".to_owned() })
+    }
+
+    /// The run ended because nobody knows what became of `node`.
+    pub(crate) fn failed_unknown(&mut self, run: RunId, node: &str) -> (Header, Record) {
+        let (class, detail) = (FailureClass::Unknown, "its owner was lost".to_owned());
+        let reason = EndReason::Failed { node: node.into(), class, detail };
+        self.of_run(run, RunFailed { reason })
     }
 
     pub(crate) fn succeeded(&mut self, run: RunId) -> (Header, Record) {

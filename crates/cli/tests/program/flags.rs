@@ -112,7 +112,7 @@ async fn open_runs_are_cancelled_with_orchestration_and_only_then() {
     let printed = scene.engine.set(&["flags", "set", "orchestration=off", "--cancel-active"]).await;
 
     assert_eq!(alone.code, 2, "{}", alone.stderr);
-    assert!(printed.contains("3 runs were cancelled; 0 wait"), "{printed}");
+    assert!(printed.contains("3 runs were cancelled; 0 have not ended"), "{printed}");
     let all = scene.data_kinds().await;
     assert_eq!(count(&all, Kind::RunCancelled), 3.0);
 }

@@ -262,7 +262,11 @@ fn a_wait_that_takes_too_long_fails_and_is_forgotten_where_its_key_lives() {
     let failed = net.records.iter().find_map(|(_, record)| {
         if let Body::RunFailed(failed) = &record.body { Some(failed.reason.clone()) } else { None }
     });
-    assert!(matches!(failed, Some(EndReason::Failed { class: FailureClass::Timeout, .. })));
+    let Some(EndReason::Failed { class: FailureClass::Timeout, detail, .. }) = failed else {
+        panic!("{failed:?}")
+    };
+    // One may have come in time, and be decided later.
+    assert!(detail.contains("no event was decided within the time limit"), "{detail}");
     assert_eq!(net.count(Kind::WaitClosed), 2);
     net.assert_at_rest();
 }

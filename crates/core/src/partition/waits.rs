@@ -103,7 +103,9 @@ impl Partition {
         let Some(unsubscribe) = self.runs.get(&id).and_then(|run| wait_of(run, id, index)) else {
             return;
         };
-        let detail = "no event came within the time limit of the wait".to_owned();
+        // One may have come: what is stored while no engine runs, or while orchestration is off, is decided later.
+        let detail = "no event was decided within the time limit of the wait, which runs on while no engine decides"
+            .to_owned();
         let body = NodeFailed { class: FailureClass::Timeout, detail }.into();
         let record = Record::of_node(&unsubscribe.tenant, id, &unsubscribe.waiter.node, body);
         self.emit_run_record(id, record, out);

@@ -186,6 +186,31 @@ impl FailureClass {
         }
     }
 
+    /// Whether whoever was asked may have acted though the attempt failed: the failure tells nothing of it.
+    #[must_use]
+    pub fn may_have_acted(self) -> bool {
+        match self {
+            Self::Timeout
+            | Self::Connect
+            | Self::Http5xx
+            | Self::ResponseTooLarge
+            | Self::ResponseNotJson
+            | Self::Cancelled
+            | Self::Unknown
+            | Self::Poisoned => true,
+            Self::Http3xx
+            | Self::Http4xx
+            | Self::NotAllowed
+            | Self::Expression
+            | Self::TooManyHops
+            | Self::NoResponders
+            | Self::ServiceError
+            | Self::Reported
+            | Self::ExitStatus
+            | Self::ExitTemporary => false,
+        }
+    }
+
     /// The name in definitions and records.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -21,9 +21,9 @@ const BATCH_MESSAGES: usize = 256;
 /// that is filed again behind so many others is listed again.
 const RECENT_MAX: usize = 100_000;
 
-/// Notes of replays, and letters of requests to replay that were refused, that are remembered while the
-/// stream is read, the newest of each. Default 10,000, some megabytes: of a letter whose replay so many
-/// others follow it is told no more.
+/// Notes of replays, letters of requests to replay that were refused, and letters that may be of the events
+/// of requests which are noted later, that are remembered while the stream is read, the newest of each.
+/// Default 10,000, some megabytes: of a letter whose replay so many others follow it is told no more.
 const REPLAYS_MAX: usize = 10_000;
 
 /// Messages that are no dead letters and are named; the others are counted.
@@ -55,8 +55,8 @@ pub struct DeadLetters {
 
 impl DeadLetters {
     /// Reads the stream for the newest `keep` letters that `takes` says yes to, and for notes of
-    /// replays. What it holds at a time is that, `REPLAYS_MAX` such notes and as many refused
-    /// requests, and the keys of the last `RECENT_MAX` letters.
+    /// replays. What it holds at a time is that, `REPLAYS_MAX` such notes, as many refused requests and as many
+    /// names of letters, and the keys of the last `RECENT_MAX` letters.
     ///
     /// # Errors
     ///
@@ -120,6 +120,10 @@ struct Gathered<Takes> {
     unreadable_count: u64,
     replays: VecDeque<Replayed>,
     refused: VecDeque<RefusedRequest>,
+    /// Letters under which the requests of `replays` would be filed.
+    noted: HashSet<String>,
+    /// Of events that may be requests': a letter may be filed before the note that says where its request stands.
+    unnoted: VecDeque<RefusedRequest>,
 }
 
 impl<Takes: Fn(&DeadLetter) -> bool> Gathered<Takes> {
@@ -135,6 +139,8 @@ impl<Takes: Fn(&DeadLetter) -> bool> Gathered<Takes> {
             unreadable_count: 0,
             replays: VecDeque::new(),
             refused: VecDeque::new(),
+            noted: HashSet::new(),
+            unnoted: VecDeque::new(),
         }
     }
 
@@ -149,16 +155,25 @@ impl<Takes: Fn(&DeadLetter) -> bool> Gathered<Takes> {
         };
         if replayed::is_note(&letter) {
             if let Some(replayed) = Replayed::of(letter) {
+                self.noted.extend(replayed.letter_of_request());
                 replayed.note_in(&mut self.replays);
             }
-            if self.replays.len() > REPLAYS_MAX {
-                self.replays.pop_front();
+            if self.replays.len() > REPLAYS_MAX
+                && let Some(letter) =
+                    self.replays.pop_front().and_then(|old| old.letter_of_request())
+            {
+                self.noted.remove(&letter);
             }
             return;
         }
-        self.refused.extend(RefusedRequest::of(&letter));
-        if self.refused.len() > REPLAYS_MAX {
-            self.refused.pop_front();
+        let behind = RefusedRequest::behind(&letter);
+        let kept = match &behind {
+            Some(behind) if !self.noted.contains(&behind.letter) => &mut self.unnoted,
+            Some(_) | None => &mut self.refused,
+        };
+        kept.extend(behind.or_else(|| RefusedRequest::of(&letter)));
+        if kept.len() > REPLAYS_MAX {
+            kept.pop_front();
         }
         if !(self.takes)(&letter) || !self.is_new(&letter) {
             return;
@@ -185,7 +200,8 @@ impl<Takes: Fn(&DeadLetter) -> bool> Gathered<Takes> {
     }
 
     fn finish(self) -> DeadLetters {
-        let Self { letters, found, unreadable, unreadable_count, replays, refused, .. } = self;
+        let Self { letters, found, unreadable, unreadable_count, replays, .. } = self;
+        let refused = self.unnoted.into_iter().chain(self.refused);
         let (letters, replays) = (letters.into(), replayed::settled(replays, refused));
         DeadLetters { letters, found, unreadable, unreadable_count, replays }
     }

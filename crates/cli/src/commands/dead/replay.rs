@@ -74,7 +74,7 @@ pub(super) async fn replay(
     for id in &arguments.ids {
         let letter = letter(arguments, id, session, dead, near).await?;
         let request = request(arguments, &letter, &by)?;
-        planned.push(Planned { id: id.clone(), time_ms: letter.time_ms, request });
+        planned.push(Planned { id: id.clone(), time_ms: letter.time_ms, request, after: None });
     }
     let (planned, left_out) = match arguments.again {
         true => (planned, Vec::new()),
@@ -95,7 +95,7 @@ pub(super) async fn replay(
         None => by,
     };
     let publisher = session.publisher().await?;
-    for Planned { id, request, .. } in &planned {
+    for Planned { id, request, after, .. } in &planned {
         let Request { tenant, subject, webhook_id, body, .. } = request;
         let time_ms = now_ms();
         let headers = signed_headers(&keys, request, id, time_ms / 1_000)?;
@@ -130,13 +130,16 @@ pub(super) async fn replay(
             let replay = replay_id(webhook_id);
             output.json_line(&json!({
                 "id": id, "sequence": sequence, "subject": subject, "request": webhook_id,
-                "replay": replay,
+                "replay": replay, "after": after,
             }))?;
         } else {
             let title = output.tone(Tone::Good, "requested");
+            let after =
+                after.as_ref().map(|letter| format!(" once more, rejected before as {letter},"));
             output.line(&format!(
-                "{title}: replay of {id} on {subject}, stored at {sequence}; `fermata dead show {sequence}.0` has why \
-                 if it is refused, else `fermata runs list` what it starts"
+                "{title}: replay of {id}{} on {subject}, stored at {sequence}; `fermata dead show {sequence}.0` has why \
+                 if it is refused, else `fermata runs list` what it starts",
+                after.unwrap_or_default()
             ))?;
         }
     }

@@ -58,14 +58,23 @@ pub struct Replayed {
     pub refused: Option<RefusedRequest>,
 }
 
-/// The letter of a request to replay that was refused where events are listened to.
+/// The letter of a request to replay that was refused where events are listened to, or whose event was rejected
+/// once more behind that.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RefusedRequest {
     /// Its id.
     pub letter: String,
     /// Why, a reason code.
     pub reason: String,
+    /// Whether its partition knows the request: under the same id nothing more is decided.
+    pub is_known: bool,
 }
+
+/// Stages that reject the events of requests which were taken as such.
+const STAGES_BEHIND: [&str; 3] = ["matcher", "builder", "partition"];
+
+/// Reasons for which a partition rejects a replay and does not remember its id: there was no room for it.
+const NOT_REMEMBERED: [&str; 2] = ["window_full", "outbox_full"];
 
 impl RefusedRequest {
     /// That a letter is of such a request, where it is: the listener keeps the headers of what it refuses.
@@ -73,7 +82,15 @@ impl RefusedRequest {
         let is_header = |(name, _): &(String, String)| name.eq_ignore_ascii_case(REPLAY_HEADER);
         let is_request = letter.stage == "listener" && letter.headers.iter().any(is_header);
         let (id, reason) = (&letter.id, &letter.reason);
-        is_request.then(|| Self { letter: id.clone(), reason: reason.clone() })
+        is_request.then(|| Self { letter: id.clone(), reason: reason.clone(), is_known: false })
+    }
+
+    /// That a letter is of an event that may be a request's: where it stands tells whose it is.
+    pub(super) fn behind(letter: &DeadLetter) -> Option<Self> {
+        let (id, reason) = (&letter.id, &letter.reason);
+        let may_be = STAGES_BEHIND.contains(&letter.stage.as_str()) && id.ends_with(".0");
+        let is_known = !NOT_REMEMBERED.contains(&reason.as_str());
+        may_be.then(|| Self { letter: id.clone(), reason: reason.clone(), is_known })
     }
 }
 
@@ -160,6 +177,11 @@ impl Replayed {
         self.sequence.map(|sequence| SourcePosition { sequence, index: 0 })
     }
 
+    /// The id of the letter that is filed where the request is refused: it is a message with one event.
+    pub(super) fn letter_of_request(&self) -> Option<String> {
+        self.place().map(|place| place.to_string())
+    }
+
     /// When, under which name, by whom and why.
     pub(super) fn text(&self) -> String {
         format!("{} as `{}` by {}", time_text(self.time_ms), self.request, self.detail)
@@ -167,9 +189,9 @@ impl Replayed {
 
     pub(super) fn to_json(&self) -> Value {
         let Self { request, detail, time_ms, sequence, refused, .. } = self;
-        let refused = refused
-            .as_ref()
-            .map(|RefusedRequest { letter, reason }| json!({ "letter": letter, "reason": reason }));
+        let refused = refused.as_ref().map(
+            |RefusedRequest { letter, reason, .. }| json!({ "letter": letter, "reason": reason }),
+        );
         json!({
             "time": time_text(*time_ms), "request": request, "detail": detail,
             "sequence": sequence, "refused": refused,
@@ -180,13 +202,11 @@ impl Replayed {
 /// The replays with what letters say of their requests.
 pub(super) fn settled(
     notes: VecDeque<Replayed>,
-    refused: VecDeque<RefusedRequest>,
+    refused: impl Iterator<Item = RefusedRequest>,
 ) -> Vec<Replayed> {
-    let refused: HashMap<_, _> =
-        refused.into_iter().map(|refused| (refused.letter.clone(), refused)).collect();
+    let refused: HashMap<_, _> = refused.map(|refused| (refused.letter.clone(), refused)).collect();
     let notes = notes.into_iter().map(|mut replayed| {
-        // A request is a message with one event.
-        let letter = replayed.sequence.map(|sequence| format!("{sequence}.0"));
+        let letter = replayed.letter_of_request();
         replayed.refused = letter.and_then(|letter| refused.get(&letter).cloned());
         replayed
     });
@@ -214,21 +234,43 @@ pub(super) fn settled_by(
     without_copies(replays)
 }
 
-/// Behind one that was not refused the same request is only a copy of it, and is left out.
+/// Behind one that was not refused the same request is only a copy of it, and is left out; so it is behind one
+/// that was decided and rejected, while its partition knows it.
 fn without_copies(replays: impl Iterator<Item = Replayed>) -> Vec<Replayed> {
     let mut taken = HashSet::new();
+    let mut rejected: HashMap<(String, String), u64> = HashMap::new();
     let is_new = |replayed: &Replayed| {
         let request = (replayed.id.clone(), replayed.request.clone());
         match &replayed.refused {
-            None => taken.insert(request),
-            Some(_) => !taken.contains(&request),
+            None => {
+                let before = rejected.get(&request);
+                let is_copy = before.is_some_and(|before| {
+                    replayed.time_ms.saturating_sub(*before) < REQUEST_KNOWN_MS
+                });
+                !is_copy && taken.insert(request)
+            }
+            Some(_) if taken.contains(&request) => false,
+            Some(refused) => {
+                if refused.is_known {
+                    rejected.insert(request, replayed.time_ms);
+                }
+                true
+            }
         }
     };
     replays.filter(is_new).collect()
 }
 
+/// The newest letter of the same request for the same letter, where its event was decided and rejected.
+pub(super) fn rejected_as<'a>(replays: &[&'a Replayed], request: &str) -> Option<&'a str> {
+    let same = replays.iter().rev().filter(|replayed| replayed.request == request);
+    let refused = same.filter_map(|replayed| replayed.refused.as_ref());
+    refused.filter(|refused| refused.is_known).map(|refused| refused.letter.as_str()).next()
+}
+
 /// The replay of the same letter that `request` would repeat the effect of: another request for it, or
-/// the same one so long ago that its partition has forgotten it. One that was refused had none.
+/// the same one so long ago that its partition has forgotten it. One that was refused had none, nor had one
+/// whose event was rejected once more.
 pub(super) fn earlier<'a>(
     replays: &[&'a Replayed],
     request: &str,
@@ -266,7 +308,7 @@ mod tests {
         assert_eq!(earlier(&[], "a", 3_000), None);
         // Nothing came of one that was refused.
         let (letter, reason) = ("9.0".to_owned(), "replay_forged".to_owned());
-        let refused = Some(RefusedRequest { letter, reason });
+        let refused = Some(RefusedRequest { letter, reason, is_known: false });
         let second = Replayed { refused, ..second };
         assert_eq!(earlier(&[&first, &second], "c", 3_000), Some(&first));
         assert_eq!(earlier(&[&second], "c", 3_000), None);

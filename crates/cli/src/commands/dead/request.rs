@@ -37,6 +37,20 @@ pub(super) struct Request {
     pub(super) key: EventKey,
 }
 
+impl Request {
+    /// Names the request anew where it was decided before and its event rejected, as `letter`: its partition
+    /// knows the former name. Asked for again without an answer it is the same once more.
+    pub(super) fn rename_after(&mut self, letter: &str) {
+        self.webhook_id = name_of(&format!("{}\n{letter}", self.webhook_id));
+    }
+}
+
+/// The name of a request that follows from `text`.
+fn name_of(text: &str) -> String {
+    let digest = Digest::of(text.as_bytes()).to_string();
+    format!("replay_{}", digest.get(..32).unwrap_or(&digest))
+}
+
 /// Whether what a letter holds is an event, or was to be one.
 pub(super) fn holds_event(letter: &DeadLetter) -> bool {
     !STAGES_WITHOUT_EVENTS.contains(&letter.stage.as_str())
@@ -112,9 +126,7 @@ pub(super) fn request(
     let key = key.ok_or_else(|| unusable(&format!("the event of `{id}`"), "it has no key"))?;
     let again = if arguments.again { format!("\n{}", random_id()) } else { String::new() };
     let named = format!("{}/{id}\n{asked}{again}", letter.stage);
-    let digest = Digest::of(named.as_bytes()).to_string();
-    let default = || format!("replay_{}", digest.get(..32).unwrap_or(&digest));
-    let webhook_id = arguments.id.clone().unwrap_or_else(default);
+    let webhook_id = arguments.id.clone().unwrap_or_else(|| name_of(&named));
     Ok(Request { tenant, subject, webhook_id, body, key })
 }
 

@@ -59,7 +59,7 @@ pub(super) fn show(shown: &Shown<'_>, unmasked: bool, output: &mut Output) -> Re
     for replayed in replays {
         match &replayed.refused {
             None => output.line(&format!("replayed  {}", replayed.text()))?,
-            Some(RefusedRequest { letter, reason }) => output.line(&format!(
+            Some(RefusedRequest { letter, reason, .. }) => output.line(&format!(
                 "refused   a replay {}: `{reason}`, `fermata dead show {letter}` says more",
                 replayed.text()
             ))?,

@@ -12,7 +12,7 @@ use fermata_wire::dead::DeadLetter;
 use fermata_wire::replay::replay_id;
 use serde_json::{Map, Value, json};
 
-use super::replayed::{REQUEST_KNOWN_MS, Replayed, earlier};
+use super::replayed::{REQUEST_KNOWN_MS, Replayed, earlier, rejected_as};
 use super::request::{Request, original_event};
 use crate::broker_session::BrokerSession;
 use crate::error::CliError;
@@ -94,6 +94,8 @@ pub(super) struct Planned {
     /// When what it holds came.
     pub(super) time_ms: u64,
     pub(super) request: Request,
+    /// The letter of the same request as it was asked for before, where its event was rejected then.
+    pub(super) after: Option<String>,
 }
 
 /// A replay that is not asked for, and why.
@@ -115,7 +117,7 @@ enum Why {
 ///
 /// # Errors
 ///
-/// Where another replay of a letter was asked for.
+/// Where another replay of a letter was asked for, or one of the name that it is given was rejected.
 pub(super) fn part(
     planned: Vec<Planned>,
     replays: &[Replayed],
@@ -125,8 +127,17 @@ pub(super) fn part(
 ) -> Result<(Vec<Planned>, Vec<LeftOut>), CliError> {
     let (mut kept, mut left_out) = (Vec::new(), Vec::new());
     let mut taken: HashMap<u128, (String, String)> = HashMap::new();
-    for Planned { id, time_ms, request } in planned {
+    for Planned { id, time_ms, mut request, mut after } in planned {
         let of_letter = replays.iter().filter(|replayed| replayed.id == id).collect::<Vec<_>>();
+        // No more names than there are replays.
+        for _ in &of_letter {
+            let Some(letter) = rejected_as(&of_letter, &request.webhook_id) else { break };
+            if is_named {
+                return Err(name_is_known(&id, &request.webhook_id, letter));
+            }
+            request.rename_after(letter);
+            after = Some(letter.to_owned());
+        }
         if !is_named && let Some(earlier) = earlier(&of_letter, &request.webhook_id, now_ms) {
             return Err(asked_already(&id, earlier));
         }
@@ -146,11 +157,18 @@ pub(super) fn part(
             }
             Some(_) | None => {
                 taken.insert(request.key.key, (id.clone(), request.webhook_id.clone()));
-                kept.push(Planned { id, time_ms, request });
+                kept.push(Planned { id, time_ms, request, after });
             }
         }
     }
     Ok((kept, left_out))
+}
+
+fn name_is_known(id: &str, request: &str, letter: &str) -> CliError {
+    CliError::Refused(format!(
+        "the replay of `{id}` as `{request}` was decided, and its event rejected: `fermata dead show {letter}` says why. \
+         Under that name nothing more comes of it: give another `--id`, or none; nothing was sent"
+    ))
 }
 
 fn asked_already(id: &str, earlier: &Replayed) -> CliError {
@@ -220,11 +238,58 @@ pub(super) fn place_of(id: &str) -> Option<SourcePosition> {
 #[cfg(test)]
 mod tests {
     use super::super::letters::testing::letter;
+    use super::super::replayed::RefusedRequest;
     use super::*;
 
     fn key(text: &str) -> Option<u128> {
         let event = serde_json::from_str::<Map<String, Value>>(text).unwrap();
         key_of_event(&event, "acme").map(|key| key.key)
+    }
+
+    fn replayed(request: &str, sequence: u64, refused: Option<RefusedRequest>) -> Replayed {
+        let (id, request, detail) = ("7.0".to_owned(), request.to_owned(), "ann".to_owned());
+        Replayed { id, request, detail, time_ms: 1_000, sequence: Some(sequence), refused }
+    }
+
+    #[test]
+    fn a_replay_whose_event_was_rejected_is_asked_for_anew_and_once() {
+        let rejected = |letter: &str, is_known| {
+            let (letter, reason) = (letter.to_owned(), "variables_failed".to_owned());
+            Some(RefusedRequest { letter, reason, is_known })
+        };
+        let asked = |replays: &[Replayed], is_named| {
+            let request = Request {
+                tenant: "acme".to_owned(),
+                subject: "fermata.events.acme.a".to_owned(),
+                webhook_id: "first".to_owned(),
+                body: "{}".to_owned(),
+                key: EventKey { tenant: "acme".to_owned(), key: 1 },
+            };
+            let planned = Planned { id: "7.0".to_owned(), time_ms: 0, request, after: None };
+            let starts = Starts::of_places([], &[]);
+            let (mut kept, _) = part(vec![planned], replays, &starts, is_named, 2_000)?;
+            let Planned { request, after, .. } = kept.remove(0);
+            Ok::<_, CliError>((request.webhook_id, after))
+        };
+
+        // Without an answer it is the same replay, and without room it comes again under its name.
+        for unchanged in [None, rejected("9.0", false)] {
+            let again = asked(&[replayed("first", 9, unchanged)], false).unwrap();
+            assert_eq!(again, ("first".to_owned(), None));
+        }
+        let first = replayed("first", 9, rejected("9.0", true));
+        let (second, after) = asked(std::slice::from_ref(&first), false).unwrap();
+        assert!(second != "first" && after.as_deref() == Some("9.0"), "{second} {after:?}");
+        // Typed again before that is decided it is that one, and behind its rejection a third.
+        let both = [first.clone(), replayed(&second, 11, None)];
+        assert_eq!(asked(&both, false).unwrap().0, second);
+        let both = [first.clone(), replayed(&second, 11, rejected("11.0", true))];
+        let (third, after) = asked(&both, false).unwrap();
+        assert!(![second.as_str(), "first"].contains(&&*third), "{third}");
+        assert_eq!(after.as_deref(), Some("11.0"));
+
+        let named = asked(&[first], true).unwrap_err().to_string();
+        assert!(named.contains("`fermata dead show 9.0`") && named.contains("another `--id`"));
     }
 
     #[test]

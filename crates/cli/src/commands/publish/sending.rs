@@ -283,14 +283,19 @@ impl Sending {
         in_flight + self.unsettled
     }
 
-    /// How much is stored and how much may be, for who ends it early.
-    pub(super) fn told_under_way(&self) -> String {
+    /// How much is stored and how much may be, for who ends it early; `id` is that of the event of the command
+    /// line.
+    pub(super) fn told_under_way(&self, id: Option<&str>) -> String {
         let unanswered = self.unanswered();
         let stored = counted(self.tally.events, "event is stored", "events are stored");
         match unanswered {
             0 => stored,
             unanswered => {
-                format!("{stored}, and {unanswered} more may be: the broker did not answer yet")
+                let id = id.map(|id| format!("; publish it again with `--id {id}`"));
+                format!(
+                    "{stored}, and {unanswered} more may be: the broker did not answer yet{}",
+                    id.unwrap_or_default()
+                )
             }
         }
     }

@@ -174,15 +174,23 @@ impl Plan {
         let runs = self.cases.iter().filter(|(_, run, _)| run.is_some()).count();
         let run = self.cases.iter().find_map(|(_, run, _)| *run)?;
         let Done { succeeded, unknown } = self.done_again();
+        let again = match succeeded {
+            0 => "no node of the failed ones succeeded".to_owned(),
+            _ => format!(
+                "what {} of the failed ones did is done again",
+                counted(succeeded, "node", "nodes")
+            ),
+        };
         let mut text = format!(
-            "{} as new ones from the beginning, under new idempotency keys: what {} of the failed ones did is done \
-             again",
+            "{} as new ones from the beginning, under new idempotency keys: {again}",
             counted(runs, "failed run starts", "failed runs start"),
-            counted(succeeded, "node", "nodes"),
         );
         if unknown > 0 {
             let nodes = counted(unknown, "node", "nodes");
-            text += &format!(", and perhaps what {nodes} did whose outcome is UNKNOWN");
+            text += &format!(
+                ", and what {nodes} may have done is PERHAPS done twice: nobody knows whether it was done, as after a \
+                 time-out"
+            );
         }
         Some(
             text + &format!(
@@ -463,7 +471,8 @@ mod tests {
         assert!(failed.contains("what 3 nodes of the failed ones did is done again;"), "{failed}");
         assert!(failed.contains(&format!("`fermata runs explain {a}`")), "{failed}");
         let unknown = told(vec![of_run(Some(a), 0, 1)]);
-        assert!(unknown.contains("what 1 node did whose outcome is UNKNOWN"), "{unknown}");
+        assert!(unknown.contains("what 1 node may have done is PERHAPS done twice"), "{unknown}");
+        assert!(unknown.contains("no node of the failed ones succeeded"), "{unknown}");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! `fermata runs explain`: why a run is where it is, in sentences.
 
+mod perhaps;
+
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use fermata_core::plan::{Join, Plan, PlanNode};
@@ -7,6 +9,7 @@ use fermata_core::review::Resolution;
 use fermata_jetstream::work_queue::{QueueStanding, queue_standings};
 use serde_json::json;
 
+use self::perhaps::perhaps_done;
 use crate::broker_session::BrokerSession;
 use crate::commands::doctor::{PartitionStanding, standing_of};
 use crate::error::{CliError, ExitCode};
@@ -169,7 +172,12 @@ impl Told<'_> {
         sentences.extend(self.last_failure());
         sentences.extend(self.resolved());
         sentences.extend(self.history.started_again.iter().map(started_again));
-        sentences.push("Nothing more will happen.".to_owned());
+        let perhaps = perhaps_done(self.history);
+        sentences.push(match perhaps.is_empty() {
+            true => "Nothing more will happen.".to_owned(),
+            false => "The run starts nothing more.".to_owned(),
+        });
+        sentences.extend(perhaps);
         sentences
     }
 
@@ -206,6 +214,8 @@ impl Told<'_> {
     fn last_failure(&self) -> Option<String> {
         let failed = self.history.nodes.iter();
         let failed = failed.filter_map(|node| node.failure.as_ref().map(|failure| (node, failure)));
+        // Without a class nobody knows whether it is one.
+        let failed = failed.filter(|(_, failure)| failure.class.is_some());
         let (node, failure) = failed.max_by_key(|(_, failure)| failure.time_ms)?;
         Some(format!("The last failure was of `{}`: {}.", node.id, said(failure)))
     }
@@ -215,8 +225,8 @@ impl Told<'_> {
             return vec!["It is running.".to_owned()];
         }
         let mut sentences = vec![
-            "It is closing: nothing new is started, and it ends once what is under way has an \
-                  outcome."
+            "It is closing: nothing new is started, what is under way is given up, and it ends when all of that \
+             is recorded; who was called may act all the same."
                 .to_owned(),
         ];
         sentences.extend(self.reason());

@@ -45,7 +45,7 @@ pub(super) async fn append(
     loop {
         tries += 1;
         if tries > TRIES_MAX {
-            let reason = "no answer in time; it may be stored all the same: ask again".to_owned();
+            let reason = "the broker did not answer in time; ask again".to_owned();
             return Err(CliError::NotStored { subject, reason, unknown: true });
         }
         step = match step {

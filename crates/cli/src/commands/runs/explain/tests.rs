@@ -1,5 +1,6 @@
 use fermata_core::command::Replayed;
 use fermata_core::identity::SourcePosition;
+use fermata_core::plan::FailureClass;
 use fermata_core::record::{Body, Header, Record};
 use fermata_definitions::{Limits, read_workflow};
 use uuid::Uuid;
@@ -175,6 +176,36 @@ fn a_run_that_failed_says_why() {
     assert!(text.contains("It failed at 1970-01-01T00:00:04.000Z, after 3.000s"), "{text}");
     assert!(text.contains("The reason: node fetch failed (status 500)."), "{text}");
     assert!(text.ends_with("Nothing more will happen."), "{text}");
+}
+
+#[test]
+fn an_ended_run_tells_whose_outcome_nobody_knows() {
+    let run = run_of("a");
+    let mut script = Script::default();
+    let records = [
+        script.at(1_000).started(run),
+        script.dispatched(run, "fetch", 1),
+        script.dispatched(run, "check", 1),
+        script.dispatched(run, "report", 1),
+        script.at(2_000).node_unknown(run, "fetch", 1),
+        script.node_unknown(run, "check", 1),
+        script.node_failed(run, "report", 1, FailureClass::Cancelled),
+        script.failed_unknown(run, "fetch"),
+    ];
+
+    let text = explained(&records, 9_000);
+
+    assert!(text.contains("The reason: the outcome of node fetch is unknown (its owner"), "{text}");
+    assert!(text.contains("The outcome of `fetch`, `check` is unknown: "), "{text}");
+    assert!(text.contains("How `report` failed does not tell whether"), "{text}");
+    assert!(!text.contains("Nothing more will happen") && !text.contains("node fetch failed"));
+
+    let records = [
+        script.at(1_000).started(run),
+        script.node_failed(run, "fetch", 1, FailureClass::Http4xx),
+        script.failed(run, "fetch"),
+    ];
+    assert!(explained(&records, 9_000).ends_with("Nothing more will happen."));
 }
 
 #[test]
