@@ -14,7 +14,7 @@ use crate::{
     api::ApiError,
     connection::{Broker, Connection, Losses},
     delivery::{DeliveryPosition, StoredMessage, stored_message},
-    held_message::{Wanted, held_message},
+    held_message::{HeldMessage, Wanted, held_message},
     pull::{ConsumerSpec, Pull, PullSize, Pulled, create_consumer, forget_consumer},
     reader::{ReadError, StreamState, read_one, stream_state},
 };
@@ -307,8 +307,12 @@ impl Follower {
         if self.options.holes == Holes::Allowed || last < self.next {
             return Ok(());
         }
-        let held = self.read_wanted().await?;
-        if held.is_some() { Ok(()) } else { Err(self.gap(last.saturating_add(1))) }
+        if self.read_wanted().await?.is_some()
+            || !self.is_missing(Wanted::sequence(self.next)).await?
+        {
+            return Ok(());
+        }
+        Err(self.gap(last.saturating_add(1)))
     }
 
     /// Gives up a consumer that brings nothing although the stream ends at `last`, at or behind what is
@@ -332,12 +336,7 @@ impl Follower {
             Holes::Refused => Wanted::sequence(wanted),
             Holes::Allowed => Wanted::from(wanted),
         };
-        let held =
-            held_message(self.broker.publishing(), stream, asked).await.map_err(|source| {
-                let stream = stream.clone();
-                self.read_error(ReadError::Message { stream, sequence: wanted, source })
-            })?;
-        match held {
+        match self.held(asked).await? {
             Some(held) => {
                 let sequence = held.sequence;
                 tracing::warn!(stream, sequence, "a message is not delivered; it was read by name");
@@ -345,6 +344,7 @@ impl Follower {
                 into.push(held.stored());
                 Ok(Silence::Messages)
             }
+            None if !self.is_missing(asked).await? => Ok(Silence::Again),
             None if self.options.holes == Holes::Refused => Err(self.gap(last.saturating_add(1))),
             None => {
                 tracing::warn!(
@@ -357,6 +357,22 @@ impl Follower {
                 Ok(Silence::Unreadable)
             }
         }
+    }
+
+    async fn held(&self, asked: Wanted<'_>) -> Result<Option<HeldMessage>, FollowError> {
+        let stream = &self.options.stream;
+        held_message(self.broker.publishing(), stream, asked).await.map_err(|source| {
+            let (stream, sequence) = (stream.clone(), self.next);
+            self.read_error(ReadError::Message { stream, sequence, source })
+        })
+    }
+
+    /// Whether a message that was not found is not there: an old leader that is cut off has less than there is,
+    /// so one is asked again that was believed just before (ADR 29), over the same connection.
+    async fn is_missing(&self, asked: Wanted<'_>) -> Result<bool, FollowError> {
+        let state = stream_state(self.broker.publishing(), &self.options.stream).await;
+        let state = state.map_err(|source| self.read_error(source))?;
+        Ok(state.last_sequence >= self.next && self.held(asked).await?.is_none())
     }
 
     async fn read_wanted(&self) -> Result<Option<StoredMessage>, FollowError> {

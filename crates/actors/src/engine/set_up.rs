@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use fermata_jetstream::connection::Replaced;
 use fermata_jetstream::definitions_store::DefinitionsStore;
-use fermata_jetstream::engine_config::{agree_on_engine_config, read_engine_config};
+use fermata_jetstream::engine_config::{
+    EngineConfigError, agree_on_engine_config, read_engine_config,
+};
 use fermata_jetstream::leases::Leases;
 use fermata_jetstream::topology::{Drift, journal_stream};
 use fermata_jetstream::{Broker, Bytes, Publisher, Topology};
@@ -54,6 +56,10 @@ pub(super) async fn set_up_in_time(
                 }
                 // What is connected now need not be what was read.
                 before = Some((found.agreement, found.agreed));
+                if begun.elapsed() >= SET_UP_LIMIT {
+                    return Err(EngineError::Agree(EngineConfigError::Unknown));
+                }
+                tokio::time::sleep(SET_UP_PAUSE).await;
             }
             Err(error) if error.is_transient() && begun.elapsed() < SET_UP_LIMIT => {
                 told.warn(describe(&error));

@@ -86,11 +86,11 @@ pub async fn run(
             let mut answer = make_active(new, arguments.by, global, output).await?;
             if answer.problems.is_empty() {
                 answer.warnings = slips(&checked.sound);
-                let session = BrokerSession::open(global).await?;
                 // What is active is told whether workers answer or not.
-                answer
-                    .warnings
-                    .extend(called::unknown(&session, &checked.sound).await.unwrap_or_default());
+                if let Ok(session) = BrokerSession::open(global).await {
+                    let unknown = called::unknown(&session, &checked.sound).await;
+                    answer.warnings.extend(unknown.unwrap_or_default());
+                }
             }
             print_answer(Asked::Apply, &answer, &counted(count, "workflow", "workflows"), output)
         }

@@ -28,6 +28,7 @@ mod engine;
 mod events;
 #[cfg(test)]
 mod first_room;
+#[cfg(test)]
 mod flags;
 #[cfg(test)]
 mod health;
@@ -79,6 +80,7 @@ mod secrets;
 mod shipped_configurations;
 #[cfg(test)]
 mod slips;
+#[cfg(test)]
 mod standstill;
 #[cfg(test)]
 mod started_since;

@@ -42,7 +42,9 @@ pub(crate) fn point_of_time(value: &Value) -> Result<u64, String> {
         Value::String(text) => milliseconds_of_rfc_3339(text),
         Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
     };
-    if let (Value::Number(_), Some(number)) = (value, found.filter(|found| *found < NUMBER_MIN)) {
+    if let (Value::Number(_), Some(number)) =
+        (value, found.filter(|found| (1..NUMBER_MIN).contains(found)))
+    {
         return Err(format!(
             "{number} lies before 2001 as milliseconds since 1970, so it is taken for seconds: multiply them by \
              1000, or give RFC 3339 text such as `2026-11-21T02:02:11Z`"
@@ -120,12 +122,14 @@ mod tests {
 
     #[test]
     fn a_number_of_seconds_is_refused_with_what_to_do() {
-        for value in [json!(1_795_226_531), json!(1_795_226_531.0), json!(0), json!(NUMBER_MIN - 1)]
+        for value in [json!(1_795_226_531), json!(1_795_226_531.0), json!(1), json!(NUMBER_MIN - 1)]
         {
             let told = point_of_time(&value).unwrap_err();
             assert!(told.contains("taken for seconds: multiply them by 1000"), "{told}");
         }
         assert_eq!(point_of_time(&json!(NUMBER_MIN)), Ok(NUMBER_MIN));
+        // No clock says it, and nobody means a second: it is no wait.
+        assert_eq!(point_of_time(&json!(0)), Ok(0));
         // Text says itself what it is.
         assert_eq!(point_of_time(&json!("2000-12-31T00:00:00Z")), Ok(978_220_800_000));
     }

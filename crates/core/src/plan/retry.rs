@@ -196,6 +196,8 @@ impl FailureClass {
             | Self::ResponseTooLarge
             | Self::ResponseNotJson
             | Self::Cancelled
+            // By a signal, in the middle of what it did.
+            | Self::ExitStatus
             | Self::Unknown
             | Self::Poisoned => true,
             Self::Http3xx
@@ -206,7 +208,6 @@ impl FailureClass {
             | Self::NoResponders
             | Self::ServiceError
             | Self::Reported
-            | Self::ExitStatus
             | Self::ExitTemporary => false,
         }
     }

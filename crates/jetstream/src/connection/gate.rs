@@ -169,7 +169,7 @@ impl Gate {
         // As the library orders them.
         pool.shuffle(&mut rand::rng());
         pool.sort_by_key(|server| server.failed_attempts);
-        let mut rounds = Rounds::default();
+        let (mut rounds, begun) = (Rounds::default(), Instant::now());
         for (number, server) in pool.iter().cycle().enumerate() {
             if number % pool.len() == 0
                 && let Some(replaced) = rounds.begin(Instant::now())
@@ -203,8 +203,12 @@ impl Gate {
                     rounds.may_be_ours = true;
                     pause = pause.max(PAUSE_UNREADY);
                 }
-                // Why is mostly that it is away, which is told elsewhere.
-                Sight::Nobody(why) => tracing::debug!(url, %why, "the broker cannot be reached"),
+                // Why is mostly that it is away, which is told elsewhere. It may come back with our engine, so
+                // others are not the last word at once.
+                Sight::Nobody(why) => {
+                    tracing::debug!(url, %why, "the broker cannot be reached");
+                    rounds.may_be_ours |= begun.elapsed() < ENGINE_GONE_AFTER;
+                }
             }
             sleep(pause).await;
         }

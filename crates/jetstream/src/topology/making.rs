@@ -110,7 +110,16 @@ impl Topology {
             if missing.is_empty() {
                 break;
             }
-            self.judge(broker, monitor_url, &missing).await?;
+            if let Err(error) = self.judge(broker, monitor_url, &missing).await {
+                // Another starter may have made some of them since, and their room is taken for these.
+                looked = self.look(broker, &wanted).await?;
+                if matches!(error, TopologyError::NotAllFit(_))
+                    && still_missing(&looked) < missing.len()
+                {
+                    continue;
+                }
+                return Err(error);
+            }
             make(broker, &missing, &mut applied.created).await?;
             looked = self.look(broker, &wanted).await?;
         }
@@ -187,6 +196,10 @@ impl Topology {
 
 fn missing(looked: &[Looked]) -> Vec<StreamSpec> {
     looked.iter().filter(|(_, config)| config.is_none()).map(|(spec, _)| spec.clone()).collect()
+}
+
+fn still_missing(looked: &[Looked]) -> usize {
+    looked.iter().filter(|(_, config)| config.is_none()).count()
 }
 
 /// Makes all of `missing`, and names them in `created`. Another starter may be faster with another configuration.

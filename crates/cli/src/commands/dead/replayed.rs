@@ -70,8 +70,8 @@ pub struct RefusedRequest {
     pub is_known: bool,
 }
 
-/// Stages that reject the events of requests which were taken as such.
-const STAGES_BEHIND: [&str; 3] = ["matcher", "builder", "partition"];
+/// Stages that reject the events of requests which were taken as such; a listener does for their contract and data.
+const STAGES_BEHIND: [&str; 4] = ["listener", "matcher", "builder", "partition"];
 
 /// Reasons for which a partition rejects a replay and does not remember its id: there was no room for it.
 const NOT_REMEMBERED: [&str; 2] = ["window_full", "outbox_full"];
@@ -89,7 +89,8 @@ impl RefusedRequest {
     pub(super) fn behind(letter: &DeadLetter) -> Option<Self> {
         let (id, reason) = (&letter.id, &letter.reason);
         let may_be = STAGES_BEHIND.contains(&letter.stage.as_str()) && id.ends_with(".0");
-        let is_known = !NOT_REMEMBERED.contains(&reason.as_str());
+        // What a listener rejects is not told to the partition as a request.
+        let is_known = letter.stage != "listener" && !NOT_REMEMBERED.contains(&reason.as_str());
         may_be.then(|| Self { letter: id.clone(), reason: reason.clone(), is_known })
     }
 }

@@ -1,6 +1,11 @@
-//! Whether the workers know what active workflows call.
+//! Whether the workers know what the workflows call that active strategies start.
 
+use std::collections::BTreeSet;
+
+use fermata_core::digest::Digest;
+use fermata_core::partition::Definitions;
 use fermata_core::plan::Plan;
+use fermata_core::strategy::{Action, StrategyDefinition};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::Check;
@@ -32,7 +37,7 @@ async fn unknown(
     session: &BrokerSession,
     statuses: &[WorkerStatus],
 ) -> Result<(Vec<String>, usize), CliError> {
-    let active = session.active_definitions().await?.workflows;
+    let active = started(&session.active_definitions().await?);
     let left_out = active.len().saturating_sub(WORKFLOWS_LOOKED_AT_MAX);
     if active.is_empty() {
         return Ok((Vec::new(), 0));
@@ -42,7 +47,7 @@ async fn unknown(
         let store = &store;
         async move { store.get_blob(&digest).await.map(|bytes| (digest, bytes)) }
     };
-    let digests = active.iter().take(WORKFLOWS_LOOKED_AT_MAX).map(|entry| entry.plan.to_string());
+    let digests = active.iter().take(WORKFLOWS_LOOKED_AT_MAX).map(ToString::to_string);
     let mut plans = stream::iter(digests.map(read)).buffered(ASKED_AT_ONCE);
     let mut told = Vec::new();
     while let Some((digest, bytes)) = plans.try_next().await? {
@@ -55,13 +60,26 @@ async fn unknown(
     Ok((told, left_out))
 }
 
+/// The plans of the workflows that active strategies start: other versions stay for ever and harm nobody.
+fn started(active: &Definitions) -> BTreeSet<Digest> {
+    let definitions = active.strategies.values().filter_map(|entry| {
+        serde_json::from_str::<StrategyDefinition>(entry.definition.as_str()).ok()
+    });
+    let plans = definitions.filter_map(|definition| match definition.action {
+        Action::Run { workflow, .. } => active.plan(&workflow.name, &workflow.version),
+        Action::Ignore => None,
+    });
+    plans.collect()
+}
+
 fn judge(told: &[String], left_out: usize) -> Check {
     let rest = match left_out {
         0 => String::new(),
         more => format!("; {} not looked at", counted(more, "workflow was", "workflows were")),
     };
     if told.is_empty() {
-        let found = format!("what active workflows call is known to those who run it{rest}");
+        let found =
+            format!("what workflows that strategies start call is known to those who run it{rest}");
         return Check::ok("calls", found);
     }
     let shown = told.iter().take(CALLS_TOLD_MAX).map(String::as_str).collect::<Vec<_>>();
