@@ -249,6 +249,8 @@ async fn answer(
                         next = next.zip(patience.again_every).map(|(at, every)| at + every);
                         next = next.filter(|at| *at < deadline);
                     }
+                    // Nothing is under way, nothing more is asked, and the connection is closed for good.
+                    else => return Err(async_nats::RequestError::new(RequestErrorKind::TimedOut)),
                 }
             }
         }
