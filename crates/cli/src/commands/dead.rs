@@ -57,10 +57,11 @@ Examples:
     #[command(after_help = "\
 The request is signed with the first secret of FERMATA_REPLAY_SECRETS or `--replay-secrets`, which
 the engine's listeners must know. Typed twice it is one replay, unless the first one was rejected
-again, as before a mend: then it is decided anew. Asked for otherwise, with another
-reason, say, it would be another one, and is refused; so is one whose event has started work, before
-it was refused or since, and of several letters those are left out (exit code 1). `--again` has the
-event decided once more all the same, each time that it is typed, and does not look into the journals.
+again, as before a mend: then it is decided anew. Asked for otherwise, with another reason, say, it
+would be another one, and is refused; so is one whose event has started work, before it was refused or
+since, or may still do so by the replay of another letter. Of several letters those are left out (exit
+code 1). `--again` has the event decided once more all the same, each time that it is typed, and does
+not look into the journals.
 
 Examples:
   fermata dead replay 17.0 18.3

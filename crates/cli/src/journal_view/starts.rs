@@ -43,13 +43,15 @@ pub struct Sought {
     partitions: u16,
     keys: HashMap<u128, PartitionId>,
     places: HashSet<SourcePosition>,
+    /// Whether there are places whose key is not known, so that any partition may have decided about them.
+    is_everywhere: bool,
 }
 
 impl Sought {
     /// Nothing yet, in an engine of so many data partitions.
     #[must_use]
     pub fn new(partitions: u16) -> Self {
-        Self { partitions, keys: HashMap::new(), places: HashSet::new() }
+        Self { partitions, keys: HashMap::new(), places: HashSet::new(), is_everywhere: false }
     }
 
     /// What the key started.
@@ -58,16 +60,22 @@ impl Sought {
         self.keys.insert(*key, home);
     }
 
-    /// What was decided about the event there.
+    /// What was decided about the event there, wherever that was.
     pub fn add_place(&mut self, place: SourcePosition) {
+        self.is_everywhere = true;
+        self.places.insert(place);
+    }
+
+    /// What was decided about the event there, whose key is one that is added.
+    pub fn add_place_of_key(&mut self, place: SourcePosition) {
         self.places.insert(place);
     }
 
     /// A key has one partition; of a place alone nobody knows which it is.
     fn partitions(&self) -> BTreeSet<PartitionId> {
-        match self.places.is_empty() {
-            true => self.keys.values().copied().collect(),
-            false => (0..self.partitions).map(PartitionId).collect(),
+        match self.is_everywhere {
+            false => self.keys.values().copied().collect(),
+            true => (0..self.partitions).map(PartitionId).collect(),
         }
     }
 }

@@ -3,7 +3,7 @@
 use fermata_core::command::EventReference;
 use fermata_core::event::idempotency_of;
 use fermata_core::identity::{RunId, SourcePosition, Tenant};
-use fermata_core::record::{EventRejected, EventStarted, Record};
+use fermata_core::record::{EventIgnored, EventRejected, EventStarted, Record};
 use fermata_jetstream::StreamReader;
 use fermata_jetstream::topology::EVENTS_STREAM;
 use fermata_wire::dead::DeadLetter;
@@ -110,11 +110,47 @@ async fn a_letter_whose_event_has_started_work_is_told_and_not_replayed_unasked(
     assert_eq!(told.collect::<Vec<_>>(), expected, "{}", several.stdout);
     assert_eq!(events_stored(&stage).await, 1);
 
+    // Typed alone the other one waits for what is asked for, and follows what started nothing.
+    let waits = replay(&stage, &["9.0"]).await;
+    assert_eq!((waits.code, events_stored(&stage).await), (1, 1), "{}", waits.stderr);
+    let told =
+        "the event of `9.0` is asked for already: 9.0: the same event as 8.0, a replay of which";
+    assert!(waits.stderr.contains(told) && waits.stderr.contains("`--again`"), "{}", waits.stderr);
+    let key = idempotency_of("acme", None, "/t", "2");
+    let (event, strategy) = (reference("2"), "quiet".into());
+    let ignored = EventIgnored { event, key, source: at(1), strategy, replay: None };
+    stage.journal(1, 1, &[Record::of_tenant(&tenant(), ignored.into())]).await;
+    let follows = replay(&stage, &["9.0"]).await;
+    assert_eq!((follows.code, events_stored(&stage).await), (0, 2), "{}", follows.stderr);
+
     // Repaired into another event it is none that has started anything; and whoever means it may.
     let other = replay(&stage, &["7.0", "--edit", r#"{"id":"other"}"#]).await;
     assert_eq!(other.code, 0, "{}", other.stderr);
     let meant = replay(&stage, &["7.0", "--again"]).await;
-    assert_eq!((meant.code, events_stored(&stage).await), (0, 3), "{}", meant.stderr);
+    assert_eq!((meant.code, events_stored(&stage).await), (0, 4), "{}", meant.stderr);
+}
+
+#[tokio::test]
+async fn of_letters_of_one_event_that_are_replayed_at_once_one_is_sent() {
+    const LETTERS: usize = 6;
+    let stage = Stage::new().await;
+    let ids = (0..LETTERS).map(|index| format!("{}.0", 7 + index)).collect::<Vec<_>>();
+    for id in &ids {
+        file(&stage, id, "contract_violation", event("1")).await;
+    }
+
+    let asked = ids.iter().map(|id| async { replay(&stage, &[id]).await.code });
+    let mut codes = futures_util::future::join_all(asked).await;
+
+    codes.sort_unstable();
+    assert_eq!(codes, [&[0][..], &[1; LETTERS - 1]].concat());
+    assert_eq!(events_stored(&stage).await, 1);
+    // Nor is one that was not sent told as asked for.
+    let listed = stage.run(&["dead", "list", "--json"]).await.json();
+    let has_replays = |letter: &&serde_json::Value| {
+        letter["replays"].as_array().is_some_and(|all| !all.is_empty())
+    };
+    assert_eq!(listed.iter().filter(has_replays).count(), 1, "{listed:?}");
 }
 
 #[tokio::test]

@@ -51,6 +51,8 @@ pub struct DeadLetters {
     pub unreadable_count: u64,
     /// Replays that were asked for, in their order.
     pub replays: Vec<Replayed>,
+    /// Sequence of the first message of the stream that was not read.
+    pub next: u64,
 }
 
 impl DeadLetters {
@@ -76,11 +78,39 @@ impl DeadLetters {
         loop {
             let messages = replay.next_batch(BATCH_MESSAGES).await?;
             if messages.is_empty() {
-                return Ok(gathered.finish());
+                return Ok(Self { next: replay.wanted(), ..gathered.finish() });
             }
             progress.inc(u64::try_from(messages.len()).unwrap_or(0));
             for message in messages {
                 gathered.add(message.sequence, &message.payload);
+            }
+        }
+    }
+
+    /// The notes of replays that were stored behind what was read and before `end`.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be read.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped.
+    pub(super) async fn notes_before(
+        &self,
+        end: u64,
+        reader: &StreamReader,
+    ) -> Result<Vec<Replayed>, CliError> {
+        let mut notes = VecDeque::new();
+        let mut replay = reader.replay(DEAD_STREAM, self.next, Holes::Allowed).await?;
+        loop {
+            let messages = replay.next_batch(BATCH_MESSAGES).await?;
+            let is_last = messages.last().is_none_or(|message| message.sequence >= end);
+            let before = messages.into_iter().filter(|message| message.sequence < end);
+            let letters = before.filter_map(|message| DeadLetter::decode(&message.payload).ok());
+            letters.filter_map(Replayed::of).for_each(|replayed| replayed.note_in(&mut notes));
+            if is_last {
+                return Ok(notes.into());
             }
         }
     }
@@ -203,7 +233,7 @@ impl<Takes: Fn(&DeadLetter) -> bool> Gathered<Takes> {
         let Self { letters, found, unreadable, unreadable_count, replays, .. } = self;
         let refused = self.unnoted.into_iter().chain(self.refused);
         let (letters, replays) = (letters.into(), replayed::settled(replays, refused));
-        DeadLetters { letters, found, unreadable, unreadable_count, replays }
+        DeadLetters { letters, found, unreadable, unreadable_count, replays, next: 1 }
     }
 }
 

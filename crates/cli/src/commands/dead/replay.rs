@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use fermata_core::event::REPLAY_HEADER;
-use fermata_jetstream::{Bytes, Headers};
+use fermata_jetstream::{Bytes, Headers, Publisher, StreamReader};
 use fermata_wire::dead::DeadLetter;
 use fermata_wire::replay::{ID_HEADER, ReplayKeys, SIGNATURE_HEADER, TIMESTAMP_HEADER, replay_id};
 use serde_json::json;
@@ -13,7 +13,7 @@ use serde_json::json;
 use super::from_events::{Held, event_without_letter, held_nowhere, whole};
 use super::near::{NearLetters, not_there};
 use super::request::{Request, holds_event, no_event_of_its_own, request};
-use super::started::{Planned, all_left_out, look, part};
+use super::started::{LeftOut, Planned, all_left_out, look, part};
 use super::{DeadLetters, FiledLetter, Replayed};
 use crate::broker_session::{BrokerSession, asking_user, stored_by};
 use crate::error::{CliError, ExitCode};
@@ -76,12 +76,15 @@ pub(super) async fn replay(
         let request = request(arguments, &letter, &by)?;
         planned.push(Planned { id: id.clone(), time_ms: letter.time_ms, request, after: None });
     }
-    let (planned, left_out) = match arguments.again {
+    let (planned, mut left_out) = match arguments.again {
         true => (planned, Vec::new()),
         false => {
             let keys = planned.iter().map(|planned| &planned.request.key);
-            let replays =
-                dead.replays.iter().filter(|replayed| arguments.ids.contains(&replayed.id));
+            let replays = dead.replays.iter().filter(|replayed| {
+                let mut planned = planned.iter();
+                let is_beside = planned.any(|planned| replayed.is_beside(&planned.request));
+                arguments.ids.contains(&replayed.id) || is_beside
+            });
             let starts = look(keys, replays, session, output).await?;
             dead.settle(&starts, Some(now_ms()));
             part(planned, &dead.replays, &starts, arguments.id.is_some(), now_ms())?
@@ -94,24 +97,83 @@ pub(super) async fn replay(
         Some(reason) => format!("{by}: {reason}"),
         None => by,
     };
-    let publisher = session.publisher().await?;
-    for Planned { id, request, after, .. } in &planned {
+    let asking = Asking {
+        arguments,
+        keys: &keys,
+        detail,
+        publisher: session.publisher().await?,
+        session,
+        dead,
+    };
+    let mut sent = 0;
+    for planned in &planned {
+        match asking.ask(planned, output).await? {
+            Some(other) => left_out.push(LeftOut::undecided(planned.id.clone(), other)),
+            None => sent += 1,
+        }
+    }
+    if sent == 0 {
+        return Err(all_left_out(&left_out, &dead.replays));
+    }
+    left_out.iter().try_for_each(|left_out| left_out.tell(&dead.replays, output))?;
+    Ok(if left_out.is_empty() { ExitCode::Success } else { ExitCode::Findings })
+}
+
+/// What the requests of one command have in common.
+struct Asking<'a> {
+    arguments: &'a ReplayArguments,
+    keys: &'a ReplayKeys,
+    /// Who asks, and why.
+    detail: String,
+    publisher: Publisher,
+    session: &'a BrokerSession,
+    dead: &'a DeadLetters,
+}
+
+impl Asking<'_> {
+    /// Asks for a replay; nothing is sent where another command asks for the same event meanwhile, which is
+    /// given back.
+    ///
+    /// The order of the notes in DEAD says which of two is first: each is stored before what it is for is sent,
+    /// and those before it are read in between.
+    async fn ask(
+        &self,
+        planned: &Planned,
+        output: &mut Output,
+    ) -> Result<Option<Replayed>, CliError> {
+        let Planned { id, request, after, .. } = planned;
         let Request { tenant, subject, webhook_id, body, .. } = request;
+        let (session, publisher) = (self.session, &self.publisher);
         let time_ms = now_ms();
-        let headers = signed_headers(&keys, request, id, time_ms / 1_000)?;
+        let headers = signed_headers(self.keys, request, id, time_ms / 1_000)?;
         let payload = Bytes::from(body.clone());
         let asked = Replayed {
             id: id.clone(),
             request: webhook_id.clone(),
-            detail: detail.clone(),
+            detail: self.detail.clone(),
             time_ms,
             sequence: None,
+            key: Some(request.key.key),
+            is_withdrawn: false,
             refused: None,
         };
         // First, for a request without an answer may be stored all the same.
-        if let Err(error) = asked.store(tenant, subject, &publisher).await {
-            // It is only not told by `fermata dead list`.
-            output.note(&format!("that a replay of {id} is asked for could not be noted: {error}"));
+        match asked.store(tenant, subject, publisher).await {
+            Ok(noted) => {
+                if let Some(other) = self.asked_before(noted, planned).await? {
+                    let withdrawn = Replayed { is_withdrawn: true, ..asked };
+                    if let Err(error) = withdrawn.store(tenant, subject, publisher).await {
+                        output.note(&format!(
+                            "that the replay of {id} is not asked for after all could not be noted, so that `fermata \
+                             dead list` tells it as asked for: {error}"
+                        ));
+                    }
+                    return Ok(Some(other));
+                }
+            }
+            // It is not told by `fermata dead list`, nor to whoever replays another letter of the event.
+            Err(error) => output
+                .note(&format!("that a replay of {id} is asked for could not be noted: {error}")),
         }
         let publish = async || {
             let (headers, payload) = (Some(headers.clone()), payload.clone());
@@ -120,7 +182,7 @@ pub(super) async fn replay(
         let sequence = stored_by(session.broker(), subject, publish).await?;
         // By that a refusal, which is filed under it, is found again.
         let asked = Replayed { sequence: Some(sequence), ..asked };
-        if let Err(error) = asked.store(tenant, subject, &publisher).await {
+        if let Err(error) = asked.store(tenant, subject, publisher).await {
             output.note(&format!(
                 "where the replay of {id} is stored could not be noted, so that `fermata dead list` does not tell \
                  whether it was refused: {error}"
@@ -142,9 +204,26 @@ pub(super) async fn replay(
                 after.unwrap_or_default()
             ))?;
         }
+        Ok(None)
     }
-    left_out.iter().try_for_each(|left_out| left_out.tell(&dead.replays, output))?;
-    Ok(if left_out.is_empty() { ExitCode::Success } else { ExitCode::Findings })
+
+    /// The request of another command for the same event that was noted before this one, behind what was read.
+    async fn asked_before(
+        &self,
+        noted: u64,
+        Planned { id, request, .. }: &Planned,
+    ) -> Result<Option<Replayed>, CliError> {
+        if self.arguments.again {
+            return Ok(None);
+        }
+        let reader = StreamReader::new(self.session.broker());
+        let notes = self.dead.notes_before(noted, &reader).await?;
+        // Another name for the same letter is meant as another replay.
+        let is_named = self.arguments.id.is_some();
+        let is_other =
+            |other: &Replayed| other.is_beside(request) && !(is_named && other.id == *id);
+        Ok(notes.into_iter().find(is_other))
+    }
 }
 
 /// What is to be replayed: the letter with its bytes, or an event without a letter.

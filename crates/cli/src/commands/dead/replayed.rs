@@ -15,6 +15,7 @@ use fermata_wire::replay::ID_HEADER;
 use fermata_wire::subjects;
 use serde_json::{Value, json};
 
+use super::request::Request;
 use crate::broker_session::stored_sequence;
 use crate::error::CliError;
 use crate::journal_view::Starts;
@@ -31,6 +32,12 @@ const NOTE_ID: &str = "REPLAY.";
 
 /// Header of a note that is stored behind its request: where that stands in EVENTS.
 const STORED_HEADER: &str = "Fermata-Stored";
+
+/// Header of a note: the key of the event that is asked for, in hexadecimal. Letters of one event have one key.
+const KEY_HEADER: &str = "Fermata-Key";
+
+/// Header of a note that is stored behind one of the same request, which was not sent after all.
+const WITHDRAWN_HEADER: &str = "Fermata-Withdrawn";
 
 /// How long the same request is safely the same replay: an hour less than the 24 that partitions know it,
 /// for their time is not that of this machine.
@@ -54,6 +61,10 @@ pub struct Replayed {
     /// Where the request stands in EVENTS; nothing from older programs, and where nobody knows whether
     /// it was stored.
     pub sequence: Option<u64>,
+    /// The key of the event that was asked for, as repaired; nothing from older programs.
+    pub key: Option<u128>,
+    /// That the request was not sent: its note stands for nothing.
+    pub is_withdrawn: bool,
     /// That the request was refused: then the event was not decided once more.
     pub refused: Option<RefusedRequest>,
 }
@@ -122,30 +133,38 @@ impl Replayed {
         };
         let (id, request) = (header(REPLAY_HEADER)?, header(ID_HEADER)?);
         let sequence = header(STORED_HEADER).and_then(|sequence| sequence.parse().ok());
+        let key = header(KEY_HEADER).and_then(|key| u128::from_str_radix(&key, 16).ok());
+        let is_withdrawn = header(WITHDRAWN_HEADER).is_some();
         let (detail, time_ms) = (letter.detail, letter.time_ms);
-        Some(Self { id, request, detail, time_ms, sequence, refused: None })
+        Some(Self { id, request, detail, time_ms, sequence, key, is_withdrawn, refused: None })
     }
 
-    /// Takes the place of the note of the same request that was stored before it was sent, or is a new one.
+    /// Takes the place of the note of the same request that was stored before it was sent, or is a new one;
+    /// one that withdraws it takes it away.
     pub(super) fn note_in(self, notes: &mut VecDeque<Self>) {
-        let is_same = |other: &&mut Self| {
+        let is_same = |other: &Self| {
             other.sequence.is_none()
                 && (&other.id, &other.request, other.time_ms)
                     == (&self.id, &self.request, self.time_ms)
         };
-        match notes.iter_mut().rev().find(is_same) {
+        let same = notes.iter().rposition(is_same);
+        if self.is_withdrawn {
+            same.map(|same| notes.remove(same));
+            return;
+        }
+        match same.and_then(|same| notes.get_mut(same)) {
             Some(other) => *other = self,
             None => notes.push_back(self),
         }
     }
 
-    /// Stores the note behind the letter of `tenant`.
+    /// Stores the note behind the letter of `tenant`, and tells where.
     pub(super) async fn store(
         &self,
         tenant: &str,
         event_subject: &str,
         publisher: &Publisher,
-    ) -> Result<(), CliError> {
+    ) -> Result<u64, CliError> {
         let note = DeadLetter {
             id: format!("{NOTE_ID}{}", self.request),
             tenant: tenant.to_owned(),
@@ -163,19 +182,35 @@ impl Replayed {
         let subject = subjects::dead(tenant, NOTE_STAGE);
         let payload = Bytes::from(note.encode()?);
         let outcome = publisher.publish(subject.clone(), None, payload).await.await;
-        stored_sequence(&subject, &outcome).map(|_| ())
+        stored_sequence(&subject, &outcome)
     }
 
     fn headers(&self) -> Vec<(String, String)> {
         let named =
             [(REPLAY_HEADER, self.id.clone()), (ID_HEADER, self.request.clone())].into_iter();
         let stored = self.sequence.map(|sequence| (STORED_HEADER, sequence.to_string()));
-        named.chain(stored).map(|(name, value)| (name.to_owned(), value)).collect()
+        let key = self.key.map(|key| (KEY_HEADER, format!("{key:032x}")));
+        let withdrawn = self.is_withdrawn.then(|| (WITHDRAWN_HEADER, "yes".to_owned()));
+        let headers = named.chain(stored).chain(key).chain(withdrawn);
+        headers.map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
     /// Where the request stands in EVENTS: it is a message with one event.
     pub(super) fn place(&self) -> Option<SourcePosition> {
         self.sequence.map(|sequence| SourcePosition { sequence, index: 0 })
+    }
+
+    /// Whether it is another request for the event that `request` is for: what both start has one key.
+    pub(super) fn is_beside(&self, request: &Request) -> bool {
+        self.key == Some(request.key.key) && self.request != request.webhook_id
+    }
+
+    /// Whether something may still come of it that no journal tells yet. One that is nowhere to be found was
+    /// perhaps never sent, or is older than the journals: it counts as long as its partition would know it.
+    pub(super) fn is_undecided(&self, starts: &Starts, now_ms: u64) -> bool {
+        let was_decided = self.place().is_some_and(|place| starts.was_decided(place));
+        let is_recent = now_ms.saturating_sub(self.time_ms) < REQUEST_KNOWN_MS;
+        self.refused.is_none() && is_recent && !was_decided
     }
 
     /// The id of the letter that is filed where the request is refused: it is a message with one event.
@@ -295,7 +330,8 @@ mod tests {
     fn replayed(request: &str, time_ms: u64) -> Replayed {
         let (id, detail) = ("7.0".to_owned(), "alice: a typo".to_owned());
         let (request, sequence, refused) = (request.to_owned(), Some(9), None);
-        Replayed { id, request, detail, time_ms, sequence, refused }
+        let (key, is_withdrawn) = (None, false);
+        Replayed { id, request, detail, time_ms, sequence, key, is_withdrawn, refused }
     }
 
     #[test]

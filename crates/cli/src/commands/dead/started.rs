@@ -39,8 +39,8 @@ pub(super) fn key_of(letter: &DeadLetter) -> Option<EventKey> {
     key_of_event(&original_event(letter).ok()?, &letter.tenant)
 }
 
-/// Reads the journals for what the keys started, and for what became of requests to replay that are said to be
-/// refused.
+/// Reads the journals for what the keys started, for what became of requests to replay that are said to be
+/// refused, and whether others for the same keys were decided.
 pub(super) async fn look<'a>(
     keys: impl Iterator<Item = &'a EventKey>,
     replays: impl Iterator<Item = &'a Replayed>,
@@ -49,8 +49,13 @@ pub(super) async fn look<'a>(
 ) -> Result<Starts, CliError> {
     let mut sought = Sought::new(session.engine_config().await?.partitions);
     keys.for_each(|key| sought.add_key(key));
-    let places = replays.filter(|replayed| replayed.refused.is_some()).filter_map(Replayed::place);
-    places.for_each(|place| sought.add_place(place));
+    for replayed in replays {
+        match (replayed.place(), &replayed.refused) {
+            (Some(place), Some(_)) => sought.add_place(place),
+            (Some(place), None) => sought.add_place_of_key(place),
+            (None, _) => {}
+        }
+    }
     let progress = output.counter(RECORDS_READ);
     let starts = Starts::read(&StreamReader::new(session.broker()), sought, &progress).await;
     progress.finish_and_clear();
@@ -111,6 +116,8 @@ enum Why {
     Started(Started),
     /// It is the event of another one, which is asked for.
     SameEvent { other: String },
+    /// So it is, and that one was asked for before and is not decided yet.
+    Undecided(Replayed),
 }
 
 /// Parts what would start work that was started already, as the journals tell.
@@ -151,6 +158,11 @@ pub(super) fn part(
             left_out.push(LeftOut { id, why: Why::Started(started.clone()) });
             continue;
         }
+        let mut others = replays.iter().filter(|other| other.id != id && other.is_beside(&request));
+        if let Some(other) = others.find(|other| other.is_undecided(starts, now_ms)) {
+            left_out.push(LeftOut::undecided(id, other.clone()));
+            continue;
+        }
         match taken.get(&request.key.key) {
             Some((other, named)) if *named != request.webhook_id => {
                 left_out.push(LeftOut { id, why: Why::SameEvent { other: other.clone() } });
@@ -186,14 +198,21 @@ pub(super) fn all_left_out(left_out: &[LeftOut], replays: &[Replayed]) -> CliErr
         [LeftOut { id, .. }] => format!("the event of `{id}`"),
         _ => format!("each event of these {}", counted(left_out.len(), "letter", "letters")),
     };
+    let has_started = left_out.iter().any(|left_out| matches!(left_out.why, Why::Started(_)));
+    let what = if has_started { "has started work already" } else { "is asked for already" };
     CliError::Refused(format!(
-        "{whose} has started work already: {}. A replay would start it once more; if that is meant, say `--again`; \
-         nothing was sent",
+        "{whose} {what}: {}. A replay would start its work once more; if that is meant, say `--again`; nothing was \
+         sent",
         told.join("; ")
     ))
 }
 
 impl LeftOut {
+    /// A letter of an event that another replay may start the work of.
+    pub(super) const fn undecided(id: String, other: Replayed) -> Self {
+        Self { id, why: Why::Undecided(other) }
+    }
+
     fn text(&self, replays: &[Replayed]) -> String {
         let Self { id, why } = self;
         match why {
@@ -202,6 +221,11 @@ impl LeftOut {
                 format!("{id}: {}", text(started, &replays))
             }
             Why::SameEvent { other } => format!("{id}: the same event as {other}"),
+            Why::Undecided(other) => format!(
+                "{id}: the same event as {}, a replay of which was asked for {} and is not known to be decided",
+                other.id,
+                other.text()
+            ),
         }
     }
 
@@ -216,6 +240,10 @@ impl LeftOut {
                 Why::SameEvent { other } => {
                     json!({ "id": id, "left_out": "same_event", "same_as": other })
                 }
+                Why::Undecided(other) => {
+                    let request = other.to_json();
+                    json!({ "id": id, "left_out": "undecided", "same_as": other.id, "request": request })
+                }
             });
         }
         let title = output.tone(Tone::Warning, "left out");
@@ -223,7 +251,9 @@ impl LeftOut {
             Why::Started(_) => {
                 "its event has started work already; `--again` replays it all the same"
             }
-            Why::SameEvent { .. } => "to replay both starts its work twice; `--again` does",
+            Why::SameEvent { .. } | Why::Undecided(_) => {
+                "to replay both starts its work twice; `--again` does"
+            }
         };
         output.line(&format!("{title}: {}; {why}", self.text(replays)))
     }
@@ -248,7 +278,8 @@ mod tests {
 
     fn replayed(request: &str, sequence: u64, refused: Option<RefusedRequest>) -> Replayed {
         let (id, request, detail) = ("7.0".to_owned(), request.to_owned(), "ann".to_owned());
-        Replayed { id, request, detail, time_ms: 1_000, sequence: Some(sequence), refused }
+        let (key, sequence, is_withdrawn) = (Some(1), Some(sequence), false);
+        Replayed { id, request, detail, time_ms: 1_000, sequence, key, is_withdrawn, refused }
     }
 
     #[test]
@@ -267,8 +298,11 @@ mod tests {
             };
             let planned = Planned { id: "7.0".to_owned(), time_ms: 0, request, after: None };
             let starts = Starts::of_places([], &[]);
-            let (mut kept, _) = part(vec![planned], replays, &starts, is_named, 2_000)?;
-            let Planned { request, after, .. } = kept.remove(0);
+            let (mut kept, left_out) = part(vec![planned], replays, &starts, is_named, 2_000)?;
+            assert_eq!(kept.len() + left_out.len(), 1);
+            let Some(Planned { request, after, .. }) = kept.pop() else {
+                return Err(CliError::Refused("left out".to_owned()));
+            };
             Ok::<_, CliError>((request.webhook_id, after))
         };
 
@@ -287,6 +321,12 @@ mod tests {
         let (third, after) = asked(&both, false).unwrap();
         assert!(![second.as_str(), "first"].contains(&&*third), "{third}");
         assert_eq!(after.as_deref(), Some("11.0"));
+
+        // Another letter of the same event waits for what was asked for before; a refused one asks nothing.
+        let other = |refused| Replayed { id: "8.0".to_owned(), ..replayed("other", 12, refused) };
+        assert!(asked(&[other(rejected("12.0", true))], false).is_ok());
+        assert!(asked(&[Replayed { key: Some(2), ..other(None) }], false).is_ok());
+        assert_eq!(asked(&[other(None)], false).unwrap_err().to_string(), "left out");
 
         let named = asked(&[first], true).unwrap_err().to_string();
         assert!(named.contains("`fermata dead show 9.0`") && named.contains("another `--id`"));
