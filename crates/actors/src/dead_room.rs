@@ -20,6 +20,8 @@ use fermata_jetstream::topology::DEAD_STREAM;
 use fermata_jetstream::usage::subject_count;
 use fermata_wire::dead::DeadLetter;
 use fermata_wire::subjects;
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::Counter;
 
 /// The first letter of a tenant may hold this part of DEAD. A quarter of DEAD holds this
 /// many times less if all are as large as they may be, up to 600,000 letters: the sum of
@@ -49,10 +51,31 @@ struct Counted {
 }
 
 /// The letters of each tenant, as far as this process knows.
-#[derive(Debug, Clone, Default)]
-pub struct DeadRoom(Arc<Mutex<HashMap<String, Counted>>>);
+#[derive(Debug, Clone)]
+pub struct DeadRoom {
+    tenants: Arc<Mutex<HashMap<String, Counted>>>,
+    filed: Counter<u64>,
+}
+
+impl Default for DeadRoom {
+    /// Nothing is known yet; registers what counts letters with the process's meter provider.
+    fn default() -> Self {
+        let filed = opentelemetry::global::meter("fermata")
+            .u64_counter("agent.dead.filed_total")
+            .with_description("Dead letters that were filed, by stage and reason")
+            .build();
+        Self { tenants: Arc::default(), filed }
+    }
+}
 
 impl DeadRoom {
+    /// A letter is stored. Stages and reasons are the engine's own words, so they are few.
+    pub fn filed(&self, stage: &str, reason: &str) {
+        let [stage, reason] = [("stage", stage), ("reason", reason)]
+            .map(|(name, value)| KeyValue::new(name, value.to_owned()));
+        self.filed.add(1, &[stage, reason]);
+    }
+
     /// The letter as it may be filed. Where the broker does not answer it is filed whole.
     ///
     /// # Cancel safety
@@ -89,7 +112,7 @@ impl DeadRoom {
 
     /// Counts one more of so many bytes; nothing where the broker has to be asked first.
     fn next(&self, tenant: &str, bytes: u64, asked: Option<Counted>) -> Option<Counted> {
-        let mut tenants = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(asked) = asked {
             if tenants.len() >= TENANTS_MAX {
                 tenants.clear();

@@ -243,8 +243,15 @@ pub(crate) async fn file(ports: &Ports, dead: Vec<DeadLetter>) -> bool {
 async fn file_one(ports: &Ports, letter: DeadLetter) -> bool {
     let letter = ports.dead_room.fitted(&ports.broker, letter).await;
     let subject = subjects::dead(&letter.tenant, &letter.stage);
+    let (stage, reason) = (letter.stage.clone(), letter.reason.clone());
     match letter.encode().or_else(|_| without_original(letter).encode()) {
-        Ok(bytes) => publish(&ports.publisher, &subject, bytes.into()).await,
+        Ok(bytes) => {
+            let is_stored = publish(&ports.publisher, &subject, bytes.into()).await;
+            if is_stored {
+                ports.dead_room.filed(&stage, &reason);
+            }
+            is_stored
+        }
         Err(error) => {
             tracing::error!(%subject, %error, "a dead letter cannot be encoded");
             false

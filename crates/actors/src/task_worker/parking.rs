@@ -19,6 +19,9 @@ use crate::clock::wall_ms;
 use crate::hop::AGAIN_AFTER;
 use crate::node_runner::report_of;
 
+/// Stage of its dead letter.
+const STAGE: &str = "tasks";
+
 /// Reason code of its dead letter.
 const REASON: &str = "task_poisoned";
 
@@ -74,7 +77,7 @@ async fn file(
     let letter = DeadLetter {
         id: format!("TASKS.{sequence}.all"),
         tenant: tenant.to_owned(),
-        stage: "tasks".to_owned(),
+        stage: STAGE.to_owned(),
         reason: REASON.to_owned(),
         detail,
         subject: delivery.subject.to_string(),
@@ -93,8 +96,8 @@ async fn file(
     loop {
         let publisher = &shared.ports.publisher;
         match publisher.publish_behind(subject.clone(), 0, bytes.clone()).await {
-            PublishOutcome::Stored { .. }
-            | PublishOutcome::Refused {
+            PublishOutcome::Stored { .. } => return shared.ports.dead_room.filed(STAGE, REASON),
+            PublishOutcome::Refused {
                 refusal: Refusal::WrongLastSequence { last: Some(1..) },
                 ..
             } => return,

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use fermata_core::record::Kind;
-use fermata_jetstream::StreamReader;
 use fermata_jetstream::reader::Holes;
 use fermata_jetstream::topology::{commands_stream, journal_stream};
+use fermata_jetstream::{Publisher, PublisherOptions, StreamReader};
 use fermata_wire::journal::JournalFrame;
 use serde_json::{Value, json};
 
@@ -36,6 +36,7 @@ const STARTED: usize = 150;
 const UNMATCHED: usize = 50;
 const IGNORED: usize = 20;
 const REPEATED: usize = 30;
+const REFUSED: usize = 3;
 
 /// The samples of one scrape by name and labels, as Prometheus' own parser reads them.
 #[derive(Debug)]
@@ -114,6 +115,7 @@ async fn settled_journals<'p>(
             (Kind::EventUnmatched, UNMATCHED),
             (Kind::EventIgnored, IGNORED),
             (Kind::EventRepeated, REPEATED),
+            (Kind::EventRejected, REFUSED),
         ];
         let is_decided = decided.iter().all(|(kind, number)| count(&all, *kind) == *number as f64);
         if is_decided && count(&all, Kind::CaseNotified) == count(&all, Kind::CaseOpened) {
@@ -143,6 +145,13 @@ async fn what_is_scraped_under_load_is_what_the_journals_hold() {
         engine.publish(&json!(events).to_string()).await;
         let scraped = Scrape::of(&up.get("/metrics").await.body);
         assert_eq!(scraped.plain("fermata_broker_connected"), 1.0, "scrape {number}");
+    }
+    let broker = engine.broker().await;
+    let publisher =
+        Publisher::new(&broker, PublisherOptions::default()).await.expect("a publisher");
+    for _ in 0..REFUSED {
+        let outcome = publisher.publish("fermata.events.acme.a".to_owned(), None, "{".into()).await;
+        outcome.await.sequence().expect("stored");
     }
     let partitions = ["control", "0", "1"];
     let of = |partition: &str| json!({ "partition": partition });
@@ -200,6 +209,8 @@ async fn what_is_scraped_under_load_is_what_the_journals_hold() {
     // What is planned for a repeat comes to no run.
     let planned = (STARTED + REPEATED) as f64;
     assert_eq!(scraped.plain("agent_workflow_generated_total"), planned);
+    let filed = json!({ "stage": "listener", "reason": "not_json" });
+    assert_eq!(scraped.value("agent_dead_filed_total", filed), REFUSED as f64);
     let eligible = (STARTED + UNMATCHED + IGNORED) as f64;
     assert_eq!(scraped.plain("agent_strategy_eligible_total"), eligible);
     let matched = (STARTED + IGNORED) as f64 / eligible;

@@ -66,7 +66,9 @@ async fn file(stage: &Stage, id: &str, reason: &str, original: String) {
 }
 
 async fn replay(stage: &Stage, arguments: &[&str]) -> Ended {
-    let secrets = stage.folder.path().join("secrets").display().to_string();
+    // One for each: several are run at once.
+    let secrets = stage.folder.path().join(format!("secrets-{}", arguments[0]));
+    let secrets = secrets.display().to_string();
     std::fs::write(&secrets, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n").expect("a file");
     stage.run(&[&["dead", "replay", "--replay-secrets", &secrets], arguments].concat()).await
 }
