@@ -9,6 +9,9 @@
 mod entries;
 mod entry;
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
 use fermata_core::digest::{Digest, hash_parts_128};
 use fermata_core::event::{
     EventLimits, MESSAGE_BYTES_MAX, REPLAY_HEADER, SUBJECT_PREFIX, decode_message, parse_subject,
@@ -89,6 +92,8 @@ struct Request {
     webhook_id: String,
     event: String,
     tenant: String,
+    /// What the event claims where it starts work.
+    key: u128,
     body: Bytes,
 }
 
@@ -240,11 +245,23 @@ fn requests(webhook_id: &str, body: &Bytes) -> Result<Vec<Request>, ReplayReques
     }
     let mut requests = Vec::with_capacity(events.len());
     let mut problems = Vec::new();
+    // A replay is decided whatever its key: each copy would start the work once more.
+    let mut places: HashMap<u128, usize> = HashMap::new();
     for (index, event) in events.into_iter().enumerate() {
         let webhook_id =
             if is_batch { id_in_batch(webhook_id, index) } else { webhook_id.to_owned() };
         match request(webhook_id, event.get(), body) {
-            Ok(request) => requests.push(request),
+            Ok(request) => match places.entry(request.key) {
+                Entry::Vacant(place) => {
+                    place.insert(index);
+                    requests.push(request);
+                }
+                Entry::Occupied(place) => problems.push(format!(
+                    "event {index}: it is event {} once more, by its key, and would start its work twice; send each \
+                     once",
+                    place.get()
+                )),
+            },
             Err(problem) => problems.push(format!("event {index}: {problem}")),
         }
     }
@@ -277,10 +294,10 @@ fn request(webhook_id: String, event: &str, body: &Bytes) -> Result<Request, Str
     let subject = format!("{SUBJECT_PREFIX}{tenant}.{kind}");
     let parsed = parse_subject(&subject).map_err(|error| error.to_string())?;
     let decoded = decode_message(None, event.as_bytes(), parsed, &EventLimits::default());
-    let id = match decoded.into_iter().next() {
+    let (key, id) = match decoded.into_iter().next() {
         Some(Ok(event)) => {
             event.replayed()?;
-            event.id.into_owned()
+            (event.idempotency(), event.id.into_owned())
         }
         Some(Err(rejected)) => {
             return Err(format!("{}: {}", rejected.reason.as_str(), rejected.detail));
@@ -288,7 +305,7 @@ fn request(webhook_id: String, event: &str, body: &Bytes) -> Result<Request, Str
         None => return Err("there is no event".to_owned()),
     };
     let body = body.slice_ref(event.as_bytes());
-    Ok(Request { subject, webhook_id, event: id, tenant, body })
+    Ok(Request { subject, webhook_id, event: id, tenant, key, body })
 }
 
 fn signed(
@@ -430,6 +447,19 @@ mod tests {
         assert_eq!(id(one, "a"), id(one, "a"), "the same request is the same message");
         assert_ne!(id(one, "a"), id(one, "b"));
         assert_ne!(id(one, "a"), id(other, "a"), "it takes the secret");
+    }
+
+    #[test]
+    fn an_event_that_is_there_twice_is_refused_with_both_places() {
+        let mut other = event("1");
+        other["tenant"] = "globex".into();
+        assert!(taken(&json!([event("1"), event("2"), other])).is_ok(), "another tenant's");
+        let mut same = event("1");
+        same["data"] = json!({ "repaired": true });
+
+        let refused = taken(&json!([event("2"), event("1"), same])).unwrap_err().to_string();
+
+        assert!(refused.starts_with("event 2: it is event 1 once more"), "{refused}");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::ChildStdin;
 
 use self::process::Process;
-use crate::config::{BODY_BYTES_MAX, ConfigError};
+use crate::config::{BODY_BYTES_MAX, ConfigError, Problems, check_limits};
 use crate::effect::{CommandCall, EffectOutcome, EffectRequest, FailureClass};
 use crate::fair_turns::FairTurns;
 use crate::traceparent;
@@ -114,21 +114,19 @@ impl CommandExecutor {
     /// Checks the configuration; tells in the log of programs that are not there.
     ///
     /// # Errors
-    /// Returns the first [`ConfigError`].
+    /// Returns a [`ConfigError`] with all that is wrong.
     pub(crate) fn new(config: &CommandConfig) -> Result<Self, ConfigError> {
-        for (field, limit) in [
+        let mut problems = Problems::default();
+        problems.take(check_limits([
             ("commands.processes_max", config.processes_max),
             ("commands.stdout_bytes_max", config.stdout_bytes_max),
-        ] {
-            if limit == 0 {
-                return Err(ConfigError::ZeroLimit { field });
-            }
-        }
+        ]));
         for (name, program) in &config.programs {
             if !program.path.is_absolute() {
                 let problem = "has no absolute `path`; nothing is looked up in a search path";
                 let (program, problem) = (name.clone(), problem.to_owned());
-                return Err(ConfigError::Program { program, problem });
+                problems.add(ConfigError::Program { program, problem });
+                continue;
             }
             // A disk may be mounted later, and other processes of the configuration run no programs.
             if let Some(problem) = problem_of(&program.path) {
@@ -138,6 +136,7 @@ impl CommandExecutor {
                 );
             }
         }
+        problems.refuse()?;
         let processes = FairTurns::new(config.processes_max);
         Ok(Self { config: config.clone(), processes })
     }

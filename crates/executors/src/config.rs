@@ -152,24 +152,89 @@ pub enum ConfigError {
         "the HTTP client can't be set up; check that the system's CA certificates are installed"
     )]
     Client(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Several things are wrong, of which the first ones are told.
+    #[error("{}", told(problems))]
+    Several {
+        /// All that was found, in the order of the configuration's sections.
+        problems: Vec<ConfigError>,
+    },
+}
+
+/// Problems of one configuration that are told; of more the number is.
+const PROBLEMS_TOLD_MAX: usize = 20;
+
+fn told(problems: &[ConfigError]) -> String {
+    let told = problems.iter().take(PROBLEMS_TOLD_MAX).map(ToString::to_string);
+    let more = problems.len().saturating_sub(PROBLEMS_TOLD_MAX);
+    let more = (more > 0).then(|| format!("and {more} more"));
+    let told = told.chain(more).collect::<Vec<_>>().join("; ");
+    format!("{} problems: {told}", problems.len())
+}
+
+impl ConfigError {
+    /// One problem as it is, several as one error: whoever mends them sees all at once.
+    pub(crate) fn of(problems: impl IntoIterator<Item = Self>) -> Self {
+        let flat = |problem| {
+            if let Self::Several { problems } = problem { problems } else { vec![problem] }
+        };
+        let mut problems = problems.into_iter().flat_map(flat).collect::<Vec<_>>();
+        match (problems.pop(), problems.is_empty()) {
+            (Some(only), true) => only,
+            (last, _) => {
+                problems.extend(last);
+                Self::Several { problems }
+            }
+        }
+    }
+}
+
+/// Problems that are gathered while a configuration is checked.
+#[derive(Debug, Default)]
+pub(crate) struct Problems(Vec<ConfigError>);
+
+impl Problems {
+    pub(crate) fn add(&mut self, problem: ConfigError) {
+        self.0.push(problem);
+    }
+
+    /// What was checked, where nothing is wrong with it.
+    pub(crate) fn take<T>(&mut self, checked: Result<T, ConfigError>) -> Option<T> {
+        checked.map_err(|problem| self.add(problem)).ok()
+    }
+
+    /// Refuses what has problems.
+    ///
+    /// # Errors
+    /// Returns the problem, or [`ConfigError::Several`].
+    pub(crate) fn refuse(self) -> Result<(), ConfigError> {
+        if self.0.is_empty() { Ok(()) } else { Err(ConfigError::of(self.0)) }
+    }
+}
+
+/// Refuses limits that are zero, all of them.
+pub(crate) fn check_limits(
+    limits: impl IntoIterator<Item = (&'static str, usize)>,
+) -> Result<(), ConfigError> {
+    let mut problems = Problems::default();
+    for (field, _) in limits.into_iter().filter(|(_, limit)| *limit == 0) {
+        problems.add(ConfigError::ZeroLimit { field });
+    }
+    problems.refuse()
 }
 
 impl HttpConfig {
-    /// Finds the first limit that would refuse every call.
+    /// Finds the limits that would refuse every call.
     ///
     /// # Errors
-    /// Returns [`ConfigError::ZeroLimit`] that names it.
+    /// Returns [`ConfigError::ZeroLimit`] that names it, for each.
     pub(crate) fn check_limits(&self) -> Result<(), ConfigError> {
-        let limits = [
-            ("http.request_bytes_max", self.request_bytes_max == 0),
-            ("http.response_bytes_max", self.response_bytes_max == 0),
-            ("http.connect_timeout_ms", self.connect_timeout_ms == 0),
-            ("http.connections_per_plugin_max", self.connections_per_plugin_max == 0),
-        ];
-        match limits.into_iter().find(|(_, is_zero)| *is_zero) {
-            Some((field, _)) => Err(ConfigError::ZeroLimit { field }),
-            None => Ok(()),
-        }
+        let connect_timeout = usize::try_from(self.connect_timeout_ms).unwrap_or(usize::MAX);
+        check_limits([
+            ("http.request_bytes_max", self.request_bytes_max),
+            ("http.response_bytes_max", self.response_bytes_max),
+            ("http.connect_timeout_ms", connect_timeout),
+            ("http.connections_per_plugin_max", self.connections_per_plugin_max),
+        ])
     }
 }
 
@@ -178,6 +243,7 @@ mod tests {
     use serde_json::json;
 
     use super::{ExecutorsConfig, HttpConfig};
+    use crate::Executors;
 
     #[test]
     fn a_plugin_needs_only_its_address() {
@@ -209,5 +275,36 @@ mod tests {
         let error = config.check_limits().unwrap_err();
 
         assert!(error.to_string().contains("`http.connections_per_plugin_max`"), "{error}");
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_told_at_once() {
+        let config: ExecutorsConfig = serde_json::from_value(json!({
+            "http": {
+                "request_bytes_max": 0,
+                "connect_timeout_ms": 0,
+                "plugins": {"one": {"url": "ftp://h"}, "two": {}, "three": {"url": "http://h"}},
+            },
+            "nats": {"response_bytes_max": 0, "subjects": [">", "billing.>"]},
+            "commands": {"programs": {"hash": {"path": "sha256sum"}}},
+            "webhooks": [{"name": "pager", "plugin": "nobody"}],
+        }))
+        .unwrap();
+
+        let told = Executors::new(&config).unwrap_err().to_string();
+
+        assert!(told.starts_with("8 problems: "), "{told}");
+        for part in [
+            "`http.request_bytes_max`",
+            "`http.connect_timeout_ms`",
+            "`http.plugins.one.url`",
+            "`http.plugins.two.url`",
+            "`nats.response_bytes_max`",
+            "`nats.subjects`: `>`",
+            "`commands.programs.hash`",
+            "`webhooks` can't be used",
+        ] {
+            assert_eq!(told.matches(part).count(), 1, "{part}: {told}");
+        }
     }
 }

@@ -28,7 +28,7 @@ impl Executors {
     ///
     /// # Errors
     /// Returns a [`ConfigError`] if a plugin's address can't be used, a limit is
-    /// zero, or the HTTP client can't be set up.
+    /// zero, or the HTTP client can't be set up: all that is wrong, at once.
     pub fn new(config: &ExecutorsConfig) -> Result<Self, ConfigError> {
         Self::beside(config, &[])
     }
@@ -39,12 +39,15 @@ impl Executors {
     /// # Errors
     /// As [`Executors::new`].
     pub fn beside(config: &ExecutorsConfig, brokers: &[String]) -> Result<Self, ConfigError> {
-        webhook::check(config)?;
-        Ok(Self {
-            http: HttpExecutor::new(&config.http, brokers, &resolver::system())?,
-            nats: NatsRules::new(&config.nats)?,
-            commands: CommandExecutor::new(&config.commands)?,
-        })
+        let http = HttpExecutor::new(&config.http, brokers, &resolver::system());
+        let commands = CommandExecutor::new(&config.commands);
+        match (http, NatsRules::new(&config.nats), commands, webhook::check(config)) {
+            (Ok(http), Ok(nats), Ok(commands), Ok(())) => Ok(Self { http, nats, commands }),
+            (http, nats, commands, webhooks) => {
+                let problems = [http.err(), nats.err(), commands.err(), webhooks.err()];
+                Err(ConfigError::of(problems.into_iter().flatten()))
+            }
+        }
     }
 
     /// What may be asked over NATS, and how answers are read; the connection is

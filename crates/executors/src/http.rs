@@ -18,7 +18,7 @@ use reqwest::{Client, Response, StatusCode, Url};
 use serde_json::Value;
 
 use crate::address::AddressRefused;
-use crate::config::{ConfigError, HttpConfig, PluginTarget};
+use crate::config::{ConfigError, HttpConfig, PluginTarget, Problems};
 use crate::effect::{EffectOutcome, EffectRequest, FailureClass, HttpCall};
 use crate::fair_turns::FairTurns;
 use crate::resolver::{CheckedResolver, Lookup, brokers_of};
@@ -77,19 +77,21 @@ impl HttpExecutor {
     /// addresses of our own broker, which no call may reach.
     ///
     /// # Errors
-    /// Returns the first [`ConfigError`].
+    /// Returns a [`ConfigError`] with all that is wrong.
     pub(crate) fn new(
         config: &HttpConfig,
         brokers: &[String],
         lookup: &Lookup,
     ) -> Result<Self, ConfigError> {
-        config.check_limits()?;
+        let mut problems = Problems::default();
+        problems.take(config.check_limits());
         let brokers = brokers.iter().flat_map(|urls| brokers_of(urls)).collect::<Vec<_>>();
         let mut plugins = BTreeMap::new();
         for (name, settings) in &config.plugins {
-            let plugin = Plugin::new(name, settings, config, &brokers, lookup)?;
-            plugins.insert(name.clone(), plugin);
+            let plugin = Plugin::new(name, settings, config, &brokers, lookup);
+            plugins.extend(problems.take(plugin).map(|plugin| (name.clone(), plugin)));
         }
+        problems.refuse()?;
         Ok(Self {
             plugins,
             request_bytes_max: config.request_bytes_max,

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::config::{BODY_BYTES_MAX, ConfigError};
+use crate::config::{BODY_BYTES_MAX, ConfigError, Problems, check_limits};
 use crate::effect::{EffectOutcome, FailureClass};
 use crate::traceparent;
 
@@ -68,22 +68,21 @@ impl NatsRules {
     /// Checks the configuration.
     ///
     /// # Errors
-    /// Returns a [`ConfigError`] if a pattern would allow what is never allowed,
-    /// or a limit is zero.
+    /// Returns a [`ConfigError`] with each pattern that would allow what is never allowed,
+    /// and each limit that is zero.
     pub fn new(config: &NatsConfig) -> Result<Self, ConfigError> {
-        for (field, limit) in [
+        let mut problems = Problems::default();
+        problems.take(check_limits([
             ("nats.request_bytes_max", config.request_bytes_max),
             ("nats.response_bytes_max", config.response_bytes_max),
-        ] {
-            if limit == 0 {
-                return Err(ConfigError::ZeroLimit { field });
-            }
-        }
+        ]));
         for pattern in &config.subjects {
             if let Some(problem) = problem_of_pattern(pattern) {
-                return Err(ConfigError::Subject { pattern: pattern.clone(), problem });
+                let pattern = pattern.clone();
+                problems.add(ConfigError::Subject { pattern, problem });
             }
         }
+        problems.refuse()?;
         Ok(Self {
             subjects: config.subjects.clone(),
             request_bytes_max: config.request_bytes_max,
