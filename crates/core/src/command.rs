@@ -110,6 +110,10 @@ pub struct Replayed {
     /// Why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Arc<str>>,
+    /// That the event is a repeat, as one that is published is, where its key has started work: who asks looked
+    /// before, and what is started in between is not started twice.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unless_started: bool,
 }
 
 impl EventReference {
@@ -118,7 +122,7 @@ impl EventReference {
     pub fn bytes(&self) -> usize {
         let Self { tenant, id, source, kind, traceparent, hops: _, breach, replayed } = self;
         let (by, reason) = match replayed.as_deref() {
-            Some(Replayed { by, reason }) => (by.as_ref(), reason.as_ref()),
+            Some(Replayed { by, reason, unless_started: _ }) => (by.as_ref(), reason.as_ref()),
             None => (None, None),
         };
         let optional = [traceparent.as_ref(), breach.as_ref(), by, reason];

@@ -50,7 +50,8 @@ pub use msgpack::msgpack_of_json;
 pub use payload::{DATADIGEST_ATTRIBUTE, DATAREF_ATTRIBUTE, PAYLOADS_BUCKET, PayloadReference};
 pub use rejection::{RejectReason, Rejected};
 pub use replayed::{
-    REPLAY_REASON_ATTRIBUTE, REPLAY_REASON_BYTES_MAX, REPLAYED_BY_ATTRIBUTE, REPLAYED_BY_BYTES_MAX,
+    REPLAY_REASON_ATTRIBUTE, REPLAY_REASON_BYTES_MAX, REPLAY_UNLESS_ATTRIBUTE,
+    REPLAYED_BY_ATTRIBUTE, REPLAYED_BY_BYTES_MAX, UNLESS_STARTED,
 };
 pub use selection::LIST_VALUES_MAX;
 pub use subject::{SUBJECT_PREFIX, Subject, SubjectError, parse_subject};

@@ -91,7 +91,8 @@ fn every_record_of_a_replay_keeps_its_bytes() {
 
 #[test]
 fn records_that_say_who_asked_for_a_replay_keep_their_bytes() {
-    let said = Replayed { by: Some("ann".into()), reason: Some("a typo".into()) };
+    let (by, reason) = (Some("ann".into()), Some("a typo".into()));
+    let said = Replayed { by, reason, unless_started: false };
     for kind in [Kind::EventStarted, Kind::RunStarted] {
         let mut record = fixtures::record(kind);
         if let Body::EventStarted(body) = &mut record.body {

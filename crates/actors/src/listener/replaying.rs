@@ -104,7 +104,8 @@ mod tests {
     #[test]
     fn who_asks_and_why_are_within_what_is_signed() {
         let signed = event(json!({"replayedby": "ann", "replayreason": "a typo"}));
-        let replayed = Replayed { by: Some("ann".into()), reason: Some("a typo".into()) };
+        let (by, reason) = (Some("ann".into()), Some("a typo".into()));
+        let replayed = Replayed { by, reason, unless_started: false };
 
         assert_eq!(asked(&signed, &signed), Ok(Some(Arc::new(replayed))));
         for changed in [

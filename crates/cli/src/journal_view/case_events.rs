@@ -131,8 +131,11 @@ impl CaseEvents {
         if let Body::EventStarted(started) = &record.body {
             self.take_started(started.key, header.time.0);
             for run in &started.runs {
-                let case = self.runs.get(run).and_then(|case| self.cases.get_mut(case));
-                case.into_iter().for_each(|events| events.add(started.source));
+                let Some(case) = self.runs.get(run).copied() else { continue };
+                self.cases.entry(case).and_modify(|events| events.add(started.source));
+                // What starts from now on does this run's work again.
+                let (place, time_ms) = (started.source, header.time.0);
+                self.keys.insert(started.key, Unmatched { case, place, time_ms });
             }
         } else if let Body::EventUnmatched(unmatched) = &record.body
             && self.cases.contains_key(&unmatched.case)
@@ -178,14 +181,16 @@ impl CaseEvents {
         }
     }
 
-    /// What was published again since, and started work, is done.
+    /// What was published again since or replayed, and started work, is done: in every case of the event, for each
+    /// of its runs may have one.
     fn take_started(&mut self, key: u128, time_ms: u64) {
-        let Some(Unmatched { case, place, time_ms: before }) = self.keys.get(&key).copied() else {
+        let Some(Unmatched { place, time_ms: before, .. }) = self.keys.get(&key).copied() else {
             return;
         };
-        let Some(events) = self.cases.get_mut(&case) else { return };
-        let is_of_key = time_ms.checked_sub(before).is_some_and(|since| since < key_window_ms());
-        if is_of_key && events.places.contains(&place) {
+        if time_ms.checked_sub(before).is_none_or(|since| since >= key_window_ms()) {
+            return;
+        }
+        for events in self.cases.values_mut().filter(|events| events.places.contains(&place)) {
             events.places.retain(|of| *of != place);
             events.repeated += 1;
         }
@@ -273,6 +278,30 @@ mod tests {
         let of_case = events.finish().remove(&case).unwrap();
         assert_eq!(of_case.places, [at(10), at(13)]);
         assert_eq!((of_case.repeated, of_case.left_out), (2, 0));
+    }
+
+    #[test]
+    fn a_failed_run_whose_event_was_decided_once_more_since_is_left_out() {
+        let cases = [1, 2, 3].map(Uuid::from_u128);
+        let mut events = events(cases[0]);
+        events.cases = cases.map(|case| (case, EventsOfCase::default())).into();
+        // Of the first event a run failed, was replayed, and that one failed, too; of the second one did.
+        events.runs = [("a", cases[0]), ("b", cases[1]), ("c", cases[2])]
+            .map(|(run, case)| (run_of(run), case))
+            .into();
+        let mut script = Script::default();
+        let records = [
+            script.at(1_000).event_started(1, at(10), run_of("a")),
+            script.at(2_000).event_started(1, at(11), run_of("b")),
+            script.at(3_000).event_started(2, at(12), run_of("c")),
+            script.at(4_000).event_started(2, at(13), run_of("succeeds")),
+        ];
+
+        records.iter().for_each(|(header, record)| events.take(header, record));
+
+        let told = events.finish().into_values().map(|of_case| (of_case.places, of_case.repeated));
+        let expected = [(vec![], 1), (vec![at(11)], 0), (vec![], 1)];
+        assert_eq!(told.collect::<Vec<_>>(), expected);
     }
 
     #[test]

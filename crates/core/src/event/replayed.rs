@@ -11,6 +11,11 @@ use crate::command::Replayed;
 pub const REPLAYED_BY_ATTRIBUTE: &str = "replayedby";
 /// The extension attribute that says why.
 pub const REPLAY_REASON_ATTRIBUTE: &str = "replayreason";
+/// The extension attribute that says under which condition the event is decided once more: its only value is
+/// [`UNLESS_STARTED`].
+pub const REPLAY_UNLESS_ATTRIBUTE: &str = "replayunless";
+/// Unless a start claimed the event's key before the replay is decided.
+pub const UNLESS_STARTED: &str = "started";
 /// Longest name of who asks, in bytes.
 pub const REPLAYED_BY_BYTES_MAX: usize = 128;
 /// Longest reason, in bytes: it stands in the record of the event and of each run
@@ -28,8 +33,15 @@ impl Event<'_> {
     pub fn replayed(&self) -> Result<Option<Replayed>, String> {
         let by = self.said(REPLAYED_BY_ATTRIBUTE, REPLAYED_BY_BYTES_MAX)?;
         let reason = self.said(REPLAY_REASON_ATTRIBUTE, REPLAY_REASON_BYTES_MAX)?;
-        let says_something = by.is_some() || reason.is_some();
-        Ok(says_something.then_some(Replayed { by, reason }))
+        let unless = self.said(REPLAY_UNLESS_ATTRIBUTE, UNLESS_STARTED.len())?;
+        if let Some(other) = unless.as_deref().filter(|unless| *unless != UNLESS_STARTED) {
+            return Err(format!(
+                "`{REPLAY_UNLESS_ATTRIBUTE}` is `{other}`; only `{UNLESS_STARTED}` is known"
+            ));
+        }
+        let unless_started = unless.is_some();
+        let says_something = by.is_some() || reason.is_some() || unless_started;
+        Ok(says_something.then_some(Replayed { by, reason, unless_started }))
     }
 
     fn said(&self, name: &str, bytes_max: usize) -> Result<Option<Arc<str>>, String> {
@@ -64,8 +76,10 @@ mod tests {
     #[test]
     fn who_asks_and_why_are_read_where_they_are_said() {
         let said = |by: Option<&str>, reason: Option<&str>| {
-            Ok(Some(Replayed { by: by.map(Arc::from), reason: reason.map(Arc::from) }))
+            let (by, reason) = (by.map(Arc::from), reason.map(Arc::from));
+            Ok(Some(Replayed { by, reason, unless_started: false }))
         };
+        let unless = Replayed { unless_started: true, ..Replayed::default() };
 
         assert_eq!(replayed(""), Ok(None));
         assert_eq!(replayed(r#","replayedby":null"#), Ok(None));
@@ -75,6 +89,11 @@ mod tests {
             replayed(r#","replayedby":"ann","replayreason":"typo""#),
             said(Some("ann"), Some("typo"))
         );
+        assert_eq!(replayed(r#","replayunless":"started""#), Ok(Some(unless)));
+        for other in [r#""ended""#, r#""Started""#, "true", r#""started ""#] {
+            let refused = replayed(&format!(r#","replayunless":{other}"#)).expect_err(other);
+            assert!(refused.contains("replayunless"), "{refused}");
+        }
     }
 
     #[test]

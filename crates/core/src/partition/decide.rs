@@ -119,7 +119,10 @@ impl Partition {
         }
         let replay = command.replay;
         let rejected = matches!(command.verdict, Verdict::Rejected { .. });
-        let first = self.keys.get(command.key).filter(|_| command.replay.is_none() && !rejected);
+        // A replay is decided whatever was decided about its key, unless it says that it is not.
+        let is_unless_started = event.replayed.as_ref().is_some_and(|said| said.unless_started);
+        let heeds_key = (replay.is_none() || is_unless_started) && !rejected;
+        let first = self.keys.get(command.key).filter(|_| heeds_key);
         let body = match (&command.verdict, first) {
             (
                 Verdict::Start { .. } | Verdict::Ignored { .. } | Verdict::Unmatched { .. },

@@ -95,8 +95,38 @@ fn what_a_replay_starts_claims_its_key_also_in_a_window_that_is_full() {
 }
 
 #[test]
+fn a_replay_that_is_asked_for_unless_its_event_has_started_work_is_a_repeat_behind_a_start() {
+    let replay = |source: u64, unless_started: bool, verdict: Verdict| {
+        let mut command = event(source, Some(Uuid::from_u128(source.into())), verdict);
+        let Command::Event(of_event) = &mut command else { panic!() };
+        of_event.key = 1;
+        let said = Replayed { unless_started, ..Replayed::default() };
+        of_event.event.replayed = Some(Arc::new(said));
+        command
+    };
+    let mut partition = partition(Limits::default());
+    let mut kinds = |command: &Command| decided(&mut partition, command).0;
+    let rejected =
+        verdicts().into_iter().find(|verdict| matches!(verdict, Verdict::Rejected { .. }));
+
+    // What was rejected before claims no key, so that the first of both starts the work.
+    assert_eq!(kinds(&replay(2, true, rejected.expect("one")))[0], Kind::EventRejected);
+    assert_eq!(kinds(&event(1, None, start()))[0], Kind::EventStarted);
+    assert_eq!(kinds(&replay(3, true, start())), [Kind::EventRepeated]);
+    assert_eq!(kinds(&replay(3, true, start())), [], "its id is known");
+    assert_eq!(kinds(&replay(4, false, start()))[0], Kind::EventStarted);
+
+    // And where nothing has started, it does.
+    let mut partition = super::tests::partition(Limits::default());
+    let mut kinds = |command: &Command| decided(&mut partition, command).0;
+    assert_eq!(kinds(&replay(3, true, start()))[0], Kind::EventStarted);
+    assert_eq!(kinds(&event(1, None, start())), [Kind::EventRepeated]);
+}
+
+#[test]
 fn every_record_of_a_replay_names_who_asked_and_why() {
-    let said = Replayed { by: Some("ann".into()), reason: Some("the amount was missing".into()) };
+    let (by, reason) = (Some("ann".into()), Some("the amount was missing".into()));
+    let said = Replayed { by, reason, unless_started: false };
     for verdict in verdicts() {
         let mut partition = partition(Limits::default());
         let mut command = event(1, Some(Uuid::from_u128(7)), verdict.clone());

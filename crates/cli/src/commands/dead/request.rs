@@ -3,8 +3,9 @@
 use fermata_actors::listener::NO_TENANT;
 use fermata_core::digest::Digest;
 use fermata_core::event::{
-    EventLimits, Form, MessageHeaders, REPLAY_REASON_ATTRIBUTE, REPLAYED_BY_ATTRIBUTE,
-    RejectReason, SUBJECT_PREFIX, decode_message, parse_subject, read_form,
+    EventLimits, Form, MessageHeaders, REPLAY_REASON_ATTRIBUTE, REPLAY_UNLESS_ATTRIBUTE,
+    REPLAYED_BY_ATTRIBUTE, RejectReason, SUBJECT_PREFIX, UNLESS_STARTED, decode_message,
+    parse_subject, read_form,
 };
 use fermata_core::json::check_unique_keys;
 use fermata_wire::dead::DeadLetter;
@@ -80,6 +81,7 @@ pub(super) fn request(
             let mut event = original_event(letter)?;
             // Who asked for what was refused, and why, is not who asks now.
             event.remove(REPLAY_REASON_ATTRIBUTE);
+            event.remove(REPLAY_UNLESS_ATTRIBUTE);
             event
         }
     };
@@ -111,6 +113,10 @@ pub(super) fn request(
     let asked = Value::Object(event.clone()).to_string();
     let key = key_of_event(&event, &tenant);
     event.insert(REPLAYED_BY_ATTRIBUTE.to_owned(), by.into());
+    if !arguments.again {
+        // What starts its work from now on until this is decided is known where it is decided.
+        event.insert(REPLAY_UNLESS_ATTRIBUTE.to_owned(), UNLESS_STARTED.into());
+    }
     let body = Value::Object(event).to_string();
     if let Some((reason, problem)) = problem(&subject, &body)? {
         let edited = if arguments.edit.is_some() { ", edited like that," } else { "" };

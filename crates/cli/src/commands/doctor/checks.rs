@@ -241,7 +241,7 @@ pub(super) async fn ownership(session: &BrokerSession, config: &EngineConfig) ->
             match workers::ask_all(session, &live).await {
                 Ok(statuses) => {
                     checks.extend(workers::judge(&live, &statuses));
-                    if statuses.len() == live.len() {
+                    if workers::is_complete(&live, &statuses) {
                         checks.push(calls::known(session, &statuses).await);
                     } else if !statuses.is_empty() {
                         let found = "not every worker told what it knows";

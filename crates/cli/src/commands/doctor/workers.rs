@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{Check, Health, alike, roles};
+use super::{Check, alike, roles};
 use crate::broker_session::{BrokerSession, random_id};
 use crate::error::CliError;
 use crate::output::counted;
@@ -173,11 +173,9 @@ pub(super) fn judge(live: &[String], statuses: &[WorkerStatus]) -> Vec<Check> {
         let others = others.map(|name| Check::skipped(name, found));
         return std::iter::once(first).chain(others).collect();
     }
-    let silence = judge_silence(live, statuses);
-    let is_complete = silence.health == Health::Ok;
     let mut checks = vec![
-        silence,
-        roles::judge(statuses, is_complete),
+        judge_silence(live, statuses),
+        roles::judge(statuses, is_complete(live, statuses)),
         alike::judge_names(statuses),
         alike::judge_settings(statuses),
         judge_halted(statuses),
@@ -189,9 +187,20 @@ pub(super) fn judge(live: &[String], statuses: &[WorkerStatus]) -> Vec<Check> {
     checks
 }
 
+/// Whether all that hold a lease have answered; those that hold none answer beside them.
+pub(super) fn is_complete(live: &[String], statuses: &[WorkerStatus]) -> bool {
+    silent(live, statuses).next().is_none()
+}
+
+fn silent<'a>(
+    live: &'a [String],
+    statuses: &'a [WorkerStatus],
+) -> impl Iterator<Item = &'a String> {
+    live.iter().filter(|live| !statuses.iter().any(|status| status.worker == **live))
+}
+
 fn judge_silence(live: &[String], statuses: &[WorkerStatus]) -> Check {
-    let is_silent = |live: &&String| !statuses.iter().any(|status| status.worker == **live);
-    let silent = live.iter().filter(is_silent).cloned().collect::<Vec<_>>();
+    let silent = silent(live, statuses).cloned().collect::<Vec<_>>();
     if silent.is_empty() {
         let told = |status: &WorkerStatus| format!("{} {}", status.worker, status.version);
         let found = statuses.iter().map(told).collect::<Vec<_>>().join(", ");
@@ -299,6 +308,7 @@ fn judge_events_held(statuses: &[WorkerStatus]) -> Option<Check> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Health;
     use super::*;
 
     fn status(worker: &str, state: &str, lag: u64) -> WorkerStatus {
@@ -336,6 +346,9 @@ mod tests {
             (silent.code, silent.found.as_str()),
             (Some("worker_silent"), "no answer from b")
         );
+        assert!(!is_complete(&live, &[status("a", "owning", 0), status("c", "owning", 0)]));
+        let beside = ["a", "queue", "b"].map(|worker| status(worker, "owning", 0));
+        assert!(is_complete(&live, &beside));
     }
 
     #[test]

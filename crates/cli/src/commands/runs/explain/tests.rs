@@ -54,7 +54,8 @@ fn a_run_of_a_replay_says_who_asked_for_it_and_why() {
     let (header, mut record) = script.at(1_000).started(run_of("a"));
     let mut told = |by: Option<&str>, reason: Option<&str>| {
         let Body::RunStarted(started) = &mut record.body else { panic!() };
-        let replayed = Replayed { by: by.map(Into::into), reason: reason.map(Into::into) };
+        let (by, reason) = (by.map(Into::into), reason.map(Into::into));
+        let replayed = Replayed { by, reason, unless_started: false };
         started.event.replayed = Some(replayed.into());
         explained(&[(header.clone(), record.clone())], 1_600)
     };
