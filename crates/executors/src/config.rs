@@ -287,7 +287,7 @@ mod tests {
             },
             "nats": {"response_bytes_max": 0, "subjects": [">", "billing.>"]},
             "commands": {"programs": {"hash": {"path": "sha256sum"}}},
-            "webhooks": [{"name": "pager", "plugin": "nobody"}],
+            "webhooks": [{"plugin": "nobody"}],
         }))
         .unwrap();
 

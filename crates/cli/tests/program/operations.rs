@@ -248,6 +248,7 @@ async fn what_is_scraped_under_load_is_what_the_journals_hold() {
         "le",
         "outcome",
         "partition",
+        "reason",
         "stage",
         "state",
         "strategy",

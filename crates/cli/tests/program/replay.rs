@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use fermata_core::command::{EventReference, StrategyEntry};
+use fermata_core::command::{EventReference, StrategyEntry, WorkflowEntry};
+use fermata_core::digest::Digest;
 use fermata_core::event::msgpack_of_json;
 use fermata_core::identity::SourcePosition;
 use fermata_core::json::Json;
@@ -38,7 +39,9 @@ async fn activate(stage: &Stage) {
         definition: Json::from_value(&definition),
     };
     let strategies = BTreeMap::from([(entry.name.clone(), entry)]);
-    let active = Definitions { revision: 1, strategies, ..Definitions::default() };
+    let plan = Digest::of(b"plan");
+    let workflows = vec![WorkflowEntry { name: "report".into(), version: "1".into(), plan }];
+    let active = Definitions { revision: 1, strategies, workflows, ..Definitions::default() };
     let bytes = fermata_wire::projection::Projection::of(&active).unwrap().message;
     DefinitionsStore::open(&stage.broker).await.unwrap().put("active", bytes.into()).await.unwrap();
 }
@@ -83,6 +86,14 @@ async fn a_draft_is_compared_with_what_is_active_and_a_difference_ends_with_1() 
     let same = stage.folder.path().join("same.yaml");
     std::fs::write(&same, DRAFT.replace("> 5", "> 10")).unwrap();
     let (draft, same) = (draft.display().to_string(), same.display().to_string());
+
+    let unknown = stage.folder.path().join("unknown.yaml");
+    std::fs::write(&unknown, DRAFT.replace("version: '1'", "version: '9'")).unwrap();
+    let unknown = unknown.display().to_string();
+    let refused = stage.run(&["events", "replay", "--against", &unknown]).await;
+    let told =
+        "the draft could not be applied: `large` starts `report 9`, and no such workflow is active";
+    assert!(refused.code == 2 && refused.stderr.contains(told), "{}", refused.stderr);
 
     let question = ["events", "replay", "--since", "1h", "--against", &draft, "--json"];
     let differs = stage.run(&question).await;

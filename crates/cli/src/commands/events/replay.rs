@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use clap::Args;
 use fermata_core::event::parse_subject;
 use fermata_core::identity::{SourcePosition, Tenant};
-use fermata_core::strategy::{StrategyDefinition, StrategySet};
+use fermata_core::partition::Definitions;
+use fermata_core::strategy::{Action, StrategyDefinition, StrategySet};
 use fermata_definitions::{Limits, read_strategies};
 use fermata_jetstream::StreamReader;
 use fermata_jetstream::reader::Holes;
@@ -28,6 +29,9 @@ const BATCH_MESSAGES: usize = 512;
 
 /// Samples of each strategy when nothing else is said.
 const SAMPLES_DEFAULT: usize = 3;
+
+/// Strategies of a draft that are named where they start what is not there.
+const MISSING_NAMED_MAX: usize = 5;
 
 /// Arguments of `fermata events replay`.
 #[derive(Debug, Clone, Args)]
@@ -62,7 +66,9 @@ pub(super) async fn run(
         return checked.report("strategy", "strategies", output);
     }
     let session = BrokerSession::open(global).await?;
-    let active = active(&session).await?;
+    let definitions = session.active_definitions().await?;
+    check_workflows(&checked.sound, &definitions)?;
+    let active = strategies(&definitions)?;
     let draft = with(active.clone(), checked.sound);
     let now = compile(active.into_values().collect(), "active strategies")?;
     let draft = compile(draft.into_values().collect(), "active strategies with the draft")?;
@@ -71,8 +77,32 @@ pub(super) async fn run(
     Ok(if comparison.differs() { ExitCode::Findings } else { ExitCode::Success })
 }
 
-async fn active(session: &BrokerSession) -> Result<BTreeMap<String, StrategyDefinition>, CliError> {
-    let active = session.active_definitions().await?;
+/// Refuses a draft that could not be applied, since it starts workflows that nobody has.
+fn check_workflows(draft: &[StrategyDefinition], active: &Definitions) -> Result<(), CliError> {
+    let missing = draft.iter().filter_map(|definition| match &definition.action {
+        Action::Run { workflow, .. } => {
+            active.plan(&workflow.name, &workflow.version).is_none().then(|| {
+                format!("`{}` starts `{} {}`", definition.name, workflow.name, workflow.version)
+            })
+        }
+        Action::Ignore => None,
+    });
+    let missing = missing.collect::<Vec<_>>();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let named = missing.iter().take(MISSING_NAMED_MAX).cloned().collect::<Vec<_>>().join(", ");
+    let more = match missing.len().saturating_sub(MISSING_NAMED_MAX) {
+        0 => String::new(),
+        more => format!(", and {more} more like that"),
+    };
+    Err(CliError::Usage(format!(
+        "the draft could not be applied: {named}{more}, and no such workflow is active; `fermata workflow list` has \
+         those that are, `fermata workflow apply` makes one active"
+    )))
+}
+
+fn strategies(active: &Definitions) -> Result<BTreeMap<String, StrategyDefinition>, CliError> {
     let read = |entry: &fermata_core::command::StrategyEntry| {
         serde_json::from_str::<StrategyDefinition>(entry.definition.as_str())
             .map(|definition| (definition.name.clone(), definition))

@@ -2,7 +2,7 @@
 
 use std::ops::Bound;
 
-use super::pile::{Pile, sum};
+use super::pile::{Pile, Together};
 use crate::event::number::Number;
 use crate::strategy::event_pattern::{Range, begins_by, compare_lower, compare_upper, ends_after};
 
@@ -38,22 +38,21 @@ impl Intervals {
         let mut ends: Vec<&Entry> = self.entries.iter().collect();
         ends.sort_by(|one, two| compare_upper(&one.range.upper, &two.range.upper));
         let mut ends = ends.into_iter().peekable();
-        let (mut open, mut most, mut at) = (0_u64, 0, None);
+        let (mut open, mut most, mut at) = (Together::default(), 0, None);
         for Entry { range, rank, .. } in &self.entries {
             while let Some(end) = ends.next_if(|end| !reaches(&end.range.upper, &range.lower)) {
-                open = open.saturating_sub(weight(end.rank));
+                open.remove(end.rank, weight);
             }
-            open = open.saturating_add(weight(*rank));
-            if open > most {
-                (most, at) = (open, Some(&range.lower));
+            open.add(*rank, weight);
+            if open.weight > most {
+                (most, at) = (open.weight, Some(&range.lower));
             }
         }
         let Some(at) = at else { return Pile::default() };
         let found = self.entries.iter().filter(|entry| {
             compare_lower(&entry.range.lower, at).is_le() && reaches(&entry.range.upper, at)
         });
-        let ranks: Vec<u32> = found.map(|entry| entry.rank).collect();
-        Pile { weight: sum(&ranks, weight), ranks }
+        Pile { weight: most, ranks: found.map(|entry| entry.rank).collect() }
     }
 
     /// Adds the ranks of all ranges that `number` is in.

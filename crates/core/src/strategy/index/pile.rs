@@ -1,6 +1,7 @@
 //! What an event can find at most, by what it costs to try.
 
 use std::cmp::Reverse;
+use std::collections::HashMap;
 
 use super::bucket::Certainty;
 use crate::strategy::event_pattern::EventPattern;
@@ -72,8 +73,35 @@ impl Pile {
     }
 }
 
+/// What is found at a place while places are walked through. A strategy that is found by several of its values
+/// counts once.
+#[derive(Debug, Default)]
+pub(super) struct Together {
+    times: HashMap<u32, usize>,
+    pub weight: u64,
+}
+
+impl Together {
+    pub fn add(&mut self, rank: u32, weight: &impl Fn(u32) -> u64) {
+        let times = self.times.entry(rank).or_default();
+        *times += 1;
+        if *times == 1 {
+            self.weight = self.weight.saturating_add(weight(rank));
+        }
+    }
+
+    pub fn remove(&mut self, rank: u32, weight: &impl Fn(u32) -> u64) {
+        let Some(times) = self.times.get_mut(&rank) else { return };
+        *times -= 1;
+        if *times == 0 {
+            self.times.remove(&rank);
+            self.weight = self.weight.saturating_sub(weight(rank));
+        }
+    }
+}
+
 /// What ranks weigh that ascend; one that is there for several values counts once.
-pub(super) fn sum(ranks: &[u32], weight: &impl Fn(u32) -> u64) -> u64 {
+fn sum(ranks: &[u32], weight: &impl Fn(u32) -> u64) -> u64 {
     let once = ranks.chunk_by(|one, two| one == two).filter_map(<[u32]>::first);
     once.fold(0, |sum: u64, rank| sum.saturating_add(weight(*rank)))
 }

@@ -1,8 +1,6 @@
 //! Which of many texts a text begins with.
 
-use std::cmp::Reverse;
-
-use super::pile::{Pile, sum};
+use super::pile::{Pile, Together};
 
 /// A trie laid out in order: each text knows the longest other one that it
 /// begins with. All that a text begins with are then one chain, whose end is
@@ -60,18 +58,24 @@ impl Prefixes {
 
     /// What one text can begin with at most.
     pub fn heaviest(&self, weight: &impl Fn(u32) -> u64) -> Pile {
-        let mut chains: Vec<u64> = Vec::with_capacity(self.entries.len());
-        for entry in &self.entries {
-            let shorter = entry.shorter.and_then(|place| chains.get(place)).copied();
-            chains.push(sum(&entry.ranks, weight).saturating_add(shorter.unwrap_or_default()));
+        let ranks = |place: &usize| self.entries.get(*place).map_or(&[][..], |entry| &entry.ranks);
+        let (mut together, mut most, mut heaviest) = (Together::default(), 0, None);
+        let mut chain: Vec<usize> = Vec::new();
+        for (place, entry) in self.entries.iter().enumerate() {
+            while chain.last() != entry.shorter.as_ref() {
+                let Some(left) = chain.pop() else { break };
+                ranks(&left).iter().for_each(|rank| together.remove(*rank, weight));
+            }
+            chain.push(place);
+            entry.ranks.iter().for_each(|rank| together.add(*rank, weight));
+            if together.weight > most {
+                (most, heaviest) = (together.weight, Some((place, entry)));
+            }
         }
-        let places = 0..self.entries.len();
-        let heaviest = places.max_by_key(|place| (chains.get(*place).copied(), Reverse(*place)));
-        let entry = heaviest.and_then(|place| self.entries.get(place));
-        let Some(entry) = entry else { return Pile::default() };
-        let chain = self.chain(heaviest, &entry.text);
-        let ranks: Vec<u32> = chain.flat_map(|(_, entry)| entry.ranks.iter().copied()).collect();
-        Pile { weight: sum(&ranks, weight), ranks }
+        let Some((place, entry)) = heaviest else { return Pile::default() };
+        let chain = self.chain(Some(place), &entry.text);
+        let ranks = chain.flat_map(|(_, entry)| entry.ranks.iter().copied()).collect();
+        Pile { weight: most, ranks }
     }
 
     /// From `place` along shorter and shorter entries, those that `text` begins with.
