@@ -1,5 +1,7 @@
 //! The disk of the broker is full.
 
+use std::path::Path;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use fermata_actors::readiness::Obstacle;
@@ -11,6 +13,7 @@ use fermata_tests::disks::SmallDisk;
 use fermata_tests::rights::{memory_mounts, not_run};
 use fermata_tests::{TestEngine, sink};
 use serde_json::{Value, json};
+use tokio::process::Command;
 
 use crate::ground::Ground;
 use crate::load::{Load, MIXED};
@@ -29,6 +32,29 @@ const STILL_FOR: Duration = Duration::from_secs(2);
 
 /// How the engine's log tells it: what it has no partition for it cannot say of a journal.
 const TOLD: [&str; 2] = ["the journal takes nothing", "the broker takes no lease of this worker"];
+
+/// What `fermata doctor` must say of it.
+const FOUND: [&str; 2] = ["partition_stands_still", "server_unwell"];
+
+/// Those of [`FOUND`] that `fermata doctor` finds to be wrong, in order.
+async fn found(scene: &Scene, monitor: &str) -> Vec<String> {
+    // `make fault` builds it beside the engine.
+    let program = Path::new(env!("CARGO_BIN_EXE_fault_engine")).with_file_name("fermata");
+    let mut doctor = Command::new(program);
+    doctor.arg("--data-dir").arg(scene.ground.folder()).args(["--nats-url", &scene.ground.url()]);
+    doctor.args(["doctor", "--json", "--monitor-url", monitor]).stdin(Stdio::null());
+    let ended = tokio::time::timeout(TELL_LIMIT, doctor.kill_on_drop(true).output()).await;
+    let ended = ended.expect("it ends while the disk is full").expect("the program `fermata`");
+    let printed = String::from_utf8(ended.stdout).expect("text");
+    let checks = printed.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    let checks = checks.collect::<Vec<_>>();
+    assert!(checks.len() > FOUND.len(), "it did not look around: {printed}");
+    let failed = checks.iter().filter(|check| check["health"] == "fail");
+    let codes = failed.filter_map(|check| check["code"].as_str().map(str::to_owned));
+    let mut codes = codes.filter(|code| FOUND.contains(&&**code)).collect::<Vec<_>>();
+    codes.sort_unstable();
+    codes
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_stops_effects_is_told_and_loses_nothing_accepted() {
@@ -72,6 +98,7 @@ async fn a_full_disk_stops_effects_is_told_and_loses_nothing_accepted() {
         obstacles = watched.obstacles().await;
     }
     println!("fault: disk full: not ready: {:?}: {}", codes(&obstacles), obstacles[0]);
+    assert_eq!(found(&scene, &monitor).await, FOUND);
     let first = scene.reader.read_one("EVENTS", 1).await.expect("a read");
     assert!(first.is_some(), "what is stored cannot be read");
     let journal = scene.reader.stream_state("JOURNAL_0").await.expect("a stream");
@@ -102,6 +129,7 @@ async fn a_full_disk_stops_effects_is_told_and_loses_nothing_accepted() {
     let published = load.stop().await;
 
     scene.heal_and_check(&published, 1).await;
+    assert_eq!(found(&scene, &monitor).await, [""; 0]);
     assert!(attempts(&scene) > before, "no effect started again");
     watched.shut_down().await;
     engine.kill().await;

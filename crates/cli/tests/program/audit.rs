@@ -32,7 +32,7 @@ fn records() -> Vec<Record> {
 
 /// Writes a journal, and its audit log and checkpoint as an auditor would, `forge` applied to
 /// the entries' headers. Tells the leaves that were signed.
-async fn write_log(stage: &Stage, forge: impl Fn(usize, &mut Vec<u8>)) -> Vec<Hash> {
+pub async fn write_log(stage: &Stage, forge: impl Fn(usize, &mut Vec<u8>)) -> Vec<Hash> {
     write_log_of(stage, &records(), forge).await
 }
 

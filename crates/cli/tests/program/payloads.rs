@@ -1,18 +1,37 @@
-//! `fermata publish --data-file`: a store without room, and an upload that is ended by a signal.
+//! `fermata publish` of what is too large for an event: where its data goes, a store without room, and an upload
+//! that is ended by a signal.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
+use fermata_core::digest::Digest;
+use fermata_core::event::PAYLOADS_BUCKET;
 use fermata_jetstream::StreamReader;
 use fermata_jetstream::core_messages::CoreMessages;
+use fermata_jetstream::object_folder::ObjectFolder;
 use fermata_jetstream::topology::EVENTS_STREAM;
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::process::Child;
 
+use crate::engine::RunningEngine;
 use crate::support::{Ended, SOON, Stage, program};
 
 const PAYLOADS: &str = "OBJ_fermata-payloads";
 const MIB: u64 = 1024 * 1024;
+
+const WORKFLOW: &str = "
+workflow: { name: scan, version: '1', tasks: [{ id: note, transform: input.place }] }
+";
+const STRATEGIES: &str = "
+strategies:
+  - name: scans
+    version: 1
+    tenant: acme
+    on: scan.stored
+    workflow: { name: scan, version: '1' }
+    variables: { place: 'has(event.dataref) ? event.dataref : event.id' }
+";
 
 /// Lets the store of payloads hold so many bytes.
 async fn give_room(stage: &Stage, bytes: u64) {
@@ -157,4 +176,50 @@ async fn an_upload_that_a_signal_ends_leaves_no_chunks_behind() {
         assert_eq!(messages(&stage, PAYLOADS).await, 0, "{told}");
         assert_eq!(messages(&stage, EVENTS_STREAM).await, 0, "{told}");
     }
+}
+
+fn scan(id: &str, data: &str) -> String {
+    format!(
+        r#"{{"specversion":"1.0","id":"{id}","source":"/t","type":"scan.stored","tenant":"acme","data":{data}}}"#
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_with_an_event_that_is_too_large_starts_a_run_with_the_place_of_its_data() {
+    let engine = RunningEngine::start(&["--http", "127.0.0.1:0", "--partitions", "1"], &[]).await;
+    engine.apply("workflow", WORKFLOW).await;
+    engine.apply("strategy", STRATEGIES).await;
+    // Not as any program would write it.
+    let data = format!(r#"{{ "dpi": 1.10, "text": "{}" }}"#, "x".repeat(300_000));
+    let lines = [scan("first", "1"), scan("large", &data), scan("last", "2")].join("\n");
+    let file = engine.path("scans.ndjson");
+    std::fs::write(&file, lines).unwrap();
+
+    engine.publish(&scan("scan", &data)).await;
+    let of_lines = engine.run(&["publish", "--keep-going", "--json", &file]).await;
+
+    // Nothing is taken out of lines.
+    assert_eq!(of_lines.code, 1, "{}{}", of_lines.stdout, of_lines.stderr);
+    let told = of_lines.json();
+    let refused = told.iter().find(|line| line["reason"] == "too_large").expect(&of_lines.stdout);
+    assert!(refused["from"].as_str().unwrap().ends_with("scans.ndjson:2"), "{refused}");
+    let ended = "agent_workflow_latency_p95_seconds_count 3\n";
+    engine.up.until("/metrics", |answer| answer.body.contains(ended)).await;
+    let mut started = BTreeMap::new();
+    for run in engine.run(&["runs", "list", "--json"]).await.json() {
+        let shown = engine.run(&["runs", "show", run["id"].as_str().unwrap(), "--json"]).await;
+        let shown = shown.json().remove(0);
+        let of = shown["event_id"].as_str().unwrap().to_owned();
+        started.insert(of, shown["input"]["place"].clone());
+    }
+    let digest = Digest::of(data.as_bytes()).to_string();
+    let place = format!("nats-object://fermata-payloads/acme/{digest}");
+    let expected = [("first", "first"), ("last", "last"), ("scan", &*place)];
+    assert_eq!(started, expected.map(|(of, place)| (of.to_owned(), json!(place))).into());
+    let payloads =
+        ObjectFolder::open(&engine.broker().await, PAYLOADS_BUCKET, "acme").await.unwrap();
+    assert_eq!(payloads.list().await.unwrap(), [digest.as_str()]);
+    let stored = payloads.get(&digest).await.unwrap().unwrap();
+    assert!(stored == data.as_bytes(), "not as it was written");
+    engine.stop().await;
 }

@@ -1,7 +1,9 @@
-//! A terminal shows that a whole journal is being read, and nothing else does.
+//! A terminal shows how far a long work is, and nothing else does.
 
 use std::process::Stdio;
 
+use crate::audit::write_log;
+use crate::replay::{DRAFT, activate};
 use crate::runs::{run_of, started};
 use crate::support::{SOON, Stage, program};
 
@@ -55,4 +57,36 @@ async fn an_upload_is_shown_in_the_units_in_which_sizes_are_told() {
     let text = shown_on_terminal(&publish, &stage.server.url()).await;
 
     assert!(text.contains("/3.00 MiB of data stored"), "{text:?}");
+}
+
+#[tokio::test]
+async fn what_is_published_compared_and_verified_is_counted_on_a_terminal_and_only_there() {
+    let stage = Stage::new().await;
+    write_log(&stage, |_, _| {}).await;
+    activate(&stage).await;
+    let path = |name: &str| stage.folder.path().join(name).display().to_string();
+    let (events, draft) = (path("events.ndjson"), path("draft.yaml"));
+    let line = |id| {
+        format!(
+            "{{\"specversion\":\"1.0\",\"id\":\"{id}\",\"source\":\"/t\",\"type\":\"other\"}}\n"
+        )
+    };
+    std::fs::write(&events, (0..6).map(line).collect::<String>()).unwrap();
+    std::fs::write(&draft, DRAFT).unwrap();
+    let url = stage.server.url();
+
+    // At a rate at which counts are drawn between the first event and the last; not always each of them.
+    let publish = ["publish", "--tenant", "acme", "--rate", "5/s", "--max-in-flight", "1", &events];
+    for (command, counted) in [
+        (publish.as_slice(), ["2 events stored", "3 events stored", "4 events stored"].as_slice()),
+        (&["events", "replay", "--against", &draft], &["12/12 event messages"]),
+        (&["audit", "verify"], &["4/4 messages read"]),
+    ] {
+        let text = shown_on_terminal(command, &url).await;
+        let is_counted = counted.iter().any(|counted| text.contains(counted));
+        assert!(is_counted, "{command:?} shows none of {counted:?}: {text:?}");
+
+        let piped = stage.run(command).await;
+        assert_eq!((piped.code, piped.stderr.as_str()), (0, ""), "{command:?}");
+    }
 }

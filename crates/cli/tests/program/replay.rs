@@ -10,11 +10,13 @@ use fermata_core::json::Json;
 use fermata_core::partition::Definitions;
 use fermata_core::record::{EventRejected, Record};
 use fermata_jetstream::Headers;
+use fermata_jetstream::core_messages::CoreMessages;
 use fermata_jetstream::definitions_store::DefinitionsStore;
+use serde_json::Value;
 
-use crate::support::Stage;
+use crate::support::{SOON, Stage};
 
-const DRAFT: &str = "
+pub const DRAFT: &str = "
 strategies:
   - name: large
     version: 2
@@ -25,7 +27,7 @@ strategies:
     variables: { n: event.data.n }
 ";
 
-async fn activate(stage: &Stage) {
+pub async fn activate(stage: &Stage) {
     let definition = serde_json::json!({
         "name": "large", "version": 1, "tenant": "acme", "on": "job.done",
         "when": "event.data.n > 10",
@@ -109,6 +111,43 @@ async fn a_draft_is_compared_with_what_is_active_and_a_difference_ends_with_1() 
     assert_eq!(agrees.code, 0, "{}{}", agrees.stdout, agrees.stderr);
     assert!(agrees.stdout.ends_with("no run would differ\n"), "{}", agrees.stdout);
     assert!(later.stdout.starts_with("0 events"), "{}", later.stdout);
+}
+
+/// Where every stream of the broker ends, buckets included, and how many messages it holds.
+async fn ends(stage: &Stage) -> BTreeMap<String, (u64, u64)> {
+    let core = CoreMessages::new(&stage.broker);
+    let answer = core.request("$JS.API.STREAM.LIST", Default::default(), SOON).await.unwrap();
+    let answer: Value = serde_json::from_slice(&answer.payload).unwrap();
+    let streams = answer["streams"].as_array().unwrap();
+    assert_eq!(answer["total"], streams.len(), "not all streams are listed");
+    let end = |stream: &Value| {
+        let number = |name| stream["state"][name].as_u64().unwrap();
+        let name = stream["config"]["name"].as_str().unwrap().to_owned();
+        (name, (number("last_seq"), number("messages")))
+    };
+    streams.iter().map(end).collect()
+}
+
+#[tokio::test]
+async fn a_comparison_of_events_that_a_draft_takes_stores_nothing_anywhere() {
+    let stage = Stage::new().await;
+    activate(&stage).await;
+    for (id, n) in [(1, 20), (2, 7), (3, 1)] {
+        publish(&stage, id, n).await;
+    }
+    let draft = stage.folder.path().join("draft.yaml").display().to_string();
+    std::fs::write(&draft, DRAFT).unwrap();
+    let before = ends(&stage).await;
+
+    let compared = stage.run(&["events", "replay", "--against", &draft, "--json"]).await;
+
+    let told = &compared.json()[0]["strategies"]["large"];
+    assert_eq!((&told["same"], &told["only_draft"]), (&1.into(), &1.into()), "{told}");
+    assert_eq!(before["EVENTS"], (3, 3));
+    for stream in ["COMMANDS_0", "COMMANDS_control", "JOURNAL_0", "DEAD", "TASKS"] {
+        assert_eq!(before[stream], (0, 0), "{stream}");
+    }
+    assert_eq!(ends(&stage).await, before);
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! A journal that is full: `/ready`, the gauge and `fermata doctor` name it, and what doctor says enlarges it.
 
+use std::time::Instant;
+
 use fermata_jetstream::core_messages::CoreMessages;
 use fermata_jetstream::purge::room_of;
 use serde_json::{Value, json};
@@ -40,6 +42,16 @@ async fn a_full_journal_is_named_everywhere_and_enlarged_by_the_command_that_is_
     assert_eq!(scraped.value("fermata_partition_standstill", of("control")), 0.0);
     assert_eq!(scraped.value("fermata_leases_standstill", json!({})), 0.0);
 
+    // Decided ahead of the journal goes only so much; what comes behind that is the backlog.
+    let (behind, mut ids) = (Instant::now(), 2..);
+    let backlog =
+        |text: &str| Scrape::of(text).value("fermata_partition_backlog_messages", of("0"));
+    while backlog(&up.get("/metrics").await.body) == 0.0 {
+        assert!(behind.elapsed() < SOON, "no backlog though {ids:?} come next");
+        let events = ids.by_ref().take(500).map(|id| event(id, "nobody.knows"));
+        engine.publish(&json!(events.collect::<Vec<_>>()).to_string()).await;
+    }
+
     let examined = engine.run(&["doctor", "--json"]).await;
     let checks = examined.json();
     let check = |code: &str| {
@@ -63,6 +75,7 @@ async fn a_full_journal_is_named_everywhere_and_enlarged_by_the_command_that_is_
     up.until("/ready", |answer| answer.status == 200).await;
     up.until("/metrics", |answer| {
         answer.body.contains("fermata_partition_standstill{partition=\"0\"} 0\n")
+            && answer.body.contains("fermata_partition_backlog_messages{partition=\"0\"} 0\n")
     })
     .await;
     engine.stop().await;
