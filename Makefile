@@ -103,6 +103,7 @@ dependencies: ## check which crate depends on which, and that every mutant still
 scripts-check: ## check that the scripts judge as they should
 	$(PYTHON) scripts/check_dependencies.py --self-test
 	$(PYTHON) scripts/compare_bench.py --self-test
+	$(PYTHON) scripts/run_tests.py --self-test
 
 .PHONY: schemas
 schemas: build ## write the published schemas anew
