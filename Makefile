@@ -26,6 +26,8 @@ FAULT_SECONDS_CI ?= 60
 # What `make bench` runs: cases, or all of them, and arguments.
 BENCH ?= all
 BENCH_ARGUMENTS ?=
+# An older `fermata-bench` that `make bench-compare` measures beside this one.
+BEFORE ?=
 # Mutants to try, all if empty.
 MUTANTS ?=
 # What to fuzz, everything if empty, and for how long each, in seconds.
@@ -69,6 +71,12 @@ fuzz: ## fuzz what reads bytes from outside; needs a nightly compiler and cargo-
 bench: tools build ## measure; BENCH="runs plan" picks cases, BENCH_ARGUMENTS="--json" is handed on
 	@$(WITH_SERVER) $(FERMATA_BENCH) $(BENCH) $(BENCH_ARGUMENTS)
 
+.PHONY: bench-compare
+bench-compare: tools build ## measure BENCH in turns with an older fermata-bench, BEFORE=path; 1 if it is worse
+	@test -n "$(BEFORE)" || { echo "give BEFORE=path-of-an-older-fermata-bench" >&2; exit 2; }
+	@$(WITH_SERVER) $(PYTHON) scripts/compare_bench.py --before "$(BEFORE)" --after $(FERMATA_BENCH) \
+		$(BENCH) $(BENCH_ARGUMENTS)
+
 .PHONY: bench-smoke
 bench-smoke: tools build ## run each benchmark small, to see that it works
 	@$(WITH_SERVER) $(FERMATA_BENCH) all --smoke --json
@@ -87,10 +95,15 @@ lint: ## check format, clippy and documentation, warnings denied
 
 .PHONY: dependencies
 dependencies: ## check which crate depends on which, and that every mutant still applies
-	$(PYTHON) scripts/check_dependencies.py --self-test
 	$(PYTHON) scripts/check_dependencies.py
 	@if $(PYTHON) -c "import tomllib" 2>/dev/null; then $(PYTHON) scripts/mutants --check; \
 	else echo "mutants: NOT CHECKED, needs Python 3.11"; fi
+
+.PHONY: scripts-check
+scripts-check: ## check that the scripts judge as they should
+	$(PYTHON) scripts/check_dependencies.py --self-test
+	$(PYTHON) scripts/compare_bench.py --self-test
+	$(PYTHON) scripts/run_tests.py --self-test
 
 .PHONY: schemas
 schemas: build ## write the published schemas anew
@@ -105,6 +118,7 @@ schemas-check: build ## check that the published schemas are those of the code
 .PHONY: ci
 ci: ## everything that must hold before a change goes in
 	$(MAKE) lint
+	$(MAKE) scripts-check
 	$(MAKE) dependencies
 	$(MAKE) schemas-check
 	$(MAKE) test

@@ -3,6 +3,7 @@
 
     run_tests.py SUITE [--binary PACKAGE::TEST]   run; ends with 1 on a failure
     run_tests.py --report                         print the summaries of the last runs
+    run_tests.py --self-test                      check what is told of tests that were not run
 
 SUITE names the summary that is kept in the target folder for --report. Every skipped test
 must stand in tests/allowed-skips.txt, or the run fails.
@@ -141,9 +142,56 @@ def report():
         print(summary.read_text().strip())
 
 
+# A runner that knows of three tests and counts all as passed: one lacks its rights, one a part of them.
+RUNNER = """#!/bin/sh
+case "$*" in
+    "nextest --version") exit $FERMATA_SELF_TEST_NEXTEST ;;
+    "nextest list"*) echo '{"rust-suites": {}}' && exit 0 ;;
+esac
+echo 'a power cut: `mount`: must be superuser' > "$FERMATA_NOT_RUN/a-power-cut"
+echo 'a mixture: a disk: `mount`: must be superuser' > "$FERMATA_NOT_RUN/part-a-mixture"
+case "$*" in
+    "nextest run"*) echo "     Summary [   0.1s] 3 tests run: 3 passed, 0 skipped" ;;
+    *) echo "test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.1s" ;;
+esac
+"""
+
+
+def self_test():
+    """Runs itself with such a runner, with nextest and without, where rights may be missing and where not."""
+    told = [
+        "2 tests run: 2 passed",
+        "fault: NOT RUN: a power cut: `mount`: must be superuser",
+        "fault: PART NOT RUN: a mixture: a disk: `mount`: must be superuser",
+        "fault: 1 tests not run",
+    ]
+    for nextest_is_missing in "01":
+        for rights, expected in (("", 0), ("required", 1)):
+            with tempfile.TemporaryDirectory() as folder:
+                runner = Path(folder) / "cargo"
+                runner.write_text(RUNNER)
+                runner.chmod(0o755)
+                environment = {
+                    **os.environ, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", "CARGO_TARGET_DIR": folder,
+                    "FERMATA_SELF_TEST_NEXTEST": nextest_is_missing, "FERMATA_RIGHTS": rights,
+                }  # fmt: skip
+                command = [sys.executable, __file__, "fault", "--binary", "fermata-tests::fault"]
+                run = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+                command = [sys.executable, __file__, "--report"]
+                kept = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+            if run.returncode != expected:
+                fail(f"self-test: rights `{rights}` end with {run.returncode}: {run.stdout}{run.stderr}")
+            for text in told:
+                if text not in run.stdout or text not in kept.stdout:
+                    fail(f"self-test: `{text}` is not told: {run.stdout}{kept.stdout}")
+    print(f"tests: self-test of {len(told)} lines passed")
+
+
 def main(arguments):
     if arguments == ["--report"]:
         return report()
+    if arguments == ["--self-test"]:
+        return self_test()
     suite, *rest = arguments or [""]
     options = dict(zip(rest[::2], rest[1::2]))
     if not re.fullmatch(r"[a-z-]+", suite) or len(rest) % 2 or options.keys() - {"--binary"}:

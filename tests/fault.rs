@@ -43,6 +43,8 @@ mod partition;
 mod power;
 #[path = "fault/process.rs"]
 mod process;
+#[path = "fault/rights.rs"]
+mod rights;
 #[path = "fault/scene.rs"]
 mod scene;
 #[path = "fault/targets.rs"]

@@ -25,7 +25,7 @@ pub async fn run(case: Case, arguments: &BenchArguments) -> miette::Result<Vec<F
     for n in arguments.sizes(case) {
         let figures = match case {
             Case::Match => {
-                measured.extend(matching::run(n, arguments.smoke)?);
+                measured.extend(matching::run(n)?);
                 continue;
             }
             Case::Query => {

@@ -14,6 +14,7 @@ mod engine_process;
 mod events;
 mod figures;
 mod flood;
+mod floors;
 mod journals;
 mod plugin;
 mod process_usage;
@@ -57,11 +58,13 @@ async fn run(arguments: Arguments) -> miette::Result<()> {
                     let measured = cases::run(case, &bench)
                         .await
                         .wrap_err_with(|| format!("case `{}` failed", case.name()))?;
-                    measured.into_iter().for_each(|figures| report.add(figures));
+                    for figures in measured {
+                        let missed = floors::missed(&figures, &bench);
+                        report.add(figures, missed);
+                    }
                 }
             }
-            report.finish();
-            Ok(())
+            report.finish()
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What is printed: a table for people, or a line of JSON per measurement.
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
+use miette::ensure;
 
 use crate::figures::Figures;
 
@@ -9,16 +10,18 @@ use crate::figures::Figures;
 pub struct Report {
     json: bool,
     measured: Vec<Figures>,
+    missed: Vec<String>,
 }
 
 impl Report {
     /// An empty report.
     pub fn new(json: bool) -> Self {
-        Self { json, measured: Vec::new() }
+        Self { json, measured: Vec::new(), missed: Vec::new() }
     }
 
-    /// Takes a measurement; as JSON it is printed at once.
-    pub fn add(&mut self, figures: Figures) {
+    /// Takes a measurement and what it missed; as JSON it is printed at once.
+    pub fn add(&mut self, figures: Figures, missed: Vec<String>) {
+        self.missed.extend(missed);
         let figures = figures.rounded();
         if self.json {
             for note in &figures.notes {
@@ -33,10 +36,18 @@ impl Report {
     }
 
     /// Prints the table.
-    pub fn finish(&self) {
-        if self.json {
-            return;
+    ///
+    /// # Errors
+    /// Names the floors that were missed, if any were.
+    pub fn finish(&self) -> miette::Result<()> {
+        if !self.json {
+            self.print();
         }
+        ensure!(self.missed.is_empty(), "missed: {}", self.missed.join("; "));
+        Ok(())
+    }
+
+    fn print(&self) {
         let mut table = Table::new();
         table.load_style(presets::UTF8_HORIZONTAL_ONLY);
         table.set_header([
@@ -81,5 +92,20 @@ impl Report {
                 println!("{}: {note}", figures.case);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missed_floor_is_named_at_the_end_although_a_later_case_kept_its_own() {
+        let mut report = Report::new(true);
+        report.add(Figures::default(), vec!["runs: too slow".to_owned()]);
+        report.add(Figures::default(), Vec::new());
+
+        assert_eq!(report.finish().unwrap_err().to_string(), "missed: runs: too slow");
+        assert!(Report::new(true).finish().is_ok());
     }
 }

@@ -9,9 +9,10 @@ use fermata_actors::source::Source;
 use fermata_actors::stage::{Durable, Stage, spawn_stage};
 use fermata_actors::{Engine, Role};
 use fermata_jetstream::progress::shared_progress;
-use fermata_jetstream::topology::EVENTS_STREAM;
+use fermata_jetstream::topology::{DEAD_STREAM, EVENTS_STREAM};
 use fermata_jetstream::{Durability, SharedConsumerOptions};
-use fermata_tests::{TestBroker, TestEngine, events};
+use fermata_tests::{TestBroker, TestEngine, audit, events};
+use fermata_wire::dead::DeadLetter;
 use fermata_wire::stages::AdmittedFrame;
 use futures_util::future::BoxFuture;
 use ractor::ActorCell;
@@ -124,5 +125,57 @@ async fn an_event_that_a_stage_holds_for_long_is_not_delivered_again() {
     assert_eq!(positions, [third]);
     last.send(true).expect("the stage waits");
     held_too.send(true).expect("the stage waits");
+    scene.end().await;
+}
+
+/// Bounds the messages that DEAD takes; -1 takes any.
+async fn bound_dead_letters(broker: &TestBroker, max_message_size: i32) {
+    let client = async_nats::connect(broker.url()).await.expect("a connection");
+    let jetstream = async_nats::jetstream::new(client);
+    let stream = jetstream.get_stream(DEAD_STREAM).await.expect("a stream");
+    let config = stream.cached_info().config.clone();
+    let config = async_nats::jetstream::stream::Config { max_message_size, ..config };
+    jetstream.update_stream(config).await.expect("another bound");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_whose_letter_was_refused_is_delivered_again_until_the_letter_is_there() {
+    let mut scene = Scene::set().await;
+    let ports = scene.engine.ports().clone();
+    bound_dead_letters(&scene.broker, 1).await;
+
+    let malformed = "no event".into();
+    let sequence = events::publish_raw(&ports.publisher, "demo.start", malformed).await;
+
+    let delivered_again = async {
+        loop {
+            let progress = shared_progress(&ports.broker, EVENTS_STREAM, LISTENER_CONSUMER).await;
+            let progress = progress.expect("a consumer");
+            assert_eq!(progress.acknowledged_up_to, 0, "acknowledged without its letter");
+            assert!(scene.frames.try_recv().is_err(), "passed on without its letter");
+            if progress.redelivered == 1 {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(LIMIT, delivered_again).await.expect("it is delivered again");
+    assert!(audit::messages(&ports.reader, DEAD_STREAM).await.is_empty());
+
+    bound_dead_letters(&scene.broker, -1).await;
+    let (positions, told) = scene.frame().await;
+    assert_eq!(positions, [sequence]);
+    let letters = audit::messages(&ports.reader, DEAD_STREAM).await;
+    let ids = letters.iter().map(|letter| DeadLetter::decode(&letter.payload).expect("one").id);
+    assert_eq!(ids.collect::<Vec<_>>(), [format!("{sequence}.0")]);
+    told.send(true).expect("the stage waits");
+    let acknowledged = async {
+        loop {
+            let progress = shared_progress(&ports.broker, EVENTS_STREAM, LISTENER_CONSUMER).await;
+            if progress.expect("a consumer").acknowledged_up_to == sequence {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(LIMIT, acknowledged).await.expect("it is acknowledged");
     scene.end().await;
 }

@@ -12,6 +12,7 @@ mod events;
 mod events_needed;
 mod floor;
 mod garbage;
+mod hops;
 mod key_hours;
 mod lanes;
 mod many_strategies;

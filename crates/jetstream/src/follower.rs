@@ -290,14 +290,15 @@ impl Follower {
         None
     }
 
-    /// A hole is real when the leader does not have the message either, or stays after several new consumers.
+    /// A hole is real when a leader that is believed does not have the message either, or stays after several
+    /// new consumers.
     async fn look_at_gap(&mut self, got: u64) -> Result<(), FollowError> {
         self.gap_tries += 1;
-        let held = self.read_wanted().await?;
-        if self.gap_tries > 1 && (held.is_none() || self.gap_tries > GAP_TRIES_MAX) {
-            return Err(self.gap(got));
-        }
-        Ok(())
+        let stays = self.gap_tries > GAP_TRIES_MAX;
+        let is_missing = self.gap_tries > 1
+            && self.read_wanted().await?.is_none()
+            && self.is_missing(Wanted::sequence(self.next)).await?;
+        if stays || is_missing { Err(self.gap(got)) } else { Ok(()) }
     }
 
     /// Looks whether the wanted message is missing although the stream ends at `last`, after it.

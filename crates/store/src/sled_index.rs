@@ -398,3 +398,6 @@ fn oldest_ended(db: &Db, young: &Young, most: usize) -> sled::Result<Vec<(Cursor
     }
     Ok(oldest)
 }
+
+#[cfg(test)]
+mod tests;

@@ -237,3 +237,53 @@ async fn an_engine_works_with_each_shipped_configuration_of_one_server() {
         up.end().await;
     }
 }
+
+/// What a configuration of nats-server is told about, whatever stands between: the words of its
+/// lines, without comments, as small letters.
+fn told(text: &str) -> Vec<String> {
+    let without_comment = |line: &str| {
+        let end = [line.find('#'), line.find("//")].into_iter().flatten().min();
+        line.get(..end.unwrap_or(line.len())).unwrap_or_default().to_lowercase()
+    };
+    // An address has two strokes too.
+    let lines = text.lines().map(|line| without_comment(&line.replace("://", ":")));
+    let is_part = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+    let words = |line: String| {
+        let words = line.split(|letter| !is_part(letter)).map(str::to_owned);
+        words.collect::<Vec<_>>()
+    };
+    lines.flat_map(words).collect()
+}
+
+/// Ways in that nobody here needs, and a file that could hold one.
+const NOT_SHIPPED: [&str; 7] =
+    ["websocket", "ws", "mqtt", "leafnodes", "leaf", "no_auth_user", "include"];
+
+#[test]
+fn no_shipped_configuration_opens_another_way_in() {
+    let found = |text: &str| {
+        let told = told(text);
+        NOT_SHIPPED.into_iter().filter(|name| told.iter().any(|word| word == name)).count()
+    };
+    for opened in [
+        "websocket { port: 8080 }",
+        "jetstream: {}\nMQTT{port:1883}",
+        "url: \"nats://a\"; leafnodes = {}",
+        "\"no_auth_user\": guest",
+        "include ./more.conf",
+    ] {
+        assert_eq!(found(opened), 1, "{opened}");
+    }
+    assert_eq!(found("# without websocket\nport: 4222 // nor mqtt"), 0);
+
+    let mut files = 0;
+    for file in std::fs::read_dir(Path::new(ROOT).join("nats")).expect("a folder") {
+        let path = file.expect("a file").path();
+        if path.extension().is_some_and(|extension| extension == "conf") {
+            let text = std::fs::read_to_string(&path).expect("text");
+            assert_eq!(found(&text), 0, "{}", path.display());
+            files += 1;
+        }
+    }
+    assert!(files >= 5, "{files} files");
+}

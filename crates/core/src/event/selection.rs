@@ -306,3 +306,6 @@ impl<'e> Quoted<'e> {
         Some(Cow::Borrowed(inner))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -26,6 +27,20 @@ fn lookup(addresses: &'static [&'static str]) -> Lookup {
         let found = found.collect::<Result<Vec<_>, _>>().map_err(io::Error::other);
         Box::pin(async move { found })
     })
+}
+
+/// A resolver that answers with the next of these addresses each time it is asked, and how often
+/// that was.
+fn changing(answers: &'static [&'static str]) -> (Lookup, Arc<AtomicUsize>) {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    let lookup: Lookup = Arc::new(move |_| {
+        let answer = answers.get(count.fetch_add(1, Ordering::SeqCst)).copied();
+        let found = answer.ok_or_else(|| io::Error::other("asked once too often"));
+        let found = found.and_then(|address| address.parse().map_err(io::Error::other));
+        Box::pin(async move { found.map(|address| vec![address]) })
+    });
+    (lookup, asked)
 }
 
 fn settings(plugin: PluginTarget) -> HttpConfig {
@@ -77,6 +92,34 @@ async fn an_allowed_address_is_called_and_the_connection_goes_to_what_was_checke
         assert_eq!(class(&outcome), None, "{outcome:?}");
     }
     assert_eq!(server.received().len(), 2, "`plugin.example` is nobody's name");
+}
+
+#[tokio::test]
+async fn a_name_that_changes_its_mind_is_checked_each_time_it_is_looked_up() {
+    let server = ScriptedPlugin::answering("200 OK", "1").await;
+    let allow_addresses = vec!["127.0.0.1/32".to_owned()];
+    let plugin = PluginTarget { allow_addresses, ..named(&server) };
+    // Each call makes a connection of its own, so that each looks the name up.
+    let settings = HttpConfig { idle_connections_per_host_max: 0, ..settings(plugin) };
+    let request = call("/execute");
+    let EffectKind::Http(post) = &request.kind else { panic!("{request:?}") };
+
+    for answers in [
+        &["127.0.0.1", "127.0.0.2", "127.0.0.1", "10.0.0.1"],
+        &["127.0.0.2", "127.0.0.1", "::1", "127.0.0.1"],
+    ] {
+        let before = server.received().len();
+        let (lookup, asked) = changing(answers);
+        let http = HttpExecutor::new(&settings, &[], &lookup).unwrap();
+        for (calls, address) in (1..).zip(*answers) {
+            let outcome = http.execute(&request, post).await;
+
+            let refused = (address != "127.0.0.1").then_some("not_allowed");
+            assert_eq!(class(&outcome), refused, "{address} of {answers:?}: {outcome:?}");
+            assert_eq!(asked.load(Ordering::SeqCst), calls, "what is called is what was checked");
+        }
+        assert_eq!(server.received().len() - before, 2, "{answers:?}");
+    }
 }
 
 #[tokio::test]

@@ -100,3 +100,60 @@ fn entries_that_were_stored_and_not_sent_are_sent_by_the_next_auditor() {
     assert_eq!(stage.sent(), 3);
     stage.assert_the_log_is_that_of_the_journal();
 }
+
+/// How often the auditor is told the time, milliseconds, and how long an entry may go unsigned.
+const TICK_MS: u64 = 100;
+const UNSIGNED_MS_MAX: u64 = 1_000;
+
+#[test]
+fn under_load_no_stored_entry_goes_without_a_checkpoint_for_more_than_a_second() {
+    let messages = vec![Some(vec![0, 1]); 400];
+    let mut stage = Stage::new(journal(&messages, None), usize::MAX);
+    // Live, and the first append is under way.
+    stage.go(Step::Tell(1));
+    stage.go(Step::Answer(Fate::Stored));
+    stage.go(Step::Tell(1));
+    // What was stored when, as far as it is not signed.
+    let mut unsigned = std::collections::VecDeque::new();
+    let mut checkpoints = 0;
+
+    for now_ms in (0..30_000_u64).step_by(100) {
+        // Never idle: the next message is there before the one before it is stored.
+        stage.go(Step::Tell(1));
+        let (stored, signed) = (stage.stored(), stage.signed());
+        stage.go(Step::Answer(Fate::Stored));
+        assert!(stage.stored() > stored && stage.appends(), "idle after {now_ms} ms");
+        unsigned.push_back((stage.stored(), now_ms));
+        stage.go(Step::Pass(TICK_MS));
+        checkpoints += u32::from(stage.signed() > signed);
+        let oldest_ms = unsigned.front().map_or(now_ms, |(_, since_ms)| *since_ms);
+        let unsigned_ms = now_ms + TICK_MS - oldest_ms;
+        assert!(unsigned_ms <= UNSIGNED_MS_MAX, "{unsigned_ms} ms without a checkpoint");
+        while unsigned.front().is_some_and(|(size, _)| *size <= stage.signed()) {
+            unsigned.pop_front();
+        }
+    }
+
+    assert!((25..=31).contains(&checkpoints), "{checkpoints} in 30 s: each is kept for ever");
+    stage.finish();
+    stage.assert_the_log_is_that_of_the_journal();
+}
+
+/// Nothing is told or stored after it: only the time goes on.
+#[test]
+fn the_last_entry_before_silence_is_signed_within_a_second() {
+    let mut stage = Stage::new(journal(&vec![Some(vec![0]); 2], None), usize::MAX);
+    stage.go(Step::Tell(2));
+    stage.go(Step::Answer(Fate::Stored));
+    stage.go(Step::Answer(Fate::Stored));
+    assert_eq!(stage.signed(), 1, "at rest it is signed at once");
+    stage.go(Step::Tell(1));
+    stage.go(Step::Answer(Fate::Stored));
+    assert_eq!((stage.stored(), stage.signed()), (2, 1), "a moment after that it is not");
+
+    for _ in 0..UNSIGNED_MS_MAX / TICK_MS {
+        stage.go(Step::Pass(TICK_MS));
+    }
+
+    assert_eq!(stage.signed(), 2);
+}

@@ -139,6 +139,18 @@ impl Stage {
         self.sent.len()
     }
 
+    /// How many entries the newest checkpoint covers.
+    pub fn signed(&self) -> usize {
+        self.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.size() as usize)
+    }
+
+    /// Whether an append is under way.
+    pub fn appends(&self) -> bool {
+        let is_append =
+            |asked: &Output| matches!(asked, Output::Append(_) | Output::AppendLater(_));
+        self.asked.iter().any(is_append)
+    }
+
     pub fn go(&mut self, step: Step) {
         match step {
             Step::Tell(count) => (0..count).for_each(|_| self.tell()),
@@ -189,8 +201,7 @@ impl Stage {
             expected.map(|entry| (entry.header.clone(), entry.commitment, entry.leaf)).collect();
         assert!(stored == expected, "{} stored, {} expected", stored.len(), expected.len());
         assert_eq!(self.sent.len(), expected.len(), "everything was sent");
-        let signed = self.checkpoint.as_ref().map_or(0, Checkpoint::size);
-        assert_eq!(signed, expected.len() as u64);
+        assert_eq!(self.signed(), expected.len());
     }
 
     fn crash(&mut self, further: usize) {
