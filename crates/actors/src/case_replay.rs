@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use fermata_core::command::Replayed;
 use fermata_core::event::{EventLimits, Subject, decode_message};
 use fermata_core::identity::SourcePosition;
 use fermata_core::review::{CaseReplay, CaseReplayed};
@@ -138,9 +139,24 @@ async fn events_of(
                 rejected @ Admission::Rejected(_) => rejected,
             };
             let replay = Some(replay_of(replay.case, event.source));
-            AdmittedEvent { replay, admission, ..event }
+            let mut admitted = AdmittedEvent { replay, admission, ..event };
+            admitted.event.replayed = unconditional(admitted.event.replayed);
+            admitted
         })
         .collect()
+}
+
+/// Who asked for the event before and why, without their condition: the run that failed has the key, and whoever
+/// resolved the case has its work begun once more all the same.
+fn unconditional(said: Option<Arc<Replayed>>) -> Option<Arc<Replayed>> {
+    let said = said?;
+    if !said.unless_started {
+        return Some(said);
+    }
+    let Replayed { by, reason, .. } = &*said;
+    let (by, reason) = (by.clone(), reason.clone());
+    (by.is_some() || reason.is_some())
+        .then(|| Arc::new(Replayed { by, reason, unless_started: false }))
 }
 
 /// The id under which the event at `place` is decided once more for `case`.
@@ -230,6 +246,21 @@ mod tests {
             admission: Admission::Admitted { raw: Bytes::from(vec![0; bytes]) },
             correlation: None,
         }
+    }
+
+    #[test]
+    fn a_resolved_case_asks_without_the_condition_of_the_replay_that_failed() {
+        let (by, reason) = (Some("ann".into()), Some("a typo".into()));
+        let plain = Some(Arc::new(Replayed { by, reason, unless_started: false }));
+        let conditional = |said: &Option<Arc<Replayed>>| {
+            let said = said.as_deref().cloned().unwrap_or_default();
+            Some(Arc::new(Replayed { unless_started: true, ..said }))
+        };
+
+        assert_eq!(unconditional(conditional(&plain)), plain);
+        assert_eq!(unconditional(plain.clone()), plain);
+        assert_eq!(unconditional(conditional(&None)), None);
+        assert_eq!(unconditional(None), None);
     }
 
     #[test]

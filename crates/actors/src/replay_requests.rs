@@ -245,7 +245,7 @@ fn requests(webhook_id: &str, body: &Bytes) -> Result<Vec<Request>, ReplayReques
     }
     let mut requests = Vec::with_capacity(events.len());
     let mut problems = Vec::new();
-    // A replay is decided whatever its key: each copy would start the work once more.
+    // A replay may be decided whatever its key: each copy may start the work once more.
     let mut places: HashMap<u128, usize> = HashMap::new();
     for (index, event) in events.into_iter().enumerate() {
         let webhook_id =
@@ -257,7 +257,7 @@ fn requests(webhook_id: &str, body: &Bytes) -> Result<Vec<Request>, ReplayReques
                     requests.push(request);
                 }
                 Entry::Occupied(place) => problems.push(format!(
-                    "event {index}: it is event {} once more, by its key, and would start its work twice; send each \
+                    "event {index}: it is event {} once more, by its key, and may start its work twice; send each \
                      once",
                     place.get()
                 )),

@@ -110,7 +110,7 @@ pub struct Replayed {
     /// Why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Arc<str>>,
-    /// That the event is a repeat, as one that is published is, where its key has started work: who asks looked
+    /// That the event is a repeat, as one that is published is, where its key is claimed: who asks looked
     /// before, and what is started in between is not started twice.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unless_started: bool,

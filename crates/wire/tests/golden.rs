@@ -102,6 +102,12 @@ fn records_that_say_who_asked_for_a_replay_keep_their_bytes() {
         }
         keeps_its_bytes(&format!("record.{}.replayed", kind.as_str()), &record);
     }
+    let said = Replayed { unless_started: true, ..Replayed::default() };
+    let mut record = fixtures::record(Kind::EventStarted);
+    if let Body::EventStarted(body) = &mut record.body {
+        body.event.replayed = Some(Arc::new(said));
+    }
+    keeps_its_bytes("record.event.started.replayed_unless_started", &record);
 }
 
 /// Records that name the replay which they answer.

@@ -113,9 +113,15 @@ mod tests {
             event(json!({"replayedby": "ann", "replayreason": "none"})),
             event(json!({"replayreason": "a typo"})),
             event(json!({"replayedby": "ann"})),
+            event(
+                json!({"replayedby": "ann", "replayreason": "a typo", "replayunless": "started"}),
+            ),
         ] {
             assert_eq!(asked(&signed, &changed), Err("replay_forged"), "{changed}");
         }
+        let conditional = event(json!({"replayunless": "started"}));
+        let unless = Replayed { unless_started: true, ..Replayed::default() };
+        assert_eq!(asked(&conditional, &conditional), Ok(Some(Arc::new(unless))));
         let without = event(json!({}));
         assert_eq!(asked(&without, &without), Ok(None));
     }

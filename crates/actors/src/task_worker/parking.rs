@@ -93,6 +93,8 @@ async fn file(
         .or_else(|_| DeadLetter { original: Bytes::new(), ..letter.clone() }.encode());
     let Ok(bytes) = encoded else { return };
     let (bytes, subject) = (Bytes::from(bytes), subjects::dead_task(tenant, sequence));
+    // Of a letter that is there now it may be the one that has no answer.
+    let mut was_perhaps_filed = false;
     loop {
         let publisher = &shared.ports.publisher;
         match publisher.publish_behind(subject.clone(), 0, bytes.clone()).await {
@@ -100,7 +102,12 @@ async fn file(
             PublishOutcome::Refused {
                 refusal: Refusal::WrongLastSequence { last: Some(1..) },
                 ..
-            } => return,
+            } => {
+                if was_perhaps_filed {
+                    shared.ports.dead_room.filed(STAGE, REASON);
+                }
+                return;
+            }
             PublishOutcome::Refused { description, code, .. } => {
                 tracing::warn!(
                     subject,
@@ -109,7 +116,7 @@ async fn file(
                     "a dead letter was refused; it is tried again"
                 );
             }
-            PublishOutcome::Unknown => {}
+            PublishOutcome::Unknown => was_perhaps_filed = true,
         }
         tokio::time::sleep(AGAIN_AFTER).await;
     }

@@ -68,6 +68,8 @@ struct Unmatched {
     case: Uuid,
     place: SourcePosition,
     time_ms: u64,
+    /// Whether it is the start of a case's run that stands there.
+    has_started: bool,
 }
 
 /// How long a key is one event's, milliseconds: as partitions have it.
@@ -106,6 +108,8 @@ impl CaseEvents {
         let mut events = Self::of(review);
         events.pass(reader, partitions, Self::take).await?;
         if !events.kept.is_empty() {
+            // The starts of the cases' own runs come again.
+            events.keys.retain(|_, newest| !newest.has_started);
             events.pass(reader, partitions, Self::take_kept).await?;
         }
         Ok(events.finish())
@@ -129,20 +133,22 @@ impl CaseEvents {
     fn take(&mut self, header: &Header, record: &Record) {
         self.take_done(header, record);
         if let Body::EventStarted(started) = &record.body {
-            self.take_started(started.key, header.time.0);
+            self.take_started(started.key, header.time.0, started.replay.is_some());
             for run in &started.runs {
                 let Some(case) = self.runs.get(run).copied() else { continue };
                 self.cases.entry(case).and_modify(|events| events.add(started.source));
                 // What starts from now on does this run's work again.
                 let (place, time_ms) = (started.source, header.time.0);
-                self.keys.insert(started.key, Unmatched { case, place, time_ms });
+                let newest = Unmatched { case, place, time_ms, has_started: true };
+                self.keys.insert(started.key, newest);
             }
         } else if let Body::EventUnmatched(unmatched) = &record.body
             && self.cases.contains_key(&unmatched.case)
         {
             let (case, place) = (unmatched.case, unmatched.source);
             let time_ms = header.time.0;
-            self.take_unmatched(unmatched.key, Unmatched { case, place, time_ms });
+            let newest = Unmatched { case, place, time_ms, has_started: false };
+            self.take_unmatched(unmatched.key, newest);
         } else if let Body::SignalExpired(expired) = &record.body
             && let Some(case) = expired.case.filter(|case| self.cases.contains_key(case))
         {
@@ -166,7 +172,7 @@ impl CaseEvents {
 
     /// An event that was published several times while nothing matched it is one.
     fn take_unmatched(&mut self, key: u128, unmatched: Unmatched) {
-        let Unmatched { case, place, time_ms } = unmatched;
+        let Unmatched { case, place, time_ms, has_started: _ } = unmatched;
         let before = self
             .keys
             .get(&key)
@@ -183,11 +189,13 @@ impl CaseEvents {
 
     /// What was published again since or replayed, and started work, is done: in every case of the event, for each
     /// of its runs may have one.
-    fn take_started(&mut self, key: u128, time_ms: u64) {
+    /// What is published a day later has another event's key; a replay is of the same event whenever it comes.
+    fn take_started(&mut self, key: u128, time_ms: u64, is_replay: bool) {
         let Some(Unmatched { place, time_ms: before, .. }) = self.keys.get(&key).copied() else {
             return;
         };
-        if time_ms.checked_sub(before).is_none_or(|since| since >= key_window_ms()) {
+        let Some(since) = time_ms.checked_sub(before) else { return };
+        if since >= key_window_ms() && !is_replay {
             return;
         }
         for events in self.cases.values_mut().filter(|events| events.places.contains(&place)) {
@@ -200,14 +208,15 @@ impl CaseEvents {
     fn take_kept(&mut self, header: &Header, record: &Record) {
         let time_ms = header.time.0;
         if let Body::EventStarted(started) = &record.body {
-            self.take_started(started.key, time_ms);
+            self.take_started(started.key, time_ms, started.replay.is_some());
         } else if let Body::EventSignalled(signalled) = &record.body
             && signalled.event.tenant == self.tenant
         {
             let event = (signalled.event.source.clone(), signalled.event.id.clone());
             if let Some(case) = self.kept.get_mut(&event).and_then(VecDeque::pop_front) {
                 let place = signalled.source;
-                self.take_unmatched(signalled.key, Unmatched { case, place, time_ms });
+                let newest = Unmatched { case, place, time_ms, has_started: false };
+                self.take_unmatched(signalled.key, newest);
             }
         }
     }
@@ -264,7 +273,12 @@ mod tests {
     #[test]
     fn an_event_that_came_several_times_or_started_work_since_is_decided_once_at_the_most() {
         let case = Uuid::nil();
-        let unmatched = |sequence, time_ms| Unmatched { case, place: at(sequence), time_ms };
+        let unmatched = |sequence, time_ms| Unmatched {
+            case,
+            place: at(sequence),
+            time_ms,
+            has_started: false,
+        };
         let mut events = events(case);
 
         events.take_unmatched(1, unmatched(10, 1_000));
@@ -272,8 +286,8 @@ mod tests {
         events.take_unmatched(2, unmatched(12, 3_000));
         // A day later the key is another event's.
         events.take_unmatched(1, unmatched(13, 1_000 + key_window_ms()));
-        events.take_started(2, 4_000);
-        events.take_started(3, 4_000);
+        events.take_started(2, 4_000, false);
+        events.take_started(3, 4_000, false);
 
         let of_case = events.finish().remove(&case).unwrap();
         assert_eq!(of_case.places, [at(10), at(13)]);
@@ -364,9 +378,13 @@ mod tests {
         let case = Uuid::nil();
         let mut events = events(case);
 
-        events.take_unmatched(1, Unmatched { case, place: at(10), time_ms: 1_000 });
-        events.take_started(1, 1_000 + key_window_ms());
+        let unmatched = Unmatched { case, place: at(10), time_ms: 1_000, has_started: false };
+        events.take_unmatched(1, unmatched);
+        events.take_started(1, 1_000 + key_window_ms(), false);
+        assert_eq!(events.cases[&case].places, [at(10)]);
 
-        assert_eq!(events.finish().remove(&case).unwrap().places, [at(10)]);
+        // A replay is of the event itself.
+        events.take_started(1, 1_000 + key_window_ms(), true);
+        assert_eq!(events.finish().remove(&case).unwrap().places, []);
     }
 }

@@ -15,10 +15,10 @@ use crate::error::CliError;
 /// Starts of one key that are kept, the newest ones. Default 16: whoever has an event started so often knows.
 const STARTS_MAX: usize = 16;
 
-/// What a key of an event started at one time.
+/// What a key of an event started at one time, or that the event was taken for whoever waits for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Started {
-    /// The runs.
+    /// The runs; none where the event was taken for whoever waits for it.
     pub runs: Vec<RunId>,
     /// When, journal time in milliseconds since 1970.
     pub time_ms: u64,
@@ -43,6 +43,7 @@ pub struct Sought {
     partitions: u16,
     keys: HashMap<u128, PartitionId>,
     places: HashSet<SourcePosition>,
+    replays: HashSet<Uuid>,
     /// Whether there are places whose key is not known, so that any partition may have decided about them.
     is_everywhere: bool,
 }
@@ -51,7 +52,8 @@ impl Sought {
     /// Nothing yet, in an engine of so many data partitions.
     #[must_use]
     pub fn new(partitions: u16) -> Self {
-        Self { partitions, keys: HashMap::new(), places: HashSet::new(), is_everywhere: false }
+        let (keys, places, replays) = Default::default();
+        Self { partitions, keys, places, replays, is_everywhere: false }
     }
 
     /// What the key started.
@@ -66,9 +68,9 @@ impl Sought {
         self.places.insert(place);
     }
 
-    /// What was decided about the event there, whose key is one that is added.
-    pub fn add_place_of_key(&mut self, place: SourcePosition) {
-        self.places.insert(place);
+    /// Whether this replay was decided, of an event whose key is one that is added.
+    pub fn add_replay(&mut self, replay: Uuid) {
+        self.replays.insert(replay);
     }
 
     /// A key has one partition; of a place alone nobody knows which it is.
@@ -87,12 +89,13 @@ pub struct Starts {
     started: HashMap<u128, VecDeque<Started>>,
     decided: HashSet<SourcePosition>,
     rejected: HashSet<SourcePosition>,
+    replays: HashSet<Uuid>,
 }
 
 impl Starts {
     fn of_sought(sought: Sought) -> Self {
-        let (started, decided, rejected) = Default::default();
-        Self { sought, started, decided, rejected }
+        let (started, decided, rejected, replays) = Default::default();
+        Self { sought, started, decided, rejected, replays }
     }
 
     /// What records tell of places, for tests.
@@ -134,30 +137,41 @@ impl Starts {
     }
 
     fn take(&mut self, header: &Header, record: &Record) {
+        if let Some(replay) = replay_of(&record.body).filter(|id| self.sought.replays.contains(id))
+        {
+            self.replays.insert(replay);
+        }
         if let Body::EventRejected(rejected) = &record.body {
             if self.sought.places.contains(&rejected.source) {
                 self.rejected.insert(rejected.source);
             }
             return;
         }
-        if let Body::EventStarted(started) = &record.body
-            && self.sought.keys.contains_key(&started.key)
-        {
-            let starts = self.started.entry(started.key).or_default();
-            starts.push_back(Started {
-                runs: started.runs.clone(),
-                time_ms: header.time.0,
-                source: started.source,
-                replay: started.replay,
-            });
-            if starts.len() > STARTS_MAX {
-                starts.pop_front();
-            }
+        if let Body::EventStarted(started) = &record.body {
+            let (runs, time_ms) = (started.runs.clone(), header.time.0);
+            let (source, replay) = (started.source, started.replay);
+            self.take_start(started.key, Started { runs, time_ms, source, replay });
+        } else if let Body::EventSignalled(signalled) = &record.body {
+            // It claims the key as a start does.
+            let (runs, time_ms) = (Vec::new(), header.time.0);
+            let (source, replay) = (signalled.source, signalled.replay);
+            self.take_start(signalled.key, Started { runs, time_ms, source, replay });
         }
         if let Some(place) = place_of(&record.body)
             && self.sought.places.contains(&place)
         {
             self.decided.insert(place);
+        }
+    }
+
+    fn take_start(&mut self, key: u128, started: Started) {
+        if !self.sought.keys.contains_key(&key) {
+            return;
+        }
+        let starts = self.started.entry(key).or_default();
+        starts.push_back(started);
+        if starts.len() > STARTS_MAX {
+            starts.pop_front();
         }
     }
 
@@ -175,10 +189,35 @@ impl Starts {
         self.decided.contains(&place)
     }
 
+    /// Whether the replay was decided, whatever came of it.
+    #[must_use]
+    pub fn has_decided(&self, replay: Uuid) -> bool {
+        self.replays.contains(&replay)
+    }
+
     /// Whether it was rejected, and nothing else came of it.
     #[must_use]
     pub fn was_rejected(&self, place: SourcePosition) -> bool {
         self.rejected.contains(&place) && !self.was_decided(place)
+    }
+}
+
+/// The replay that a record decides.
+fn replay_of(body: &Body) -> Option<Uuid> {
+    if let Body::EventStarted(event) = body {
+        event.replay
+    } else if let Body::EventIgnored(event) = body {
+        event.replay
+    } else if let Body::EventUnmatched(event) = body {
+        event.replay
+    } else if let Body::EventSignalled(event) = body {
+        event.replay
+    } else if let Body::EventRepeated(event) = body {
+        event.replay
+    } else if let Body::EventRejected(event) = body {
+        event.replay
+    } else {
+        None
     }
 }
 

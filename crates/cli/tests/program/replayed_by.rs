@@ -84,6 +84,33 @@ async fn who_had_a_letter_replayed_and_why_is_journaled_and_proven() {
 }
 
 /// The id of the only letter with a reason, once there is one.
+const FAILS: &str = "
+workflow: { name: pay, version: '1', tasks: [{ id: a, http: { plugin: nobody, path: /pay } }] }
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_failed_run_of_a_replay_is_retried_with_its_case() {
+    let mut secrets = NamedTempFile::new().expect("a file");
+    writeln!(secrets, "{SECRET}").expect("a file");
+    let secrets = secrets.path().to_str().expect("text");
+    let arguments = ["--partitions", "1", "--replay-secrets", secrets];
+    let engine = RunningEngine::start(&arguments, &[]).await;
+    engine.apply("workflow", FAILS).await;
+    engine.apply("strategy", STRATEGIES).await;
+    engine.publish(&event("o-1", "order.placed").to_string()).await;
+    let letter = letter_of(&engine, "variables_failed").await;
+    let edit = r#"{"data":{"amount":12}}"#;
+    let replay = ["dead", "replay", &letter, "--edit", edit, "--replay-secrets", secrets];
+    engine.do_it(&replay).await;
+
+    let case = soon(&engine, &["review", "list"], 1).await[0]["case"].clone();
+    let case = case.as_str().expect("an id");
+    engine.do_it(&["review", "resolve", case, "--retry", "--reason", "mended"]).await;
+
+    let runs = soon(&engine, &["runs", "list"], 2).await;
+    assert_eq!(runs.len(), 2, "{runs:?}");
+}
+
 async fn letter_of(engine: &RunningEngine, reason: &str) -> String {
     let letters = soon(engine, &["dead", "list", "--reason", reason], 1).await;
     letters[0]["id"].as_str().expect("an id").to_owned()

@@ -14,7 +14,7 @@ pub const REPLAY_REASON_ATTRIBUTE: &str = "replayreason";
 /// The extension attribute that says under which condition the event is decided once more: its only value is
 /// [`UNLESS_STARTED`].
 pub const REPLAY_UNLESS_ATTRIBUTE: &str = "replayunless";
-/// Unless a start claimed the event's key before the replay is decided.
+/// Unless the event's key is claimed when the replay is decided: by a start, or by a signal to whoever waits.
 pub const UNLESS_STARTED: &str = "started";
 /// Longest name of who asks, in bytes.
 pub const REPLAYED_BY_BYTES_MAX: usize = 128;

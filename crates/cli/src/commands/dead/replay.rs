@@ -159,18 +159,17 @@ impl Asking<'_> {
         };
         // First, for a request without an answer may be stored all the same.
         match asked.store(tenant, subject, publisher).await {
-            Ok(noted) => {
-                if let Some(other) = self.asked_before(noted, planned).await? {
-                    let withdrawn = Replayed { is_withdrawn: true, ..asked };
-                    if let Err(error) = withdrawn.store(tenant, subject, publisher).await {
-                        output.note(&format!(
-                            "that the replay of {id} is not asked for after all could not be noted, so that `fermata \
-                             dead list` tells it as asked for: {error}"
-                        ));
-                    }
+            Ok(noted) => match self.asked_before(noted, planned).await {
+                Ok(None) => {}
+                Ok(Some(other)) => {
+                    self.withdraw(asked, request, output).await;
                     return Ok(Some(other));
                 }
-            }
+                Err(error) => {
+                    self.withdraw(asked, request, output).await;
+                    return Err(error);
+                }
+            },
             // It is not told by `fermata dead list`, nor to whoever replays another letter of the event.
             Err(error) => output
                 .note(&format!("that a replay of {id} is asked for could not be noted: {error}")),
@@ -179,7 +178,15 @@ impl Asking<'_> {
             let (headers, payload) = (Some(headers.clone()), payload.clone());
             publisher.publish(subject.clone(), headers, payload).await.await
         };
-        let sequence = stored_by(session.broker(), subject, publish).await?;
+        let sequence = match stored_by(session.broker(), subject, publish).await {
+            Ok(sequence) => sequence,
+            Err(error) => {
+                if !matches!(error, CliError::NotStored { unknown: true, .. }) {
+                    self.withdraw(asked, request, output).await;
+                }
+                return Err(error);
+            }
+        };
         // By that a refusal, which is filed under it, is found again.
         let asked = Replayed { sequence: Some(sequence), ..asked };
         if let Err(error) = asked.store(tenant, subject, publisher).await {
@@ -205,6 +212,19 @@ impl Asking<'_> {
             ))?;
         }
         Ok(None)
+    }
+
+    /// Takes the note of a request back that is not sent.
+    async fn withdraw(&self, asked: Replayed, request: &Request, output: &mut Output) {
+        let withdrawn = Replayed { is_withdrawn: true, ..asked };
+        let Request { tenant, subject, .. } = request;
+        if let Err(error) = withdrawn.store(tenant, subject, &self.publisher).await {
+            output.note(&format!(
+                "that the replay of {} is not asked for after all could not be noted, so that `fermata dead list` tells \
+                 it as asked for: {error}",
+                withdrawn.id
+            ));
+        }
     }
 
     /// The request of another command for the same event that was noted before this one, behind what was read.

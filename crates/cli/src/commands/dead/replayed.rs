@@ -11,7 +11,7 @@ use fermata_core::event::REPLAY_HEADER;
 use fermata_core::identity::SourcePosition;
 use fermata_jetstream::{Bytes, Publisher};
 use fermata_wire::dead::DeadLetter;
-use fermata_wire::replay::ID_HEADER;
+use fermata_wire::replay::{ID_HEADER, replay_id};
 use fermata_wire::subjects;
 use serde_json::{Value, json};
 
@@ -208,8 +208,8 @@ impl Replayed {
     /// Whether something may still come of it that no journal tells yet. One that is nowhere to be found was
     /// perhaps never sent, or is older than the journals: it counts as long as its partition would know it.
     pub(super) fn is_undecided(&self, starts: &Starts, now_ms: u64) -> bool {
-        let was_decided = self.place().is_some_and(|place| starts.was_decided(place));
         let is_recent = now_ms.saturating_sub(self.time_ms) < REQUEST_KNOWN_MS;
+        let was_decided = starts.has_decided(replay_id(&self.request));
         self.refused.is_none() && is_recent && !was_decided
     }
 

@@ -81,7 +81,6 @@ pub(super) fn request(
             let mut event = original_event(letter)?;
             // Who asked for what was refused, and why, is not who asks now.
             event.remove(REPLAY_REASON_ATTRIBUTE);
-            event.remove(REPLAY_UNLESS_ATTRIBUTE);
             event
         }
     };
@@ -110,6 +109,7 @@ pub(super) fn request(
     let subject = format!("{SUBJECT_PREFIX}{tenant}.{}", kind.unwrap_or(NO_TYPE));
     // The same letter with the same repair is the same replay, whoever asks for it and however often.
     event.remove(REPLAYED_BY_ATTRIBUTE);
+    event.remove(REPLAY_UNLESS_ATTRIBUTE);
     let asked = Value::Object(event.clone()).to_string();
     let key = key_of_event(&event, &tenant);
     event.insert(REPLAYED_BY_ATTRIBUTE.to_owned(), by.into());

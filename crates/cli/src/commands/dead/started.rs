@@ -50,10 +50,9 @@ pub(super) async fn look<'a>(
     let mut sought = Sought::new(session.engine_config().await?.partitions);
     keys.for_each(|key| sought.add_key(key));
     for replayed in replays {
-        match (replayed.place(), &replayed.refused) {
-            (Some(place), Some(_)) => sought.add_place(place),
-            (Some(place), None) => sought.add_place_of_key(place),
-            (None, _) => {}
+        sought.add_replay(replay_id(&replayed.request));
+        if let (Some(place), Some(_)) = (replayed.place(), &replayed.refused) {
+            sought.add_place(place);
         }
     }
     let progress = output.counter(RECORDS_READ);
@@ -70,13 +69,17 @@ pub(super) fn text(started: &Started, replays: &[&Replayed]) -> String {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
-    let run = if runs.len() == 1 { "run" } else { "runs" };
+    let what = match runs.len() {
+        0 => "taken for whoever waits for it",
+        1 => "run ",
+        _ => "runs ",
+    };
     let by = replay.map(|replay| {
         let named = replays.iter().find(|replayed| replay_id(&replayed.request) == replay);
         named.map_or(", a replay".to_owned(), |named| format!(", the replay `{}`", named.request))
     });
     format!(
-        "{run} {}{more} at {}, for {source} of EVENTS{}",
+        "{what}{}{more} at {}, for {source} of EVENTS{}",
         named.join(", "),
         time_text(*time_ms),
         by.unwrap_or_default()

@@ -106,7 +106,7 @@ pub(super) async fn resolve(
     if plan.resolution != Resolution::Close && plan.events() == 0 {
         if plan.left_out() == 0 && plan.repeated() > 0 {
             return Err(CliError::Refused(
-                "all of these events were published again and started work since; `--close` the cases"
+                "all of these events started work since, published again or by a replay; `--close` the cases"
                     .to_owned(),
             ));
         }
