@@ -120,7 +120,9 @@ async fn a_letter_whose_event_has_started_work_is_told_and_not_replayed_unasked(
     assert!(waits.stderr.contains(told) && waits.stderr.contains("`--again`"), "{}", waits.stderr);
     let key = idempotency_of("acme", None, "/t", "2");
     let (event, strategy) = (reference("2"), "quiet".into());
-    let ignored = EventIgnored { event, key, source: at(1), strategy, replay: None };
+    let replay_id = several.json()[0]["replay"].as_str().and_then(|id| id.parse().ok());
+    assert!(replay_id.is_some(), "{}", several.stdout);
+    let ignored = EventIgnored { event, key, source: at(1), strategy, replay: replay_id };
     stage.journal(1, 1, &[Record::of_tenant(&tenant(), ignored.into())]).await;
     let follows = replay(&stage, &["9.0"]).await;
     assert_eq!((follows.code, events_stored(&stage).await), (0, 2), "{}", follows.stderr);
