@@ -137,41 +137,28 @@ impl Starts {
     }
 
     fn take(&mut self, header: &Header, record: &Record) {
-        if let Some(replay) = replay_of(&record.body).filter(|id| self.sought.replays.contains(id))
-        {
-            self.replays.insert(replay);
-        }
-        if let Body::EventRejected(rejected) = &record.body {
-            if self.sought.places.contains(&rejected.source) {
-                self.rejected.insert(rejected.source);
-            }
-            return;
-        }
-        if let Body::EventStarted(started) = &record.body {
-            let (runs, time_ms) = (started.runs.clone(), header.time.0);
-            let (source, replay) = (started.source, started.replay);
-            self.take_start(started.key, Started { runs, time_ms, source, replay });
+        let Some((source, replay)) = decision_of(&record.body) else { return };
+        self.replays.extend(replay.filter(|replay| self.sought.replays.contains(replay)));
+        let runs = if let Body::EventStarted(started) = &record.body {
+            Some((started.key, started.runs.as_slice()))
         } else if let Body::EventSignalled(signalled) = &record.body {
             // It claims the key as a start does.
-            let (runs, time_ms) = (Vec::new(), header.time.0);
-            let (source, replay) = (signalled.source, signalled.replay);
-            self.take_start(signalled.key, Started { runs, time_ms, source, replay });
+            Some((signalled.key, &[][..]))
+        } else {
+            None
+        };
+        if let Some((key, runs)) = runs.filter(|(key, _)| self.sought.keys.contains_key(key)) {
+            let (runs, time_ms) = (runs.to_vec(), header.time.0);
+            let starts = self.started.entry(key).or_default();
+            starts.push_back(Started { runs, time_ms, source, replay });
+            if starts.len() > STARTS_MAX {
+                starts.pop_front();
+            }
         }
-        if let Some(place) = place_of(&record.body)
-            && self.sought.places.contains(&place)
-        {
-            self.decided.insert(place);
-        }
-    }
-
-    fn take_start(&mut self, key: u128, started: Started) {
-        if !self.sought.keys.contains_key(&key) {
-            return;
-        }
-        let starts = self.started.entry(key).or_default();
-        starts.push_back(started);
-        if starts.len() > STARTS_MAX {
-            starts.pop_front();
+        if self.sought.places.contains(&source) {
+            let is_rejected = matches!(record.body, Body::EventRejected(_));
+            let places = if is_rejected { &mut self.rejected } else { &mut self.decided };
+            places.insert(source);
         }
     }
 
@@ -202,37 +189,20 @@ impl Starts {
     }
 }
 
-/// The replay that a record decides.
-fn replay_of(body: &Body) -> Option<Uuid> {
+/// Where the event stands that a record decides, and the replay that it was decided for.
+fn decision_of(body: &Body) -> Option<(SourcePosition, Option<Uuid>)> {
     if let Body::EventStarted(event) = body {
-        event.replay
+        Some((event.source, event.replay))
     } else if let Body::EventIgnored(event) = body {
-        event.replay
+        Some((event.source, event.replay))
     } else if let Body::EventUnmatched(event) = body {
-        event.replay
+        Some((event.source, event.replay))
     } else if let Body::EventSignalled(event) = body {
-        event.replay
+        Some((event.source, event.replay))
     } else if let Body::EventRepeated(event) = body {
-        event.replay
+        Some((event.source, event.replay))
     } else if let Body::EventRejected(event) = body {
-        event.replay
-    } else {
-        None
-    }
-}
-
-/// Where the event stands that a record takes as one that can be used.
-fn place_of(body: &Body) -> Option<SourcePosition> {
-    if let Body::EventStarted(event) = body {
-        Some(event.source)
-    } else if let Body::EventIgnored(event) = body {
-        Some(event.source)
-    } else if let Body::EventUnmatched(event) = body {
-        Some(event.source)
-    } else if let Body::EventSignalled(event) = body {
-        Some(event.source)
-    } else if let Body::EventRepeated(event) = body {
-        Some(event.source)
+        Some((event.source, event.replay))
     } else {
         None
     }
@@ -282,6 +252,19 @@ mod tests {
         assert_eq!(found(1_000 + DAY_MS), [7]);
         assert_eq!(found(4 * DAY_MS), Vec::<u64>::new());
         assert_eq!(starts.of(&key(2), 2_000).count(), 0);
+    }
+
+    #[test]
+    fn an_event_that_was_taken_for_whoever_waits_counts_as_a_start_without_runs() {
+        let mut script = Script::default();
+        let signalled = script.at(1_000).event_signalled("e-1", 1, at(9));
+
+        let starts = starts(&[signalled]);
+
+        let key = key(1);
+        let found = starts.of(&key, 1_000).map(|started| (started.source, started.runs.len()));
+        assert_eq!(found.collect::<Vec<_>>(), [(at(9), 0)]);
+        assert!(starts.was_decided(at(9)));
     }
 
     #[test]
