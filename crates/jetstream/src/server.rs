@@ -7,7 +7,7 @@
 use std::{
     fs::{self, File},
     io,
-    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -21,6 +21,7 @@ use crate::server_process::{ServerProcess, Strength, is_our_server, signal};
 mod binary;
 mod cluster;
 mod placement;
+mod ports;
 
 pub use binary::{ServerVersion, find_server_binary, server_binary_version};
 pub use cluster::{cluster_places, cluster_ready, cluster_url, loopback_places, start_cluster};
@@ -217,7 +218,10 @@ impl ManagedServer {
         let options = ServerOptions { data_dir, ..options };
         let lock = lock_folder(&options.data_dir)?;
         end_left_over_server(&options.data_dir).await?;
-        let (process, ports) = launch(&binary, &options, &placement, options.port).await?;
+        let (process, ports) = match options.port {
+            Some(port) => launch(&binary, &options, &placement, Some(port)).await?,
+            None => launch_on_free_port(&binary, &options, &placement).await?,
+        };
         Ok(Self {
             binary,
             version,
@@ -318,6 +322,23 @@ struct Ports {
     monitor_url: Option<String>,
 }
 
+/// Launches on a port that [`restart`](ManagedServer::restart) can count on; on any that is free
+/// where none of those is.
+async fn launch_on_free_port(
+    binary: &Path,
+    options: &ServerOptions,
+    placement: &Placement,
+) -> Result<(ServerProcess, Ports), ServerError> {
+    for port in ports::free_ports(placement.address) {
+        match launch(binary, options, placement, Some(port)).await {
+            // Somebody was quicker.
+            Err(ServerError::PortTaken { .. }) => {}
+            launched => return launched,
+        }
+    }
+    launch(binary, options, placement, None).await
+}
+
 async fn launch(
     binary: &Path,
     options: &ServerOptions,
@@ -333,7 +354,7 @@ async fn launch(
     let started = Instant::now();
     while started.elapsed() < READY_LIMIT {
         if !process.is_running() {
-            if let Some(port) = port.filter(|port| is_taken(placement.address, *port)) {
+            if let Some(port) = port.filter(|port| ports::is_taken(placement.address, *port)) {
                 return Err(ServerError::PortTaken { port, log: log_path });
             }
             return Err(ServerError::EndedEarly { log_tail: log_tail(&log_path) });
@@ -396,11 +417,6 @@ async fn end_left_over_server(data_dir: &Path) -> Result<(), ServerError> {
         sleep(READY_POLL).await;
     }
     Ok(())
-}
-
-/// Whether another program listens there. The server that would say so in its log has ended.
-fn is_taken(address: IpAddr, port: u16) -> bool {
-    TcpListener::bind((address, port)).is_err_and(|why| why.kind() == io::ErrorKind::AddrInUse)
 }
 
 fn log_tail(path: &Path) -> String {

@@ -11,7 +11,9 @@ use futures_util::future::try_join_all;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::{ClusterMember, Durability, ManagedServer, Placement, ServerError, ServerOptions};
+use super::{
+    ClusterMember, Durability, ManagedServer, Placement, ServerError, ServerOptions, ports,
+};
 use crate::{
     api::ask,
     connection::{Broker, ConnectOptions},
@@ -31,16 +33,14 @@ const LEADER_POLL: Duration = Duration::from_millis(50);
 /// # Errors
 /// When there is no free port.
 pub fn loopback_places(servers: usize) -> Result<Vec<Placement>, ServerError> {
-    let free = || {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        listener.local_addr().map(|address| (listener, address))
-    };
+    let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
     // All are held until all are known, so that none is given out twice.
     let held = (0..servers)
-        .map(|_| free())
+        .map(|_| ports::hold_free_port(address))
         .collect::<Result<Vec<_>, _>>()
         .map_err(ServerError::io("find a free port"))?;
-    Ok(cluster_places(held.into_iter().map(|(_, address)| address).collect()))
+    let addresses = held.iter().map(TcpListener::local_addr).collect::<Result<Vec<_>, _>>();
+    Ok(cluster_places(addresses.map_err(ServerError::io("find a free port"))?))
 }
 
 /// Places for servers that listen for each other at `routes`, each for its clients at the same address.
