@@ -43,6 +43,7 @@ WORKSPACE = {
     "bench": PRODUCT | {"sim"},
     "tests": PRODUCT | {"sim", "bench"},
     "fuzz": {"core", "definitions", "wire"},
+    "test-clock": set(),
 }
 EXTERNAL = {
     "core": {"serde", "serde_json", "petgraph", "cel", "uuid", "thiserror", "sha2"},

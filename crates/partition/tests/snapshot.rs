@@ -29,6 +29,7 @@ use fermata_core::run::AttemptReport;
 use fermata_partition::auditor::AuditMark;
 use fermata_partition::fold::JournalFold;
 use fermata_partition::snapshot::{SNAPSHOT, Snapshot, SnapshotError, SnapshotFile};
+use fermata_test_clock::processor_time;
 use fermata_wire::sealed_file::FileError;
 use proptest::prelude::*;
 
@@ -351,12 +352,6 @@ proptest! {
         bytes[at] ^= 1 << bit;
         prop_assert!(decode(PARTITION, &bytes).is_err());
     }
-}
-
-/// Processor time of this thread so far: what other processes take does not count.
-fn processor_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::try_from(time).unwrap()
 }
 
 /// The owner waits for the copy, and then pays for what it shares with it: all that the longest

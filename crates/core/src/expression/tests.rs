@@ -1,16 +1,11 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use fermata_test_clock::assert_within;
 use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-
-/// Processor time of this thread so far: what other processes take does not count.
-fn processor_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::try_from(time).expect("no negative time")
-}
 
 fn compiled(source: &str) -> Expression {
     Expression::compile(source).unwrap_or_else(|error| panic!("`{source}`: {error}"))
@@ -224,13 +219,11 @@ fn bombs() -> Vec<String> {
 #[test]
 fn known_bombs_are_refused_in_no_time() {
     for bomb in bombs() {
-        let started = processor_time();
-        let refused = Expression::compile(&bomb);
-        let took = processor_time() - started;
-
         let start: String = bomb.chars().take(40).collect();
+        let limit = Duration::from_millis(50);
+        let refused = assert_within(limit, &start, || Expression::compile(&bomb));
+
         assert!(refused.is_err(), "accepted: {start}");
-        assert!(took < Duration::from_millis(50), "{took:?}: {start}");
     }
 }
 
@@ -239,11 +232,11 @@ fn an_accepted_expression_gives_up_on_an_input_that_is_too_long() {
     let expression = compiled("input.all(a, input.all(b, a == b || a != b))");
     let input = Value::Array((0..10_000).map(Value::from).collect());
 
-    let started = processor_time();
-    let gave_up = expression.evaluate(&Scope::new().with("input", &input));
+    let scope = Scope::new().with("input", &input);
+    let limit = Duration::from_millis(500);
+    let gave_up = assert_within(limit, "the evaluation", || expression.evaluate(&scope));
 
     assert_eq!(gave_up, Err(EvaluationError::TooManySteps));
-    assert!(processor_time() - started < Duration::from_millis(500));
 }
 
 #[test]
@@ -311,8 +304,11 @@ fn some_input() -> Value {
 }
 
 /// Evaluations by the crate before its value counts as another one than ours: two orders of two
-/// keys make one in 2^64 wrong.
+/// keys make one in 2^64 wrong, and four of two maps one in 10^8.
 const ORDERS_TRIED: u32 = 64;
+
+/// Values that the crate may give by the orders of keys, ours aside, for ours to be judged.
+const ORDERS_MAX: usize = 3;
 
 /// The value of `source` by the interpreter of the `cel` crate.
 fn by_the_crate(source: &str, input: &Value) -> Option<Value> {
@@ -334,14 +330,15 @@ proptest! {
         let Ok(expression) = Expression::compile(&source) else { return Ok(()) };
         let Ok(ours) = expression.evaluate(&Scope::new().with("input", &input)) else { return Ok(()) };
 
-        let mut theirs = None;
+        let mut theirs = Vec::new();
         for _ in 0..ORDERS_TRIED {
-            theirs = by_the_crate(&source, &input);
-            if theirs.as_ref().is_none_or(|theirs| *theirs == ours) {
-                return Ok(());
+            match by_the_crate(&source, &input) {
+                Some(value) if value != ours => if !theirs.contains(&value) { theirs.push(value) },
+                Some(_) | None => return Ok(()),
             }
         }
-        prop_assert_eq!(Some(ours), theirs, "{}", source);
+        // Of more than that, as of many maps in a list, ours may come too seldom to be met.
+        prop_assert!(theirs.len() > ORDERS_MAX, "{source}: {ours}, not one of {theirs:?}");
     }
 
     #[test]
@@ -350,11 +347,8 @@ proptest! {
         static INPUT: LazyLock<Value> = LazyLock::new(|| Value::Array(vec![some_input(); 5_000]));
         let scope = Scope::new().with("input", &INPUT);
 
-        let started = processor_time();
-        let _ = expression.evaluate(&scope);
-
-        let took = processor_time() - started;
-        prop_assert!(took < Duration::from_millis(250), "{took:?}");
+        let limit = Duration::from_millis(250);
+        let _ = assert_within(limit, &source, || expression.evaluate(&scope));
     }
 
     #[test]
