@@ -36,14 +36,16 @@ pub enum ReviewCommand {
     Show(ShowArguments),
     /// Decide about a case and all that are like it: retry, route to a strategy, or close
     #[command(after_help = "\
-Every open case that `fermata review show` puts together is resolved, each by a record in its
-partition's journal that says who, what and why. The same again changes nothing; something else is
-refused.
+Every open case that `fermata review show` puts together is resolved, or with `--run` those of some
+runs alone, each by a record in its partition's journal that says who, what and why. The same again
+changes nothing; something else is refused.
 
 Examples:
   fermata review resolve 0003c0de-0000-8000-8000-000000000000 --retry --reason 'strategy mended'
   fermata review resolve 0003c0de-0000-8000-8000-000000000000 --route fallback --reason 'by hand'
-  fermata review resolve 0003c0de-0000-8000-8000-000000000000 --close --reason 'a test of theirs'")]
+  fermata review resolve 0003c0de-0000-8000-8000-000000000000 --close --reason 'a test of theirs'
+  fermata review resolve 0003c0de-0000-8000-8000-000000000000 --retry \
+    --run 0003c0de-0000-8000-8000-0000000000aa --reason 'its address is mended'")]
     Resolve(ResolveArguments),
 }
 

@@ -19,6 +19,14 @@ strategies:
   - { name: wanted, version: 1, tenant: '*', on: nobody.wants, workflow: { name: report, version: '1' } }
 ";
 
+const BROKEN: &str = "
+workflow: { name: broken, version: '1', tasks: [{ id: call, http: { plugin: nobody, path: /a, body: '{}' } }] }
+";
+const BREAKS: &str = "
+strategies:
+  - { name: breaks, version: 1, tenant: '*', on: breaks, workflow: { name: broken, version: '1' } }
+";
+
 /// Events that nothing matches.
 const UNMATCHED: u64 = 5;
 
@@ -74,6 +82,13 @@ impl Scene {
         all.extend(rest);
         self.engine.run(&all).await
     }
+}
+
+/// How many cases of these reviews nobody has resolved.
+fn open_cases(reviews: &[Value]) -> u64 {
+    let count = |review: &Value, name: &str| review[name].as_u64().expect("a count");
+    let open = |review| count(review, "case_count") - count(review, "resolved_count");
+    reviews.iter().map(open).sum()
 }
 
 fn case_of(review: &Value) -> &str {
@@ -165,11 +180,6 @@ async fn an_event_is_routed_to_a_strategy_that_does_not_match_it() {
     assert_eq!((runs.len(), &runs[0]["strategy"]), (1, &"other".into()), "{runs:?}");
     // The same trouble again is another case, though perhaps of the same minute.
     scene.publish("nobody.wants", 1..2).await;
-    let open_cases = |reviews: &[Value]| {
-        let count = |review: &Value, name: &str| review[name].as_u64().expect("a count");
-        let open = |review| count(review, "case_count") - count(review, "resolved_count");
-        reviews.iter().map(open).sum::<u64>()
-    };
     let list = ["review", "list", "--json"];
     let again = scene.until(&list, |reviews| open_cases(reviews) == 1).await;
     let cases = again[0]["cases"].as_array().expect("cases");
@@ -177,4 +187,33 @@ async fn an_event_is_routed_to_a_strategy_that_does_not_match_it() {
     let closed = scene.resolve(case_of(&again[0]), &["--close"]).await;
     assert_eq!(closed.code, 0, "{}", closed.stderr);
     scene.open(0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_runs_that_failed_together_one_is_retried_and_the_others_stay_open() {
+    let scene = Scene::start().await;
+    scene.engine.apply("workflow", BROKEN).await;
+    scene.engine.apply("strategy", BREAKS).await;
+    scene.publish("breaks", 0..3).await;
+    let open = scene.open(3).await;
+    let list = ["runs", "list", "--json"];
+    let failed = scene.until(&list, |runs| runs.len() == 3).await;
+    let run = open[0]["samples"][0]["run"].as_str().expect("a run");
+    let event = &failed.iter().find(|known| known["id"] == run).expect("the run")["event_id"];
+    let one = ["--retry", "--run", run];
+
+    let resolved = scene.resolve(case_of(&open[0]), &one).await;
+    assert_eq!((resolved.code, resolved.json().len()), (0, 1), "{}", resolved.stderr);
+
+    let runs = scene.until(&list, |runs| runs.len() == 4).await;
+    let retried = |known: &&Value| failed.iter().all(|failed| failed["id"] != known["id"]);
+    let retried: Vec<_> = runs.iter().filter(retried).map(|run| &run["event_id"]).collect();
+    assert_eq!(retried, [event], "{runs:?}");
+    // The two others, and that of the new run, which fails as the first one did.
+    scene.until(&["review", "list", "--json"], |reviews| open_cases(reviews) == 3).await;
+    let again = scene.resolve(case_of(&open[0]), &one).await;
+    // In a minute of its own it is all of a review.
+    let is_done = again.code == 0 && again.json()[0]["answer"] == "already_resolved";
+    let is_of_none = again.code == 4 && again.stderr.contains(&format!("is of run {run}"));
+    assert!(is_done || is_of_none, "{}{}", again.stdout, again.stderr);
 }

@@ -1,11 +1,13 @@
 //! `fermata review resolve`: what a person decides about like cases.
 
+mod plan;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args};
 use fermata_core::command::Command;
-use fermata_core::identity::PartitionId;
+use fermata_core::identity::{PartitionId, RunId};
 use fermata_core::review::{Resolution, ResolveCommand};
 use fermata_core::strategy::{Action, StrategyDefinition, TENANT_ANY};
 use fermata_definitions::did_you_mean;
@@ -17,9 +19,11 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use self::plan::Plan;
 use crate::broker_session::{ANSWER_LIMIT, BrokerSession, asking_user, random_id, stored_by};
+use crate::commands::runs::run_id;
 use crate::error::{CliError, ExitCode};
-use crate::journal_view::{CaseEvents, Done, EventsOfCase, Review, ReviewList, partition_of};
+use crate::journal_view::{CaseEvents, Review, ReviewList, partition_of};
 use crate::output::{Output, RECORDS_READ, Tone, counted, time_text};
 
 /// Bytes of commands that are sent to a partition in one message: what it
@@ -37,6 +41,9 @@ pub struct ResolveArguments {
     /// Id of a case; all that are like it are resolved with it
     #[arg(value_name = "CASE", value_parser = super::case_id)]
     pub case: Uuid,
+    /// Of cases of runs, only that of this run; may be given several times
+    #[arg(long = "run", value_name = "RUN", value_parser = run_id)]
+    pub runs: Vec<RunId>,
     /// Match the events of the cases again, with the definitions that are active now
     #[arg(long)]
     pub retry: bool,
@@ -80,12 +87,17 @@ pub(super) async fn resolve(
     let found = ReviewList::read_one(&reader, partitions_read, arguments.case, &progress).await;
     progress.finish_and_clear();
     let mut review = found?.ok_or_else(|| super::not_there(arguments.case))?;
-    if let Some(beyond) = review.members.keys().nth(CASES_RESOLVED_MAX).copied() {
-        review.members.split_off(&beyond);
-    }
     let resolution = arguments.resolution();
     if !review.is_open() {
         return tell_resolved(&review, &resolution, output);
+    }
+    let mut wanted = review.case_count.saturating_sub(review.resolved_count);
+    if !arguments.runs.is_empty() {
+        keep_runs(&mut review, &arguments.runs)?;
+        wanted = review.members.len() as u64;
+    }
+    if let Some(beyond) = review.members.keys().nth(CASES_RESOLVED_MAX).copied() {
+        review.members.split_off(&beyond);
     }
     if let Resolution::Route { strategy } = &resolution {
         check_strategy(session, strategy, &review).await?;
@@ -102,7 +114,7 @@ pub(super) async fn resolve(
         events.places.retain(|place| place.sequence >= first_kept);
         events.left_out += (before - events.places.len()) as u64;
     }
-    let plan = Plan::of(&review, resolution, events);
+    let plan = Plan::of(&review, resolution, events, wanted);
     if plan.resolution != Resolution::Close && plan.events() == 0 {
         if plan.left_out() == 0 && plan.repeated() > 0 {
             return Err(CliError::Refused(
@@ -125,139 +137,20 @@ pub(super) async fn resolve(
     tell_answers(&answers, output)
 }
 
-/// What is to be asked for.
-struct Plan {
-    resolution: Resolution,
-    cases: Vec<(Uuid, Option<fermata_core::identity::RunId>, EventsOfCase)>,
-    /// Open cases that are too many for one go.
-    beyond: u64,
-}
-
-impl Plan {
-    fn of(
-        review: &Review,
-        resolution: Resolution,
-        mut events: BTreeMap<Uuid, EventsOfCase>,
-    ) -> Self {
-        let cases = review.members.iter();
-        let cases = cases
-            .map(|(case, run)| (*case, *run, events.remove(case).unwrap_or_default()))
-            .collect::<Vec<_>>();
-        let open = review.case_count.saturating_sub(review.resolved_count);
-        let beyond = open.saturating_sub(cases.len() as u64);
-        Self { resolution, cases, beyond }
+/// Leaves in the review the open cases of these runs alone.
+fn keep_runs(review: &mut Review, runs: &[RunId]) -> Result<(), CliError> {
+    let is_open = |run: &&RunId| review.members.values().any(|open| *open == Some(**run));
+    let others = runs.iter().filter(|run| !is_open(run)).map(RunId::to_string).collect::<Vec<_>>();
+    if !others.is_empty() {
+        return Err(CliError::NotFound(format!(
+            "no open case that is like `{}` is of run {}; `fermata runs explain` tells what became \
+             of a run, and `fermata review list --all` the cases",
+            review.case,
+            others.join(" or of run ")
+        )));
     }
-
-    fn events(&self) -> usize {
-        self.cases.iter().map(|(.., events)| events.places.len()).sum()
-    }
-
-    fn left_out(&self) -> u64 {
-        self.cases.iter().map(|(.., events)| events.left_out).sum()
-    }
-
-    fn repeated(&self) -> u64 {
-        self.cases.iter().map(|(.., events)| events.repeated).sum()
-    }
-
-    /// What failed runs did that new ones will do again.
-    fn done_again(&self) -> Done {
-        let done = self.cases.iter().map(|(.., events)| events.done);
-        done.fold(Done::default(), |sum, done| Done {
-            succeeded: sum.succeeded + done.succeeded,
-            unknown: sum.unknown + done.unknown,
-        })
-    }
-
-    /// The warning that goes with events of failed runs.
-    fn starts_over(&self) -> Option<String> {
-        let runs = self.cases.iter().filter(|(_, run, _)| run.is_some()).count();
-        let run = self.cases.iter().find_map(|(_, run, _)| *run)?;
-        let Done { succeeded, unknown } = self.done_again();
-        let again = match succeeded {
-            0 => "no node of the failed ones succeeded".to_owned(),
-            _ => format!(
-                "what {} of the failed ones did is done again",
-                counted(succeeded, "node", "nodes")
-            ),
-        };
-        let mut text = format!(
-            "{} as new ones from the beginning, under new idempotency keys: {again}",
-            counted(runs, "failed run starts", "failed runs start"),
-        );
-        if unknown > 0 {
-            let nodes = counted(unknown, "node", "nodes");
-            text += &format!(
-                ", and what {nodes} may have done is PERHAPS done twice: nobody knows whether it was done, as after a \
-                 time-out"
-            );
-        }
-        Some(
-            text + &format!(
-                "; `fermata runs explain {run}` tells what a run did, and `--close` lets it be"
-            ),
-        )
-    }
-
-    fn tell(&self, dry_run: bool, output: &mut Output) -> Result<(), CliError> {
-        let (cases, events, left_out) = (self.cases.len(), self.events(), self.left_out());
-        if output.is_json() {
-            if !dry_run {
-                return Ok(());
-            }
-            return output.json_line(&json!({
-                "dry_run": true, "resolution": self.resolution, "cases": cases,
-                "events": events, "left_out": left_out, "repeated": self.repeated(),
-                "cases_beyond": self.beyond,
-                "nodes_done_again": self.done_again().succeeded,
-                "nodes_of_unknown_outcome_again": self.done_again().unknown,
-            }));
-        }
-        let verb = if dry_run { "would resolve" } else { "resolving" };
-        let cases = counted(cases, "case", "cases");
-        output.line(&format!("{verb} {cases}: {}", self.resolution.as_str()))?;
-        if self.resolution != Resolution::Close {
-            let events = counted(events, "event", "events");
-            output.line(&format!("{events} to decide once more"))?;
-            if let Some(warning) = self.starts_over() {
-                output.line(&format!("{} {warning}", output.tone(Tone::Warning, "careful:")))?;
-            }
-        }
-        if self.repeated() > 0 {
-            output.line(&format!(
-                "{} left out: published again under the same key, or started work since",
-                counted(self.repeated(), "event", "events")
-            ))?;
-        }
-        if left_out > 0 {
-            output.line(&format!(
-                "{} left out: not kept any longer, or more than are taken of a case",
-                counted(left_out, "event", "events")
-            ))?;
-        }
-        if self.beyond > 0 {
-            let beyond = counted(self.beyond, "more case stays open", "more cases stay open");
-            output.line(&format!("{beyond}; run this again"))?;
-        }
-        Ok(())
-    }
-
-    /// The command of each case, by its partition.
-    fn commands(self, review: &Review, by: &str, reason: &str) -> Vec<ResolveCommand> {
-        let Self { resolution, cases, .. } = self;
-        let command = |(case, run, events): (Uuid, _, EventsOfCase)| ResolveCommand {
-            case,
-            tenant: review.tenant.clone(),
-            run,
-            resolution: resolution.clone(),
-            by: by.to_owned(),
-            reason: reason.to_owned(),
-            events: events.places,
-            left_out: events.left_out,
-            reply_to: None,
-        };
-        cases.into_iter().map(command).collect()
-    }
+    review.members.retain(|_, run| run.is_some_and(|run| runs.contains(&run)));
+    Ok(())
 }
 
 /// A strategy that would refuse every event is refused here, before anything is
@@ -422,11 +315,8 @@ fn sentence(answer: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use fermata_core::identity::SourcePosition;
-
     use super::*;
     use crate::commands::testing::printed;
-    use crate::journal_view::testing::run_of;
 
     fn answer(word: &str) -> Value {
         json!({
@@ -447,32 +337,6 @@ mod tests {
         assert!(shown.contains("by ada at 1970-01-01T00:00:00"), "{shown}");
         assert!(shown.contains("(route)"), "{shown}");
         assert_eq!(code, Some(ExitCode::Findings));
-    }
-
-    #[test]
-    fn what_failed_runs_did_is_told_before_it_is_done_again() {
-        let of_run = |run, succeeded, unknown| {
-            let events = EventsOfCase {
-                places: vec![SourcePosition { sequence: 7, index: 0 }],
-                done: Done { succeeded, unknown },
-                ..EventsOfCase::default()
-            };
-            (Uuid::nil(), run, events)
-        };
-        let told = |cases| {
-            let plan = Plan { resolution: Resolution::Retry, cases, beyond: 0 };
-            printed(|output| plan.tell(true, output))
-        };
-        let (a, b) = (run_of("a"), run_of("b"));
-
-        let unmatched = told(vec![of_run(None, 0, 0)]);
-        assert!(unmatched.ends_with("1 event to decide once more\n"), "{unmatched}");
-        let failed = told(vec![of_run(Some(a), 2, 0), of_run(Some(b), 1, 0)]);
-        assert!(failed.contains("what 3 nodes of the failed ones did is done again;"), "{failed}");
-        assert!(failed.contains(&format!("`fermata runs explain {a}`")), "{failed}");
-        let unknown = told(vec![of_run(Some(a), 0, 1)]);
-        assert!(unknown.contains("what 1 node may have done is PERHAPS done twice"), "{unknown}");
-        assert!(unknown.contains("no node of the failed ones succeeded"), "{unknown}");
     }
 
     #[test]
