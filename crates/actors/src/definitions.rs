@@ -163,11 +163,12 @@ async fn follow(
             Ok(snapshot) => {
                 warned = false;
                 // Put there again, they are what they were.
-                let is_new = snapshot.revision != sender.borrow().revision;
-                if is_new {
-                    tracing::info!(revision = snapshot.revision, "definitions are active");
+                let revision = snapshot.revision;
+                let before = sender.send_replace(Arc::new(snapshot));
+                // Whoever reads this may count on it.
+                if revision != before.revision {
+                    tracing::info!(revision, "definitions are active");
                 }
-                sender.send_replace(Arc::new(snapshot));
             }
             // One warning for a flood of garbage.
             Err(problem) if !std::mem::replace(&mut warned, true) => {

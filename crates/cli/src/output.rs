@@ -192,7 +192,9 @@ impl Output {
             ProgressStyle::with_template("{spinner} {human_pos} {msg}, {per_sec}, {elapsed}")
                 .unwrap_or_else(|_| ProgressStyle::default_spinner());
         let counter = ProgressBar::no_length().with_style(style).with_message(what);
-        // Also while nothing comes that could be counted.
+        // At once, for from here on a thread of its own draws it, which may come too late for short work: also
+        // while nothing comes that could be counted.
+        counter.tick();
         counter.enable_steady_tick(TICK);
         counter
     }
