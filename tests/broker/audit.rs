@@ -12,7 +12,7 @@ use fermata_tests::engine::{ENGINE_NAME, checkpoint_dir, signer};
 use fermata_tests::journal::{count, records_until};
 use fermata_tests::{Sink, TestBroker, TestEngine, definitions, events};
 
-const LIMIT: Duration = Duration::from_secs(15);
+const LIMIT: Duration = Duration::from_secs(60);
 
 const WORKFLOW: &str = "
 workflow:

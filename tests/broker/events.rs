@@ -18,7 +18,7 @@ use fermata_wire::dead::DeadLetter;
 use fermata_wire::replay::{ReplayKeys, replay_id};
 use serde_json::{Value, json};
 
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 const SUBJECT: &str = "fermata.events.acme.demo.start";
 
 const WORKFLOW: &str = "

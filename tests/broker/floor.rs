@@ -23,7 +23,7 @@ use fermata_tests::invariants::{
 use fermata_tests::journal::{JournalWatch, count, records_until};
 use fermata_tests::{TestBroker, TestEngine, definitions, events};
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(60);
 
 const WORKFLOW: &str = "
 workflow: { name: one, version: '1', tasks: [{ id: a, noop: {} }] }

@@ -19,7 +19,7 @@ use fermata_wire::dead::DeadLetter;
 use fermata_wire::stages::{AdmittedFrame, MatchedFrame, StageFrame};
 use fermata_wire::subjects;
 
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 const PARTITIONS: [PartitionId; 3] = [PartitionId(0), PartitionId(1), PartitionId::CONTROL];
 const SEED: u64 = 0x5eed;
 

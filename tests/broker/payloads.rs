@@ -16,7 +16,7 @@ use fermata_tests::{TestBroker, TestEngine, audit, definitions, events};
 use fermata_wire::dead::DeadLetter;
 use serde_json::{Value, json};
 
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 
 const WORKFLOW: &str = "
 workflow: { name: one, version: '1', tasks: [{ id: a, noop: {} }] }

@@ -15,7 +15,7 @@ use fermata_jetstream::topology::PLANS_BUCKET;
 use fermata_tests::journal::{count, records_until};
 use fermata_tests::{Sink, TestBroker, TestEngine, definitions, events};
 
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 
 const WORKFLOW: &str = "
 workflow:

@@ -9,7 +9,7 @@ use fermata_jetstream::Durability;
 use fermata_tests::journal::{count, records_until};
 use fermata_tests::{TestBroker, TestEngine, definitions};
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(60);
 
 const WORKFLOW: &str = "
 workflow:

@@ -28,7 +28,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-const LIMIT: Duration = Duration::from_secs(15);
+const LIMIT: Duration = Duration::from_secs(60);
 const FAR_MS: u64 = 3_600_000;
 
 /// Passes on what it is told, as whoever it stands for would take it.

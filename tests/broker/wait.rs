@@ -13,7 +13,7 @@ use fermata_tests::journal::{Entry, count, kinds_of, records_until};
 use fermata_tests::{TestBroker, TestEngine, definitions, events};
 use serde_json::{Value, json};
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Runs, keys and events live in both.
 const PARTITIONS: u16 = 2;

@@ -19,7 +19,7 @@ use fermata_tests::invariants::{
 use fermata_tests::journal::{count, records, records_until, tally};
 use fermata_tests::{TestBroker, TestEngine, definitions, events, garbage};
 
-const LIMIT: Duration = Duration::from_secs(15);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// What a worker had been sent when it left comes again after the broker's wait
 /// for an acknowledgement, 30 s. It gives back what it can, so this is rare.

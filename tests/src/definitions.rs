@@ -14,7 +14,7 @@ use fermata_wire::commands::CommandFrame;
 use fermata_wire::subjects;
 
 /// How long an engine may take to answer.
-const ANSWER_LIMIT: Duration = Duration::from_secs(20);
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
 /// Applies workflows and strategies written in YAML and waits until this
 /// process sees them; returns the revision.

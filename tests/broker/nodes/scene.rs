@@ -13,7 +13,7 @@ use fermata_tests::{Sink, TestBroker, TestEngine, definitions, events};
 use serde_json::Value;
 use uuid::Uuid;
 
-pub(super) const LIMIT: Duration = Duration::from_secs(20);
+pub(super) const LIMIT: Duration = Duration::from_secs(60);
 
 pub(super) struct Scene {
     // Ends last: the engine needs it to shut down.

@@ -65,7 +65,9 @@ async fn a_task_that_a_newer_program_wrote_is_handed_on_and_counts_no_delivery()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_leaves_a_queue_has_what_came_and_asks_for_nothing_more() {
-    let scene = Scene::with(&asking("timeout: 60s", "")).await;
+    // What was taken does not come again.
+    let wait = Duration::from_secs(60);
+    let scene = Scene { wait, ..Scene::with(&asking("timeout: 60s", "")).await };
     let mut queue = scene.by_hand().await;
     scene.publish(1).await;
     // Room for three: one comes now, one before it is looked at, one is asked for still.

@@ -17,7 +17,7 @@ use fermata_tests::{TestBroker, TestEngine, definitions, events};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-pub(super) const LIMIT: Duration = Duration::from_secs(30);
+pub(super) const LIMIT: Duration = Duration::from_secs(60);
 
 /// How long the broker waits to hear of a task, where a scene says nothing else.
 pub(super) const WAIT: Duration = Duration::from_secs(1);

@@ -70,8 +70,12 @@ impl Operated for Subject {
     }
 }
 
+/// Longest that a test waits for something that must happen, and that nothing here takes.
+const AMPLE: Duration = Duration::from_secs(60);
+
+/// A server that hurries nobody.
 async fn start(obstacles: Vec<Obstacle>) -> SocketAddr {
-    start_with(obstacles, TimeLimits::default()).await
+    start_with(obstacles, TimeLimits { head: AMPLE, answer: AMPLE, connection: AMPLE }).await
 }
 
 async fn start_with(obstacles: Vec<Obstacle>, limits: TimeLimits) -> SocketAddr {
@@ -146,10 +150,9 @@ async fn a_process_that_lives_and_is_ready_says_so() {
     let ready = get(address, "/ready").await;
 
     assert!(health.starts_with("HTTP/1.1 200 "), "{health}");
-    assert!(
-        health.ends_with(r#"{"status":"ok","worker":"w","version":"1.2.3","uptime_seconds":0}"#),
-        "{health}"
-    );
+    let identity = r#"{"status":"ok","worker":"w","version":"1.2.3","uptime_seconds":"#;
+    let uptime = health.rsplit_once(identity).and_then(|(_, rest)| rest.strip_suffix('}'));
+    assert!(uptime.is_some_and(|seconds| seconds.parse::<u64>().is_ok()), "{health}");
     assert!(ready.starts_with("HTTP/1.1 200 "), "{ready}");
     let body = r#"{"status":"ready","worker":"w","switched_off":["orchestration"]}"#;
     assert!(ready.ends_with(body), "{ready}");
@@ -262,7 +265,7 @@ async fn no_more_than_so_many_requests_to_replay_are_under_way() {
             }
         }
     };
-    let busy = tokio::time::timeout(HEAD_LIMIT, busy).await.unwrap();
+    let busy = tokio::time::timeout(AMPLE, busy).await.unwrap();
     let forged = post(address, "", "forged").await;
     drop(held);
 
@@ -318,7 +321,7 @@ async fn a_connection_lasts_no_longer_than_allowed() {
     let limits = TimeLimits { connection, ..TimeLimits::default() };
     let address = start_with(Vec::new(), limits).await;
 
-    let closed = tokio::time::timeout(HEAD_LIMIT / 2, get(address, "/metrics")).await;
+    let closed = tokio::time::timeout(AMPLE, get(address, "/metrics")).await;
 
     assert_eq!(closed.as_deref(), Ok(""));
 }

@@ -193,8 +193,10 @@ fn with_repeats(steps: Vec<Step>, repeats: u32) -> Vec<Step> {
 #[cfg(test)]
 mod tests {
     use fermata_core::event::{EventLimits, decode_message, parse_subject};
+    use fermata_core::identity::PartitionId;
     use fermata_core::strategy::{Decision, StrategySet};
     use fermata_definitions::{Limits, read_strategies, read_workflow};
+    use fermata_jetstream::topology::PARTITIONS_DEFAULT;
 
     use super::*;
     use crate::demo;
@@ -264,6 +266,31 @@ mod tests {
         let mut named = Scenario::plugins().map(str::to_owned).to_vec();
         named.sort();
         assert_eq!(called, named);
+    }
+
+    /// Two that share one would have two of them when a minute ends in between, and README.md other figures.
+    #[test]
+    fn no_two_unmatched_events_of_the_demonstration_share_a_case() {
+        let scenario = Scenario::new(EVENTS_DEFAULT, "demo");
+        let strategies = read_strategies(demo::STRATEGIES, None, &Limits::default()).unwrap();
+        let strategies = StrategySet::compile(strategies).unwrap();
+        let mut cases = std::collections::BTreeSet::new();
+        for message in &scenario.messages {
+            let subject = parse_subject(&message.subject).unwrap();
+            let content_type = Some(message.content_type);
+            let limits = EventLimits::default();
+            let events = decode_message(content_type, &message.payload, subject, &limits);
+            for event in events.into_iter().flatten() {
+                if let Decision::Unmatched { .. } = strategies.decide(&event) {
+                    let key = event.idempotency().to_be_bytes();
+                    let parts = [event.tenant.as_bytes(), &key];
+                    let partition = PartitionId::of(&parts, PARTITIONS_DEFAULT);
+                    cases.insert((partition, event.tenant.to_string(), event.kind.to_string()));
+                }
+            }
+        }
+
+        assert_eq!(cases.len(), scenario.expected.unmatched as usize, "{cases:?}");
     }
 
     /// What the strategies make of the events, without an engine.

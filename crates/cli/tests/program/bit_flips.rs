@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt as _;
 
 use fermata_partition::snapshot::SnapshotPolicy;
 
-use crate::support::Stage;
+use crate::support::{Ended, Stage, examined_until};
 use crate::truncation::{ended, fermata, halted, start};
 
 /// How the server ends before the bit flips.
@@ -42,13 +42,13 @@ async fn a_flipped_bit_in_a_journal_halts_its_partition_and_everybody_tells_it()
 
         let engine = start(&stage, SnapshotPolicy::default()).await;
         let reason = halted(&engine).await;
-        let examined = fermata(&stage, &["doctor", "--json"]).await;
+        let doctor = async || fermata(&stage, &["doctor", "--json"]).await;
+        let is_told = |ended: &Ended| ended.check("code", "partition_halted").is_some();
+        let examined = examined_until(doctor, is_told).await;
         let verified = fermata(&stage, &["audit", "verify", "--json"]).await;
         engine.shut_down().await;
 
-        let checks = examined.json();
-        let told = checks.iter().find(|check| check["code"] == "partition_halted");
-        let told = told.unwrap_or_else(|| panic!("{ends:?}: {}", examined.stdout));
+        let told = examined.check("code", "partition_halted").expect("it is told");
         assert_eq!((&told["health"], examined.code), (&"fail".into(), 1), "{ends:?}");
         assert_eq!(told["details"][0]["reason"], reason, "{ends:?}");
         assert_ne!(verified.code, 0, "{ends:?}: {reason}: {}", verified.stdout);

@@ -12,7 +12,6 @@ mod page;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Instant;
 
 use tempfile::TempDir;
@@ -21,7 +20,7 @@ use tokio::process::{Child, ChildStdout, Command};
 
 use self::page::{Ids, Typed, blocks, is_shown, typed};
 use crate::logs::Logs;
-use crate::support::SOON;
+use crate::support::{SOON, free_port};
 
 pub const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
@@ -184,17 +183,6 @@ impl Clone {
         let mut started = self.staying.remove(started.expect("it was started"));
         started.child.kill().await.expect("a process");
     }
-}
-
-/// A port that is free, and that the system gives to nobody who asks for any: it lies below
-/// the range that these are taken from.
-pub fn free_port() -> u16 {
-    // Pages that are followed in one process begin to look at different places.
-    static PAGE: AtomicU16 = AtomicU16::new(0);
-    let page = PAGE.fetch_add(1_000, Ordering::Relaxed);
-    let first = 10_000 + (std::process::id() as u16 % 10_000 + page) % 10_000;
-    let is_free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    (first..first + 10_000).find(is_free).expect("a free port")
 }
 
 fn link(target: &Path, name: &Path) {

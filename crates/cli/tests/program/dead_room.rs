@@ -6,6 +6,7 @@ use fermata_wire::dead::DeadLetter;
 use serde_json::Value;
 
 use crate::engine::RunningEngine;
+use crate::process::LOOK_INTERVAL;
 use crate::support::SOON;
 
 /// Messages that are no events, each as large as fits a letter with what is said about it.
@@ -31,6 +32,7 @@ async fn a_tenant_that_floods_the_dead_letters_leaves_those_of_others() {
                 if state.last_sequence >= expected {
                     return state;
                 }
+                tokio::time::sleep(LOOK_INTERVAL).await;
             }
         };
         let state = tokio::time::timeout(SOON, filed).await;

@@ -127,7 +127,8 @@ async fn the_audit_log_goes_on_while_its_feed_is_off() {
     scene.publish(0..1).await;
     scene.gate.next().await;
     scene.gate.let_one_go();
-    let signed = "fermata_partition_auditor_lag_records{partition=\"0\"} 0\n";
+    // These records are the takeover and what came of the event.
+    let signed = "fermata_partition_signed_records{partition=\"0\"} 6\n";
     let ended = "agent_workflow_latency_p95_seconds_count 1\n";
     scene
         .engine
@@ -139,7 +140,7 @@ async fn the_audit_log_goes_on_while_its_feed_is_off() {
     let first = tokio::time::timeout(SOON, feed.next()).await.expect("in time").expect("a frame");
 
     let frame = fermata_wire::audit::AuditFrame::decode(&first.payload).expect("a frame");
-    // The first six records are the takeover and what came of the first event.
+    // What was signed while the feed was off is not in it.
     assert!(frame.entries[0].index >= 6, "{frame:?}");
     scene.gate.next().await;
     scene.gate.let_one_go();

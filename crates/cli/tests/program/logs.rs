@@ -43,6 +43,14 @@ impl Logs {
         self.until(&revision).await;
     }
 
+    /// Waits until all is read that an ended program said.
+    pub async fn until_read(&self) {
+        let mut logs = self.0.clone();
+        // It comes to its end when nobody can write any more.
+        let read = tokio::time::timeout(SOON, logs.wait_for(|_| false)).await;
+        assert_eq!(read.map(|more| more.is_ok()), Ok(false), "{}", self.all());
+    }
+
     /// Everything so far.
     pub fn all(&self) -> String {
         self.0.borrow().clone()

@@ -12,7 +12,7 @@ use fermata_wire::journal::JournalFrame;
 use serde_json::{Value, json};
 
 use crate::engine::{RunningEngine, event};
-use crate::process::Running;
+use crate::process::{LOOK_INTERVAL, Running};
 use crate::support::{SOON, Stage, run, topology};
 
 const WORKFLOW: &str = "
@@ -121,6 +121,7 @@ async fn settled_journals<'p>(
         if is_decided && count(&all, Kind::CaseNotified) == count(&all, Kind::CaseOpened) {
             return journals;
         }
+        tokio::time::sleep(LOOK_INTERVAL).await;
     }
 }
 

@@ -12,7 +12,10 @@ use fermata_jetstream::object_folder::ObjectFolder;
 use fermata_jetstream::topology::EVENTS_STREAM;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Child;
+use tokio::sync::watch;
 
 use crate::engine::RunningEngine;
 use crate::support::{Ended, SOON, Stage, program};
@@ -123,10 +126,13 @@ async fn no_room_is_advised_that_the_server_does_not_have() {
     assert!(!filled.stderr.contains("--repair"), "{}", filled.stderr);
 }
 
-/// What a program says that a signal ends before its work is done.
-async fn told_when_ended_by(signal: Signal, child: Child) -> String {
+fn send(signal: Signal, child: &Child) {
     let pid = Pid::from_raw(i32::try_from(child.id().expect("it runs")).unwrap()).unwrap();
     kill_process(pid, signal).expect("a signal");
+}
+
+/// What a program says that a signal ends before its work is done.
+async fn told_at_its_end(child: Child) -> String {
     let ended = tokio::time::timeout(SOON, child.wait_with_output()).await;
     let ended = ended.expect("in time").expect("an end");
     let told = String::from_utf8_lossy(&ended.stderr).into_owned();
@@ -150,11 +156,37 @@ async fn a_signal_while_the_data_is_read_is_told_of() {
             tokio::task::spawn_blocking(move || std::fs::OpenOptions::new().write(true).open(pipe));
         let _held = tokio::time::timeout(SOON, opened).await.expect("it reads").unwrap().unwrap();
 
-        let told = told_when_ended_by(signal, child).await;
+        send(signal, &child);
+        let told = told_at_its_end(child).await;
 
         assert!(told.contains("nothing was stored or published"), "{told}");
         assert_eq!(messages(&stage, EVENTS_STREAM).await, 0, "{told}");
     }
+}
+
+/// A way to the broker of `stage` on which each connection gets so many bytes through, and the others only once
+/// it is told that they may go.
+async fn held_back(stage: &Stage, bytes: u64) -> (String, watch::Sender<bool>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("nats://{}", listener.local_addr().expect("an address"));
+    let server = stage.server.url().strip_prefix("nats://").expect("an address").to_owned();
+    let (may_go, held) = watch::channel(false);
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let broker = TcpStream::connect(&server).await.expect("a connection");
+            let (mut said, mut asks) = broker.into_split();
+            let (asked, mut told) = client.into_split();
+            tokio::spawn(async move { tokio::io::copy(&mut said, &mut told).await });
+            let mut held = held.clone();
+            tokio::spawn(async move {
+                let mut first = asked.take(bytes);
+                tokio::io::copy(&mut first, &mut asks).await?;
+                let _ = held.wait_for(|may_go| *may_go).await;
+                tokio::io::copy(&mut first.into_inner(), &mut asks).await
+            });
+        }
+    });
+    (url, may_go)
 }
 
 #[tokio::test]
@@ -162,7 +194,8 @@ async fn an_upload_that_a_signal_ends_leaves_no_chunks_behind() {
     for signal in [Signal::INT, Signal::TERM] {
         let stage = Stage::new().await;
         give_room(&stage, 256 * MIB).await;
-        let url = stage.server.url();
+        // However late the signal comes, the upload is not through.
+        let (url, may_go) = held_back(&stage, 20 * MIB).await;
         let mut command = program(&["--nats-url", &url]);
         let child = command.args(publishing(&stage, 200 * MIB)).spawn().expect("a program");
         let begun = Instant::now();
@@ -170,7 +203,9 @@ async fn an_upload_that_a_signal_ends_leaves_no_chunks_behind() {
             assert!(begun.elapsed() < SOON, "nothing is uploaded");
         }
 
-        let told = told_when_ended_by(signal, child).await;
+        send(signal, &child);
+        may_go.send(true).expect("it is waited for");
+        let told = told_at_its_end(child).await;
 
         assert!(told.contains("nothing was published"), "{told}");
         assert_eq!(messages(&stage, PAYLOADS).await, 0, "{told}");
@@ -205,8 +240,17 @@ async fn a_file_with_an_event_that_is_too_large_starts_a_run_with_the_place_of_i
     assert!(refused["from"].as_str().unwrap().ends_with("scans.ndjson:2"), "{refused}");
     let ended = "agent_workflow_latency_p95_seconds_count 3\n";
     engine.up.until("/metrics", |answer| answer.body.contains(ended)).await;
+    let begun = Instant::now();
+    // The list may be behind the figures.
+    let runs = loop {
+        let runs = engine.run(&["runs", "list", "--json"]).await.json();
+        if runs.len() == 3 {
+            break runs;
+        }
+        assert!(begun.elapsed() < SOON, "{runs:?}");
+    };
     let mut started = BTreeMap::new();
-    for run in engine.run(&["runs", "list", "--json"]).await.json() {
+    for run in runs {
         let shown = engine.run(&["runs", "show", run["id"].as_str().unwrap(), "--json"]).await;
         let shown = shown.json().remove(0);
         let of = shown["event_id"].as_str().unwrap().to_owned();

@@ -13,7 +13,7 @@ use crate::logs::Logs;
 use crate::support::{SOON, Stage, program};
 
 /// How often something is looked at again.
-const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+pub const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A running program; it is killed with its value.
 pub struct Running {
@@ -102,13 +102,12 @@ impl Running {
         assert_eq!(self.ended().await, Some(0), "{}", self.logs.all());
     }
 
-    /// Waits until it has ended; its exit code, nothing when a signal ended it.
+    /// Waits until it has ended and all that it logged is there; its exit code, nothing when a signal ended it.
     pub async fn ended(&mut self) -> Option<i32> {
         let ended = tokio::time::timeout(SOON, self.child.wait()).await;
-        ended
-            .unwrap_or_else(|_| panic!("not in time\n{}", self.logs.all()))
-            .expect("a status")
-            .code()
+        let ended = ended.unwrap_or_else(|_| panic!("not in time\n{}", self.logs.all()));
+        self.logs.until_read().await;
+        ended.expect("a status").code()
     }
 }
 

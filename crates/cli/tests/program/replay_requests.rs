@@ -15,7 +15,7 @@ use tempfile::NamedTempFile;
 
 use crate::engine::RunningEngine;
 use crate::operations::{count, kinds};
-use crate::process::{Answer, Running, post};
+use crate::process::{Answer, LOOK_INTERVAL, Running, post};
 use crate::support::SOON;
 
 const PATH: &str = "/internal/agent/events";
@@ -64,14 +64,14 @@ async fn kinds_with(engine: &RunningEngine, kind: Kind, expected: f64) -> Vec<Ki
     let enough = async {
         loop {
             let last = reader.stream_state("JOURNAL_0").await.expect("a journal").last_sequence;
-            if last == read_to {
-                continue;
+            if last != read_to {
+                read_to = last;
+                let kinds = kinds(&reader, "0").await;
+                if count(&kinds, kind) >= expected {
+                    return kinds;
+                }
             }
-            read_to = last;
-            let kinds = kinds(&reader, "0").await;
-            if count(&kinds, kind) >= expected {
-                return kinds;
-            }
+            tokio::time::sleep(LOOK_INTERVAL).await;
         }
     };
     let found = tokio::time::timeout(SOON, enough).await;

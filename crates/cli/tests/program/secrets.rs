@@ -23,7 +23,7 @@ use tokio::sync::Notify;
 
 use crate::engine::event;
 use crate::process::{Running, get};
-use crate::support::{Ended, SOON, program};
+use crate::support::{Ended, SOON, free_port, program};
 
 use canary::{Canary, files, found, where_in};
 
@@ -89,8 +89,7 @@ struct Guarded {
 impl Guarded {
     async fn start(store: &Path) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let port = port.local_addr().expect("an address").port();
+        let port = free_port();
         let (store, log) = (store.join("streams"), store.join("nats-server.log"));
         let config = format!(
             r#"

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::engine::RunningEngine;
-use crate::support::run;
+use crate::support::{Ended, examined_until, run};
 
 const WORKFLOW: &str = "
 workflow:
@@ -34,6 +34,11 @@ async fn slips_in_what_is_applied_are_told_and_applied() {
     let workflow = file("workflow.yaml", WORKFLOW);
     let schema = file("schema.json", r#"{"type": "object", "requird": ["n"]}"#);
 
+    // What its workers know is asked of them once.
+    let have_answered = |ended: &Ended| {
+        ended.check("name", "answers").is_some_and(|answers| answers["health"] == "ok")
+    };
+    examined_until(async || engine.run(&["doctor", "--json"]).await, have_answered).await;
     let applied = engine.run(&["workflow", "apply", &workflow, "--json"]).await.json();
     let checked = engine.run(&["workflow", "check", &workflow]).await;
     assert_eq!(applied[0]["changed"], 1, "{applied:?}");

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::engine::{RunningEngine, event};
 use crate::operations::Scrape;
-use crate::support::{SOON, run};
+use crate::support::{Ended, SOON, examined_until, run};
 
 const STREAM: &str = "JOURNAL_0";
 
@@ -52,17 +52,16 @@ async fn a_full_journal_is_named_everywhere_and_enlarged_by_the_command_that_is_
         engine.publish(&json!(events.collect::<Vec<_>>()).to_string()).await;
     }
 
-    let examined = engine.run(&["doctor", "--json"]).await;
-    let checks = examined.json();
-    let check = |code: &str| {
-        let found = checks.iter().find(|check| check["code"] == code);
-        found.unwrap_or_else(|| panic!("no `{code}` in {}", examined.stdout))
-    };
+    let doctor = async || engine.run(&["doctor", "--json"]).await;
+    let codes = ["partition_stands_still", "stream_full"];
+    let told = |ended: &Ended| codes.iter().all(|code| ended.check("code", code).is_some());
+    let examined = examined_until(doctor, told).await;
+    let [still, full] = codes.map(|code| examined.check("code", code).expect("it is told"));
     assert_eq!(examined.code, 1);
-    let standstill = &check("partition_stands_still")["details"][0];
+    let standstill = &still["details"][0];
     assert_eq!((&standstill["partition"], &standstill["stream"]), (&"0".into(), &STREAM.into()));
     assert!(standstill["seconds"].as_u64() >= Some(10), "{standstill}");
-    let hint = check("stream_full")["hint"].as_str().expect("a hint");
+    let hint = full["hint"].as_str().expect("a hint");
     assert!(hint.contains("`fermata doctor --repair room --stream-room 16GiB`"), "{hint}");
 
     let dry = engine.run(&["doctor", "--repair", "room", "--dry-run", "--json"]).await.json();

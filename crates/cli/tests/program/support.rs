@@ -1,7 +1,8 @@
 //! A broker with the streams of one data partition, and the program beside it.
 
 use std::process::Stdio;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
 
 use fermata_core::identity::{JournalTime, PartitionId, StreamPosition};
 use fermata_core::record::Record;
@@ -17,8 +18,9 @@ use tempfile::TempDir;
 use tokio::process::Command;
 use uuid::Uuid;
 
-/// Longest that a test waits for something that must happen.
-pub const SOON: Duration = Duration::from_secs(30);
+/// Longest that a test waits for something that must happen: longer than anything that this program waits for
+/// itself, the 30 s after which the broker delivers again and a command gives up among them.
+pub const SOON: Duration = Duration::from_secs(90);
 
 pub const WRITER: &str = "test";
 pub const ENGINE: &str = "test-engine";
@@ -37,6 +39,11 @@ impl Ended {
     /// Standard output as JSON lines.
     pub fn json(&self) -> Vec<Value> {
         self.stdout.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
+    }
+
+    /// The first check of `fermata doctor --json` whose `member` is `value`.
+    pub fn check(&self, member: &str, value: &str) -> Option<Value> {
+        self.json().into_iter().find(|check| check[member] == value)
     }
 }
 
@@ -76,6 +83,33 @@ pub async fn run(arguments: &[&str]) -> Ended {
         stdout: String::from_utf8(output.stdout).expect("text"),
         stderr: String::from_utf8(output.stderr).expect("text"),
     }
+}
+
+/// Has `fermata doctor` look around until what it found is `enough`: it waits for workers and for the broker's
+/// time no longer than 2 s, and a worker that has just started hears its question a moment later.
+pub async fn examined_until(
+    examine: impl AsyncFn() -> Ended,
+    enough: impl Fn(&Ended) -> bool,
+) -> Ended {
+    let begun = Instant::now();
+    loop {
+        let examined = examine().await;
+        if enough(&examined) {
+            return examined;
+        }
+        assert!(begun.elapsed() < SOON, "{}{}", examined.stdout, examined.stderr);
+    }
+}
+
+/// A port that is free, and that the system gives to nobody who asks for any: it lies below
+/// the range that these are taken from.
+pub fn free_port() -> u16 {
+    // Those who ask in one process begin to look at different places.
+    static ASKED: AtomicU16 = AtomicU16::new(0);
+    let asked = ASKED.fetch_add(1_000, Ordering::Relaxed);
+    let first = 10_000 + (std::process::id() as u16 % 10_000 + asked) % 10_000;
+    let is_free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    (first..first + 10_000).find(is_free).expect("a free port")
 }
 
 impl Stage {

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::support::{Stage, run};
+use crate::support::{Stage, free_port, run};
 
 /// The one check that fails.
 fn broker_check(stdout: &str) -> Value {
@@ -64,8 +64,7 @@ async fn an_address_for_http_that_is_taken_is_told_before_anything_is_started() 
 #[tokio::test]
 async fn a_named_address_of_this_machine_where_nobody_listens_is_told_at_once_with_the_cause_once()
 {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let url = format!("nats://{free}");
+    let url = format!("nats://127.0.0.1:{}", free_port());
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().display().to_string();
     std::fs::write(folder.path().join("fermata.url"), format!("{url}\n")).unwrap();

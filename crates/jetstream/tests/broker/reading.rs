@@ -6,13 +6,13 @@ use std::process::Command;
 
 use fermata_jetstream::core_messages::CoreMessages;
 use fermata_jetstream::epoch_consumer::check_position;
-use fermata_jetstream::reader::{FollowError, Holes, StreamReader};
+use fermata_jetstream::reader::{FollowError, Holes, Replay, StreamReader};
 use fermata_jetstream::{EpochConsumer, EpochConsumerError, PositionCheck};
 use futures_util::FutureExt as _;
 use tokio::time::timeout;
 
 use crate::consuming::epoch;
-use crate::support::{SOON, Stage, number};
+use crate::support::{SOON, Stage};
 
 pub async fn delete(stage: &Stage, stream: &str, sequence: u64) {
     let core = CoreMessages::new(&stage.broker);
@@ -37,13 +37,20 @@ pub async fn purge_below(stage: &Stage, stream: &str, first_kept: u64) {
 async fn replayed(stage: &Stage, stream: &str, from: u64, holes: Holes) -> Vec<u64> {
     let mut replay =
         StreamReader::new(&stage.broker).replay(stream, from, holes).await.expect("a replay");
+    let (sequences, ended) = rest_of(&mut replay).await;
+    ended.expect("all batches");
+    sequences
+}
+
+/// What a replay yields, in however many batches, and how it ends.
+async fn rest_of(replay: &mut Replay) -> (Vec<u64>, Result<(), FollowError>) {
     let mut sequences = Vec::new();
     loop {
-        let batch = timeout(SOON, replay.next_batch(700)).await.expect("in time").expect("a batch");
-        if batch.is_empty() {
-            return sequences;
+        match timeout(SOON, replay.next_batch(700)).await.expect("in time") {
+            Ok(batch) if batch.is_empty() => return (sequences, Ok(())),
+            Ok(batch) => sequences.extend(batch.iter().map(|message| message.sequence)),
+            Err(error) => return (sequences, Err(error)),
         }
-        sequences.extend(batch.iter().map(|message| message.sequence));
     }
 }
 
@@ -95,13 +102,13 @@ async fn a_replay_that_has_ended_goes_on_with_what_came_since() {
         .replay("JOURNAL_0", 1, Holes::Refused)
         .await
         .expect("a replay");
-    assert_eq!(replay.next_batch(10).await.expect("a batch").len(), 3);
-    assert!(replay.next_batch(10).await.expect("a batch").is_empty());
+    let (before, _) = rest_of(&mut replay).await;
 
     stage.fill("fermata.journal.0", 4..=5).await;
 
-    let batch = timeout(SOON, replay.next_batch(10)).await.expect("in time").expect("a batch");
-    assert_eq!(batch.iter().map(|message| number(&message.payload)).collect::<Vec<_>>(), [4, 5]);
+    let (since, ended) = rest_of(&mut replay).await;
+    assert_eq!((before, since), (vec![1, 2, 3], vec![4, 5]));
+    assert!(ended.is_ok(), "{ended:?}");
 }
 
 #[tokio::test]
@@ -179,10 +186,9 @@ async fn a_deleted_message_is_a_gap_that_is_named_unless_holes_are_allowed() {
 
     let mut replay =
         StreamReader::new(&stage.broker).replay("DEAD", 1, Holes::Refused).await.expect("a replay");
-    let before = replay.next_batch(10).await.expect("what lies before the gap");
-    let gap = timeout(SOON, replay.next_batch(10)).await.expect("in time");
+    let (before, gap) = rest_of(&mut replay).await;
 
-    assert_eq!(before.len(), 2);
+    assert_eq!(before, [1, 2]);
     assert!(matches!(gap, Err(FollowError::Gap { expected: 3, got: 4, .. })), "{gap:?}");
     assert_eq!(replayed(&stage, "DEAD", 1, Holes::Allowed).await, [1, 2, 4, 5]);
 }

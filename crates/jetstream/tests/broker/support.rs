@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// Longest that a test waits for something that must happen.
-pub const SOON: Duration = Duration::from_secs(20);
+pub const SOON: Duration = Duration::from_secs(60);
 
 pub struct Stage {
     pub server: ManagedServer,
@@ -67,7 +67,8 @@ pub fn options(folder: &TempDir) -> ServerOptions {
 }
 
 pub async fn connect(server: &ManagedServer) -> Broker {
-    Broker::connect(&server.url(), ConnectOptions::default()).await.expect("a connection")
+    let options = ConnectOptions { connect_limit: SOON, ..ConnectOptions::default() };
+    Broker::connect(&server.url(), options).await.expect("a connection")
 }
 
 impl Stage {
@@ -79,8 +80,8 @@ impl Stage {
             .expect("a server; `make tools` gets the binary");
         let broker = connect(&server).await;
         small_topology().apply(&broker).await.expect("streams");
-        let publisher =
-            Publisher::new(&broker, PublisherOptions::default()).await.expect("a publisher");
+        let options = PublisherOptions { answer_limit: SOON, ..PublisherOptions::default() };
+        let publisher = Publisher::new(&broker, options).await.expect("a publisher");
         Self { server, broker, publisher, _folder: folder }
     }
 
@@ -119,8 +120,4 @@ impl Stage {
 pub fn small_topology() -> Topology {
     // What a machine may have left on its disk.
     Topology { partitions: 1, ..Topology::default() }.fitted_to(4 * 1024 * 1024 * 1024)
-}
-
-pub fn number(payload: &[u8]) -> u64 {
-    std::str::from_utf8(payload).expect("text").parse().expect("a number")
 }
