@@ -43,7 +43,7 @@ def measure(program, arguments):
     print("+ " + " ".join(command), file=sys.stderr, flush=True)
     answer = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
     lines = [json.loads(line) for line in answer.stdout.splitlines()]
-    # One that missed a floor ends with 1, and so does one that failed behind some cases: `main` tells them apart.
+    # One that missed a floor ends with 1. So did one of before that failed behind some cases: `main` tells those apart.
     if answer.returncode not in (0, 1) or not lines:
         fail(f"`{program}` ended with {answer.returncode} and measured {len(lines)} cases")
     return lines

@@ -1,7 +1,6 @@
 //! What is printed: a table for people, or a line of JSON per measurement.
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
-use miette::ensure;
 
 use crate::figures::Figures;
 
@@ -35,16 +34,16 @@ impl Report {
         self.measured.push(figures);
     }
 
-    /// Prints the table.
-    ///
-    /// # Errors
-    /// Names the floors that were missed, if any were.
-    pub fn finish(&self) -> miette::Result<()> {
+    /// Prints the table, names the floors that were missed, and says whether none was.
+    pub fn finish(&self) -> bool {
         if !self.json {
             self.print();
         }
-        ensure!(self.missed.is_empty(), "missed: {}", self.missed.join("; "));
-        Ok(())
+        let has_passed = self.missed.is_empty();
+        if !has_passed {
+            eprintln!("missed: {}", self.missed.join("; "));
+        }
+        has_passed
     }
 
     fn print(&self) {
@@ -100,12 +99,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_missed_floor_is_named_at_the_end_although_a_later_case_kept_its_own() {
+    fn a_missed_floor_counts_although_a_later_case_kept_its_own() {
         let mut report = Report::new(true);
         report.add(Figures::default(), vec!["runs: too slow".to_owned()]);
         report.add(Figures::default(), Vec::new());
 
-        assert_eq!(report.finish().unwrap_err().to_string(), "missed: runs: too slow");
-        assert!(Report::new(true).finish().is_ok());
+        assert!(!report.finish());
+        assert!(Report::new(true).finish());
     }
 }
