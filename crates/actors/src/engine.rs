@@ -73,6 +73,18 @@ impl Role {
     /// Every role.
     pub const ALL: [Self; 5] =
         [Self::Listener, Self::Matcher, Self::Builder, Self::Coordinator, Self::Projector];
+
+    /// Its name, as it is typed and told.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Listener => "listener",
+            Self::Matcher => "matcher",
+            Self::Builder => "builder",
+            Self::Coordinator => "coordinator",
+            Self::Projector => "projector",
+        }
+    }
 }
 
 /// Text that is no role.
@@ -84,14 +96,8 @@ impl FromStr for Role {
     type Err = NotARole;
 
     fn from_str(text: &str) -> Result<Self, NotARole> {
-        match text {
-            "listener" => Ok(Self::Listener),
-            "matcher" => Ok(Self::Matcher),
-            "builder" => Ok(Self::Builder),
-            "coordinator" => Ok(Self::Coordinator),
-            "projector" => Ok(Self::Projector),
-            _ => Err(NotARole(text.chars().take(40).collect())),
-        }
+        let meant = Self::ALL.into_iter().find(|role| role.as_str() == text);
+        meant.ok_or_else(|| NotARole(text.chars().take(40).collect()))
     }
 }
 
@@ -376,7 +382,9 @@ impl Engine {
         }
     }
 
-    pub(crate) fn started_with(&self) -> &Arc<StartedWith> {
+    /// What this process was started with, as far as others are told.
+    #[must_use]
+    pub fn started_with(&self) -> &Arc<StartedWith> {
         &self.started_with
     }
 
@@ -441,5 +449,18 @@ impl Engine {
         let stored = self.ports.facts.checkpoints.stored();
         let _ = tokio::time::timeout(DRAIN_LIMIT, stored).await;
         drained
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_role_has_one_name() {
+        for role in Role::ALL {
+            assert_eq!(serde_json::to_value(role).ok(), Some(role.as_str().into()));
+            assert_eq!(role.as_str().parse(), Ok(role));
+        }
     }
 }

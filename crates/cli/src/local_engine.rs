@@ -21,6 +21,7 @@ mod engine_file;
 mod kept_broker;
 mod not_started;
 mod settling;
+mod unknown_calls;
 mod whose;
 
 use std::collections::BTreeSet;
@@ -38,7 +39,7 @@ use fermata_jetstream::topology::{Enlarged, Enlargement, STREAM_ROOM_BYTES_DEFAU
 use fermata_jetstream::{Durability, ServerOptions, Topology};
 use fermata_partition::snapshot::SnapshotPolicy;
 use fermata_wire::replay::ReplayKeys;
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinSet};
 
 use crate::arguments::{ENGINE_FILE, GlobalArguments, URL_FILE};
 use crate::commands::doctor::MONITOR_FILE;
@@ -104,9 +105,10 @@ pub struct LocalEngine {
     url: String,
     url_file: Option<PathBuf>,
     endpoints: Option<Endpoints>,
-    exporting: Option<JoinHandle<()>>,
-    /// Tells of a broker that is another's.
-    telling: Option<JoinHandle<()>>,
+    /// What looks on and tells; ends with the value.
+    _onlookers: JoinSet<()>,
+    /// Of these, what tells of a broker that is another's.
+    absence: Option<AbortHandle>,
     data_dir: PathBuf,
     _folder: DataFolder,
 }
@@ -117,7 +119,6 @@ impl Drop for LocalEngine {
         self.url_file.iter().for_each(|file| {
             let _ = std::fs::remove_file(file);
         });
-        self.exporting.iter().chain(&self.telling).for_each(JoinHandle::abort);
     }
 }
 
@@ -188,11 +189,14 @@ impl LocalEngine {
         if let Some(endpoints) = &endpoints {
             endpoints.started(&engine);
         }
-        let exporting = telemetry::is_export_wanted().then(|| tokio::spawn(export(engine.clone())));
-        let telling = broker.is_none().then(|| {
-            let url = without_credentials(&url);
-            tokio::spawn(absence::tell(engine.clone(), url))
-        });
+        let mut onlookers = JoinSet::new();
+        onlookers.spawn(unknown_calls::tell(engine.clone()));
+        if telemetry::is_export_wanted() {
+            onlookers.spawn(export(engine.clone()));
+        }
+        let absence = broker
+            .is_none()
+            .then(|| onlookers.spawn(absence::tell(engine.clone(), without_credentials(&url))));
         let url_file = start.tells_url.then(|| data_dir.join(URL_FILE));
         if engine_of(data_dir)?.as_ref() != Some(&engine.ports().facts.engine) {
             write_line(&data_dir.join(ENGINE_FILE), &engine.ports().facts.engine)?;
@@ -208,8 +212,8 @@ impl LocalEngine {
             url,
             url_file,
             endpoints,
-            exporting,
-            telling,
+            absence,
+            _onlookers: onlookers,
             data_dir,
             _folder: folder,
         })
@@ -297,7 +301,7 @@ impl LocalEngine {
     ///
     /// As a kill: nothing accepted is lost.
     pub async fn shut_down(mut self, limit: Duration) -> Result<Drained, CliError> {
-        self.telling.take().iter().for_each(JoinHandle::abort);
+        self.absence.iter().for_each(AbortHandle::abort);
         let Self { engine, broker, .. } = &mut self;
         let drained = tokio::select! {
             drained = engine.drain(limit) => drained,
@@ -440,8 +444,7 @@ fn write_line(file: &Path, line: &str) -> Result<(), CliError> {
         .map_err(CliError::io(format!("write `{}`", file.display())))
 }
 
-/// The key in the file, or a new one that only its owner may read.
-/// The key in `file`, made where it is not there. A file that was named is there: in the place of
+/// The key in `file`, made where it is not there: only its owner may read it. A file that was named is there: in the place of
 /// a name that was mistyped a new engine would get a key that nobody meant.
 fn signer(file: &Path, is_named: bool) -> Result<Signer, CliError> {
     match std::fs::read_to_string(file) {

@@ -11,7 +11,7 @@ mod roles;
 mod room;
 mod switched_off;
 mod truncation;
-pub(super) mod workers;
+pub(crate) mod workers;
 
 pub use checks::MONITOR_FILE;
 pub use repair::Repair;

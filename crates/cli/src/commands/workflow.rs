@@ -1,6 +1,6 @@
 //! `fermata workflow`: what is done, and in which order.
 
-pub(super) mod called;
+pub(crate) mod called;
 mod plan_dot;
 mod plan_view;
 

@@ -49,6 +49,8 @@ async fn slips_in_what_is_applied_are_told_and_applied() {
     assert!(checked.stderr.contains("`input.ordr`"), "{}", checked.stderr);
 
     engine.apply("strategy", STRATEGIES).await;
+    // The process that would make the call says so itself, once something may start it.
+    engine.up.logs.until("`reprots`, which this process does not know").await;
     let contract = async |tenant: &str, kind: &str| {
         let named = ["--tenant", tenant, "--type", kind, "--version", "v1"];
         engine.run(&[&["contract", "apply", &schema, "--json"][..], &named].concat()).await.json()

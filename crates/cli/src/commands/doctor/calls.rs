@@ -55,7 +55,7 @@ async fn unknown(
         let Some(bytes) = bytes else { continue };
         let plan: Plan = fermata_wire::plan::decode(&bytes)
             .map_err(CliError::unreadable(format!("the plan {digest}")))?;
-        told.extend(called::judge(&plan, statuses));
+        told.extend(called::told(&plan, statuses));
     }
     Ok((told, left_out))
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use fermata_actors::started_with::StartedWith;
 use fermata_actors::status_service::StatusQuestion;
 use fermata_jetstream::Bytes;
 use fermata_jetstream::core_messages::CoreMessages;
@@ -38,28 +39,43 @@ const NO_ANSWER: &str = "not checked: no worker answered";
 
 /// How one worker stands.
 #[derive(Debug, Clone, Default, Deserialize)]
-pub(in crate::commands) struct WorkerStatus {
-    pub(in crate::commands) worker: String,
-    pub(in crate::commands) version: String,
-    pub(in crate::commands) partitions: Vec<PartitionStatus>,
+pub(crate) struct WorkerStatus {
+    pub(crate) worker: String,
+    pub(crate) version: String,
+    pub(crate) partitions: Vec<PartitionStatus>,
     // All below is absent from older workers.
     #[serde(default)]
-    pub(in crate::commands) incarnation: Option<Uuid>,
+    pub(crate) incarnation: Option<Uuid>,
     #[serde(default)]
-    pub(in crate::commands) process_id: u32,
+    pub(crate) process_id: u32,
     #[serde(default)]
-    pub(in crate::commands) roles: Vec<String>,
+    pub(crate) roles: Vec<String>,
     #[serde(default)]
-    pub(in crate::commands) queues: Vec<String>,
+    pub(crate) queues: Vec<String>,
     #[serde(default)]
-    pub(in crate::commands) settings: BTreeMap<String, Value>,
+    pub(crate) settings: BTreeMap<String, Value>,
     #[serde(default)]
-    pub(in crate::commands) standstills: Vec<Standstill>,
+    pub(crate) standstills: Vec<Standstill>,
+}
+
+impl WorkerStatus {
+    /// What this process says of itself, as far as it was started with it.
+    pub(crate) fn of_this_process(started_with: &StartedWith) -> Self {
+        let StartedWith { incarnation, process_id, roles, queues, settings } = started_with.clone();
+        Self {
+            incarnation: Some(incarnation),
+            process_id,
+            roles: roles.iter().map(|role| role.as_str().to_owned()).collect(),
+            queues,
+            settings,
+            ..Self::default()
+        }
+    }
 }
 
 /// What takes nothing that a worker wants stored.
 #[derive(Debug, Clone, Deserialize, Serialize)]
-pub(in crate::commands) struct Standstill {
+pub(crate) struct Standstill {
     /// The partition that stands still for it; absent where all of the worker do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     partition: Option<String>,
@@ -69,7 +85,7 @@ pub(in crate::commands) struct Standstill {
 }
 
 #[derive(Debug, Clone, Deserialize)]
-pub(in crate::commands) struct PartitionStatus {
+pub(crate) struct PartitionStatus {
     pub(in crate::commands) partition: String,
     pub(in crate::commands) state: String,
     reason: Option<String>,

@@ -17,19 +17,20 @@ struct Called<'w> {
     list: &'static str,
     what: &'static str,
     name: &'w str,
-    mend: String,
+    /// What to start a worker with that is to know it.
+    with: String,
 }
 
 impl<'w> Called<'w> {
     fn of(work: &'w Work) -> Option<Self> {
         match work {
             Work::Http { plugin: name, .. } => {
-                let mend = format!("start them with `--plugin {name}=<address>`");
-                Some(Self { list: "http.plugins", what: "plugin", name, mend })
+                let with = format!("`--plugin {name}=<address>`");
+                Some(Self { list: "http.plugins", what: "plugin", name, with })
             }
             Work::Command { name, .. } => {
-                let mend = format!("name it in `commands.programs.{name}` of their `--config`");
-                Some(Self { list: "commands.programs", what: "program", name, mend })
+                let with = format!("a `--config` that has `commands.programs.{name}`");
+                Some(Self { list: "commands.programs", what: "program", name, with })
             }
             Work::Noop
             | Work::Transform { .. }
@@ -38,6 +39,24 @@ impl<'w> Called<'w> {
             | Work::Nats { .. }
             | Work::Wait { .. } => None,
         }
+    }
+}
+
+/// A call that none of those who would make it knows.
+pub(crate) struct UnknownCall {
+    /// Which task calls what.
+    pub(crate) call: String,
+    /// What may have been meant.
+    pub(crate) meant: Option<String>,
+    /// What to start a worker with that is to know it.
+    pub(crate) with: String,
+}
+
+impl UnknownCall {
+    fn of_all_workers(&self) -> String {
+        let Self { call, meant, with } = self;
+        let hint = meant.clone().unwrap_or_else(|| format!("start them with {with}"));
+        format!("{call}, which no worker that would run it knows; {hint}")
     }
 }
 
@@ -60,41 +79,46 @@ pub(super) async fn unknown(
     }
     let leases = Leases::open(session.broker()).await?;
     let statuses = ask_all(session, &leases.live_workers().await?).await?;
-    Ok(executables.iter().flat_map(|executable| judge(executable.plan(), &statuses)).collect())
+    Ok(executables.iter().flat_map(|executable| told(executable.plan(), &statuses)).collect())
 }
 
 /// What is told of calls in `plan` that none of these workers could make.
-pub(in crate::commands) fn judge(plan: &Plan, statuses: &[WorkerStatus]) -> Vec<String> {
+pub(in crate::commands) fn told(plan: &Plan, statuses: &[WorkerStatus]) -> Vec<String> {
+    judge(plan, statuses).map(|unknown| unknown.of_all_workers()).collect()
+}
+
+/// The calls in `plan` that none of these workers could make.
+pub(crate) fn judge<'p>(
+    plan: &'p Plan,
+    statuses: &'p [WorkerStatus],
+) -> impl Iterator<Item = UnknownCall> + 'p {
     // Older workers do not tell what they were started with, and may know it.
-    if statuses.iter().any(|status| status.incarnation.is_none()) {
-        return Vec::new();
-    }
-    let mut told = Vec::new();
-    for node in &plan.nodes {
-        let Some(Called { list, what, name, mend }) = Called::of(&node.work) else { continue };
+    let is_told = statuses.iter().all(|status| status.incarnation.is_some());
+    let nodes = plan.nodes.iter().filter(move |_| is_told);
+    nodes.filter_map(move |node| {
+        let Called { list, what, name, with } = Called::of(&node.work)?;
         let runs = |status: &&WorkerStatus| match &node.queue {
             Some(queue) => status.queues.iter().any(|served| **served == **queue),
             None => status.roles.iter().any(|role| role == COORDINATOR),
         };
-        let mut known = Vec::new();
+        let who: Vec<_> = statuses.iter().filter(runs).collect();
+        let setting = format!("{list}.{name}");
         // One digest under the name of the list stands for more than are named.
-        let mut is_known = !statuses.iter().any(|status| runs(&status));
-        for status in statuses.iter().filter(runs) {
-            is_known |= status.settings.contains_key(list);
-            known.extend(status.settings.keys().filter_map(|setting| {
-                setting.strip_prefix(list).and_then(|rest| rest.strip_prefix('.'))
-            }));
+        let knows = |status: &&WorkerStatus| {
+            status.settings.contains_key(list) || status.settings.contains_key(&setting)
+        };
+        if who.is_empty() || who.iter().any(knows) {
+            return None;
         }
-        if is_known || known.contains(&name) {
-            continue;
-        }
-        let hint = did_you_mean(name, known).unwrap_or(mend);
-        told.push(format!(
-            "task `{}` of workflow `{}` calls the {what} `{name}`, which no worker that would run it knows; {hint}",
-            node.id, plan.workflow
-        ));
-    }
-    told
+        let settings = who.iter().flat_map(|status| status.settings.keys());
+        let known = settings.filter_map(|setting| setting.strip_prefix(list)?.strip_prefix('.'));
+        let (task, workflow) = (&node.id, &plan.workflow);
+        Some(UnknownCall {
+            call: format!("task `{task}` of workflow `{workflow}` calls the {what} `{name}`"),
+            meant: did_you_mean(name, known),
+            with,
+        })
+    })
 }
 
 #[cfg(test)]
@@ -115,10 +139,10 @@ mod tests {
         }
     }
 
-    fn told(task: &str, statuses: &[WorkerStatus]) -> String {
+    fn told_of(task: &str, statuses: &[WorkerStatus]) -> String {
         let text = format!("workflow:\n  name: w\n  version: '1'\n  tasks:\n    - {task}\n");
         let executable = read_workflow(&text, None, &Limits::default()).expect(&text);
-        judge(executable.plan(), statuses).join("\n")
+        told(executable.plan(), statuses).join("\n")
     }
 
     const CALL: &str = "{ id: a, http: { plugin: reprots, path: /x } }";
@@ -127,26 +151,26 @@ mod tests {
     fn a_plugin_that_no_worker_knows_is_told_with_the_one_that_may_be_meant() {
         let workers = [worker("coordinator", &[], json!({ "http.plugins.reports": "d" }))];
 
-        let slip = told(CALL, &workers);
+        let slip = told_of(CALL, &workers);
         let start = "task `a` of workflow `w` calls the plugin `reprots`, which no worker that would run it knows; ";
         assert_eq!(slip, format!("{start}did you mean `reports`?"));
-        let none = told(CALL, &[worker("coordinator", &[], json!({}))]);
+        let none = told_of(CALL, &[worker("coordinator", &[], json!({}))]);
         assert_eq!(none, format!("{start}start them with `--plugin reprots=<address>`"));
         let known = worker("coordinator", &[], json!({ "http.plugins.reprots": "d" }));
-        assert_eq!(told(CALL, &[known, workers[0].clone()]), "");
+        assert_eq!(told_of(CALL, &[known, workers[0].clone()]), "");
     }
 
     #[test]
     fn what_is_not_known_of_workers_speaks_against_nothing() {
-        assert_eq!(told(CALL, &[]), "", "nobody lives");
+        assert_eq!(told_of(CALL, &[]), "", "nobody lives");
         let matcher = worker("matcher", &[], json!({}));
-        assert_eq!(told(CALL, &[matcher]), "", "nobody runs tasks");
+        assert_eq!(told_of(CALL, &[matcher]), "", "nobody runs tasks");
         let many = worker("coordinator", &[], json!({ "http.plugins": "d" }));
-        assert_eq!(told(CALL, &[many]), "", "more than are named");
-        assert_eq!(told(CALL, &[WorkerStatus::default()]), "", "an older one");
+        assert_eq!(told_of(CALL, &[many]), "", "more than are named");
+        assert_eq!(told_of(CALL, &[WorkerStatus::default()]), "", "an older one");
         // A task of a queue is run by whoever serves that.
         let queued = CALL.replace("id: a,", "id: a, queue: gpu,");
         let gpu = worker("", &["gpu"], json!({ "http.plugins.reprots": "d" }));
-        assert_eq!(told(&queued, &[gpu, worker("coordinator", &[], json!({}))]), "");
+        assert_eq!(told_of(&queued, &[gpu, worker("coordinator", &[], json!({}))]), "");
     }
 }
