@@ -30,7 +30,7 @@ use indicatif::ProgressBar;
 
 pub use afterwards::{ResolvedCase, StartedAgain};
 pub use case_events::{CaseEvents, Done, EventsOfCase};
-pub use cases::{Review, ReviewList, Sample, partition_of};
+pub use cases::{Resolved, Review, ReviewList, Sample, partition_of};
 pub use fermata_store::{RunStatus, RunSummary};
 pub use history::{Failure, NodeView, RunHistory, TimelineEntry, What};
 pub use near::{NearIds, did_you_mean};

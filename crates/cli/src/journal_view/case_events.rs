@@ -25,6 +25,9 @@ pub struct EventsOfCase {
     pub repeated: u64,
     /// What the case's run did, where it is of one.
     pub done: Done,
+    /// Other runs that the run's event started and that are of no case to be resolved: the event is decided once
+    /// more as a whole.
+    pub others: u64,
 }
 
 /// What runs did that a new run from the beginning does again.
@@ -134,14 +137,19 @@ impl CaseEvents {
         self.take_done(header, record);
         if let Body::EventStarted(started) = &record.body {
             self.take_started(started.key, header.time.0, started.replay.is_some());
-            for run in &started.runs {
-                let Some(case) = self.runs.get(run).copied() else { continue };
-                self.cases.entry(case).and_modify(|events| events.add(started.source));
-                // What starts from now on does this run's work again.
-                let (place, time_ms) = (started.source, header.time.0);
-                let newest = Unmatched { case, place, time_ms, has_started: true };
-                self.keys.insert(started.key, newest);
-            }
+            let cases = started.runs.iter().filter_map(|run| self.runs.get(run).copied());
+            let cases: Vec<Uuid> = cases.collect();
+            // Decided once more with the first of them, it starts the work of the others, too.
+            let Some(case) = cases.first().copied() else { return };
+            let others = started.runs.len() - cases.len();
+            self.cases.entry(case).and_modify(|events| {
+                events.add(started.source);
+                events.others += others as u64;
+            });
+            // What starts from now on does these runs' work again.
+            let (place, time_ms) = (started.source, header.time.0);
+            let newest = Unmatched { case, place, time_ms, has_started: true };
+            self.keys.insert(started.key, newest);
         } else if let Body::EventUnmatched(unmatched) = &record.body
             && self.cases.contains_key(&unmatched.case)
         {
@@ -187,8 +195,7 @@ impl CaseEvents {
         }
     }
 
-    /// What was published again since or replayed, and started work, is done: in every case of the event, for each
-    /// of its runs may have one.
+    /// What was published again since or replayed, and started work, is done.
     /// What is published a day later has another event's key; a replay is of the same event whenever it comes.
     fn take_started(&mut self, key: u128, time_ms: u64, is_replay: bool) {
         let Some(Unmatched { place, time_ms: before, .. }) = self.keys.get(&key).copied() else {
@@ -200,6 +207,7 @@ impl CaseEvents {
         }
         for events in self.cases.values_mut().filter(|events| events.places.contains(&place)) {
             events.places.retain(|of| *of != place);
+            events.others = 0;
             events.repeated += 1;
         }
     }
@@ -316,6 +324,22 @@ mod tests {
         let told = events.finish().into_values().map(|of_case| (of_case.places, of_case.repeated));
         let expected = [(vec![], 1), (vec![at(11)], 0), (vec![], 1)];
         assert_eq!(told.collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn an_event_whose_runs_failed_together_is_decided_once_more_for_all_of_them() {
+        let cases = [1, 2].map(Uuid::from_u128);
+        let mut events = events(cases[0]);
+        events.cases = cases.map(|case| (case, EventsOfCase::default())).into();
+        events.runs =
+            [("a", cases[0]), ("b", cases[1])].map(|(run, case)| (run_of(run), case)).into();
+        let runs = ["a", "b", "succeeds"].map(run_of).to_vec();
+        let (header, record) = Script::default().at(1_000).event_started_all(1, at(10), runs);
+
+        events.take(&header, &record);
+
+        let told = events.finish().into_values().map(|of_case| (of_case.places, of_case.others));
+        assert_eq!(told.collect::<Vec<_>>(), [(vec![at(10)], 1), (vec![], 0)]);
     }
 
     #[test]

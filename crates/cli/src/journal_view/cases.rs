@@ -87,6 +87,9 @@ pub struct Review {
     /// The open cases with their runs; only of the one review that is looked for.
     #[serde(skip)]
     pub members: BTreeMap<Uuid, Option<RunId>>,
+    /// How those of runs were resolved that are not open; only of the one review that is looked for.
+    #[serde(skip)]
+    pub resolved_runs: BTreeMap<RunId, (Uuid, Resolved)>,
     /// All of its cases.
     #[serde(skip)]
     all_cases: Vec<Uuid>,
@@ -213,6 +216,7 @@ impl ReviewList {
             samples: Vec::new(),
             untold: 0,
             members: BTreeMap::new(),
+            resolved_runs: BTreeMap::new(),
             all_cases: Vec::new(),
         });
         if (opened_ms, case) < (review.opened_ms, review.case) {
@@ -241,13 +245,17 @@ impl ReviewList {
     fn resolve(&mut self, header: &Header, resolved: &CaseResolved) {
         let Some(review) = self.of_case(resolved.case) else { return };
         review.resolved_count += 1;
-        review.members.remove(&resolved.case);
-        review.resolved = Some(Resolved {
+        let how = Resolved {
             resolution: resolved.resolution.clone(),
             by: resolved.by.clone(),
             reason: resolved.reason.clone(),
             time_ms: header.time.0,
-        });
+        };
+        // As many as there are members at most.
+        if let Some(Some(run)) = review.members.remove(&resolved.case) {
+            review.resolved_runs.insert(run, (resolved.case, how.clone()));
+        }
+        review.resolved = Some(how);
     }
 
     fn keeps(&mut self, like: &Like) -> bool {

@@ -97,6 +97,17 @@ impl Script {
         self.event_started_by(key, source, run, None)
     }
 
+    /// An event starts several runs.
+    pub(crate) fn event_started_all(
+        &mut self,
+        key: u128,
+        source: SourcePosition,
+        runs: Vec<RunId>,
+    ) -> (Header, Record) {
+        let started = EventStarted { event: event(), key, source, replay: None, runs };
+        self.write(Record::of_tenant(&tenant(), started.into()))
+    }
+
     /// A replay of it starts another one.
     pub(crate) fn event_replayed(
         &mut self,

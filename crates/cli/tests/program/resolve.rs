@@ -27,6 +27,12 @@ strategies:
   - { name: breaks, version: 1, tenant: '*', on: breaks, workflow: { name: broken, version: '1' } }
 ";
 
+const BREAKS_TWICE: &str = "
+strategies:
+  - { name: breaks, version: 1, tenant: '*', on: breaks, workflow: { name: broken, version: '1' } }
+  - { name: too, version: 1, tenant: '*', on: breaks, fan_out: true, workflow: { name: broken, version: '1' } }
+";
+
 /// Events that nothing matches.
 const UNMATCHED: u64 = 5;
 
@@ -200,9 +206,10 @@ async fn of_runs_that_failed_together_one_is_retried_and_the_others_stay_open() 
     let failed = scene.until(&list, |runs| runs.len() == 3).await;
     let run = open[0]["samples"][0]["run"].as_str().expect("a run");
     let event = &failed.iter().find(|known| known["id"] == run).expect("the run")["event_id"];
-    let one = ["--retry", "--run", run];
+    let case = case_of(&open[0]);
+    let one = ["review", "resolve", case, "--retry", "--run", run, "--reason", "why", "--json"];
 
-    let resolved = scene.resolve(case_of(&open[0]), &one).await;
+    let resolved = scene.engine.run(&one).await;
     assert_eq!((resolved.code, resolved.json().len()), (0, 1), "{}", resolved.stderr);
 
     let runs = scene.until(&list, |runs| runs.len() == 4).await;
@@ -211,9 +218,35 @@ async fn of_runs_that_failed_together_one_is_retried_and_the_others_stay_open() 
     assert_eq!(retried, [event], "{runs:?}");
     // The two others, and that of the new run, which fails as the first one did.
     scene.until(&["review", "list", "--json"], |reviews| open_cases(reviews) == 3).await;
-    let again = scene.resolve(case_of(&open[0]), &one).await;
-    // In a minute of its own it is all of a review.
-    let is_done = again.code == 0 && again.json()[0]["answer"] == "already_resolved";
-    let is_of_none = again.code == 4 && again.stderr.contains(&format!("is of run {run}"));
-    assert!(is_done || is_of_none, "{}{}", again.stdout, again.stderr);
+    let again = scene.engine.run(&one).await;
+    assert_eq!((again.code, &again.json()[0]["answer"]), (0, &"already_resolved".into()));
+    let otherwise = scene.resolve(case, &["--close", "--run", run]).await;
+    assert_eq!((otherwise.code, &otherwise.json()[0]["answer"]), (1, &"conflict".into()));
+    let nobodys = scene.resolve(case, &["--close", "--run", case]).await;
+    assert_eq!(nobodys.code, 4, "{}", nobodys.stdout);
+    assert!(nobodys.stderr.contains(&format!("is of run {case}")), "{}", nobodys.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_whose_runs_failed_together_starts_each_of_them_once_more() {
+    let scene = Scene::start().await;
+    scene.engine.apply("workflow", BROKEN).await;
+    scene.engine.apply("strategy", BREAKS_TWICE).await;
+    scene.publish("breaks", 0..1).await;
+    let open = scene.open(2).await;
+
+    let tried = scene.resolve(case_of(&open[0]), &["--retry", "--dry-run"]).await.json();
+    assert_eq!(tried[0]["events"], 1, "{tried:?}");
+    let resolved = scene.resolve(case_of(&open[0]), &["--retry"]).await;
+    assert_eq!(resolved.code, 0, "{}{}", resolved.stdout, resolved.stderr);
+
+    // Cases of two more runs, which fail as the first ones did.
+    let cases = |reviews: &[Value]| -> u64 {
+        reviews.iter().map(|review| review["case_count"].as_u64().expect("a count")).sum()
+    };
+    let list = ["review", "list", "--all", "--json"];
+    let all = scene.until(&list, |reviews| cases(reviews) >= 4).await;
+    assert_eq!(cases(&all), 4, "{all:?}");
+    let runs = scene.engine.run(&["runs", "list", "--json"]).await.json();
+    assert_eq!(runs.len(), 4, "{runs:?}");
 }

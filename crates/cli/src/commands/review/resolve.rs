@@ -2,7 +2,7 @@
 
 mod plan;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use clap::{ArgGroup, Args};
@@ -23,7 +23,7 @@ use self::plan::Plan;
 use crate::broker_session::{ANSWER_LIMIT, BrokerSession, asking_user, random_id, stored_by};
 use crate::commands::runs::run_id;
 use crate::error::{CliError, ExitCode};
-use crate::journal_view::{CaseEvents, Review, ReviewList, partition_of};
+use crate::journal_view::{CaseEvents, Resolved, Review, ReviewList, partition_of};
 use crate::output::{Output, RECORDS_READ, Tone, counted, time_text};
 
 /// Bytes of commands that are sent to a partition in one message: what it
@@ -41,7 +41,7 @@ pub struct ResolveArguments {
     /// Id of a case; all that are like it are resolved with it
     #[arg(value_name = "CASE", value_parser = super::case_id)]
     pub case: Uuid,
-    /// Of cases of runs, only that of this run; may be given several times
+    /// Of cases of runs, only that of this run, may be given several times; other runs of its event start again, too
     #[arg(long = "run", value_name = "RUN", value_parser = run_id)]
     pub runs: Vec<RunId>,
     /// Match the events of the cases again, with the definitions that are active now
@@ -88,13 +88,18 @@ pub(super) async fn resolve(
     progress.finish_and_clear();
     let mut review = found?.ok_or_else(|| super::not_there(arguments.case))?;
     let resolution = arguments.resolution();
-    if !review.is_open() {
-        return tell_resolved(&review, &resolution, output);
-    }
+    let mut answers = Vec::new();
     let mut wanted = review.case_count.saturating_sub(review.resolved_count);
     if !arguments.runs.is_empty() {
-        keep_runs(&mut review, &arguments.runs)?;
+        answers = keep_runs(&mut review, &arguments.runs, &resolution)?;
         wanted = review.members.len() as u64;
+    } else if !review.is_open() {
+        let earlier = review.resolved.as_ref().map(|earlier| (review.case, earlier));
+        answers =
+            earlier.map(|(case, how)| answer_of(case, how, &resolution)).into_iter().collect();
+    }
+    if wanted == 0 {
+        return tell_answers(&answers, output);
     }
     if let Some(beyond) = review.members.keys().nth(CASES_RESOLVED_MAX).copied() {
         review.members.split_off(&beyond);
@@ -133,24 +138,35 @@ pub(super) async fn resolve(
         return Ok(ExitCode::Success);
     }
     let by = arguments.by.unwrap_or_else(asking_user);
-    let answers = ask(session, plan.commands(&review, &by, &arguments.reason)).await?;
+    answers.extend(ask(session, plan.commands(&review, &by, &arguments.reason)).await?);
     tell_answers(&answers, output)
 }
 
-/// Leaves in the review the open cases of these runs alone.
-fn keep_runs(review: &mut Review, runs: &[RunId]) -> Result<(), CliError> {
-    let is_open = |run: &&RunId| review.members.values().any(|open| *open == Some(**run));
-    let others = runs.iter().filter(|run| !is_open(run)).map(RunId::to_string).collect::<Vec<_>>();
-    if !others.is_empty() {
+/// Leaves in the review the open cases of these runs alone, and answers for those that are resolved.
+fn keep_runs(
+    review: &mut Review,
+    runs: &[RunId],
+    resolution: &Resolution,
+) -> Result<Vec<Value>, CliError> {
+    review.members.retain(|_, run| run.is_some_and(|run| runs.contains(&run)));
+    let open: BTreeSet<RunId> = review.members.values().copied().flatten().collect();
+    let (mut answers, mut unknown) = (Vec::new(), Vec::new());
+    for run in runs.iter().collect::<BTreeSet<_>>() {
+        match review.resolved_runs.get(run) {
+            _ if open.contains(run) => {}
+            Some((case, how)) => answers.push(answer_of(*case, how, resolution)),
+            None => unknown.push(run.to_string()),
+        }
+    }
+    if !unknown.is_empty() {
         return Err(CliError::NotFound(format!(
-            "no open case that is like `{}` is of run {}; `fermata runs explain` tells what became \
-             of a run, and `fermata review list --all` the cases",
+            "no case that is like `{}` is of run {}; `fermata runs explain` tells what became of a \
+             run, and `fermata review list --all` the cases",
             review.case,
-            others.join(" or of run ")
+            unknown.join(" or of run ")
         )));
     }
-    review.members.retain(|_, run| run.is_some_and(|run| runs.contains(&run)));
-    Ok(())
+    Ok(answers)
 }
 
 /// A strategy that would refuse every event is refused here, before anything is
@@ -187,22 +203,16 @@ async fn check_strategy(
     }
 }
 
-/// Says what the journal says of cases that are all resolved.
-fn tell_resolved(
-    review: &Review,
-    resolution: &Resolution,
-    output: &mut Output,
-) -> Result<ExitCode, CliError> {
-    let Some(earlier) = &review.resolved else { return Ok(ExitCode::Success) };
+/// What the journal says of a case that is resolved, as its partition would answer.
+fn answer_of(case: Uuid, earlier: &Resolved, resolution: &Resolution) -> Value {
     let same = earlier.resolution == *resolution;
-    let answer = json!({
-        "case": review.case,
+    json!({
+        "case": case,
         "answer": if same { "already_resolved" } else { "conflict" },
         "resolution": earlier.resolution,
         "by": earlier.by,
         "time_ms": earlier.time_ms,
-    });
-    tell_answers(&[answer], output)
+    })
 }
 
 /// Sends the commands and waits for the answer to each.

@@ -47,6 +47,11 @@ impl Plan {
         self.cases.iter().map(|(.., events)| events.repeated).sum()
     }
 
+    /// Runs of the same events that are not resolved and may start again with them.
+    fn others(&self) -> u64 {
+        self.cases.iter().map(|(.., events)| events.others).sum()
+    }
+
     /// What failed runs did that new ones will do again.
     fn done_again(&self) -> Done {
         let done = self.cases.iter().map(|(.., events)| events.done);
@@ -79,6 +84,13 @@ impl Plan {
                  time-out"
             );
         }
+        if self.others() > 0 {
+            let others = counted(self.others(), "other run", "other runs");
+            text += &format!(
+                "; their events are decided once more as a whole, and {others} of them may start again, whatever \
+                 became of it"
+            );
+        }
         Some(
             text + &format!(
                 "; `fermata runs explain {run}` tells what a run did, and `--close` lets it be"
@@ -96,6 +108,7 @@ impl Plan {
                 "dry_run": true, "resolution": self.resolution, "cases": cases,
                 "events": events, "left_out": left_out, "repeated": self.repeated(),
                 "cases_beyond": self.beyond,
+                "other_runs_again": self.others(),
                 "nodes_done_again": self.done_again().succeeded,
                 "nodes_of_unknown_outcome_again": self.done_again().unknown,
             }));
@@ -179,5 +192,9 @@ mod tests {
         let unknown = told(vec![of_run(Some(a), 0, 1)]);
         assert!(unknown.contains("what 1 node may have done is PERHAPS done twice"), "{unknown}");
         assert!(unknown.contains("no node of the failed ones succeeded"), "{unknown}");
+        assert!(!unknown.contains("other run"), "{unknown}");
+        let (case, run, events) = of_run(Some(a), 0, 0);
+        let fanned_out = told(vec![(case, run, EventsOfCase { others: 2, ..events })]);
+        assert!(fanned_out.contains("2 other runs of them may start again"), "{fanned_out}");
     }
 }
