@@ -223,10 +223,13 @@ async fn what_has_begun_is_adopted_and_what_has_not_is_left_to_be_ordered_again(
     scene.sink.arrived(1).await;
     let fillers = scene.take_all_turns(&other);
     scene.sink.arrived(2).await;
+    // Should a turn be left yet, it is not this one's: it waits for its owner's lease.
+    first.lease.extend(0);
     scene.start(&first, vec![attempt(waiting, "waiting", "/ok")]);
 
     scene.detach(&first);
     let mut next = scene.attach(0).await;
+    first.lease.extend(FAR_MS);
     scene.runner.cast(NodeRunnerMessage::Abort(fillers)).expect("a runner");
     let marker = run_of(next.partition, 3);
     scene.start(&next, vec![attempt(marker, "marker", "/ok")]);

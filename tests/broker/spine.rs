@@ -62,7 +62,7 @@ async fn an_event_becomes_a_completed_run_and_a_repeat_is_recognised() {
     let count = |records: &[(_, fermata_core::record::Record)], kind| {
         records.iter().filter(|(_, record)| record.body.kind() == kind).count()
     };
-    let records = journal::records_until(reader, 2, Duration::from_secs(20), |records| {
+    let records = journal::records_until(reader, 2, Duration::from_secs(60), |records| {
         count(records, Kind::RunSucceeded) == 2
             && count(records, Kind::CaseNotified) == 1
             && count(records, Kind::EventRejected) == 1

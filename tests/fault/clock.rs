@@ -1,6 +1,7 @@
 //! A worker's wall clock is set an hour ahead and an hour back, while it runs and between two runs.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use fermata_core::record::Kind;
@@ -18,8 +19,12 @@ const HOUR_S: i64 = 3_600;
 /// How long the log may take to tell it: it is looked at every few seconds.
 const TELL_LIMIT: Duration = Duration::from_secs(30);
 
-/// How the log tells it.
-const TOLD: &str = "this machine's clock and the broker's differ";
+/// How the log tells it, and that it is over.
+const DIFFER: &str = "this machine's clock and the broker's differ";
+const AGREE: &str = "this machine's clock and the broker's agree again";
+
+/// What is logged: the latter is no warning.
+const LOGGED: &str = "warn,fermata_actors::coordinator::status=info";
 
 /// How much an estimate of the broker's time may be off while the machine is busy, milliseconds:
 /// a thousandth of the step.
@@ -34,26 +39,32 @@ async fn a_clock_that_is_set_by_an_hour_fires_no_timer_early_and_loses_none() {
     let clock = SteppedClock::new();
     let mut scene = Scene::set("clock set").await;
     let (url, log) = (scene.ground.url(), log_of(scene.ground.folder(), "w-a"));
-    let surroundings = Surroundings { variables: clock.variables(), ..Surroundings::default() };
+    let mut variables = clock.variables();
+    variables.push(("RUST_LOG", LOGGED.into()));
+    let surroundings = Surroundings { variables, ..Surroundings::default() };
     let engine = scene.engine_in(&url, "w-a", &surroundings);
     let load = Load::start(scene.publisher.clone(), TIMED);
     scene.wait(1_500..2_000).await;
 
-    let mut told = 0;
     for step in [HOUR_S, -HOUR_S] {
+        let before = told(&log, DIFFER);
         clock.step(step);
-        told = told_again(&log, told).await;
+        told_again(&log, DIFFER, &before).await;
         scene.wait(2_000..3_000).await;
+        let before = told(&log, AGREE);
         clock.step(0);
-        scene.wait(1_000..1_500).await;
+        // Who does not notice that does not tell the next step.
+        told_again(&log, AGREE, &before).await;
     }
     // Ahead in one life, behind in the next: journal time goes on from where it was.
+    let before = told(&log, DIFFER);
     clock.step(HOUR_S);
-    told = told_again(&log, told).await;
+    told_again(&log, DIFFER, &before).await;
     engine.kill().await;
+    let before = told(&log, DIFFER);
     clock.step(-HOUR_S);
     let engine = scene.engine_in(&url, "w-a", &surroundings);
-    let _ = told_again(&log, told).await;
+    told_again(&log, DIFFER, &before).await;
     scene.wait(1_000..1_500).await;
     clock.step(0);
     let published = load.stop().await;
@@ -70,17 +81,28 @@ async fn a_clock_that_is_set_by_an_hour_fires_no_timer_early_and_loses_none() {
     engine.kill().await;
 }
 
-/// Waits until each data partition told once more that the clocks differ, as far as it is owned; how
-/// often all have.
-async fn told_again(log: &std::path::Path, told: usize) -> usize {
+/// How often each data partition has told this.
+fn told(log: &Path, what: &str) -> Vec<usize> {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let told_by = |partition: u16| {
+        let name = format!("partition={partition} ");
+        text.lines().filter(|line| line.contains(what) && line.contains(&name)).count()
+    };
+    (0..PARTITIONS).map(told_by).collect()
+}
+
+/// Waits until each data partition has told this once more.
+async fn told_again(log: &Path, what: &str, before: &[usize]) {
     let begun = Instant::now();
     loop {
-        let text = std::fs::read_to_string(log).unwrap_or_default();
-        let count = text.lines().filter(|line| line.contains(TOLD)).count();
-        if count >= told + usize::from(PARTITIONS) {
-            return count;
+        let now = told(log, what);
+        if now.iter().zip(before).all(|(now, before)| now > before) {
+            return;
         }
-        assert!(begun.elapsed() < TELL_LIMIT, "told {told} times before, now {count}");
+        assert!(
+            begun.elapsed() < TELL_LIMIT,
+            "`{what}`: told {before:?} times before, now {now:?}"
+        );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

@@ -6,6 +6,7 @@ use fermata_jetstream::{Broker, ConnectOptions, Durability, StreamReader};
 use fermata_tests::cluster::ask;
 use fermata_tests::networks::Networks;
 use fermata_tests::rights::{network_namespaces, not_run};
+use futures_util::future::join_all;
 use serde_json::Value;
 
 use crate::ground::{Ground, SERVERS};
@@ -17,15 +18,24 @@ use crate::scene::Scene;
 /// what the old one says to be old.
 const CUT_FOR: Duration = Duration::from_secs(14);
 
+/// How long it is cut off at the most while it tells nothing old.
+const CUT_MAX: Duration = Duration::from_secs(60);
+
 /// From when on after the cut nobody may be told what is old.
 const STALE_MAX: Duration = Duration::from_secs(5);
 
 /// Pause between two looks at both sides.
 const POLL: Duration = Duration::from_millis(250);
 
+/// How long one answer may take.
+const ANSWER_LIMIT: Duration = Duration::from_secs(1);
+
+/// What is looked at on both sides.
+const STREAMS: [&str; 5] = ["JOURNAL_0", "JOURNAL_1", "JOURNAL_2", "JOURNAL_3", "EVENTS"];
+
 const ROUNDS: u32 = 4;
 
-/// What was seen of a stream on both sides of the cut.
+/// What was seen of streams on both sides of the cut.
 #[derive(Debug, Default)]
 struct Seen {
     /// Answers of the server that was cut off that were behind the others'.
@@ -47,7 +57,7 @@ async fn a_server_that_is_cut_off_decides_nothing_and_is_not_believed() {
 
     let (mut rounds, mut old_answers) = (0, 0);
     let mut engines = Vec::<EngineProcess>::new();
-    while rounds < ROUNDS && scene.has_time_for_one_more(rounds) {
+    while rounds < ROUNDS && (old_answers == 0 || scene.has_time_for_one_more(rounds)) {
         // The first time it leads a journal, then perhaps it does not.
         let leader = scene.leader_of_journal(0).await;
         let cut = (leader + usize::try_from(rounds).expect("few")) % SERVERS;
@@ -63,7 +73,7 @@ async fn a_server_that_is_cut_off_decides_nothing_and_is_not_believed() {
         scene.wait(2_000..3_000).await;
 
         networks.cut_off(u8::try_from(cut).expect("few"));
-        let seen = watch_both_sides(&cut_url, &other_url).await;
+        let seen = watch_both_sides(&cut_url, &other_url, old_answers == 0).await;
         networks.join_again(u8::try_from(cut).expect("few"));
 
         println!(
@@ -85,38 +95,46 @@ async fn a_server_that_is_cut_off_decides_nothing_and_is_not_believed() {
     }
 }
 
-/// Looks at a journal on both sides until [`CUT_FOR`] has passed.
-async fn watch_both_sides(cut_url: &str, other_url: &str) -> Seen {
+/// Looks at all streams on both sides until [`CUT_FOR`] has passed; where something old must be
+/// told, until it was or [`CUT_MAX`] has passed.
+async fn watch_both_sides(cut_url: &str, other_url: &str, must_be_told: bool) -> Seen {
     let cut = Broker::connect(cut_url, ConnectOptions::default()).await.expect("a connection");
     let other = Broker::connect(other_url, ConnectOptions::default()).await.expect("a connection");
-    let reader = StreamReader::new(&cut);
     let (begun, mut seen) = (Instant::now(), Seen::default());
-    while begun.elapsed() < CUT_FOR {
-        for stream in ["JOURNAL_0", "JOURNAL_1", "JOURNAL_2", "JOURNAL_3", "EVENTS"] {
-            // The later answer must not be older.
-            let Some(before) = last_sequence(&other, stream).await else { continue };
-            let told = last_sequence(&cut, stream).await;
-            let believed = reader.stream_state(stream);
-            let believed = tokio::time::timeout(Duration::from_secs(1), believed).await;
-            if begun.elapsed() < STALE_MAX {
-                continue;
-            }
-            seen.old_answers += u32::from(told.is_some_and(|told| told < before));
-            let is_old = |last: u64| u32::from(last < before);
-            seen.believed += believed
-                .ok()
-                .and_then(|state| Some(is_old(state.ok()?.last_sequence)))
-                .unwrap_or(0);
+    let goes_on = |seen: &Seen| {
+        let limit = if must_be_told && seen.old_answers == 0 { CUT_MAX } else { CUT_FOR };
+        begun.elapsed() < limit
+    };
+    while goes_on(&seen) {
+        let counts = begun.elapsed() >= STALE_MAX;
+        // Side by side: the old leader gives up soon, and nearly no answer that is not believed
+        // comes before its limit.
+        let looks = join_all(STREAMS.map(|stream| look(&cut, &other, stream))).await;
+        if counts {
+            seen.old_answers += looks.iter().map(|look| look.old_answers).sum::<u32>();
+            seen.believed += looks.iter().map(|look| look.believed).sum::<u32>();
         }
         tokio::time::sleep(POLL).await;
     }
     seen
 }
 
+/// Looks at a stream on both sides once.
+async fn look(cut: &Broker, other: &Broker, stream: &str) -> Seen {
+    // The later answer must not be older.
+    let Some(before) = last_sequence(other, stream).await else { return Seen::default() };
+    let reader = StreamReader::new(cut);
+    let believed = tokio::time::timeout(ANSWER_LIMIT, reader.stream_state(stream));
+    let (told, believed) = tokio::join!(last_sequence(cut, stream), believed);
+    let is_old = |last: u64| u32::from(last < before);
+    let believed = believed.ok().and_then(Result::ok).map(|state| state.last_sequence);
+    Seen { old_answers: told.map_or(0, is_old), believed: believed.map_or(0, is_old) }
+}
+
 /// What the leader that this server knows says, whether it may be believed or not.
 async fn last_sequence(broker: &Broker, stream: &str) -> Option<u64> {
     let operation = format!("STREAM.INFO.{stream}");
     let asked = ask(broker, &operation, &Value::Null);
-    let info = tokio::time::timeout(Duration::from_secs(1), asked).await.ok()??;
+    let info = tokio::time::timeout(ANSWER_LIMIT, asked).await.ok()??;
     info["state"]["last_seq"].as_u64()
 }

@@ -95,6 +95,9 @@ impl Drop for LoopDisk {
     }
 }
 
+/// How often a [`SmallDisk`] is filled anew to which others write meanwhile more than is to be left.
+const FILLS_MAX: u32 = 20;
+
 /// A small file system in memory, mounted.
 #[derive(Debug)]
 pub struct SmallDisk {
@@ -127,10 +130,17 @@ impl SmallDisk {
     ///
     /// When that fails.
     pub fn fill_but(&self, left_bytes: u64) {
+        for fills_left in (0..FILLS_MAX).rev() {
+            let size = self.free_bytes().saturating_sub(left_bytes).to_string();
+            let filled = run(&["fallocate", "--length", &size, text(&self.ballast())]);
+            let Err(error) = filled else { return };
+            assert!(fills_left > 0, "{error}");
+        }
+    }
+
+    fn free_bytes(&self) -> u64 {
         let free = must_run(&["df", "--block-size=1", "--output=avail", text(self.path())]);
-        let free: u64 = free.lines().last().and_then(|line| line.trim().parse().ok()).expect("df");
-        let size = free.saturating_sub(left_bytes).to_string();
-        must_run(&["fallocate", "--length", &size, text(&self.ballast())]);
+        free.lines().last().and_then(|line| line.trim().parse().ok()).expect("df")
     }
 
     /// Makes room again.

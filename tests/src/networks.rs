@@ -4,7 +4,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fermata_jetstream::server::{Placement, cluster_places};
 
@@ -12,6 +12,9 @@ use crate::rights::{must_run, own_names, run};
 
 /// How long a word may take to be heard.
 const WORD_LIMIT: Duration = Duration::from_millis(1_500);
+
+/// How long it is asked again where a word is to arrive: a busy machine starts late who sends it.
+const ARRIVE_LIMIT: Duration = Duration::from_secs(20);
 
 /// Port at which the servers listen for each other; each has an address of its own.
 const ROUTE_PORT: u16 = 6222;
@@ -199,13 +202,25 @@ impl Networks {
         self.lost.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends a word out of a network, and one back: whether the first arrived, and the second.
+    /// Sends a word out of a network, and one back: the first arrives or does not, and so does the
+    /// second. What is to arrive is sent again for 20 s.
     ///
     /// # Panics
     ///
-    /// When there is no free port.
-    #[must_use]
-    pub fn is_heard_and_answered(&self, network: u8) -> (bool, bool) {
+    /// When it is otherwise, or there is no free port.
+    pub fn assert_heard_and_answered(&self, network: u8, expected: (bool, bool)) {
+        let begun = Instant::now();
+        loop {
+            let found = self.is_heard_and_answered(network);
+            let is_missing = (expected.0 && !found.0) || (expected.1 && !found.1);
+            if !is_missing || begun.elapsed() > ARRIVE_LIMIT {
+                return assert_eq!(found, expected, "network {network} is heard and answered");
+            }
+        }
+    }
+
+    /// Whether the first word arrived, and the second.
+    fn is_heard_and_answered(&self, network: u8) -> (bool, bool) {
         let listener = UdpSocket::bind((self.clients(), 0)).expect("a free port");
         listener.set_read_timeout(Some(WORD_LIMIT)).expect("a limit");
         let port = listener.local_addr().expect("an address").port();

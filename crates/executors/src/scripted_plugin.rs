@@ -94,10 +94,7 @@ async fn serve(
         let (mut stream, _) = listener.accept().await.unwrap();
         let (script, received, closed) = (script.clone(), received.clone(), closed.clone());
         tokio::spawn(async move {
-            let Some(request) = read_request(&mut stream).await else {
-                closed.notify_one();
-                return;
-            };
+            let Some(request) = read_request(&mut stream).await else { return };
             received.lock().unwrap().push(request);
             match script {
                 // The client may hang up in the middle of what it does not want.

@@ -3,7 +3,7 @@
 use super::*;
 
 /// Far more than it takes, and less than until somebody looks for the next time.
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_secs(25);
 
 /// Definitions whose plans take a while to be read, since there are so many.
 async fn define_much(engine: &Engine) {

@@ -89,9 +89,17 @@ impl Coordinator {
 
     pub(super) fn watch_clock(&self, state: &mut CoordinatorState) {
         let skew = state.owner.as_ref().and_then(|owner| owner.skew_ms(self.ports.clock.now()));
-        let alarming = skew.is_some_and(|skew| skew.unsigned_abs() > SKEW_ALARM_MS);
-        if alarming && !state.alarmed {
-            tracing::error!(partition = %self.partition, skew_ms = skew, "this machine's clock and the broker's differ; set them by NTP");
+        // Until the broker has told the next owner its time, what was told of the clocks stands.
+        let Some(skew) = skew else { return };
+        let alarming = skew.unsigned_abs() > SKEW_ALARM_MS;
+        match (alarming, state.alarmed) {
+            (true, false) => {
+                tracing::error!(partition = %self.partition, skew_ms = skew, "this machine's clock and the broker's differ; set them by NTP");
+            }
+            (false, true) => {
+                tracing::info!(partition = %self.partition, skew_ms = skew, "this machine's clock and the broker's agree again");
+            }
+            (true, true) | (false, false) => {}
         }
         state.alarmed = alarming;
     }

@@ -107,7 +107,7 @@ pub fn free_port() -> u16 {
     // Those who ask in one process begin to look at different places.
     static ASKED: AtomicU16 = AtomicU16::new(0);
     let asked = ASKED.fetch_add(1_000, Ordering::Relaxed);
-    let first = 10_000 + (std::process::id() as u16 % 10_000 + asked) % 10_000;
+    let first = 10_000 + (std::process::id() as u16 % 10_000 + asked % 10_000) % 10_000;
     let is_free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
     (first..first + 10_000).find(is_free).expect("a free port")
 }
