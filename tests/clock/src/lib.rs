@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// How often work is tried before it is called too slow.
+/// How often work is tried before it is called too slow, as [`assert_within`] says.
 const TRIES: usize = 5;
 
 /// What the reference takes on the machine that the bounds were chosen on, when it is quiet.
@@ -29,8 +29,8 @@ pub fn processor_time() -> Duration {
     Duration::try_from(time).expect("no negative time")
 }
 
-/// Runs `work`, and again while it takes longer than `limit` of processor time, at most
-/// [`TRIES`] times. On a machine that is slowed down the limit is as much longer.
+/// Runs `work`, and again while it takes longer than `limit` of processor time, at most five
+/// times. On a machine that is slowed down the limit is as much longer.
 ///
 /// `work` must do the same each time.
 ///
