@@ -301,19 +301,34 @@ impl Follower {
         if stays || is_missing { Err(self.gap(got)) } else { Ok(()) }
     }
 
-    /// Looks whether the wanted message is missing although the stream ends at `last`, after it.
+    /// Whether nothing is left to be delivered although the stream ends at `last`, at or behind what is wanted:
+    /// messages that were deleted at the very end show no successor.
     ///
-    /// To be asked when a fresh consumer delivers nothing: a message deleted at the very end shows no successor.
-    pub(crate) async fn check_end(&self, last: u64) -> Result<(), FollowError> {
-        if self.options.holes == Holes::Allowed || last < self.next {
-            return Ok(());
+    /// To be asked when a consumer delivers nothing and says that nothing is left: it says so, too, where the
+    /// server that it is on has not heard of what came last.
+    ///
+    /// # Errors
+    /// When holes are refused and the wanted message is missing.
+    pub(crate) async fn is_at_end(&self, last: u64) -> Result<bool, FollowError> {
+        if last < self.next {
+            return Ok(true);
         }
-        if self.read_wanted().await?.is_some()
-            || !self.is_missing(Wanted::sequence(self.next)).await?
-        {
-            return Ok(());
+        let wanted = self.wanted_by_name();
+        if self.held(wanted).await?.is_some() || !self.is_missing(wanted).await? {
+            return Ok(false);
         }
-        Err(self.gap(last.saturating_add(1)))
+        match self.options.holes {
+            Holes::Refused => Err(self.gap(last.saturating_add(1))),
+            Holes::Allowed => Ok(true),
+        }
+    }
+
+    /// The wanted message as it is asked for by name: the next one that there is, where there may be holes.
+    fn wanted_by_name(&self) -> Wanted<'static> {
+        match self.options.holes {
+            Holes::Refused => Wanted::sequence(self.next),
+            Holes::Allowed => Wanted::from(self.next),
+        }
     }
 
     /// Gives up a consumer that brings nothing although the stream ends at `last`, at or behind what is
@@ -333,10 +348,7 @@ impl Follower {
         }
         self.silent_consumers = 0;
         let (stream, wanted) = (&self.options.stream, self.next);
-        let asked = match self.options.holes {
-            Holes::Refused => Wanted::sequence(wanted),
-            Holes::Allowed => Wanted::from(wanted),
-        };
+        let asked = self.wanted_by_name();
         match self.held(asked).await? {
             Some(held) => {
                 let sequence = held.sequence;

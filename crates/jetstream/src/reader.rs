@@ -260,8 +260,10 @@ impl Replay {
             }
             match self.follower.step(max, REPLAY_PATIENCE, &mut batch).await? {
                 Followed::Messages => return Ok(batch),
-                Followed::Idle if self.follower.is_drained() => {
-                    self.follower.check_end(self.target).await?;
+                Followed::Idle
+                    if self.follower.is_drained()
+                        && self.follower.is_at_end(self.target).await? =>
+                {
                     self.follower.leave().await;
                     return Ok(batch);
                 }

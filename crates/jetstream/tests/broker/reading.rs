@@ -111,6 +111,45 @@ async fn a_replay_that_has_ended_goes_on_with_what_came_since() {
     assert!(ended.is_ok(), "{ended:?}");
 }
 
+/// Stands for a consumer on a server that has not heard of what came last.
+async fn pause_consumers(stage: &Stage, stream: &str) {
+    let core = CoreMessages::new(&stage.broker);
+    let api = async |operation: String, body: &str| {
+        let subject = format!("$JS.API.CONSUMER.{operation}");
+        let answer = core.request(&subject, body.to_owned().into(), SOON).await.expect("an answer");
+        serde_json::from_slice::<serde_json::Value>(&answer.payload).expect("JSON")
+    };
+    let names = api(format!("NAMES.{stream}"), "{}").await;
+    for name in names["consumers"].as_array().expect("consumers") {
+        let name = name.as_str().expect("a name");
+        let until = "{\"pause_until\":\"2100-01-01T00:00:00Z\"}";
+        let paused = api(format!("PAUSE.{stream}.{name}"), until).await;
+        assert_eq!(paused["paused"], true, "{paused}");
+    }
+}
+
+#[tokio::test]
+async fn a_consumer_that_knows_of_nothing_more_is_no_end_of_a_replay() {
+    for holes in [Holes::Refused, Holes::Allowed] {
+        let stage = Stage::new().await;
+        stage.fill("fermata.journal.0", 1..=3).await;
+        let reader = StreamReader::new(&stage.broker);
+        let mut replay = reader.replay("JOURNAL_0", 1, holes).await.expect("a replay");
+        let mut read = 0;
+        while read < 3 {
+            let batch = timeout(SOON, replay.next_batch(3)).await.expect("in time");
+            read += batch.expect("a batch").len();
+        }
+
+        pause_consumers(&stage, "JOURNAL_0").await;
+        stage.fill("fermata.journal.0", 4..=5).await;
+
+        let (since, ended) = rest_of(&mut replay).await;
+        assert_eq!(since, [4, 5], "{holes:?}");
+        assert!(ended.is_ok(), "{ended:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_start_beyond_the_end_is_refused_because_it_would_lose_what_comes_up_to_it() {
     let stage = Stage::new().await;
