@@ -260,14 +260,16 @@ impl Replay {
             }
             match self.follower.step(max, REPLAY_PATIENCE, &mut batch).await? {
                 Followed::Messages => return Ok(batch),
-                Followed::Idle
-                    if self.follower.is_drained()
-                        && self.follower.is_at_end(self.target).await? =>
-                {
-                    self.follower.leave().await;
-                    return Ok(batch);
-                }
                 Followed::Idle => {
+                    // It may end elsewhere by now: purged, or without what a power cut took.
+                    self.target = self.follower.state().await?.last_sequence;
+                    if self.follower.wanted() == self.target.saturating_add(1) {
+                        continue;
+                    }
+                    if self.follower.is_drained() && self.follower.is_at_end(self.target).await? {
+                        self.follower.leave().await;
+                        return Ok(batch);
+                    }
                     match self.follower.look_at_silence(self.target, &mut batch).await? {
                         Silence::Messages => return Ok(batch),
                         // What is behind the end is asked for above.
